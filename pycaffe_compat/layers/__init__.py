@@ -1,3 +1,13 @@
-"""Caffe's layers, one ``nn.Module`` per type, in a registry by Caffe's type names."""
+"""Caffe's layers, one ``nn.Module`` per type, in a registry by Caffe's type names. Each module of this package is a family."""
 
-from . import *  # noqa: F403
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from .base import REGISTRY, Layer, Source, layer_class, register
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["REGISTRY", "Layer", "Source", "layer_class", "register"]
