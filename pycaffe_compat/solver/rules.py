@@ -1,0 +1,380 @@
+"""Caffe's update rules as ``torch.optim.Optimizer`` classes, with Caffe's arithmetic and Caffe's order of operations.
+
+One ``step``: the gradients (summed over ``iter_size`` backward passes) are clipped by their global L2 norm, divided by
+``iter_size``, given the weight decay, turned into the update by the rule, and the update is subtracted. The learning rate is
+*inside* the momentum buffer (``v = momentum * v + lr * lr_mult * g``), which is why these are not ``torch.optim``'s rules.
+
+A parameter without a gradient has a gradient of zero, as in Caffe: decay and momentum still act on it. After ``step`` the
+gradients hold the update that was subtracted, as Caffe's ``diff`` does, so clear them before the next backward pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import SolverError, nearest
+
+RULES: dict[str, type[CaffeOptimizer]] = {}
+REGULARIZATIONS = ("L2", "L1")
+Tensors = list[Tensor]
+
+
+def rule(cls: type[CaffeOptimizer]) -> type[CaffeOptimizer]:
+    """Class decorator: make an optimizer the one that runs ``type: "ClassName"`` of a solver file."""
+    RULES[cls.__name__] = cls
+    return cls
+
+
+class CaffeOptimizer(torch.optim.Optimizer):
+    """What the rules have in common. A subclass names its buffers and hyper-parameters and turns gradients into updates.
+
+    Args:
+        params: tensors or parameter groups. A group may hold ``lr_mult`` and ``decay_mult`` (1), which multiply ``lr`` and
+            ``weight_decay``. Tensors that need no gradient may be among them (BatchNorm's statistics): they stay as they are.
+        lr: the learning rate, a float or a 0-dim tensor (for CUDA graphs).
+        weight_decay: strength of the regularisation; ``regularization_type`` is ``"L2"`` (``+ decay * w``) or ``"L1"``
+            (``+ decay * sign(w)``).
+        clip_gradients: the largest L2 norm of all gradients together; negative for no clipping.
+        iter_size: the number of backward passes that the gradients are the sum of.
+        hyper: the rule's own hyper-parameters.
+
+    Attributes:
+        history_names: the rule's buffers per parameter, in the order of Caffe's solver state.
+        gradient_norm: with clipping, the norm before the last step, on the device.
+    """
+
+    history_names: ClassVar[tuple[str, ...]]
+    rate_in_history: ClassVar[bool] = False  # whether lr_mult 0 keeps the history at zero
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor,
+        *,
+        weight_decay: float = 0.0,
+        regularization_type: str = "L2",
+        clip_gradients: float = -1.0,
+        iter_size: int = 1,
+        **hyper: float,
+    ) -> None:
+        if regularization_type not in REGULARIZATIONS:
+            raise SolverError(
+                f'unknown regularization_type "{regularization_type}"; valid: {", ".join(REGULARIZATIONS)}'
+                f"{nearest(regularization_type, REGULARIZATIONS)}"
+            )
+        if iter_size < 1:
+            raise SolverError(f"iter_size: {iter_size} must be at least 1")
+        self.regularization_type = regularization_type
+        self.clip_gradients = clip_gradients
+        self.iter_size = iter_size
+        self.gradient_norm: Tensor | None = None
+        super().__init__(
+            params, {"lr": lr, "lr_mult": 1.0, "decay_mult": 1.0, "weight_decay": weight_decay, "iter": 0, **hyper}
+        )
+
+    @classmethod
+    def options(cls, param: Any) -> dict[str, float]:
+        """Return the rule's own hyper-parameters as a ``SolverParameter`` gives them.
+
+        Raises:
+            SolverError: a value that the rule cannot work with.
+        """
+        raise NotImplementedError
+
+    def update(self, group: Mapping[str, Any], rate: float | Tensor, grads: Tensors, *history: Tensors) -> None:
+        """Turn ``grads`` into the values to subtract, in place, and bring the lists of ``history`` up to date."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Clip, normalise, decay, and apply the rule; ``group["iter"]`` counts the steps."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._scale()
+        for group in self.param_groups:
+            rate = group["lr"] * group["lr_mult"]
+            decay = group["weight_decay"] * group["decay_mult"]
+            for params in self._buckets(group, decay):
+                grads = [self._gradient(p) for p in params]
+                if decay:
+                    if self.regularization_type == "L2":
+                        torch._foreach_add_(grads, params, alpha=decay)
+                    else:
+                        torch._foreach_add_(grads, torch._foreach_sign(params), alpha=decay)
+                self.update(group, rate, grads, *([self._buffer(p, name) for p in params] for name in self.history_names))
+                if group["lr_mult"] or self.rate_in_history:
+                    torch._foreach_sub_(params, grads)
+            group["iter"] += 1
+        return loss
+
+    def _scale(self) -> None:
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if self.clip_gradients >= 0 and grads:
+            norm = self.gradient_norm = torch.nn.utils.get_total_norm(grads)
+            scale = torch.where(norm > self.clip_gradients, self.clip_gradients / norm, 1.0)
+            for same in _by_kind(grads):
+                torch._foreach_mul_(same, scale.to(same[0].device))
+        if self.iter_size > 1:
+            for same in _by_kind(grads):
+                torch._foreach_mul_(same, 1.0 / self.iter_size)
+
+    def _buckets(self, group: Mapping[str, Any], decay: float) -> Iterator[Tensors]:
+        return _by_kind(p for p in group["params"] if not self._idle(p, group, decay))
+
+    def _idle(self, p: Tensor, group: Mapping[str, Any], decay: float) -> bool:
+        """Whether a step changes neither the parameter nor its history: frozen, and the history has stayed zero."""
+        if group["lr_mult"] or self.state.get(p):
+            return False
+        return self.rate_in_history or (p.grad is None and not decay)
+
+    @staticmethod
+    def _gradient(p: Tensor) -> Tensor:
+        if p.grad is not None:
+            return p.grad
+        zero = torch.zeros_like(p)
+        if p.requires_grad:
+            p.grad = zero
+        return zero
+
+    def _buffer(self, p: Tensor, name: str) -> Tensor:
+        state = self.state[p]
+        if name not in state:
+            state[name] = torch.zeros_like(p, requires_grad=False)
+        return state[name]
+
+    def history(self, params: Sequence[Tensor] | None = None) -> Iterator[Tensor]:
+        """Yield the buffers in the order of Caffe's solver state: the first of every parameter, then the second.
+
+        ``params`` gives the order of the parameters; by default that of the groups.
+        """
+        for name in self.history_names:
+            for p in self._parameters(params):
+                buffer = self.state[p].get(name) if p in self.state else None
+                yield torch.zeros_like(p, requires_grad=False) if buffer is None else buffer
+
+    def load_history(self, tensors: Sequence[Tensor], params: Sequence[Tensor] | None = None) -> None:
+        """Take over what :meth:`history` yielded; shapes must agree (the caller knows the names to complain with)."""
+        ordered = self._parameters(params)
+        frozen = {p for group in self.param_groups if not group["lr_mult"] for p in group["params"]}
+        self.state.clear()
+        for i, name in enumerate(self.history_names):
+            for p, value in zip(ordered, tensors[i * len(ordered) : (i + 1) * len(ordered)], strict=True):
+                if p not in frozen or value.any():
+                    self._buffer(p, name).copy_(value)
+
+    def _parameters(self, params: Sequence[Tensor] | None) -> Sequence[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]] if params is None else params
+
+
+def _by_kind(tensors: Iterable[Tensor]) -> Iterator[Tensors]:
+    """Split into lists that one foreach kernel can take: same device, same dtype."""
+    kinds: dict[tuple[torch.device, torch.dtype], Tensors] = {}
+    for tensor in tensors:
+        kinds.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+    yield from kinds.values()
+
+
+@rule
+class SGD(CaffeOptimizer):
+    """``v = momentum * v + lr * g; w -= v`` (Caffe ``SGDSolver``)."""
+
+    history_names = ("momentum_buffer",)
+    rate_in_history = True
+
+    def __init__(self, params: Iterable[Any], lr: float | Tensor = 0.01, *, momentum: float = 0.0, **common: Any) -> None:
+        super().__init__(params, lr, momentum=momentum, **common)
+
+    @classmethod
+    def options(cls, param: Any) -> dict[str, float]:
+        return {"momentum": param.momentum}
+
+    def update(self, group: Mapping[str, Any], rate: float | Tensor, grads: Tensors, *history: Tensors) -> None:
+        (v,) = history
+        torch._foreach_mul_(grads, rate)
+        torch._foreach_add_(grads, v, alpha=group["momentum"])
+        torch._foreach_copy_(v, grads)
+
+
+@rule
+class Nesterov(SGD):
+    """``v' = momentum * v + lr * g; w -= (1 + momentum) * v' - momentum * v`` (Caffe ``NesterovSolver``)."""
+
+    def update(self, group: Mapping[str, Any], rate: float | Tensor, grads: Tensors, *history: Tensors) -> None:
+        (v,) = history
+        torch._foreach_mul_(grads, rate)
+        torch._foreach_mul_(v, group["momentum"])
+        torch._foreach_add_(v, grads)
+        torch._foreach_add_(grads, v, alpha=group["momentum"])  # the same step without a copy of the old v
+
+
+@rule
+class AdaGrad(CaffeOptimizer):
+    """``h += g²; w -= lr * g / (sqrt(h) + delta)`` (Caffe ``AdaGradSolver``)."""
+
+    history_names = ("sum",)
+
+    def __init__(self, params: Iterable[Any], lr: float | Tensor = 0.01, *, delta: float = 1e-8, **common: Any) -> None:
+        super().__init__(params, lr, delta=delta, **common)
+
+    @classmethod
+    def options(cls, param: Any) -> dict[str, float]:
+        _no_momentum(cls, param)
+        return {"delta": param.delta}
+
+    def update(self, group: Mapping[str, Any], rate: float | Tensor, grads: Tensors, *history: Tensors) -> None:
+        (h,) = history
+        torch._foreach_addcmul_(h, grads, grads)
+        _divide_by_root(grads, h, group["delta"])
+        torch._foreach_mul_(grads, rate)
+
+
+@rule
+class RMSProp(CaffeOptimizer):
+    """``h = rms_decay * h + (1 - rms_decay) * g²; w -= lr * g / (sqrt(h) + delta)`` (Caffe ``RMSPropSolver``)."""
+
+    history_names = ("square_avg",)
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 0.01,
+        *,
+        rms_decay: float = 0.99,
+        delta: float = 1e-8,
+        **common: Any,
+    ) -> None:
+        super().__init__(params, lr, rms_decay=rms_decay, delta=delta, **common)
+
+    @classmethod
+    def options(cls, param: Any) -> dict[str, float]:
+        _no_momentum(cls, param)
+        if not 0 <= param.rms_decay < 1:
+            raise SolverError(f"rms_decay: {param.rms_decay:g} must be at least 0 and less than 1")
+        return {"rms_decay": param.rms_decay, "delta": param.delta}
+
+    def update(self, group: Mapping[str, Any], rate: float | Tensor, grads: Tensors, *history: Tensors) -> None:
+        (h,) = history
+        _running_square(h, grads, group["rms_decay"])
+        _divide_by_root(grads, h, group["delta"])
+        torch._foreach_mul_(grads, rate)
+
+
+@rule
+class AdaDelta(CaffeOptimizer):
+    """``h = m * h + (1 - m) * g²; u = g * sqrt((d + delta) / (h + delta)); d = m * d + (1 - m) * u²; w -= lr * u``
+
+    with ``m`` the momentum (Caffe ``AdaDeltaSolver``).
+    """
+
+    history_names = ("square_avg", "acc_delta")
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 1.0,
+        *,
+        momentum: float = 0.95,
+        delta: float = 1e-6,
+        **common: Any,
+    ) -> None:
+        super().__init__(params, lr, momentum=momentum, delta=delta, **common)
+
+    @classmethod
+    def options(cls, param: Any) -> dict[str, float]:
+        return {"momentum": param.momentum, "delta": param.delta}
+
+    def update(self, group: Mapping[str, Any], rate: float | Tensor, grads: Tensors, *history: Tensors) -> None:
+        h, d = history
+        _running_square(h, grads, group["momentum"])
+        ratio = torch._foreach_add(d, group["delta"])
+        torch._foreach_div_(ratio, torch._foreach_add(h, group["delta"]))
+        torch._foreach_sqrt_(ratio)
+        torch._foreach_mul_(grads, ratio)
+        _running_square(d, grads, group["momentum"])
+        torch._foreach_mul_(grads, rate)
+
+
+@rule
+class Adam(CaffeOptimizer):
+    """``m = b1 * m + (1 - b1) * g; v = b2 * v + (1 - b2) * g²; w -= lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + delta)``
+
+    with ``b1`` the momentum, ``b2`` momentum2 and ``t`` the iteration, counted from one (Caffe ``AdamSolver``).
+    """
+
+    history_names = ("exp_avg", "exp_avg_sq")
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 0.001,
+        *,
+        momentum: float = 0.9,
+        momentum2: float = 0.999,
+        delta: float = 1e-8,
+        **common: Any,
+    ) -> None:
+        super().__init__(params, lr, momentum=momentum, momentum2=momentum2, delta=delta, **common)
+
+    @classmethod
+    def options(cls, param: Any) -> dict[str, float]:
+        for name in ("momentum", "momentum2"):
+            if not 0 <= getattr(param, name) < 1:
+                raise SolverError(f"{name}: {getattr(param, name):g} must be at least 0 and less than 1 for Adam")
+        return {"momentum": param.momentum, "momentum2": param.momentum2, "delta": param.delta}
+
+    def update(self, group: Mapping[str, Any], rate: float | Tensor, grads: Tensors, *history: Tensors) -> None:
+        m, v = history
+        b1, b2, t = group["momentum"], group["momentum2"], group["iter"] + 1
+        torch._foreach_mul_(m, b1)
+        torch._foreach_add_(m, grads, alpha=1 - b1)
+        _running_square(v, grads, b2)
+        torch._foreach_copy_(grads, m)
+        _divide_by_root(grads, v, group["delta"])
+        torch._foreach_mul_(grads, rate * ((1 - b2**t) ** 0.5 / (1 - b1**t)))
+
+
+def _running_square(h: Tensors, grads: Tensors, keep: float) -> None:
+    torch._foreach_mul_(h, keep)
+    torch._foreach_addcmul_(h, grads, grads, value=1 - keep)
+
+
+def _divide_by_root(grads: Tensors, h: Tensors, delta: float) -> None:
+    root = torch._foreach_sqrt(h)
+    torch._foreach_add_(root, delta)
+    torch._foreach_div_(grads, root)
+
+
+def _no_momentum(cls: type[CaffeOptimizer], param: Any) -> None:
+    if param.momentum:
+        raise SolverError(f"momentum: {param.momentum:g} cannot be used with {cls.__name__}; leave it out")
+
+
+def make_optimizer(param: Any, groups: Sequence[Mapping[str, Any]]) -> CaffeOptimizer:
+    """Return the optimizer that an (upgraded) ``SolverParameter`` describes, for parameter groups with their multipliers.
+
+    Raises:
+        SolverError: an unknown ``type`` or ``regularization_type``, or a value that the rule cannot work with.
+    """
+    cls = RULES.get(param.type)
+    if cls is None:
+        lowered = {name.lower(): name for name in RULES}
+        hint = nearest(lowered.get(param.type.lower(), param.type), RULES)
+        raise SolverError(f'unknown solver type "{param.type}"{hint}; valid types: {", ".join(sorted(RULES))}')
+    if not math.isfinite(param.weight_decay):
+        raise SolverError(f"weight_decay: {param.weight_decay} must be a finite number")
+    return cls(
+        [dict(group) for group in groups],
+        param.base_lr,
+        weight_decay=param.weight_decay,
+        regularization_type=param.regularization_type,
+        clip_gradients=param.clip_gradients,
+        iter_size=param.iter_size,
+        **cls.options(param),
+    )
