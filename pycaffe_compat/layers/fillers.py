@@ -1,0 +1,107 @@
+"""Caffe's fillers: how the blobs of a new layer get their first values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import LayerError, nearest
+from ..proto import caffe_pb2
+from .base import count
+
+
+def fill(tensor: Tensor, filler: Any = None) -> None:
+    """Fill ``tensor`` in place as the ``FillerParameter`` says; zeros for None. Random numbers are torch's global ones.
+
+    Raises:
+        LayerError: an unknown filler type, or one that cannot fill a blob of this shape or has impossible options.
+    """
+    if filler is None:
+        kind, rule = "constant", _constant
+        filler = caffe_pb2.FillerParameter()
+    else:
+        kind = filler.type
+        found = FILLERS.get(kind)
+        if found is None:
+            raise LayerError(f'unknown filler type "{kind}"{nearest(kind, FILLERS)}; known: {", ".join(sorted(FILLERS))}')
+        rule = found
+    if filler.sparse != -1 and kind != "gaussian":
+        raise LayerError(f'filler "{kind}" has sparse: {filler.sparse}, but only the gaussian filler can be sparse')
+    if tensor.numel() == 0:
+        return
+    with torch.no_grad():
+        rule(tensor, filler)
+
+
+def _constant(tensor: Tensor, filler: Any) -> None:
+    tensor.fill_(filler.value)
+
+
+def _uniform(tensor: Tensor, filler: Any) -> None:
+    if filler.min > filler.max:
+        raise LayerError(f'filler "uniform" has min: {filler.min:g} above max: {filler.max:g}')
+    tensor.uniform_(filler.min, filler.max)
+
+
+def _gaussian(tensor: Tensor, filler: Any) -> None:
+    if filler.std < 0:
+        raise LayerError(f'filler "gaussian" has std: {filler.std:g}; it must not be negative')
+    tensor.normal_(filler.mean, filler.std)
+    if filler.sparse != -1:
+        outputs = tensor.shape[0] if tensor.dim() else 1
+        if not 0 <= filler.sparse <= outputs:
+            raise LayerError(
+                f'filler "gaussian" has sparse: {filler.sparse}; it is the number of non-zero weights that an input has '
+                f"on average, so it must be 0 to {outputs}, the number of outputs"
+            )
+        tensor.mul_(torch.empty_like(tensor).bernoulli_(filler.sparse / outputs))
+
+
+def _positive_unitball(tensor: Tensor, filler: Any) -> None:
+    tensor.uniform_(0, 1)
+    rows = tensor.view(tensor.shape[0], -1) if tensor.dim() else tensor.view(1, 1)
+    rows.div_(rows.sum(1, keepdim=True))
+
+
+def _fan(tensor: Tensor, filler: Any) -> float:
+    """How many weights feed an output, or leave an input, as Caffe counts them: by the first two axes of the blob."""
+    shape = tuple(tensor.shape)
+    fan_in = count(shape) / (shape[0] if shape else 1)
+    fan_out = count(shape) / (shape[1] if len(shape) > 1 else 1)
+    if filler.variance_norm == caffe_pb2.FillerParameter.AVERAGE:
+        return (fan_in + fan_out) / 2
+    return fan_out if filler.variance_norm == caffe_pb2.FillerParameter.FAN_OUT else fan_in
+
+
+def _xavier(tensor: Tensor, filler: Any) -> None:
+    bound = math.sqrt(3 / _fan(tensor, filler))
+    tensor.uniform_(-bound, bound)
+
+
+def _msra(tensor: Tensor, filler: Any) -> None:
+    tensor.normal_(0, math.sqrt(2 / _fan(tensor, filler)))
+
+
+def _bilinear(tensor: Tensor, filler: Any) -> None:
+    shape = tuple(tensor.shape)
+    if len(shape) != 4 or shape[2] != shape[3]:
+        raise LayerError(f'filler "bilinear" fills square filters of 4 axes (out, in, n, n), not a blob of shape {shape}')
+    factor = math.ceil(shape[3] / 2)
+    centre = (shape[3] - 1) / (2 * factor)
+    ramp = 1 - (torch.arange(shape[3], dtype=torch.float64, device=tensor.device) / factor - centre).abs()
+    tensor.copy_(torch.outer(ramp, ramp).expand(shape))
+
+
+FILLERS: dict[str, Callable[[Tensor, Any], None]] = {
+    "constant": _constant,
+    "uniform": _uniform,
+    "gaussian": _gaussian,
+    "positive_unitball": _positive_unitball,
+    "xavier": _xavier,
+    "msra": _msra,
+    "bilinear": _bilinear,
+}

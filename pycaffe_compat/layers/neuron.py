@@ -1,0 +1,281 @@
+"""Layers that work element by element: activations, elementary functions, dropout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..proto import caffe_pb2
+from .base import Layer, Shape, register
+
+
+class _Overwritten(torch.autograd.Function):
+    """The identity, with ``slope`` as its derivative; where the top's gradient is ``lost``, ``slope * slope`` is returned."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, slope: Tensor, lost: bool) -> Tensor:
+        ctx.save_for_backward(slope)
+        ctx.lost = lost
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, *diffs: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        return slope * (slope if ctx.lost else diffs[0]), None, None, None
+
+
+class _ReadsBottom(Layer):
+    """A layer whose gradient Caffe computes from its bottom: wrong where it works in place, and wrong here too then.
+
+    In place the top has overwritten the bottom by the time of the backward pass, so ``slope`` is a function of the top.
+    Some of these layers also build the slope in the memory that still holds the gradient of the top (``loses_diff``).
+    Files trained that way only go on as they did if the gradients stay what they were.
+    """
+
+    loses_diff: ClassVar[bool] = False
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.in_place = bool(param.top) and param.top[0] == param.bottom[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.function(x)
+        if self.in_place:
+            y = y.detach()
+            return _Overwritten.apply(x, y, self.slope(y), self.loses_diff)
+        return y
+
+    def function(self, x: Tensor) -> Tensor:
+        """What the layer computes."""
+        raise NotImplementedError
+
+    def slope(self, x: Tensor) -> Tensor:
+        """Caffe's derivative, read from the place where the bottom was, and that of the top is: the same."""
+        raise NotImplementedError
+
+
+@register("AbsVal")
+class AbsVal(Layer):
+    """``|x|``; its gradient at 0 is 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs()
+
+
+@register("BNLL")
+class BNLL(_ReadsBottom):
+    """``log(1 + exp(x))``, the binomial normal log likelihood."""
+
+    def function(self, x: Tensor) -> Tensor:
+        return F.softplus(x, threshold=50)
+
+    def slope(self, x: Tensor) -> Tensor:
+        return x.sigmoid()
+
+
+@register("Clip")
+class Clip(_ReadsBottom):
+    """``x`` limited to ``min`` … ``max``; the gradient passes inside, the limits included."""
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.clip_param
+        if not (options.HasField("min") and options.HasField("max")):
+            raise self.error("clip_param needs both min and max")
+        self.min, self.max = options.min, options.max
+        if self.min > self.max:
+            raise self.error(f"clip_param.min: {self.min:g} is above max: {self.max:g}")
+
+    def function(self, x: Tensor) -> Tensor:
+        return x.clamp(self.min, self.max)
+
+    def slope(self, x: Tensor) -> Tensor:
+        return torch.ones_like(x)
+
+
+@register("Dropout")
+class Dropout(Layer):
+    """In training each element is 0 with probability ``dropout_ratio``, otherwise ``x / (1 - dropout_ratio)``."""
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.ratio = param.dropout_param.dropout_ratio
+        if not 0 <= self.ratio < 1:
+            raise self.error(f"dropout_param.dropout_ratio: {self.ratio:g} must be at least 0 and below 1")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.ratio, self.training)
+
+
+@register("ELU")
+class ELU(Layer):
+    """``x`` above 0, else ``alpha * (exp(x) - 1)``."""
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.alpha = param.elu_param.alpha
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.elu(x, self.alpha)
+
+
+def _natural_log(layer: Layer, base: float, field: str) -> float:
+    """The natural logarithm of the option ``base``; 1 for its default -1, which stands for e."""
+    if base == -1:
+        return 1.0
+    if not 0 < base < math.inf:
+        raise layer.error(f"{field}.base: {base:g} must be above 0, or -1 for e")
+    return math.log(base)
+
+
+@register("Exp")
+class Exp(Layer):
+    """``base ** (shift + scale * x)``."""
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.exp_param
+        log_base = _natural_log(self, options.base, "exp_param")
+        self.inner, self.outer = log_base * options.scale, math.exp(log_base * options.shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.exp(x if self.inner == 1 else x * self.inner)
+        return y if self.outer == 1 else y * self.outer
+
+
+@register("Log")
+class Log(_ReadsBottom):
+    """The logarithm to ``base`` of ``shift + scale * x``."""
+
+    loses_diff = True
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.log_param
+        self.log_base = _natural_log(self, options.base, "log_param")
+        if self.log_base == 0:
+            raise self.error("log_param.base: there is no logarithm to base 1")
+        self.scale, self.shift = options.scale, options.shift
+
+    def function(self, x: Tensor) -> Tensor:
+        y = torch.log(_affine(x, self.scale, self.shift))
+        return y if self.log_base == 1 else y * (1 / self.log_base)
+
+    def slope(self, x: Tensor) -> Tensor:
+        return self.scale / self.log_base / _affine(x, self.scale, self.shift)
+
+
+def _affine(x: Tensor, scale: float, shift: float) -> Tensor:
+    """``scale * x + shift`` without the operations that change nothing."""
+    if scale != 1:
+        x = x * scale
+    return x + shift if shift else x
+
+
+@register("Power")
+class Power(_ReadsBottom):
+    """``(shift + scale * x) ** power``; a constant where ``power`` or ``scale`` is 0."""
+
+    loses_diff = True
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.power_param
+        self.power, self.scale, self.shift = options.power, options.scale, options.shift
+        self.constant: float | None = None
+        if self.power == 0:
+            self.constant = 1.0
+        elif self.scale == 0:
+            try:
+                self.constant = math.pow(self.shift, self.power)
+            except (ValueError, OverflowError):
+                raise self.error(f"power_param: {self.shift:g} ** {self.power:g} is not a real number") from None
+
+    def function(self, x: Tensor) -> Tensor:
+        if self.constant is not None:
+            return torch.full_like(x, self.constant)
+        y = _affine(x, self.scale, self.shift)
+        return y if self.power == 1 else y.pow(self.power)
+
+    def slope(self, x: Tensor) -> Tensor:
+        outer = self.power * self.scale
+        if outer == 0 or self.power == 1:
+            return torch.full_like(x, outer)
+        base = _affine(x, self.scale, self.shift)
+        if self.power == 2:
+            return outer * base
+        return outer * (x / base)
+
+
+@register("PReLU")
+class PReLU(Layer):
+    """``x`` above 0, else ``weight * x``, with a slope a channel (axis 1) or, ``channel_shared``, one for all."""
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        shape = bottom_shapes[0]
+        if len(shape) < 2:
+            raise self.error(f"needs a bottom with at least 2 axes (num, channels, …), not one of shape {shape}")
+        options = param.prelu_param
+        filler = options.filler if options.HasField("filler") else caffe_pb2.FillerParameter(value=0.25)
+        self.add_blob("weight", () if options.channel_shared else (shape[1],), filler)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.prelu(x, self.weight)
+
+
+@register("ReLU")
+class ReLU(Layer):
+    """``x`` above 0, else ``negative_slope * x``; the gradient at 0 is ``negative_slope``."""
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.negative_slope = param.relu_param.negative_slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x, self.negative_slope) if self.negative_slope else F.relu(x)
+
+
+@register("Sigmoid")
+class Sigmoid(Layer):
+    """``1 / (1 + exp(-x))``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sigmoid()
+
+
+@register("Swish")
+class Swish(Layer):
+    """``x * sigmoid(beta * x)``."""
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.beta = param.swish_param.beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(x) if self.beta == 1 else x * torch.sigmoid(x * self.beta)
+
+
+@register("TanH")
+class TanH(Layer):
+    """The hyperbolic tangent."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.tanh()
+
+
+@register("Threshold")
+class Threshold(Layer):
+    """1 where ``x`` is above ``threshold``, else 0; it has no gradient."""
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.threshold = param.threshold_param.threshold
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x > self.threshold).to(x.dtype)
