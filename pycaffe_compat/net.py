@@ -1,0 +1,544 @@
+"""A Caffe net as an ``nn.Module``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import CaffeError, DivergedError, LayerError, NetError, UnknownNameError, WeightsError, nearest
+from .layers import Layer, Source, layer_class
+from .layers.base import Shape, count
+from .layers.fillers import fill
+from .proto import Weights, caffe_pb2, filter_net, read_net, read_weights, upgrade_net, write_weights
+from .wiring import Step, Wiring
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass
+class Learnable:
+    """A blob that a solver sees, once however many layers share it.
+
+    ``tensor`` is a Parameter, or a buffer for what is stored but not trained (BatchNorm's statistics).
+    """
+
+    layer: Layer
+    index: int
+    tensor: Tensor
+    lr_mult: float
+    decay_mult: float
+    name: str
+
+
+@dataclass(eq=False)
+class _Sharing:
+    """A blob that another layer owns, seen with this layer's shape (``share_mode: PERMISSIVE``)."""
+
+    layer: Layer
+    index: int
+    owner: Layer
+    owner_index: int
+    shape: Shape
+
+    def refresh(self) -> None:
+        name = self.layer.blob_specs[self.index].name
+        self.layer._parameters.pop(name, None)
+        object.__setattr__(self.layer, name, self.owner.blob(self.owner_index).view(self.shape))
+
+
+def as_phase(phase: int | str) -> int:
+    """Return Caffe's phase number for ``"TRAIN"``, ``"TEST"`` or the number itself."""
+    if isinstance(phase, str):
+        if phase.upper() not in caffe_pb2.Phase.keys():
+            raise NetError(f'unknown phase "{phase}": it is TRAIN or TEST')
+        return caffe_pb2.Phase.Value(phase.upper())
+    return int(phase)
+
+
+class Net(nn.Module):
+    """The net that a ``NetParameter`` describes, for one phase, level and set of stages.
+
+    Every layer is a submodule under its own name, so ``state_dict`` speaks of ``conv1_1.weight``. In-place layers and
+    shared blobs are ordinary values here: each write makes a new tensor and a name stands for its newest one.
+
+    Args:
+        param: the net, or the path of its prototxt.
+        phase: ``TRAIN`` or ``TEST``; None takes it from the net's own ``state`` (``TEST`` if it has none).
+        level, stages: added to the net's ``state``, for ``include`` and ``exclude`` rules.
+        weights: a caffemodel (path or :class:`~pycaffe_compat.proto.Weights`), or several; blobs that they hold are not filled first.
+        file: where ``param`` came from, for error messages.
+        device: where the parameters live.
+
+    Attributes:
+        inputs, outputs: the tops of ``Input`` layers; the blobs that no layer consumes, in alphabetical order.
+        steps: the layers in order, with the names they read and write.
+        learnable: the blobs that a solver updates, each once, in order.
+        ignored_layers: names of layers in the loaded weights that the net does not have.
+    """
+
+    def __init__(
+        self,
+        param: Any,
+        phase: int | str | None = None,
+        *,
+        level: int | None = None,
+        stages: Sequence[str] = (),
+        weights: Any = None,
+        file: str = "",
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(param, (str, os.PathLike)):
+            file = file or os.fspath(param)
+            param = read_net(param)
+        full = caffe_pb2.NetParameter()
+        full.CopyFrom(param)
+        upgrade_net(full)
+        if phase is not None:
+            full.state.phase = as_phase(phase)
+        elif not full.state.HasField("phase"):
+            full.state.phase = caffe_pb2.TEST
+        if level is not None:
+            full.state.level = level
+        full.state.stage.extend(s for s in stages if s not in full.state.stage)
+        self.file = file
+        self.param = filter_net(full, full.state)
+        self.caffe_name: str = self.param.name
+        self.phase: int = full.state.phase
+        self.ignored_layers: list[str] = []
+        self.register_buffer("_place", torch.empty(0, device=device), persistent=False)
+        self._wiring = Wiring(file)
+        self._sharing: list[_Sharing] = []
+        self._views: list[_Sharing] = []
+        self.learnable: list[Learnable] = []
+        self._sources: dict[str, Source] = {}
+        try:
+            self._build()
+            self._allocate(weights)
+        except BaseException:
+            self.close()
+            raise
+        self.training = self.phase == caffe_pb2.TRAIN
+
+    # ---- building
+
+    def _build(self) -> None:
+        wiring = self._wiring
+        owners: dict[str, Learnable] = {}
+        learns: dict[str, list[bool]] = {}
+        for param in self.param.layer:
+            if not param.HasField("phase"):
+                param.phase = self.phase
+            if param.name in learns:
+                raise wiring.error(param, "another layer has this name already; layer names are unique within a phase")
+            shapes = wiring.bottom_shapes(param)
+            layer = layer_class(param, self.file)(param, shapes)
+            tops = wiring.top_names(param, layer)
+            layer.n_tops = len(tops)
+            if isinstance(layer, Source):
+                if layer.type_name != "Input":
+                    self._sources[param.name] = layer
+                top_shapes: list[Shape] = [tuple(s) for s in layer.top_shapes()]
+            else:
+                top_shapes = _infer(layer, shapes, self.file)
+            self._add_layer(param.name, layer)
+            wiring.connect(param, layer, tops, top_shapes)
+            learns[param.name] = self._learnables(param, layer, owners)
+        wiring.finish(learns, self.param.force_backward)
+        self.steps = wiring.steps
+        self.inputs = wiring.inputs
+        self.outputs = wiring.outputs
+
+    def _add_layer(self, name: str, layer: Layer) -> None:
+        # add_module refuses dots and the names of Module's own attributes, which layer names may well be
+        self._modules[name] = layer
+
+    def _learnables(self, param: Any, layer: Layer, owners: dict[str, Learnable]) -> list[bool]:
+        """Enter the layer's blobs among the learnable ones; return for each whether it learns."""
+        if len(param.param) > len(layer.blob_specs):
+            raise layer.error(f"has {len(param.param)} param blocks, but only {len(layer.blob_specs)} blobs")
+        learns = []
+        for index, spec in enumerate(layer.blob_specs):
+            given = param.param[index] if index < len(param.param) else caffe_pb2.ParamSpec()
+            owner = owners.get(given.name) if given.name else None
+            if owner is None:
+                learnable = Learnable(
+                    layer, index, layer.blob(index), given.lr_mult, given.decay_mult, given.name or f"{param.name}.{spec.name}"
+                )
+                self.learnable.append(learnable)
+                if given.name:
+                    owners[given.name] = learnable
+            else:
+                learnable = owner
+                self._share(layer, index, given, owner)
+            learns.append(learnable.lr_mult != 0 and spec.trainable)
+        return learns
+
+    def _share(self, layer: Layer, index: int, given: Any, owner: Learnable) -> None:
+        spec, source = layer.blob_specs[index], owner.layer.blob_specs[owner.index]
+        permissive = given.share_mode == caffe_pb2.ParamSpec.PERMISSIVE
+        same = count(spec.shape) == count(source.shape) if permissive else spec.shape == source.shape
+        if not same:
+            raise layer.error(
+                f'blob {index} shares param "{given.name}" with layer "{owner.layer.name}", but has shape '
+                f"{_dims(spec.shape)} where the owner has {_dims(source.shape)}"
+                + ("" if permissive else "; share_mode: PERMISSIVE compares the counts only")
+            )
+        for field in ("lr_mult", "decay_mult"):
+            if given.HasField(field):
+                mine, theirs = getattr(given, field), getattr(owner, field)
+                if mine != theirs:
+                    raise layer.error(
+                        f'shared param "{given.name}" has {field} {mine:g} here and {theirs:g} in layer "{owner.layer.name}"'
+                    )
+        sharing = _Sharing(layer, index, owner.layer, owner.index, spec.shape)
+        self._sharing.append(sharing)
+        if spec.shape != source.shape:
+            self._views.append(sharing)
+
+    def _allocate(self, weights: Any) -> None:
+        """Give every blob memory: from the weights where they hold it, from its filler otherwise."""
+        device = self._place.device
+        for learnable in self.learnable:
+            spec = learnable.layer.blob_specs[learnable.index]
+            value = torch.empty(spec.shape, device=device)
+            trains = spec.trainable and (learnable.lr_mult != 0 or self.param.force_backward)
+            if spec.trainable:
+                value = nn.Parameter(value, requires_grad=trains)
+            learnable.layer.set_blob(learnable.index, value)
+            learnable.tensor = learnable.layer.blob(learnable.index)
+        self._reconnect()
+        loaded: set[int] = set()
+        for source in _as_weight_list(weights):
+            loaded |= self._copy_weights(source)
+        for learnable in self.learnable:
+            if id(learnable.tensor) not in loaded:
+                with torch.no_grad():
+                    fill(learnable.tensor, learnable.layer.blob_specs[learnable.index].filler)
+
+    def _reconnect(self) -> None:
+        """Let every sharer of a blob see its owner's tensor: the same Parameter, or a view made anew for each pass."""
+        for sharing in self._sharing:
+            if sharing in self._views:
+                sharing.refresh()
+            else:
+                sharing.layer.set_blob(sharing.index, sharing.owner.blob(sharing.owner_index))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Net:
+        # .to() and .double() may replace parameter objects; what points at them follows
+        super()._apply(fn, recurse)
+        self._reconnect()
+        for learnable in self.learnable:
+            learnable.tensor = learnable.layer.blob(learnable.index)
+        return self
+
+    # ---- what it is made of
+
+    @property
+    def layers(self) -> dict[str, Layer]:
+        """Every layer by its name, in order."""
+        return {step.name: step.layer for step in self.steps}
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """The data layers by name: what makes batches by itself."""
+        return dict(self._sources)
+
+    @property
+    def blob_names(self) -> list[str]:
+        """The name of every blob, in the order of creation."""
+        return self._wiring.blob_names
+
+    @property
+    def blob_shapes(self) -> dict[str, Shape]:
+        """The shape of every blob as built (or last reshaped); a forward pass takes any batch size."""
+        return self._wiring.blob_shapes
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The blobs that are part of the objective, and their weights."""
+        return {t: w for s in self.steps for t, w in zip(s.tops, s.loss_weights, strict=True) if w}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the net lives: batches are brought there."""
+        return self._place.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the net."""
+        return self._place.dtype
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """As ``nn.Module.get_submodule``; a layer name may contain dots."""
+        if target in self._modules:
+            return self._modules[target]  # type: ignore[return-value]
+        return super().get_submodule(target)
+
+    # ---- running
+
+    def draw(self, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Take the next batch of every data layer, as tensors on the net's device.
+
+        A data layer whose tops are all in ``given`` is left alone.
+        """
+        batch: dict[str, Tensor] = {}
+        for step in self.steps:
+            if step.name in self._sources and not (given and all(t in given for t in step.tops)):
+                made = step.layer()
+                for top, value in zip(step.tops, made if isinstance(made, tuple) else (made,), strict=True):
+                    batch[top] = value.to(self.device, self.dtype, non_blocking=True)
+        return batch
+
+    def forward(self, *args: Any, **blobs: Tensor) -> dict[str, Tensor]:
+        """Run the net and return its outputs by name.
+
+        The inputs are given by name (``net(data=x)``), as one dict (``net({"data": x})``: names such as ``data/scaled``
+        are no Python names), or as tensors in the order of ``inputs``. Data layers that are not given are drawn from.
+
+        Raises:
+            UnknownNameError: an input that the net does not have, or one that is missing.
+        """
+        return self._outputs(self._execute(self._gather(args, blobs), keep=False)[0])
+
+    def objective(self, *args: Any, **blobs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run the net and return the sum of its weighted losses (a scalar) and its outputs by name."""
+        values, objective = self._execute(self._gather(args, blobs), keep=False)
+        return objective, self._outputs(values)
+
+    def run(self, *args: Any, **blobs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Run the net and return the newest value of every blob, and the objective."""
+        return self._execute(self._gather(args, blobs), keep=True)
+
+    def _outputs(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: values[name] for name in self.outputs}
+
+    def _gather(self, args: tuple[Any, ...], blobs: dict[str, Tensor]) -> dict[str, Tensor]:
+        if len(args) == 1 and isinstance(args[0], Mapping):
+            blobs = {**args[0], **blobs}
+        elif args:
+            if len(args) > len(self.inputs):
+                raise UnknownNameError(f"{len(args)} inputs given; the net has {len(self.inputs)}: {', '.join(self.inputs)}")
+            blobs = {**dict(zip(self.inputs, args, strict=False)), **blobs}
+        if self._sources:
+            blobs = {**self.draw(blobs), **blobs}
+        for name in self.inputs:
+            if name not in blobs:
+                raise UnknownNameError(f'input "{name}" is missing; the net takes {", ".join(self.inputs)}')
+        if len(blobs) > len(self.inputs) and not self._sources:
+            unknown = next(n for n in blobs if n not in self.inputs)
+            raise UnknownNameError(f'"{unknown}" is no input of the net{nearest(unknown, self.inputs)}; it takes {", ".join(self.inputs)}')
+        return blobs
+
+    def _execute(self, given: dict[str, Tensor], keep: bool) -> tuple[dict[str, Tensor], Tensor]:
+        values: dict[str, Tensor] = dict(given)
+        objective: Tensor | None = None
+        for sharing in self._views:
+            sharing.refresh()
+        for step in self.steps:
+            if not step.bottoms and isinstance(step.layer, Source):
+                continue
+            for top, weight, value in self._run_step(step, values):
+                if weight:
+                    part = value.sum() if weight == 1 else value.sum() * weight
+                    objective = part if objective is None else objective + part
+            if not keep:
+                for name in step.last_use:
+                    values.pop(name, None)
+        if objective is None:
+            objective = torch.zeros((), device=self.device, dtype=self.dtype)
+        return values, objective
+
+    def _run_step(self, step: Step, values: dict[str, Tensor]) -> list[tuple[str, float, Tensor]]:
+        bottoms = [values[name] for name in step.bottoms]
+        if step.propagate_down and not self.param.force_backward:
+            bottoms = [b if p else b.detach() for b, p in zip(bottoms, step.propagate_down, strict=True)]
+        made = step.layer(*bottoms)
+        if not isinstance(made, tuple):
+            made = (made,) if step.tops else ()
+        values.update(zip(step.tops, made, strict=True))
+        return list(zip(step.tops, step.loss_weights, made, strict=True))
+
+    def trace(self, batch: Mapping[str, Tensor]) -> Iterator[tuple[Step, dict[str, Tensor]]]:
+        """Run the net layer by layer; after each, yield its step and the blobs as they are then. For looking inside."""
+        values = dict(batch)
+        for step in self.steps:
+            if step.bottoms or not isinstance(step.layer, Source):
+                self._run_step(step, values)
+            yield step, values
+
+    @torch.no_grad()
+    def first_nonfinite(self, batch: Mapping[str, Tensor]) -> str | None:
+        """Say which layer first holds a number that is not finite (in a parameter, else in a top), or None.
+
+        ``batch`` holds the inputs and the tops of the data layers. The layers are run again, so dropout draws anew.
+        """
+        for step, values in self.trace(batch):
+            for index, blob in enumerate(step.layer.blobs):
+                if not bool(torch.isfinite(blob).all()):
+                    return f'layer "{step.name}" ({step.layer.type_name}), parameter {index} ({_bad(blob)})'
+            for top in step.tops:
+                if not bool(torch.isfinite(values[top]).all()):
+                    return f'layer "{step.name}" ({step.layer.type_name}), top "{top}" ({_bad(values[top])})'
+        return None
+
+    # ---- changing it
+
+    def reshape(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Give inputs new shapes and work out the shapes of all blobs again, as Caffe's ``Net::Reshape``.
+
+        Raises:
+            UnknownNameError: a name that is not an input.
+            LayerError: a layer that cannot take its new bottom; the shapes are as they were then.
+        """
+        for name in shapes:
+            if name not in self.inputs:
+                raise UnknownNameError(f'"{name}" is no input of the net{nearest(name, self.inputs)}; it takes {", ".join(self.inputs)}')
+        new = list(self._wiring.shapes)
+        for step in self.steps:
+            if step.layer.type_name == "Input":
+                tops: list[Shape] = [tuple(shapes.get(t, new[v])) for t, v in zip(step.tops, step.top_values, strict=True)]
+            elif isinstance(step.layer, Source):
+                tops = [tuple(s) for s in step.layer.top_shapes()]
+            else:
+                tops = _infer(step.layer, [new[v] for v in step.bottom_values], self.file)
+            for value, shape in zip(step.top_values, tops, strict=True):
+                new[value] = shape
+        self._wiring.shapes = new
+
+    def load_weights(self, weights: Any) -> None:
+        """Copy weights into the layers of the same names, by Caffe's rules.
+
+        Layers that the weights do not hold keep their values; layers that only the weights hold are listed in
+        ``ignored_layers``. ``weights`` is a path, a :class:`~pycaffe_compat.proto.Weights`, or a list of them.
+
+        Raises:
+            WeightsError: a layer with another number of blobs, or a blob of another shape; both shapes and files are named.
+        """
+        for source in _as_weight_list(weights):
+            self._copy_weights(source)
+
+    @torch.no_grad()
+    def _copy_weights(self, weights: Weights) -> set[int]:
+        loaded: set[int] = set()
+        layers = self.layers
+        self.ignored_layers = [name for name in weights if name not in layers]
+        for name in weights:
+            layer = layers.get(name)
+            if layer is None:
+                continue
+            shapes = weights.shapes(name)
+            if len(shapes) != len(layer.blob_specs):
+                raise WeightsError(
+                    f'layer "{name}" has {len(layer.blob_specs)} blobs in {self.file or "the net"}, but {len(shapes)} in {weights.file}'
+                )
+            for index, shape in enumerate(shapes):
+                blob = layer.blob(index)
+                if not _same_shape(tuple(shape), tuple(blob.shape)):
+                    raise WeightsError(
+                        f'layer "{name}", blob {index}: shape {_dims(blob.shape)} in {self.file or "the net"}, '
+                        f"but {_dims(shape)} in {weights.file}. To train it anew, give the layer another name"
+                    )
+            for index in range(len(shapes)):
+                blob = layer.blob(index)
+                weights.copy_into(name, index, blob.detach())
+                loaded.add(id(blob))
+        return loaded
+
+    def weights(self) -> dict[str, list[Tensor]]:
+        """The blobs of every layer that has any, by layer name."""
+        return {step.name: [b.detach() for b in step.layer.blobs] for step in self.steps if step.layer.blob_specs}
+
+    def save(self, path: PathLike, diffs: bool = False, hdf5: bool | None = None) -> None:
+        """Write the weights as a ``.caffemodel``, or in Caffe's HDF5 form; ``diffs`` writes the gradients too.
+
+        ``hdf5`` None goes by the ending: ``.h5`` is HDF5.
+        """
+        blobs = {name: [b.cpu().numpy() for b in tensors] for name, tensors in self.weights().items()}
+        grads = None
+        if diffs:
+            grads = {
+                step.name: [(torch.zeros_like(b) if b.grad is None else b.grad).detach().cpu().numpy() for b in step.layer.blobs]
+                for step in self.steps
+                if step.layer.blob_specs
+            }
+        write_weights(path, self.param, blobs, diffs=grads, hdf5=hdf5)
+
+    def close(self) -> None:
+        """Stop the data layers' background work and close their files."""
+        for source in self._sources.values():
+            source.close()
+
+    def extra_repr(self) -> str:
+        """The net's own name, its phase, inputs and outputs, for ``print(net)``."""
+        phase = caffe_pb2.Phase.Name(self.phase)
+        return f"name={self.caffe_name!r}, phase={phase}, inputs={self.inputs}, outputs={self.outputs}"
+
+
+def load(prototxt: PathLike, weights: Any = None, phase: int | str = "TEST", **options: Any) -> Net:
+    """Read a net for PyTorch: the ``nn.Module`` that ``prototxt`` describes, with ``weights`` in it.
+
+    Args:
+        prototxt: path of the net, in any format Caffe ever had.
+        weights: path of a ``.caffemodel`` or ``.caffemodel.h5``, or a list of paths; None leaves Caffe's fillers.
+        phase: ``"TEST"`` (the module comes in eval mode) or ``"TRAIN"``.
+        options: ``level``, ``stages``, ``device`` of :class:`Net`.
+
+    Returns:
+        The module: called with tensors by input name, it returns a dict of the outputs by name.
+    """
+    return Net(prototxt, phase, weights=weights, **options)
+
+
+@torch.no_grad()
+def _infer(layer: Layer, bottom_shapes: Sequence[Shape], file: str) -> list[Shape]:
+    """The shapes of a layer's tops, by running it on the meta device."""
+    state = {n: p.to("meta") for n, p in (*layer.named_parameters(), *layer.named_buffers())}
+    bottoms = tuple(torch.empty(shape, device="meta") for shape in bottom_shapes)
+    try:
+        made = torch.func.functional_call(layer, state, bottoms)
+    except CaffeError as error:
+        raise _in_file(error, file) from error
+    except (RuntimeError, ValueError, IndexError) as error:
+        shapes = ", ".join(_dims(s) for s in bottom_shapes) or "none"
+        raise _in_file(layer.error(f"does not fit its bottoms (shapes: {shapes}): {error}"), file) from error
+    if not isinstance(made, tuple):
+        made = (made,) if isinstance(made, Tensor) else ()
+    return [tuple(t.shape) for t in made]
+
+
+def _in_file(error: CaffeError, file: str) -> CaffeError:
+    return type(error)(f"{file}: {error}") if file and isinstance(error, LayerError) else error
+
+
+def _as_weight_list(weights: Any) -> list[Weights]:
+    if weights is None:
+        return []
+    if isinstance(weights, (str, os.PathLike, Weights)):
+        weights = [weights]
+    return [w if isinstance(w, Weights) else read_weights(w) for w in weights]
+
+
+def _same_shape(theirs: Shape, mine: Shape) -> bool:
+    """Whether two blob shapes are one: leading axes of length 1 do not count, as in Caffe's 4-d legacy shapes."""
+    if theirs == mine:
+        return True
+    most = max(len(theirs), len(mine))
+    return most <= 4 and (1,) * (most - len(theirs)) + theirs == (1,) * (most - len(mine)) + mine
+
+
+def _dims(shape: Sequence[int]) -> str:
+    return "×".join(str(n) for n in shape) or "scalar"
+
+
+def _bad(value: Tensor) -> str:
+    flat = value.detach().float()
+    return f"{int(torch.isnan(flat).sum())} NaN and {int(torch.isinf(flat).sum())} infinite of {flat.numel()} values"
+
+
+__all__ = ["DivergedError", "Learnable", "Net", "as_phase", "load"]

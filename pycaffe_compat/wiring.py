@@ -1,0 +1,200 @@
+"""Which blob goes where: the names, in-place layers, loss weights and gradient needs of a net, before it has any tensors.
+
+The rules are those of Caffe's ``Net::Init``: a blob stands for its newest value, a top named like the bottom at the same index
+works in place, what nothing consumes is an output, and a layer needs a backward pass if one of its parameters learns (or a
+bottom needs a gradient) and its tops reach a loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import NetError, nearest
+from .layers.base import Layer, Shape
+
+
+@dataclass
+class Step:
+    """One layer of the net in its place: what it reads, writes and hands back.
+
+    ``bottoms`` and ``tops`` are blob names; ``bottom_values`` and ``top_values`` number the values that the names stand for
+    at this point (a blob rewritten in place has several).
+    """
+
+    layer: Layer
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    loss_weights: tuple[float, ...]
+    bottom_values: tuple[int, ...]
+    top_values: tuple[int, ...]
+    propagate_down: tuple[bool, ...] | None
+    last_use: tuple[str, ...] = ()
+    bottom_needs: list[bool] = field(default_factory=list)
+    param_needs: list[bool] = field(default_factory=list)
+    needs_backward: bool = False
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return self.layer.name
+
+
+class Wiring:
+    """Connects layers one after another and then knows the inputs, outputs, consumers and gradient needs of the net."""
+
+    def __init__(self, file: str = "") -> None:
+        self.file = file
+        self.steps: list[Step] = []
+        self.newest: dict[str, int] = {}
+        self.shapes: list[Shape] = []
+        self.names: list[str] = []
+        self.inputs: list[str] = []
+        self._unused: set[str] = set()
+
+    def error(self, param: Any, message: str) -> NetError:
+        """Return an error about the layer ``param`` that also names the net's file."""
+        where = f"{self.file}: " if self.file else ""
+        return NetError(f'{where}layer "{param.name}" ({param.type}): {message}')
+
+    def bottom_shapes(self, param: Any) -> list[Shape]:
+        """The shapes of the blobs that the layer ``param`` reads.
+
+        Raises:
+            NetError: a bottom that no earlier layer makes, or a wrong number of ``propagate_down``.
+        """
+        for bottom in param.bottom:
+            if bottom not in self.newest:
+                raise self.error(
+                    param, f'unknown bottom blob "{bottom}": no earlier layer makes it{nearest(bottom, self.newest)}'
+                )
+        if param.propagate_down and len(param.propagate_down) != len(param.bottom):
+            raise self.error(
+                param,
+                f"propagate_down is given {len(param.propagate_down)} times for {len(param.bottom)} bottoms; "
+                "give it once a bottom or not at all",
+            )
+        return [self.shapes[self.newest[bottom]] for bottom in param.bottom]
+
+    def top_names(self, param: Any, layer: Layer) -> list[str]:
+        """The names of the layer's tops; a loss layer without one gets ``(automatic)``.
+
+        Raises:
+            NetError: a top that another layer makes already.
+        """
+        tops = list(param.top)
+        if layer.loss:
+            while len(tops) < layer.tops[0]:
+                tops.append(self._automatic_name())
+        for index, top in enumerate(tops):
+            in_place = index < len(param.bottom) and param.bottom[index] == top
+            if (top in self.newest and not in_place) or top in tops[:index]:
+                made_by = next((s.name for s in reversed(self.steps) if top in s.tops), param.name)
+                raise self.error(param, f'top blob "{top}" is already made by layer "{made_by}"; give one of them another name')
+        return tops
+
+    def _automatic_name(self) -> str:
+        name, number = "(automatic)", 1
+        while name in self.newest:
+            number += 1
+            name = f"(automatic {number})"
+        return name
+
+    def connect(self, param: Any, layer: Layer, tops: Sequence[str], shapes: Sequence[Shape]) -> Step:
+        """Add a layer whose tops have these names and shapes."""
+        if param.loss_weight and len(param.loss_weight) != len(tops):
+            raise self.error(
+                param, f"loss_weight is given {len(param.loss_weight)} times for {len(tops)} tops; give it once a top or not at all"
+            )
+        weights = list(param.loss_weight) or [1.0 if layer.loss and i == 0 else 0.0 for i in range(len(tops))]
+        bottom_values = tuple(self.newest[bottom] for bottom in param.bottom)
+        self._unused.difference_update(param.bottom)
+        top_values = []
+        for top, shape in zip(tops, shapes, strict=True):
+            self.newest[top] = len(self.names)
+            top_values.append(len(self.names))
+            self.names.append(top)
+            self.shapes.append(tuple(shape))
+            self._unused.add(top)
+        if layer.type_name == "Input":
+            self.inputs.extend(tops)
+        step = Step(
+            layer=layer,
+            bottoms=tuple(param.bottom),
+            tops=tuple(tops),
+            loss_weights=tuple(float(w) for w in weights),
+            bottom_values=bottom_values,
+            top_values=tuple(top_values),
+            propagate_down=tuple(param.propagate_down) or None,
+        )
+        self.steps.append(step)
+        return step
+
+    @property
+    def outputs(self) -> list[str]:
+        """The blobs that no layer consumes, in alphabetical order as Caffe lists them."""
+        return sorted(self._unused)
+
+    @property
+    def blob_names(self) -> list[str]:
+        """Every blob once, in the order of creation."""
+        return list(dict.fromkeys(self.names))
+
+    @property
+    def blob_shapes(self) -> dict[str, Shape]:
+        """The shape of each blob's newest value."""
+        return {name: self.shapes[self.newest[name]] for name in self.blob_names}
+
+    def finish(self, learns: dict[str, list[bool]], force_backward: bool) -> None:
+        """Work out which gradients are needed and where each blob is read last.
+
+        ``learns`` says for each layer which of its blobs have an ``lr_mult`` other than 0.
+        """
+        self._needs(learns, force_backward)
+        last: dict[str, Step] = {}
+        for step in self.steps:
+            for name in (*step.bottoms, *step.tops):
+                last[name] = step
+        keep = self._unused | {t for s in self.steps for t, w in zip(s.tops, s.loss_weights, strict=True) if w}
+        for step in self.steps:
+            names = dict.fromkeys((*step.bottoms, *step.tops))
+            step.last_use = tuple(n for n in names if last[n] is step and n not in keep)
+
+    def _needs(self, learns: dict[str, list[bool]], force_backward: bool) -> None:
+        value_needs = [False] * len(self.names)
+        for step in self.steps:
+            needs = [value_needs[v] for v in step.bottom_values]
+            step.param_needs = learns[step.name]
+            step.needs_backward = any(needs) or any(step.param_needs)
+            step.bottom_needs = list(step.propagate_down) if step.propagate_down else needs
+            for value in step.top_values:
+                value_needs[value] = step.needs_backward
+        reaches_loss: set[int] = set()
+        asked: set[int] = set()
+        consumed: set[int] = set()
+        for step in reversed(self.steps):
+            weighted = any(step.loss_weights)
+            contributes = weighted or any(v in reaches_loss for v in step.top_values)
+            skipped = bool(step.tops) and not any(w or v in asked or v not in consumed for w, v in self._top_items(step))
+            if skipped or not contributes:
+                step.needs_backward = False
+                step.bottom_needs = [False] * len(step.bottoms)
+            for value, needs in zip(step.bottom_values, step.bottom_needs, strict=True):
+                consumed.add(value)
+                if contributes:
+                    reaches_loss.add(value)
+                if needs:
+                    asked.add(value)
+        if force_backward:
+            for step in self.steps:
+                step.needs_backward = True
+                step.param_needs = [True] * len(step.param_needs)
+                allowed = step.layer.differentiable
+                step.bottom_needs = [
+                    needs or allowed[min(i, len(allowed) - 1)] for i, needs in enumerate(step.bottom_needs)
+                ]
+
+    @staticmethod
+    def _top_items(step: Step) -> list[tuple[float, int]]:
+        return list(zip(step.loss_weights, step.top_values, strict=True))
