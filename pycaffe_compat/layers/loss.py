@@ -1,0 +1,370 @@
+"""Caffe's loss layers: each makes one number (a top without axes), and says by its gradient what would make it smaller.
+
+A label is a number in a blob like any other; Caffe truncates it to the index of a class. One that is no class is an error
+that names it where looking costs nothing, on the CPU. On a GPU looking would stop the host at every iteration, so there the
+loss becomes NaN, which whoever watches the objective finds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import require_file
+from ..proto import caffe_pb2
+from ..proto.binary import read_message
+from ..proto.blobs import blob_to_array
+from .base import Layer, Shape, count, register
+
+LOG_THRESHOLD = 1e-20  # Caffe's floor under probabilities before their logarithm
+FLT_MIN = torch.finfo(torch.float32).tiny
+
+
+class _WithSlope(torch.autograd.Function):
+    """``value``, with ``slope`` (1 for None) as its derivative by ``x``: where Caffe's gradient is not that of its loss."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor | None) -> Tensor:
+        ctx.save_for_backward(slope)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (slope,) = ctx.saved_tensors
+        return grad if slope is None else grad * slope, None, None
+
+
+def _precise(x: Tensor) -> Tensor:
+    """Half-precision values as float32: the sum of a loss overflows or loses what makes it fall."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _sizes(*blobs: Tensor) -> str:
+    return " and ".join("×".join(str(n) for n in b.shape) or "scalar" for b in blobs)
+
+
+class Labels(NamedTuple):
+    """Labels as indices of classes.
+
+    Attributes:
+        index: int64, all within the classes.
+        keep: where the label is not ``ignore_label``; None if there is none.
+        ok: a 0-d bool tensor, whether every label was a class; None where that has been checked.
+    """
+
+    index: Tensor
+    keep: Tensor | None
+    ok: Tensor | None
+
+    def guard(self, value: Tensor) -> Tensor:
+        """Return ``value``, or NaN (without gradients) if a label is no class."""
+        return value if self.ok is None else torch.where(self.ok, value, math.nan)
+
+
+def read_labels(layer: Layer, label: Tensor, classes: int, ignore: int | None = None) -> Labels:
+    """Return the labels of a blob, truncated to whole numbers as Caffe does, in its shape.
+
+    Raises:
+        LayerError: on the CPU, a label that is neither ``ignore`` nor 0 to ``classes - 1``.
+    """
+    index = label.detach().long()
+    keep = None if ignore is None else index != ignore
+    if index.is_meta:
+        return Labels(index, keep, None)
+    bad = (index < 0) | (index >= classes)
+    if keep is not None:
+        bad &= keep
+    ok = None
+    if index.device.type == "cpu" and not torch.compiler.is_compiling():
+        if bool(bad.any()):
+            at = int(bad.flatten().nonzero()[0])
+            raise layer.error(
+                f"label {label.detach().flatten()[at].item():g} at index {at} is no class: there are {classes} classes, "
+                f"0 to {classes - 1}" + ("" if ignore is None else f", and ignore_label is {ignore}")
+            )
+    else:
+        ok = ~bad.any()
+    return Labels(index.clamp(0, classes - 1), keep, ok)
+
+
+class LossLayer(Layer):
+    """What losses share: a prediction and a target with the same first axis N; only the prediction gets a gradient.
+
+    ``mode`` is how ``loss_param`` normalises. Of the same losses, ``legacy`` names the mode where it is silent.
+    """
+
+    bottoms: ClassVar[tuple[int, int | None]] = (2, 2)
+    loss: ClassVar[bool] = True
+    differentiable = (True, False)
+    legacy: ClassVar[int] = caffe_pb2.LossParameter.VALID
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.loss_param
+        self.ignore_label: int | None = options.ignore_label if options.HasField("ignore_label") else None
+        if options.HasField("normalization"):
+            self.mode: int = options.normalization
+        elif options.HasField("normalize"):
+            self.mode = caffe_pb2.LossParameter.VALID if options.normalize else caffe_pb2.LossParameter.BATCH_SIZE
+        else:
+            self.mode = self.legacy
+
+    def batch_size(self, x: Tensor, target: Tensor) -> int:
+        """Return N, the length of the first axis.
+
+        Raises:
+            LayerError: the bottoms differ in it, or have no axes.
+        """
+        if not x.dim() or not target.dim() or x.shape[0] != target.shape[0]:
+            raise self.error(
+                f"its bottoms must have the same first axis, the batch; their shapes are {_sizes(x, target)}"
+            )
+        return x.shape[0]
+
+    def same_count(self, x: Tensor, target: Tensor) -> None:
+        """Check that two bottoms hold as many values an item.
+
+        Raises:
+            LayerError: they do not.
+        """
+        if count(x.shape, 1) != count(target.shape, 1):
+            raise self.error(f"its bottoms must hold the same number of values; their shapes are {_sizes(x, target)}")
+
+    def one_label_each(self, x: Tensor, label: Tensor, classes: int) -> Labels:
+        """Return the labels of a blob that holds one for each of the N items, with shape (N, 1)."""
+        n = self.batch_size(x, label)
+        if label.numel() != n:
+            raise self.error(
+                f"takes one label an item: {n} for a prediction of shape {_sizes(x)}, but the labels have shape {_sizes(label)}"
+            )
+        return read_labels(self, label.reshape(n, 1), classes)
+
+    def normalizer(self, keep: Tensor | None, outer: int, full: int) -> float | Tensor:
+        """What the summed loss is divided by: never less than 1.
+
+        Args:
+            keep: which of the ``full`` terms count; None for all.
+            outer: the number of items in the batch.
+        """
+        if self.mode == caffe_pb2.LossParameter.VALID and keep is not None:
+            return keep.sum().clamp(min=1)
+        if self.mode in (caffe_pb2.LossParameter.VALID, caffe_pb2.LossParameter.FULL):
+            return max(1, full)
+        return max(1, outer) if self.mode == caffe_pb2.LossParameter.BATCH_SIZE else 1
+
+
+class _SoftmaxLoss(LossLayer):
+    """A loss of class scores along an axis and a label for every other place; the probabilities are an optional second top."""
+
+    tops: ClassVar[tuple[int, int | None]] = (1, 2)
+    floor: ClassVar[float]
+    axis_option: ClassVar[str]
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options, field = self.axis_option.split(".")
+        self.axis: int = getattr(getattr(param, options), field)
+
+    def log_probabilities(self, x: Tensor, label: Tensor) -> tuple[Tensor, int, Labels]:
+        """Return the log-softmax of ``x``, its axis, and the labels with length 1 on that axis.
+
+        Raises:
+            LayerError: the labels are not one for each place.
+        """
+        self.batch_size(x, label)
+        axis = self.canonical_axis(self.axis, x.dim(), self.axis_option)
+        places = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+        if label.numel() != count(places):
+            raise self.error(
+                f"takes {count(places)} labels for scores of shape {_sizes(x)} (one for each place, the classes being on axis "
+                f"{axis}), but the labels have shape {_sizes(label)}; each is 0 to {x.shape[axis] - 1}"
+            )
+        return (
+            F.log_softmax(_precise(x), axis),
+            axis,
+            read_labels(self, label.reshape(places), x.shape[axis], self.ignore_label),
+        )
+
+    def floored(self, logarithm: Tensor) -> Tensor:
+        """Keep the value from falling under the log of ``floor``; the gradient passes as if there were none."""
+        return _WithSlope.apply(logarithm, logarithm.detach().clamp(min=math.log(self.floor)), None)
+
+    def finish(self, x: Tensor, axis: int, labels: Labels, loss: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the tops from one loss for each place, in the labels' shape."""
+        if labels.keep is not None:
+            loss = loss.masked_fill(~labels.keep, 0)
+        outer, full = count(x.shape, 0, axis), labels.index.numel()
+        total = labels.guard(loss.sum() / self.normalizer(labels.keep, outer, full))
+        if self.n_tops == 1:
+            return total
+        return total, F.softmax(x.detach(), axis)
+
+
+@register("SoftmaxWithLoss")
+class SoftmaxWithLoss(_SoftmaxLoss):
+    """Mean of ``-log(softmax(x)[label])``. Source: Caffe's ``SoftmaxWithLossLayer``.
+
+    ``x`` (N, C, …) with the classes on ``softmax_param.axis``, labels (N, …) or (N, 1, …); tops: the loss, and optionally
+    the probabilities in the shape of ``x``, through which no gradient flows.
+    """
+
+    floor = FLT_MIN
+    axis_option = "softmax_param.axis"
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the loss as a tensor without axes, and the probabilities if there is a top for them."""
+        logarithms, axis, labels = self.log_probabilities(x, label)
+        return self.finish(x, axis, labels, -self.floored(logarithms.gather(axis, labels.index)))
+
+
+@register("InfogainLoss")
+class InfogainLoss(_SoftmaxLoss):
+    """Mean of ``-sum_k H[label, k] * log(softmax(x)[k])``. Source: Caffe 1.0's ``InfogainLossLayer``.
+
+    The C×C matrix H is the third bottom, or comes from the binary ``BlobProto`` file ``infogain_loss_param.source``.
+    """
+
+    bottoms = (2, 3)
+    differentiable = (True, False, False)
+    floor = LOG_THRESHOLD
+    axis_option = "infogain_loss_param.axis"
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.matrix: Tensor | None = None
+        if len(bottom_shapes) < 3:
+            path = param.infogain_loss_param.source
+            if not path:
+                raise self.error("needs the infogain matrix: a third bottom, or infogain_loss_param { source: FILE }")
+            require_file(path, f'infogain matrix of layer "{self.name}"')
+            self.matrix = torch.from_numpy(blob_to_array(read_message(path, caffe_pb2.BlobProto), what=path))
+
+    def forward(self, x: Tensor, label: Tensor, infogain: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the loss as a tensor without axes, and the probabilities if there is a top for them."""
+        logarithms, axis, labels = self.log_probabilities(x, label)
+        if infogain is None:
+            assert self.matrix is not None
+            infogain = self.matrix.to(x.device)
+            if not x.is_meta:
+                self.matrix = infogain
+        classes = x.shape[axis]
+        if infogain.numel() != classes**2:
+            raise self.error(
+                f"{classes} classes need an infogain matrix of {classes}×{classes}, not {_sizes(infogain)}"
+            )
+        rows = (
+            infogain.detach().to(logarithms.dtype).reshape(classes, classes)[labels.index.movedim(axis, -1).squeeze(-1)]
+        )
+        loss = -(rows * self.floored(logarithms.movedim(axis, -1))).sum(-1)
+        return self.finish(x, axis, labels, loss.unsqueeze(axis))
+
+
+@register("MultinomialLogisticLoss")
+class MultinomialLogisticLoss(LossLayer):
+    """``-sum(log(p[label])) / N`` of probabilities (N, C). Source: Caffe's ``MultinomialLogisticLossLayer``."""
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        """Return the loss as a tensor without axes."""
+        probabilities = _precise(x).flatten(1)
+        labels = self.one_label_each(x, label, probabilities.shape[1])
+        picked = probabilities.gather(1, labels.index)
+        bounded = picked.detach().clamp(min=LOG_THRESHOLD)
+        return labels.guard(-_WithSlope.apply(picked, bounded.log(), 1 / bounded).sum() / x.shape[0])
+
+
+@register("EuclideanLoss")
+class EuclideanLoss(LossLayer):
+    """``sum((a - b)^2) / (2 N)``; both bottoms get gradients. Source: Caffe's ``EuclideanLossLayer``."""
+
+    differentiable = (True,)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the loss as a tensor without axes."""
+        n = self.batch_size(a, b)
+        self.same_count(a, b)
+        return F.mse_loss(_precise(a), _precise(b).reshape(a.shape), reduction="sum") / (2 * n)
+
+
+@register("HingeLoss")
+class HingeLoss(LossLayer):
+    """One-against-all hinge loss of scores (N, C), ``norm`` L1 or L2, divided by N. Source: Caffe's ``HingeLossLayer``."""
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.squared: bool = param.hinge_loss_param.norm == caffe_pb2.HingeLossParameter.L2
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        """Return the loss as a tensor without axes."""
+        scores = _precise(x).flatten(1)
+        labels = self.one_label_each(x, label, scores.shape[1])
+        side = torch.ones_like(scores).scatter(1, labels.index, -1)
+        margins = F.relu(1 + side * scores)
+        total = margins.square().sum() if self.squared else margins.sum()
+        return labels.guard(total / x.shape[0])
+
+
+@register("ContrastiveLoss")
+class ContrastiveLoss(LossLayer):
+    """``sum(y d^2 + (1 - y) max(margin - d, 0)^2) / (2 N)``, d the distance of two (N, C) embeddings, y (N) whether they match.
+
+    ``legacy_version`` uses ``max(margin - d^2, 0)`` for pairs that do not. Source: Caffe's ``ContrastiveLossLayer``, with the
+    1e-4 that its gradient adds to the distance.
+    """
+
+    bottoms = (3, 3)
+    differentiable = (True, True, False)
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.margin: float = param.contrastive_loss_param.margin
+        self.legacy_version: bool = param.contrastive_loss_param.legacy_version
+
+    def forward(self, a: Tensor, b: Tensor, matches: Tensor) -> Tensor:
+        """Return the loss as a tensor without axes."""
+        n = self.batch_size(a, b)
+        self.same_count(a, b)
+        if count(a.shape, 2) != 1 or count(b.shape, 2) != 1:
+            raise self.error(f"takes embeddings of shape N×C (or N×C×1×1), not {_sizes(a, b)}")
+        if matches.numel() != n:
+            raise self.error(
+                f"takes one label a pair: {n} for shapes {_sizes(a, b)}, but the labels have shape {_sizes(matches)}"
+            )
+        squares = (_precise(a).reshape(n, -1) - _precise(b).reshape(n, -1)).square().sum(1)
+        d2 = squares.detach()
+        if self.legacy_version:
+            apart = F.relu(self.margin - d2)
+            slope = -(d2 < self.margin).to(d2)
+        else:
+            d = d2.sqrt()
+            apart = F.relu(self.margin - d).square()
+            slope = -F.relu(self.margin - d) / (d + 1e-4)
+        match = matches.detach().reshape(n).trunc() != 0
+        loss = _WithSlope.apply(squares, torch.where(match, d2, apart), slope.masked_fill(match, 1))
+        return loss.sum() / (2 * n)
+
+
+@register("SigmoidCrossEntropyLoss")
+class SigmoidCrossEntropyLoss(LossLayer):
+    """Cross entropy of ``sigmoid(x)`` and targets in [0, 1], of any equal shapes. Source: Caffe's ``SigmoidCrossEntropyLossLayer``.
+
+    Unlike the other losses it is divided by N where ``loss_param`` names no normalization.
+    """
+
+    legacy = caffe_pb2.LossParameter.BATCH_SIZE
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """Return the loss as a tensor without axes."""
+        n = self.batch_size(x, target)
+        self.same_count(x, target)
+        scores = _precise(x)
+        wanted = target.detach().reshape(x.shape).to(scores.dtype)
+        keep = None if self.ignore_label is None else wanted.trunc() != self.ignore_label
+        loss = F.binary_cross_entropy_with_logits(
+            scores, wanted, weight=None if keep is None else keep.to(scores), reduction="sum"
+        )
+        return loss / self.normalizer(keep, n, x.numel())

@@ -1,0 +1,24 @@
+"""Softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .base import Layer, Shape, register
+
+
+@register("Softmax")
+class Softmax(Layer):
+    """Softmax over ``axis``; the shape stays. Source: Caffe's ``SoftmaxLayer``; its ``engine`` makes no difference here."""
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.axis: int = param.softmax_param.axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the probabilities, of the shape of ``x``."""
+        return F.softmax(x, self.canonical_axis(self.axis, x.dim(), "softmax_param.axis"))
