@@ -1,0 +1,75 @@
+"""The prototxt files of the repository: readable, and what the generator writes."""
+
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+
+from pycaffe_compat.proto import caffe_pb2
+from pycaffe_compat.swwae.generate import all_files, write_all
+from pycaffe_compat.swwae.prototxt import WIDTH, format_readable
+
+ROOT = Path(__file__).parents[2]
+FILES = all_files()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_file_in_the_repository_is_what_is_generated(name):
+    assert (ROOT / name).read_text() == FILES[name], "run: python tools/make_prototxt.py"
+
+
+def test_nothing_else_lies_there():
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "prototxt").rglob("*.prototxt")} == set(FILES)
+
+
+def test_the_files_that_the_paper_needs_are_there():
+    names = ["vgg16", *(f"{kind}_{objective}" for kind in ("sae", "swwae") for objective in ("first", "all", "layerwise"))]
+    for name in names:
+        for form in ("train_val", "deploy", "solver"):
+            assert f"prototxt/{name}_{form}.prototxt" in FILES
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith("solver.prototxt")])
+def test_solver_files_name_nets_that_are_there(name):
+    solver = text_format.Parse(FILES[name], caffe_pb2.SolverParameter())
+    assert solver.net in FILES
+    assert "our own choices" in " ".join(FILES[name].replace("#", "").split())
+
+
+def test_train_val_nets_read_the_documented_databases():
+    net = text_format.Parse(FILES["prototxt/swwae_all_train_val.prototxt"], caffe_pb2.NetParameter())
+    train, test = (each for each in net.layer if each.type == "Data")
+    assert (train.data_param.source, test.data_param.source) == ("data/ilsvrc12/train_lmdb", "data/ilsvrc12/val_lmdb")
+    assert (train.transform_param.mirror, test.transform_param.mirror) == (True, False)
+    for each in (train, test):
+        assert each.transform_param.crop_size == 224
+        assert list(each.transform_param.mean_value) == pytest.approx([103.939, 116.779, 123.68])
+
+
+def test_writing_makes_the_same_files(tmp_path):
+    assert sorted(write_all(str(tmp_path))) == sorted(str(tmp_path / name) for name in FILES)
+    for name, text in FILES.items():
+        assert (tmp_path / name).read_text() == text
+
+
+def test_lines_are_short():
+    long = [line for text in FILES.values() for line in text.splitlines() if len(line) > WIDTH]
+    assert not long
+
+
+def test_whatever_is_formatted_reads_back():
+    net = caffe_pb2.NetParameter(name='a "quoted"\nname', force_backward=True)
+    net.layer.add(name="λ", type="X", top=["a/b:c[2]"], loss_weight=[1 / 3, 1e-10, 1e30], propagate_down=[True, False])
+    net.layer.add(name="d").data_param.backend = caffe_pb2.DataParameter.LMDB
+    shape = net.layer.add(name="long" * 40).input_param.shape.add()
+    shape.dim.extend(range(10**9, 10**9 + 40))
+    net.layer[1].blobs.add(double_data=[0.1], data=[float("inf")])
+    text = format_readable(net, "A header\nof two lines", {"d": "Here it begins"})
+    assert text.startswith("# A header\n# of two lines\n")
+    assert "\n\n# Here it begins\nlayer" in text
+    assert text_format.Parse(text, caffe_pb2.NetParameter()) == net
+
+
+def test_order_of_fields():
+    solver = caffe_pb2.SolverParameter(net="n", base_lr=0.01, max_iter=5)
+    assert format_readable(solver, order=["net", "max_iter", "base_lr"]) == 'net: "n"\nmax_iter: 5\nbase_lr: 0.01\n'
