@@ -1,0 +1,29 @@
+"""Caffe's files: the messages, prototxt and binary, upgrades of old forms, and weights."""
+
+from . import caffe_pb2
+from .binary import parse_binary, read_message, write_message
+from .blobs import array_to_blob, blob_to_array
+from .caffemodel import Weights, read_weights
+from .nets import filter_net, read_net, read_solver
+from .text import format_text, parse_text
+from .upgrade import upgrade_net, upgrade_solver
+from .writer import write_weights
+
+__all__ = [
+    "Weights",
+    "array_to_blob",
+    "blob_to_array",
+    "caffe_pb2",
+    "filter_net",
+    "format_text",
+    "parse_binary",
+    "parse_text",
+    "read_message",
+    "read_net",
+    "read_solver",
+    "read_weights",
+    "upgrade_net",
+    "upgrade_solver",
+    "write_message",
+    "write_weights",
+]

@@ -1,0 +1,64 @@
+"""Binary protobuf files."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError, EncodeError
+
+from ..errors import ParseError
+from ..files import atomic_path
+from . import wire
+from .text import looks_binary, read_bytes
+
+Message = TypeVar("Message")
+
+
+def parse_binary(data: bytes, cls: type[Message], file: str = "<bytes>") -> Message:
+    """Return the message of class ``cls`` that ``data`` serialises; fields it does not know are kept.
+
+    Raises:
+        ParseError: ``data`` is truncated or corrupt (with the byte offset where that can be told), or is text.
+    """
+    descriptor: Any = cls.DESCRIPTOR  # type: ignore[attr-defined]
+    message: Any = cls()
+    try:
+        message.ParseFromString(data)
+    except (DecodeError, ValueError) as error:
+        reason = wire.fault(data, descriptor) or str(error)
+        hint = "" if looks_binary(data) else ". It looks like a text file; a binary one is expected here"
+        raise ParseError(f"{file}: not a valid binary {descriptor.name}: {reason}{hint}") from None
+    missing = message.FindInitializationErrors()
+    if missing:
+        raise ParseError(f"{file}: not a valid binary {descriptor.name}: required fields are missing: {missing}")
+    return message
+
+
+def read_message(path: str | os.PathLike[str], cls: type[Message]) -> Message:
+    """Read a binary protobuf file as a message of class ``cls``; unknown fields are kept.
+
+    Raises:
+        MissingFileError: there is no such file.
+        ParseError: the file is truncated, corrupt, text, or longer than the 2 GB that protobuf allows.
+    """
+    name = os.fspath(path)
+    what = cls.DESCRIPTOR.name  # type: ignore[attr-defined]
+    if os.path.isfile(name) and os.path.getsize(name) > 2**31 - 1:
+        raise ParseError(f"{name}: {os.path.getsize(name)} bytes are more than one protobuf message can hold (2 GB)")
+    return parse_binary(read_bytes(name, f"{what} file"), cls, name)
+
+
+def write_message(path: str | os.PathLike[str], message: Any) -> None:
+    """Write ``message`` in binary, so that ``path`` is either the whole of it or untouched.
+
+    Raises:
+        CaffeError: the folder is not there or cannot be written to, or the disk is full.
+        ParseError: the message cannot be serialised: a required field is missing, or it is over 2 GB.
+    """
+    try:
+        data = message.SerializeToString()
+    except (EncodeError, ValueError) as error:
+        raise ParseError(f"cannot write {os.fspath(path)}: {error}") from error
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.write(data)

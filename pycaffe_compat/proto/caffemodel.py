@@ -1,0 +1,277 @@
+"""Trained weights from files: ``.caffemodel``, memory-mapped and never parsed into messages, and ``.caffemodel.h5``.
+
+A caffemodel is one ``NetParameter``. Its wire format is walked once, from length to length, so opening costs a few reads
+a layer whatever the size; the numbers stay in the file until an array is looked at.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+import mmap
+import os
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import ParseError, UnknownNameError, WeightsError, nearest, require_file
+from . import caffe_pb2, wire
+from .blobs import Shape, StoredBlob
+from .text import looks_binary
+from .upgrade import V1_TYPES, upgrade_net
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_CHUNK = 1 << 22  # numbers converted at a time where a copy cannot go straight from the file to its place
+_READ = 1 << 30  # bytes asked of the system in one call; Linux transfers at most 2 GB
+
+
+class Weights(Mapping[str, "list[np.ndarray]"]):
+    """The blobs of a file by layer name, in the file's order: ``weights["conv1"]`` is ``[weight, bias]``.
+
+    Layers without blobs are there with an empty list. Where a file has several layers of one name, the last one counts: Caffe
+    copies each in turn. Arrays are read-only and have the shape that the file states (four dimensions in old files).
+
+    Attributes:
+        file: the path it was read from.
+        net_name: the name of the net, ``""`` where none is stored.
+        layer_types: layer name to type, in the names of today (``"Convolution"``); empty for HDF5, which has no types.
+    """
+
+    file: str
+    net_name: str = ""
+    layer_types: dict[str, str]
+
+    @abc.abstractmethod
+    def shapes(self, name: str) -> list[Shape]:
+        """The shapes of the layer's blobs, without reading them."""
+
+    @abc.abstractmethod
+    def diffs(self, name: str) -> list[np.ndarray | None]:
+        """The gradients stored with the layer's blobs; None for a blob stored without."""
+
+    @abc.abstractmethod
+    def readinto(self, name: str, index: int, out: np.ndarray) -> None:
+        """Copy blob ``index`` of layer ``name`` into ``out``, which has as many elements (in any shape), and any float dtype.
+
+        This is the way to load a net: where ``out`` is contiguous float32 the numbers go from the file into it without a
+        copy in between and without mapped pages counting as memory of the process.
+
+        Raises:
+            WeightsError: ``out`` has another number of elements.
+        """
+
+    def skeleton(self) -> Any:
+        """The upgraded ``NetParameter`` of the file without its blobs; layers of names alone where the file is HDF5."""
+        net = caffe_pb2.NetParameter(name=self.net_name)
+        net.layer.extend(caffe_pb2.LayerParameter(name=name) for name in self)
+        return net
+
+    def _unknown(self, name: object) -> UnknownNameError:
+        return UnknownNameError(f"{self.file} has no layer {name!r}{nearest(str(name), self)}")
+
+    def _fits(self, name: str, index: int, shape: Shape, out: np.ndarray) -> None:
+        if math.prod(shape) != out.size:
+            raise WeightsError(f'{self.file}: layer "{name}" blob {index} has shape {shape}, not {out.shape}')
+
+
+def read_weights(path: str | os.PathLike[str]) -> Weights:
+    """Open the weights in ``path``: a ``.caffemodel`` or ``.caffemodel.h5``, told apart by content.
+
+    A caffemodel is mapped into memory, and the arrays handed out are views of the map: reading a 500 MB file costs nothing
+    until its numbers are used. Such arrays are read-only, and not aligned to their dtype (numpy copes; copy before
+    ``torch.from_numpy``). A file must not be shortened while it is open; replacing it by renaming is safe.
+
+    Raises:
+        MissingFileError: there is no such file.
+        ParseError: it is truncated, corrupt or something else; with the byte offset and the layer there.
+    """
+    name = require_file(path, "weights")
+    try:
+        with open(name, "rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise ParseError(f"{name}: cannot be read: {error.strerror}") from error
+    if not head:
+        raise ParseError(f"{name}: the file is empty; weights are expected")
+    if head.startswith(_HDF5):
+        from .hdf5 import HDF5Weights
+
+        return HDF5Weights(name)
+    return BinaryWeights(name, head)
+
+
+class _StoredLayer:
+    """A layer as it lies in the file: its message's place and version, its name and type, its blobs."""
+
+    def __init__(self, number: int, start: int, end: int) -> None:
+        self.number, self.start, self.end = number, start, end
+        self.name = ""
+        self.type = ""
+        self.blobs: list[StoredBlob] = []
+
+
+# Field of NetParameter -> fields of its layer message: name, type, blobs.
+_LAYERS, _LAYER = 2, 100
+_FORMS = {_LAYERS: (4, 5, 6), _LAYER: (1, 2, 7)}
+_V0_LAYER = 1
+_V0_FORM = (1, 2, 50)
+_V1_NAMES = {number: V1_TYPES[name] for name, number in caffe_pb2.V1LayerParameter.LayerType.items()}
+
+
+class BinaryWeights(Weights):
+    """Weights over a memory-mapped caffemodel."""
+
+    def __init__(self, file: str, head: bytes) -> None:
+        self.file = file
+        self.layer_types = {}
+        self._fd = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        weakref.finalize(self, os.close, self._fd)
+        try:
+            self._map = mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise ParseError(f"{file}: cannot be mapped into memory: {error}") from error
+        self._layers: dict[str, _StoredLayer] = {}
+        self._at: _StoredLayer | None = None
+        try:
+            self._walk()
+        except (wire.CorruptError, UnicodeDecodeError) as error:
+            raise ParseError(f"{file}: not a valid caffemodel: {error}{self._place()}{_guess(head)}") from None
+        if not self._layers:
+            raise ParseError(f"{file}: not a caffemodel: it holds no layers{_guess(head)}")
+
+    def _place(self) -> str:
+        if self._at is None:
+            return ""
+        label = f'layer "{self._at.name}"' if self._at.name else "the layer"
+        return f" (in {label} that starts at byte {self._at.start} of {len(self._map)})"
+
+    def _walk(self) -> None:
+        known = caffe_pb2.NetParameter.DESCRIPTOR.fields_by_number
+        for item in wire.fields(self._map, 0, len(self._map)):
+            if item.number in _FORMS and item.wire == wire.BYTES:
+                layer = self._at = _StoredLayer(item.number, item.start, item.end)
+                self._read_layer(layer, item.start, item.end, _FORMS[item.number], item.number == _LAYERS)
+                self._at = None
+                self._layers.pop(layer.name, None)
+                self._layers[layer.name] = layer
+                self.layer_types[layer.name] = layer.type
+            elif item.number in known and not _wire_fits(known[item.number], item.wire):
+                raise wire.CorruptError(item.begin, f"{known[item.number].name} has wire type {item.wire}")
+            elif item.number == 1:
+                self.net_name = self._string(item)
+
+    def _read_layer(self, layer: _StoredLayer, start: int, end: int, form: tuple[int, int, int], v1: bool) -> None:
+        name, kind, blobs = form
+        for item in wire.fields(self._map, start, end):
+            if item.number == name and item.wire == wire.BYTES:
+                layer.name = self._string(item)
+            elif item.number == kind and item.wire == wire.BYTES:
+                layer.type = self._string(item)
+            elif item.number == kind and item.wire == wire.VARINT and v1:
+                layer.type = _V1_NAMES.get(item.value, "")
+            elif item.number == blobs and item.wire == wire.BYTES:
+                what = f'{self.file}: layer "{layer.name}" blob {len(layer.blobs)}'
+                layer.blobs.append(StoredBlob.read(self._map, item.start, item.end, what))
+            elif item.number == _V0_LAYER and v1 and item.wire == wire.BYTES:
+                self._read_layer(layer, item.start, item.end, _V0_FORM, False)
+            elif item.number in form:
+                raise wire.CorruptError(item.begin, f"field {item.number} of a layer has wire type {item.wire}")
+
+    def _string(self, item: wire.Field) -> str:
+        return self._map[item.start : item.end].decode("utf-8")
+
+    def _layer(self, name: object) -> _StoredLayer:
+        layer = self._layers.get(name) if isinstance(name, str) else None
+        if layer is None:
+            raise self._unknown(name)
+        return layer
+
+    def __getitem__(self, name: str) -> list[np.ndarray]:
+        return [blob.array() for blob in self._layer(name).blobs]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._layers
+
+    def shapes(self, name: str) -> list[Shape]:
+        return [blob.shape for blob in self._layer(name).blobs]
+
+    def diffs(self, name: str) -> list[np.ndarray | None]:
+        return [blob.array("diff") if blob.has("diff") else None for blob in self._layer(name).blobs]
+
+    def readinto(self, name: str, index: int, out: np.ndarray) -> None:
+        blob = self._layer(name).blobs[index]
+        blob.check("data")
+        self._fits(name, index, blob.shape, out)
+        offset = blob.contiguous("data")
+        if offset is not None and out.dtype == np.dtype("<f4") and out.flags.c_contiguous and hasattr(os, "preadv"):
+            self._pread(out.reshape(-1).view(np.uint8).data, offset, blob.what)
+            return
+        flat = out.reshape(-1) if out.flags.c_contiguous else out.flat
+        done = 0
+        for piece in blob.pieces("data"):
+            for begin in range(0, len(piece), _CHUNK):
+                some = piece[begin : begin + _CHUNK]
+                flat[done : done + len(some)] = some
+                done += len(some)
+        self.release()
+
+    def _pread(self, target: memoryview, offset: int, what: str) -> None:
+        done = 0
+        while done < len(target):
+            got = os.preadv(self._fd, [target[done : done + _READ]], offset + done)
+            if not got:
+                raise ParseError(f"{what}: the file has become shorter while it was read")
+            done += got
+
+    def release(self) -> None:
+        """Let go of the mapped pages: they no longer count as memory of the process; arrays stay valid, and are read again."""
+        if hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+    def skeleton(self) -> Any:
+        pieces: list[bytes] = []
+        for item in wire.fields(self._map, 0, len(self._map)):
+            if item.number not in _FORMS:
+                pieces.append(self._map[item.begin : item.end])
+                continue
+            body = self._without_blobs(item.start, item.end, _FORMS[item.number][2], item.number == _LAYERS)
+            pieces += [wire.header(item.number, len(body)), body]
+        net = caffe_pb2.NetParameter()
+        try:
+            net.ParseFromString(b"".join(pieces))
+        except Exception as error:
+            raise ParseError(f"{self.file}: not a valid caffemodel: {error}") from None
+        upgrade_net(net, self.file)
+        return net
+
+    def _without_blobs(self, start: int, end: int, blobs: int, v1: bool) -> bytes:
+        pieces: list[bytes] = []
+        for item in wire.fields(self._map, start, end):
+            if item.number == _V0_LAYER and v1:
+                body = self._without_blobs(item.start, item.end, _V0_FORM[2], False)
+                pieces += [wire.header(item.number, len(body)), body]
+            elif item.number != blobs:
+                pieces.append(self._map[item.begin : item.end])
+        return b"".join(pieces)
+
+
+def _wire_fits(field: Any, got: int) -> bool:
+    if field.cpp_type in (field.CPPTYPE_STRING, field.CPPTYPE_MESSAGE):
+        return got == wire.BYTES
+    return got == wire.VARINT or (got == wire.BYTES and field.name == "input_dim")
+
+
+def _guess(head: bytes) -> str:
+    if head.startswith(b"PK"):
+        return ". It looks like a zip archive (.pt or .npz?); tools/convert_caffemodel.py converts those"
+    if not looks_binary(head):
+        return ". It looks like a text file"
+    return ""

@@ -1,0 +1,108 @@
+"""Nets and solvers from files, upgraded; and the layers of a net that a state includes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from ..errors import NetError
+from . import caffe_pb2
+from .binary import parse_binary
+from .text import looks_binary, parse_text, read_bytes
+from .upgrade import upgrade_net, upgrade_solver
+
+_log = logging.getLogger(__name__)
+
+
+def read_net(source: Any) -> Any:
+    """Return the upgraded ``NetParameter`` of ``source``.
+
+    Args:
+        source: the path of a prototxt file or of a binary ``NetParameter``; prototxt text itself; or a ``NetParameter``,
+            which is left as it is.
+
+    Raises:
+        MissingFileError, ParseError, NetError: the file is not there, is no net, or cannot be upgraded.
+    """
+    if hasattr(source, "DESCRIPTOR"):
+        net = caffe_pb2.NetParameter()
+        net.MergeFromString(source.SerializeToString())
+        upgrade_net(net)
+        return net
+    if isinstance(source, str) and "{" in source and not os.path.exists(source):
+        data, file = source.encode("utf-8", "surrogateescape"), "<string>"
+    else:
+        data, file = read_bytes(source, "net"), os.fspath(source)
+    if looks_binary(data):
+        net = parse_binary(data, caffe_pb2.NetParameter, file)
+    else:
+        net = parse_text(data, caffe_pb2.NetParameter, file)
+    for words in upgrade_net(net, file):
+        _log.info("%s: upgraded %s", file, words)
+    return net
+
+
+def read_solver(path: str | os.PathLike[str]) -> Any:
+    """Return the upgraded ``SolverParameter`` of the prototxt file at ``path``.
+
+    As in Caffe a solver without ``snapshot_prefix`` gets the path of its file without the ending, and one whose prefix is a
+    folder gets the name of its file inside it.
+
+    Raises:
+        MissingFileError, ParseError, SolverError: the file is not there, is no solver, or cannot be upgraded.
+    """
+    file = os.fspath(path)
+    solver = parse_text(read_bytes(file, "solver"), caffe_pb2.SolverParameter, file)
+    for words in upgrade_solver(solver, file):
+        _log.info("%s: upgraded %s", file, words)
+    stem = os.path.splitext(file)[0]
+    if not solver.HasField("snapshot_prefix"):
+        solver.snapshot_prefix = stem
+    elif os.path.isdir(solver.snapshot_prefix):
+        solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, os.path.basename(stem))
+    return solver
+
+
+def filter_net(net: Any, state: Any = None) -> Any:
+    """Return a copy of ``net`` with the layers that ``state`` includes, and that state as its ``state``.
+
+    A layer without rules is included; one with ``include`` rules if any of them is met; one with ``exclude`` rules if none is.
+    A layer that has no ``phase`` gets that of the state.
+
+    Args:
+        net: an upgraded ``NetParameter``.
+        state: a ``NetState``; None for the net's own.
+
+    Raises:
+        NetError: a layer with both ``include`` and ``exclude`` rules.
+    """
+    state = net.state if state is None else state
+    filtered = caffe_pb2.NetParameter()
+    filtered.CopyFrom(net)
+    filtered.ClearField("layer")
+    filtered.state.CopyFrom(state)
+    for layer in net.layer:
+        if layer.include and layer.exclude:
+            raise NetError(f'layer "{layer.name}" has both include and exclude rules; give one kind')
+        if layer.include:
+            kept = any(_meets(state, rule) for rule in layer.include)
+        else:
+            kept = not any(_meets(state, rule) for rule in layer.exclude)
+        if kept:
+            copy = filtered.layer.add()
+            copy.CopyFrom(layer)
+            if not copy.HasField("phase"):
+                copy.phase = state.phase
+    return filtered
+
+
+def _meets(state: Any, rule: Any) -> bool:
+    if rule.HasField("phase") and rule.phase != state.phase:
+        return False
+    if rule.HasField("min_level") and state.level < rule.min_level:
+        return False
+    if rule.HasField("max_level") and state.level > rule.max_level:
+        return False
+    stages = set(state.stage)
+    return stages.issuperset(rule.stage) and stages.isdisjoint(rule.not_stage)

@@ -1,0 +1,268 @@
+"""Prototxt: protobuf's text format, with errors that say where, in which layer, and what would have been valid.
+
+protobuf's own ``text_format`` does the parsing. What this module adds is the diagnosis of what it refuses, and the laxness
+of Caffe's C++ parser that protobuf's Python one lacks: any bytes inside comments, a space between a sign and its number.
+"""
+
+from __future__ import annotations
+
+import bisect
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf import text_format
+
+from ..errors import ParseError, nearest, require_file
+
+_TOKEN = re.compile(
+    r"""(?P<comment>\#[^\n]*)
+      | (?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
+      | (?P<sign>-[ \t]+(?=[0-9.]))
+      | (?P<word>[A-Za-z_][A-Za-z0-9_]*)
+      | (?P<open>[{<])
+      | (?P<close>[}>])
+      | (?P<byte>[\udc80-\udcff])""",
+    re.VERBOSE,
+)
+_CONTROL = frozenset(range(32)) - set(b"\t\n\v\f\r")
+
+
+@dataclass
+class _Block:
+    """A message that is open at some place of a text: the field it is the value of, and its ``name`` once read."""
+
+    field: str
+    offset: int
+    name: str = ""
+
+
+@dataclass
+class _Outline:
+    """What a scan of a text finds without knowing the schema."""
+
+    text: str  # as protobuf's tokenizer takes it; every character stands where it stood
+    stack: list[_Block]  # blocks open at the offset asked for
+    extra_close: int | None  # offset of a closing brace that closes nothing
+    bad_byte: int | None  # offset of a byte that is not UTF-8, outside comments
+
+
+def _outline(text: str, stop: int | None = None) -> _Outline:
+    pieces: list[str] = []
+    stack: list[_Block] = []
+    done, word, key = 0, "", ""
+    extra_close = bad_byte = None
+    for match in _TOKEN.finditer(text):
+        if stop is not None and match.start() >= stop:
+            break
+        kind, token = match.lastgroup, match.group()
+        if kind == "word":
+            word, key = token, token
+        elif kind == "string":
+            if key == "name" and stack:
+                stack[-1].name = token[1:-1]
+            key = ""
+        elif kind == "open":
+            stack.append(_Block(word, match.start()))
+        elif kind == "close":
+            if stack:
+                stack.pop()
+            elif extra_close is None:
+                extra_close = match.start()
+        replacement = token
+        if kind == "comment":
+            replacement = "#" + " " * (len(token) - 1)
+        elif kind == "sign":
+            replacement = " " * (len(token) - 1) + "-"
+        elif (kind == "byte" or not token.isascii()) and bad_byte is None:
+            found = re.search("[\udc80-\udcff]", token)
+            bad_byte = match.start() + found.start() if found else None
+        if replacement is not token:
+            pieces += [text[done : match.start()], replacement]
+            done = match.end()
+    return _Outline("".join([*pieces, text[done:]]), stack, extra_close, bad_byte)
+
+
+class _Source:
+    """A text with its name: turns offsets into ``file:line:column``."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self.text, self.file = text, file
+        self.starts = [0, *(match.end() for match in re.finditer("\n", text))]
+
+    def where(self, offset: int) -> str:
+        line = bisect.bisect_right(self.starts, offset)
+        return f"{self.file}:{line}:{offset - self.starts[line - 1] + 1}"
+
+    def offset(self, line: int, column: int) -> int:
+        return min(self.starts[min(line, len(self.starts)) - 1] + column - 1, len(self.text))
+
+
+def looks_binary(data: bytes) -> bool:
+    """Whether ``data`` begins as no text file does: with control characters."""
+    return not _CONTROL.isdisjoint(data[:4096])
+
+
+def parse_text(text: str | bytes, message: Any, file: str = "<string>") -> Any:
+    """Fill ``message`` from prototxt and return it.
+
+    Args:
+        text: the prototxt; bytes are UTF-8 (comments may hold anything).
+        message: a message class (a new message is made) or an instance (merged into; untouched where parsing fails).
+        file: the name that errors begin with.
+
+    Raises:
+        ParseError: ``file:line:column``, the layer and field around it, what is wrong, and names that would be valid.
+    """
+    cls = message if isinstance(message, type) else type(message)
+    if isinstance(text, bytes):
+        if looks_binary(text):
+            raise ParseError(
+                f"{file}: not a text file but a binary one; expected prototxt text of a {cls.DESCRIPTOR.name}"
+            )
+        text = text.decode("utf-8-sig", "surrogateescape")
+    source = _Source(text, file)
+    outline = _outline(text)
+    if outline.bad_byte is not None:
+        byte = ord(text[outline.bad_byte]) & 0xFF
+        raise ParseError(f"{source.where(outline.bad_byte)}: byte 0x{byte:02x} is not UTF-8 text")
+    parsed = cls()
+    try:
+        text_format.Parse(outline.text, parsed)
+    except text_format.ParseError as error:
+        raise _explain(error, source, cls.DESCRIPTOR, outline) from None
+    missing = parsed.FindInitializationErrors()
+    if missing:
+        raise ParseError(f"{file}: required fields are missing: {', '.join(missing)}")
+    if isinstance(message, type):
+        return parsed
+    message.MergeFrom(parsed)
+    return message
+
+
+def format_text(message: Any) -> str:
+    """Return ``message`` as prototxt, printed as protobuf prints it."""
+    return text_format.MessageToString(message)
+
+
+def read_text(path: str | os.PathLike[str], message: Any, what: str = "file") -> Any:
+    """Fill ``message`` from the prototxt file at ``path``; see :func:`parse_text`.
+
+    Raises:
+        MissingFileError: there is no such file.
+        ParseError: it is not prototxt of that message.
+    """
+    return parse_text(read_bytes(path, what), message, os.fspath(path))
+
+
+def read_bytes(path: str | os.PathLike[str], what: str = "file") -> bytes:
+    """The bytes of a file; an error of our family where it cannot be read."""
+    name = require_file(path, what)
+    try:
+        with open(name, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ParseError(f"{name}: cannot be read: {error.strerror}") from error
+
+
+def _explain(error: text_format.ParseError, source: _Source, root: Any, outline: _Outline) -> ParseError:
+    text = str(error)
+    line, column = error.GetLine(), error.GetColumn()
+    if line is None:
+        return ParseError(f"{source.file}: {text}")
+    offset = source.offset(line, column or 1)
+    text = text.removeprefix(f"{line}:{column} : ").removeprefix(f"{line} : ")
+    quoted = source.text.split("\n")[line - 1] if line <= len(source.starts) else ""
+    text = re.sub(r"^'.*?': (?=[A-Z])", "", text, count=1, flags=re.DOTALL) if quoted else text
+    stack = _outline(source.text, offset).stack
+    message = _message_at(root, stack)
+    if outline.extra_close is not None and outline.extra_close <= offset:
+        return ParseError(f"{source.where(outline.extra_close)}: this closing brace closes nothing")
+    at_end = not source.text[offset:].strip() or not outline.text[offset:].strip("# \t\r\n")
+    if outline.stack and (at_end or 'Expected "}"' in text or 'Expected ">"' in text):
+        block = outline.stack[-1]
+        return ParseError(
+            f"{source.where(offset)}: the file ends inside {_path(outline.stack)}; "
+            f"the brace opened at {source.where(block.offset)} is never closed"
+        )
+    inside = f"in {_path(stack)}: " if stack else ""
+    return ParseError(f"{source.where(offset)}: {inside}{_diagnosis(text, source, offset, root, message)}")
+
+
+def _path(stack: list[_Block]) -> str:
+    return ", ".join(f'{block.field} "{block.name}"' if block.name else block.field or "a block" for block in stack)
+
+
+def _message_at(root: Any, stack: list[_Block]) -> Any:
+    """The descriptor of the message that ``stack`` leads to, or None where a field on the way is unknown."""
+    for block in stack:
+        field = root.fields_by_name.get(block.field)
+        root = field.message_type if field else None
+        if root is None:
+            return None
+    return root
+
+
+def _diagnosis(text: str, source: _Source, offset: int, root: Any, message: Any) -> str:
+    if found := re.search(r'has no field named "([^"]*)"', text):
+        return _unknown_field(found[1], root, message)
+    if found := re.search(r'should not have multiple "([^"]*)" fields', text):
+        return f"{found[1]} is given twice, but only one is allowed here"
+    if found := re.search(r'Enum type "([^"]*)" has no value (?:named|with number) ([^\s]*?)\.?$', text):
+        return _unknown_value(found[1], found[2], root)
+    field = _field_before(source.text, offset, message)
+    kind = _kind(field) if field is not None else ""
+    got = re.match(r"[^\s{}<>#]+|.", source.text[offset:])
+    if field is not None and kind and got:
+        hint = ""
+        if field.name == "type" and message.name in ("LayerParameter", "V1LayerParameter"):
+            hint = '. A "layer" takes a quoted type (type: "Convolution"), the older "layers" a bare one (type: CONVOLUTION)'
+        elif field.enum_type is not None:
+            hint = f". Valid: {', '.join(field.enum_type.values_by_name)}"
+        return f"{field.name} takes {kind}, but got {got[0]}{hint}"
+    return text
+
+
+def _unknown_field(name: str, root: Any, message: Any) -> str:
+    if message is None:
+        return f"there is no field {name} here"
+    fields = [field.name for field in message.fields]
+    hint = nearest(name, fields)
+    homes = [f.name for f in message.fields if f.message_type is not None and name in f.message_type.fields_by_name]
+    if homes and len(homes) <= 8:
+        hint += f"; {name} is a field of {', '.join(homes)}"
+    elif message is not root and name in root.fields_by_name:
+        hint += f"; {name} is a field of {root.name}: is a closing brace missing before it?"
+    elif not hint:
+        hint = f"; its fields: {', '.join(sorted(fields))}"
+    return f"{message.name} has no field {name}{hint}"
+
+
+def _unknown_value(enum_name: str, value: str, root: Any) -> str:
+    enum = root.file.pool.FindEnumTypeByName(enum_name)
+    names = list(enum.values_by_name)
+    return f"{enum.name} has no value {value}{nearest(value, names)}; valid: {', '.join(names)}"
+
+
+def _field_before(text: str, offset: int, message: Any) -> Any:
+    """The field of ``message`` whose value begins at ``offset``, if one does."""
+    found = re.search(r"([A-Za-z_]\w*)\s*:?\s*(?:\[[^\]{}:]*)?$", text[max(0, offset - 200) : offset])
+    return message.fields_by_name.get(found[1]) if found and message is not None else None
+
+
+def _kind(field: Any) -> str:
+    if field.message_type is not None:
+        return f"a message ({field.name} {{ … }})"
+    if field.enum_type is not None:
+        return "the bare name of a value"
+    return {
+        field.CPPTYPE_STRING: "a quoted string",
+        field.CPPTYPE_BOOL: "true or false",
+        field.CPPTYPE_FLOAT: "a number",
+        field.CPPTYPE_DOUBLE: "a number",
+        field.CPPTYPE_INT32: "an integer (32 bits)",
+        field.CPPTYPE_INT64: "an integer (64 bits)",
+        field.CPPTYPE_UINT32: "an integer from 0 to 4294967295",
+        field.CPPTYPE_UINT64: "an integer from 0",
+    }[field.cpp_type]

@@ -1,0 +1,89 @@
+"""Weights into files as Caffe writes them, array by array, so that no message ever holds them all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import WeightsError
+from ..files import atomic_path
+from . import caffe_pb2, wire
+from .blobs import blob_parts, to_numpy
+
+_LAYER, _BLOBS = 100, 7
+
+
+def write_weights(
+    path: str | os.PathLike[str],
+    net: Any,
+    blobs: Mapping[str, Sequence[Any]],
+    diffs: Mapping[str, Sequence[Any]] | None = None,
+) -> None:
+    """Write a caffemodel, or Caffe's HDF5 form where ``path`` ends in ``.h5``; all of it or nothing.
+
+    The file holds one message the parser of Caffe reads, byte for byte as Caffe itself would write it. Protobuf's own parsers
+    stop at 2 GB; beyond that only :func:`read_weights` and HDF5 files are read.
+
+    Args:
+        path: the file.
+        net: the ``NetParameter``: its name and layers are stored (blobs inside it are not).
+        blobs: layer name to its blobs: numpy arrays or tensors, float32 (``data``) or float64 (``double_data``).
+        diffs: likewise the gradients, or None to store none.
+
+    Raises:
+        WeightsError: blobs for a layer that the net does not have, or diffs whose number or shapes differ from the blobs'.
+        CaffeError: the file cannot be written.
+    """
+    names = [layer.name for layer in net.layer]
+    for what, arrays in (("blobs", blobs), ("diffs", diffs or {})):
+        unknown = sorted(set(arrays) - set(names))
+        if unknown:
+            raise WeightsError(
+                f"cannot write {os.fspath(path)}: {what} for layers that the net does not have: {unknown}"
+            )
+    for name, gradients in (diffs or {}).items():
+        have, want = [tuple(g.shape) for g in gradients], [tuple(b.shape) for b in blobs.get(name, ())]
+        if have != want:
+            raise WeightsError(f'cannot write {os.fspath(path)}: layer "{name}": diffs {have} for blobs {want}')
+    with atomic_path(path) as temporary:
+        if os.fspath(path).endswith(".h5"):
+            from .hdf5 import write_hdf5
+
+            write_hdf5(temporary, names, blobs, diffs)
+            return
+        with open(temporary, "wb") as file:
+            head = caffe_pb2.NetParameter()
+            head.CopyFrom(_without(net, {"layer"}))
+            file.write(head.SerializeToString())
+            for layer in net.layer:
+                _write_layer(file, layer, blobs.get(layer.name, ()), (diffs or {}).get(layer.name))
+
+
+def _write_layer(file: Any, layer: Any, blobs: Sequence[Any], diffs: Sequence[Any] | None) -> None:
+    numbers = {field.name: field.number for field in layer.DESCRIPTOR.fields}
+    head = _without(layer, {name for name, number in numbers.items() if number >= _BLOBS}).SerializeToString()
+    tail = _without(layer, {name for name, number in numbers.items() if number <= _BLOBS}).SerializeToString()
+    parts: list[Any] = []
+    for index, blob in enumerate(blobs):
+        fields = blob_parts(to_numpy(blob), None if diffs is None else to_numpy(diffs[index]))
+        parts += [wire.header(_BLOBS, sum(map(len, fields))), *fields]
+    file.write(wire.header(_LAYER, len(head) + sum(map(len, parts)) + len(tail)))
+    for part in (head, *parts, tail):
+        file.write(part)
+
+
+def _without(message: Any, names: set[str]) -> Any:
+    """A copy of ``message`` without the fields ``names``, which are not copied first."""
+    copy = type(message)()
+    for field, value in message.ListFields():
+        if field.name in names:
+            continue
+        target = getattr(copy, field.name)
+        if hasattr(target, "extend"):
+            target.extend(value)
+        elif field.message_type is not None:
+            target.CopyFrom(value)
+        else:
+            setattr(copy, field.name, value)
+    return copy
