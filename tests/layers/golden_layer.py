@@ -84,6 +84,10 @@ def run(net: Any, arrays: dict[str, np.ndarray], phase: int, forward_only: bool 
     roots: list[tuple[Tensor, Tensor]] = []
     results: dict[str, Tensor] = {}
     for param in net.layer:
+        for i, spec in enumerate(param.param):
+            if spec.name:  # the golden wrote every owner's blob: the last one stands
+                shared[spec.name] = torch.nn.Parameter(torch.from_numpy(arrays[f"param/{param.name}/{i}"]))
+    for param in net.layer:
         if param.type == "Input":
             for top in param.top:
                 leaves[top] = values[top] = torch.from_numpy(arrays[f"in/{top}"]).requires_grad_(not forward_only)
@@ -95,10 +99,8 @@ def run(net: Any, arrays: dict[str, np.ndarray], phase: int, forward_only: bool 
         for i, spec in enumerate(layer.blob_specs):
             value = torch.from_numpy(arrays[f"param/{param.name}/{i}"].copy())
             assert tuple(value.shape) == spec.shape, f"{param.name} blob {i}: {spec.shape}, Caffe's {tuple(value.shape)}"
-            layer.set_blob(i, value)
             owner = param.param[i].name if i < len(param.param) else ""
-            if owner:
-                layer.set_blob(i, shared.setdefault(owner, layer.blob(i)))
+            layer.set_blob(i, shared.get(owner, value))
         before = [b.detach().clone() for b in bottoms]
         tops = tops_of(layer(*bottoms))
         for bottom, old in zip(bottoms, before, strict=True):
@@ -117,11 +119,12 @@ def run(net: Any, arrays: dict[str, np.ndarray], phase: int, forward_only: bool 
                 results[f"state/{name}/{i}"] = layer.blob(i)
     if forward_only:
         return results
-    for key, diff in arrays.items():
-        if key.startswith("top_diff/"):
-            roots.append((values[key.removeprefix("top_diff/")], torch.from_numpy(diff)))
+    if net.force_backward:  # otherwise Caffe runs backward only what a loss is made from
+        seeds = [key for key in arrays if key.startswith("top_diff/")]
+        roots += [(values[key.removeprefix("top_diff/")], torch.from_numpy(arrays[key])) for key in seeds]
     roots = [(value, diff) for value, diff in roots if value.requires_grad]
-    torch.autograd.backward([value for value, _ in roots], [diff for _, diff in roots])
+    if roots:
+        torch.autograd.backward([value for value, _ in roots], [diff for _, diff in roots])
     for name, leaf in leaves.items():
         results[f"in_diff/{name}"] = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
     for name, layer in layers.items():

@@ -1,0 +1,205 @@
+"""Convolution, its transpose, and im2col, over any number of spatial axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .base import Layer, Shape, register
+
+Window = tuple[int, ...]
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+def im2col(x: Tensor, kernel: Window, stride: Window, pad: Window, dilation: Window) -> Tensor:
+    """Return the windows of ``x`` (n, channels, *spatial) as (n, channels * kernel elements, *output): Caffe's im2col."""
+    if any(pad):
+        x = F.pad(x, [p for size in reversed(pad) for p in (size, size)])
+    axes = len(kernel)
+    for i in range(axes):
+        x = x.unfold(2 + i, dilation[i] * (kernel[i] - 1) + 1, stride[i])[..., :: dilation[i]]
+    return x.permute(0, 1, *range(2 + axes, 2 + 2 * axes), *range(2, 2 + axes)).flatten(1, 1 + axes)
+
+
+def convolve(x: Tensor, weight: Tensor, stride: Window, pad: Window, dilation: Window, groups: int) -> Tensor:
+    """Convolution over any number of spatial axes, none included: a product of filters and windows."""
+    columns = im2col(x, tuple(weight.shape[2:]), stride, pad, dilation)
+    rows = weight.reshape(groups, weight.shape[0] // groups, -1)
+    y = rows @ columns.reshape(x.shape[0], groups, rows.shape[2], -1)
+    return y.reshape(x.shape[0], weight.shape[0], *columns.shape[2:])
+
+
+def convolve_transposed(x: Tensor, weight: Tensor, stride: Window, pad: Window, dilation: Window, groups: int) -> Tensor:
+    """The transpose of :func:`convolve`: ``x`` spread out by the stride, convolved with the mirrored filters."""
+    spread = x.new_zeros(*x.shape[:2], *(s * (n - 1) + 1 for s, n in zip(stride, x.shape[2:], strict=True)))
+    spread[(..., *(slice(None, None, s) for s in stride))] = x
+    mirrored = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(tuple(range(2, weight.dim())))
+    edge = tuple(d * (k - 1) - p for d, k, p in zip(dilation, weight.shape[2:], pad, strict=True))
+    return convolve(spread, mirrored, (1,) * len(stride), edge, dilation, groups)
+
+
+class Windows(Layer):
+    """What convolutions and im2col share: one top a bottom, all bottoms of one shape, and the options of the window."""
+
+    bottoms = (1, None)
+    tops = (1, None)
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        if param.top and len(param.top) != len(bottom_shapes):
+            raise self.error(f"has {len(bottom_shapes)} bottoms and {len(param.top)} tops, but makes one top a bottom")
+        shape = tuple(bottom_shapes[0])
+        for other in bottom_shapes[1:]:
+            if tuple(other) != shape:
+                raise self.error(f"all bottoms must have the same shape, but these have {shape} and {tuple(other)}")
+        self.axis = self.canonical_axis(param.convolution_param.axis, len(shape))
+        self.channels = shape[self.axis]
+        self.spatial = len(shape) - self.axis - 1
+        self.kernel = self._window("kernel_size", ("kernel_h", "kernel_w"), None, 1)
+        self.stride = self._window("stride", ("stride_h", "stride_w"), 1, 1)
+        self.pad = self._window("pad", ("pad_h", "pad_w"), 0, 0)
+        self.dilation = self._window("dilation", (), 1, 1)
+        self._check_tops(shape[self.axis + 1 :])
+
+    def _window(self, field: str, pair: Sequence[str], default: int | None, least: int) -> Window:
+        """One number a spatial axis, from the repeated ``field`` or from the ``pair`` of fields for height and width."""
+        options = self.param.convolution_param
+        given = tuple(getattr(options, field))
+        if any(options.HasField(name) for name in pair):
+            if self.spatial != 2:
+                raise self.error(f"{' and '.join(pair)} are for 2 spatial axes, but the bottom has {self.spatial}")
+            if given:
+                raise self.error(f"has both {field} and {' or '.join(pair)}; give one of them")
+            window = tuple(getattr(options, name) for name in pair)
+        elif len(given) not in (0, 1, self.spatial):
+            allowed = "once" if self.spatial < 2 else f"once or {self.spatial} times"
+            raise self.error(f"{field} is given {len(given)} times; {self.spatial} spatial axes take it {allowed}")
+        elif given:
+            window = given if len(given) == self.spatial else given * self.spatial
+        elif default is None and self.spatial:
+            raise self.error(f"needs {field} (or {' and '.join(pair)})")
+        else:
+            window = (default or 0,) * self.spatial
+        if any(value < least for value in window):
+            raise self.error(f"{field} is {times(window)}; it must be at least {least} on every axis")
+        return window
+
+    def _check_tops(self, size: Shape) -> None:
+        """Raise where the window does not fit into a bottom with the spatial axes ``size``."""
+        span = tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+        if any(n + 2 * p < s for n, p, s in zip(size, self.pad, span, strict=True)):
+            raise self.error(
+                f"its window of {times(span)} (kernel_size {times(self.kernel)}, dilation {times(self.dilation)}) "
+                f"is larger than its input of {times(size)} with pad {times(self.pad)}"
+            )
+
+    def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        tops = tuple(map(self._top, bottoms))
+        return tops[0] if len(tops) == 1 else tops
+
+    def _top(self, x: Tensor) -> Tensor:
+        if self.axis == 1:
+            return self.function(x)
+        lead = x.shape[: self.axis]
+        y = self.function(x.reshape(math.prod(lead), *x.shape[self.axis :]))
+        return y.reshape(*lead, *y.shape[1:])
+
+    def function(self, x: Tensor) -> Tensor:
+        """The top of a bottom that has one batch axis, the channels, and the spatial axes."""
+        raise NotImplementedError
+
+
+def times(sizes: Sequence[int]) -> str:
+    """``3x5`` for (3, 5)."""
+    return "x".join(map(str, sizes)) or "1"
+
+
+@register("Im2col")
+class Im2col(Windows):
+    """The windows of a convolution as columns: ``(n, channels * kernel_h * kernel_w, height, width)`` of the output."""
+
+    bottoms = (1, 1)
+    tops = (1, 1)
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        if not self.spatial:
+            raise self.error(f"needs spatial axes after axis {self.axis}, but its bottom is {tuple(bottom_shapes[0])}")
+
+    def function(self, x: Tensor) -> Tensor:
+        return im2col(x, self.kernel, self.stride, self.pad, self.dilation)
+
+
+class Filters(Windows):
+    """What both convolutions share: ``group``, and the blobs ``weight`` and ``bias``."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.convolution_param
+        self.outputs, self.groups = options.num_output, options.group
+        if self.outputs < 1:
+            raise self.error(f"convolution_param.num_output: {self.outputs} must be at least 1")
+        if self.groups < 1 or self.channels % self.groups or self.outputs % self.groups:
+            raise self.error(
+                f"group: {self.groups} must divide the {self.channels} channels of the bottom and num_output: {self.outputs}"
+            )
+        self.add_blob("weight", (*self.filters(), *self.kernel), options.weight_filler)
+        if options.bias_term:
+            self.add_blob("bias", (self.outputs,), options.bias_filler)
+        else:
+            self.bias = None
+
+    def filters(self) -> tuple[int, int]:
+        """The first two axes of the weights."""
+        raise NotImplementedError
+
+
+@register("Convolution")
+class Convolution(Filters):
+    """Convolution with weights (num_output, channels / group, *kernel) over the spatial axes after ``axis``."""
+
+    def filters(self) -> tuple[int, int]:
+        return self.outputs, self.channels // self.groups
+
+    def function(self, x: Tensor) -> Tensor:
+        if self.spatial in CONVOLUTIONS:
+            conv = CONVOLUTIONS[self.spatial]
+            return conv(x, self.weight, self.bias, self.stride, self.pad, self.dilation, self.groups)
+        y = convolve(x, self.weight, self.stride, self.pad, self.dilation, self.groups)
+        return _add_bias(y, self.bias)
+
+
+@register("Deconvolution")
+class Deconvolution(Filters):
+    """The transpose of a convolution, with weights (channels, num_output / group, *kernel).
+
+    An axis of the top has ``stride * (n - 1) + dilation * (kernel - 1) + 1 - 2 * pad`` elements.
+    """
+
+    def filters(self) -> tuple[int, int]:
+        return self.channels, self.outputs // self.groups
+
+    def _check_tops(self, size: Shape) -> None:
+        window = zip(size, self.stride, self.kernel, self.dilation, self.pad, strict=True)
+        top = [s * (n - 1) + d * (k - 1) + 1 - 2 * p for n, s, k, d, p in window]
+        if any(n < 1 for n in top):
+            raise self.error(f"pad {times(self.pad)} leaves nothing of its top: it would be {times(top)}")
+
+    def function(self, x: Tensor) -> Tensor:
+        if self.spatial in TRANSPOSED:
+            conv = TRANSPOSED[self.spatial]
+            return conv(x, self.weight, self.bias, self.stride, self.pad, 0, self.groups, self.dilation)
+        y = convolve_transposed(x, self.weight, self.stride, self.pad, self.dilation, self.groups)
+        return _add_bias(y, self.bias)
+
+
+def _add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
+    return y if bias is None else y + bias.reshape(-1, *(1,) * (y.dim() - 2))
