@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Layer, Shape, count, register
+from .base import Layer, Shape, register
 from .loss import read_labels
 
 
@@ -16,8 +16,8 @@ from .loss import read_labels
 class Accuracy(Layer):
     """The share of places whose label is among the ``top_k`` highest scores. Source: Caffe 1.0's ``AccuracyLayer``.
 
-    A class with the label's own score counts as better than it: a net that gives every class the same score has accuracy 0.
-    Scores (N, C, …) with the classes on ``axis``, a label for every other place; places with ``ignore_label`` do not count.
+    A class with the label's own score counts as better than it, so a net that scores all classes alike has accuracy 0.
+    Scores (N, C, …) with the classes on ``axis``, a label for every other place; ``ignore_label`` is left out.
     Tops: the accuracy (no axes) and, optionally, the accuracy within each class (C), 0 for a class without a label.
     """
 
@@ -37,16 +37,10 @@ class Accuracy(Layer):
         """Return the accuracy as a tensor without axes, and that of each class if there is a top for it."""
         axis = self.canonical_axis(self.axis, x.dim(), "accuracy_param.axis")
         classes = x.shape[axis]
-        places = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
-        if label.numel() != count(places):
-            raise self.error(
-                f"takes {count(places)} labels for scores of shape {tuple(x.shape)} (one for each place, the classes being on "
-                f"axis {axis}), but the labels have shape {tuple(label.shape)}"
-            )
         if self.top_k > classes:
             raise self.error(f"accuracy_param.top_k: {self.top_k} is more than the {classes} classes")
-        labels = read_labels(self, label.reshape(places), classes, self.ignore_label)
-        hit = (x >= x.gather(axis, labels.index)).sum(axis, keepdim=True) <= self.top_k
+        labels = read_labels(self, x, axis, label, self.ignore_label)
+        hit = (x >= x.gather(axis, labels.classes)).sum(axis, keepdim=True) <= self.top_k
         total: int | Tensor = hit.numel()
         if labels.keep is not None:
             hit &= labels.keep
@@ -54,7 +48,7 @@ class Accuracy(Layer):
         accuracy = labels.guard(_share(hit.sum(), total, x))
         if self.n_tops == 1:
             return accuracy
-        flat = labels.index.flatten()
+        flat = labels.classes.flatten()
         seen = torch.ones_like(hit) if labels.keep is None else labels.keep
         zeros = torch.zeros(classes, device=x.device, dtype=torch.float32)
         hits, totals = (zeros.index_add(0, flat, which.flatten().float()) for which in (hit, seen))

@@ -1,8 +1,8 @@
 """Caffe's loss layers: each makes one number (a top without axes), and says by its gradient what would make it smaller.
 
-A label is a number in a blob like any other; Caffe truncates it to the index of a class. One that is no class is an error
-that names it where looking costs nothing, on the CPU. On a GPU looking would stop the host at every iteration, so there the
-loss becomes NaN, which whoever watches the objective finds.
+A label is a number in a blob like any other; Caffe truncates it to the index of a class. One that is no class is an
+error that names it where looking costs nothing, on the CPU. On a GPU looking would stop the host at every iteration, so
+there the loss becomes NaN, which whoever watches the objective finds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FLT_MIN = torch.finfo(torch.float32).tiny
 
 
 class _WithSlope(torch.autograd.Function):
-    """``value``, with ``slope`` (1 for None) as its derivative by ``x``: where Caffe's gradient is not that of its loss."""
+    """``value``, with ``slope`` (1 for None) for its derivative by ``x``: Caffe's gradient is not always its loss's."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor | None) -> Tensor:
@@ -52,12 +52,12 @@ class Labels(NamedTuple):
     """Labels as indices of classes.
 
     Attributes:
-        index: int64, all within the classes.
+        classes: int64, all within the classes.
         keep: where the label is not ``ignore_label``; None if there is none.
         ok: a 0-d bool tensor, whether every label was a class; None where that has been checked.
     """
 
-    index: Tensor
+    classes: Tensor
     keep: Tensor | None
     ok: Tensor | None
 
@@ -66,13 +66,22 @@ class Labels(NamedTuple):
         return value if self.ok is None else torch.where(self.ok, value, math.nan)
 
 
-def read_labels(layer: Layer, label: Tensor, classes: int, ignore: int | None = None) -> Labels:
-    """Return the labels of a blob, truncated to whole numbers as Caffe does, in its shape.
+def read_labels(layer: Layer, scores: Tensor, axis: int, label: Tensor, ignore: int | None = None) -> Labels:
+    """Return the labels of every place of ``scores``, in its shape with length 1 on ``axis``, the axis of the classes.
+
+    Numbers are truncated to whole ones, as Caffe does.
 
     Raises:
-        LayerError: on the CPU, a label that is neither ``ignore`` nor 0 to ``classes - 1``.
+        LayerError: the labels are not one for each place; or, on the CPU, one is neither ``ignore`` nor a class.
     """
-    index = label.detach().long()
+    places = (*scores.shape[:axis], 1, *scores.shape[axis + 1 :])
+    classes = scores.shape[axis]
+    if label.numel() != count(places):
+        raise layer.error(
+            f"takes {count(places)} labels for scores of shape {_sizes(scores)} (one for each place, the classes being "
+            f"on axis {axis}), but the labels have shape {_sizes(label)}"
+        )
+    index = label.detach().reshape(places).long()
     keep = None if ignore is None else index != ignore
     if index.is_meta:
         return Labels(index, keep, None)
@@ -84,7 +93,7 @@ def read_labels(layer: Layer, label: Tensor, classes: int, ignore: int | None = 
         if bool(bad.any()):
             at = int(bad.flatten().nonzero()[0])
             raise layer.error(
-                f"label {label.detach().flatten()[at].item():g} at index {at} is no class: there are {classes} classes, "
+                f"label {label.detach().flatten()[at].item():g} at index {at} is no class: there are {classes}, "
                 f"0 to {classes - 1}" + ("" if ignore is None else f", and ignore_label is {ignore}")
             )
     else:
@@ -95,13 +104,13 @@ def read_labels(layer: Layer, label: Tensor, classes: int, ignore: int | None = 
 class LossLayer(Layer):
     """What losses share: a prediction and a target with the same first axis N; only the prediction gets a gradient.
 
-    ``mode`` is how ``loss_param`` normalises. Of the same losses, ``legacy`` names the mode where it is silent.
+    ``mode`` is how ``loss_param`` normalises; ``default_mode`` where it is silent.
     """
 
     bottoms: ClassVar[tuple[int, int | None]] = (2, 2)
     loss: ClassVar[bool] = True
-    differentiable = (True, False)
-    legacy: ClassVar[int] = caffe_pb2.LossParameter.VALID
+    differentiable: ClassVar[tuple[bool, ...]] = (True, False)
+    default_mode: ClassVar[int] = caffe_pb2.LossParameter.VALID
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -112,7 +121,7 @@ class LossLayer(Layer):
         elif options.HasField("normalize"):
             self.mode = caffe_pb2.LossParameter.VALID if options.normalize else caffe_pb2.LossParameter.BATCH_SIZE
         else:
-            self.mode = self.legacy
+            self.mode = self.default_mode
 
     def batch_size(self, x: Tensor, target: Tensor) -> int:
         """Return N, the length of the first axis.
@@ -121,9 +130,7 @@ class LossLayer(Layer):
             LayerError: the bottoms differ in it, or have no axes.
         """
         if not x.dim() or not target.dim() or x.shape[0] != target.shape[0]:
-            raise self.error(
-                f"its bottoms must have the same first axis, the batch; their shapes are {_sizes(x, target)}"
-            )
+            raise self.error(f"its bottoms must have the same first axis (the batch), not shapes {_sizes(x, target)}")
         return x.shape[0]
 
     def same_count(self, x: Tensor, target: Tensor) -> None:
@@ -133,16 +140,7 @@ class LossLayer(Layer):
             LayerError: they do not.
         """
         if count(x.shape, 1) != count(target.shape, 1):
-            raise self.error(f"its bottoms must hold the same number of values; their shapes are {_sizes(x, target)}")
-
-    def one_label_each(self, x: Tensor, label: Tensor, classes: int) -> Labels:
-        """Return the labels of a blob that holds one for each of the N items, with shape (N, 1)."""
-        n = self.batch_size(x, label)
-        if label.numel() != n:
-            raise self.error(
-                f"takes one label an item: {n} for a prediction of shape {_sizes(x)}, but the labels have shape {_sizes(label)}"
-            )
-        return read_labels(self, label.reshape(n, 1), classes)
+            raise self.error(f"its bottoms must hold the same number of values, not shapes {_sizes(x, target)}")
 
     def normalizer(self, keep: Tensor | None, outer: int, full: int) -> float | Tensor:
         """What the summed loss is divided by: never less than 1.
@@ -159,7 +157,7 @@ class LossLayer(Layer):
 
 
 class _SoftmaxLoss(LossLayer):
-    """A loss of class scores along an axis and a label for every other place; the probabilities are an optional second top."""
+    """A loss of class scores along an axis and a label for every other place; probabilities are the second top."""
 
     tops: ClassVar[tuple[int, int | None]] = (1, 2)
     floor: ClassVar[float]
@@ -171,24 +169,10 @@ class _SoftmaxLoss(LossLayer):
         self.axis: int = getattr(getattr(param, options), field)
 
     def log_probabilities(self, x: Tensor, label: Tensor) -> tuple[Tensor, int, Labels]:
-        """Return the log-softmax of ``x``, its axis, and the labels with length 1 on that axis.
-
-        Raises:
-            LayerError: the labels are not one for each place.
-        """
+        """Return the log-softmax of ``x``, its axis, and the labels with length 1 on that axis."""
         self.batch_size(x, label)
         axis = self.canonical_axis(self.axis, x.dim(), self.axis_option)
-        places = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
-        if label.numel() != count(places):
-            raise self.error(
-                f"takes {count(places)} labels for scores of shape {_sizes(x)} (one for each place, the classes being on axis "
-                f"{axis}), but the labels have shape {_sizes(label)}; each is 0 to {x.shape[axis] - 1}"
-            )
-        return (
-            F.log_softmax(_precise(x), axis),
-            axis,
-            read_labels(self, label.reshape(places), x.shape[axis], self.ignore_label),
-        )
+        return F.log_softmax(_precise(x), axis), axis, read_labels(self, x, axis, label, self.ignore_label)
 
     def floored(self, logarithm: Tensor) -> Tensor:
         """Keep the value from falling under the log of ``floor``; the gradient passes as if there were none."""
@@ -198,7 +182,7 @@ class _SoftmaxLoss(LossLayer):
         """Return the tops from one loss for each place, in the labels' shape."""
         if labels.keep is not None:
             loss = loss.masked_fill(~labels.keep, 0)
-        outer, full = count(x.shape, 0, axis), labels.index.numel()
+        outer, full = count(x.shape, 0, axis), labels.classes.numel()
         total = labels.guard(loss.sum() / self.normalizer(labels.keep, outer, full))
         if self.n_tops == 1:
             return total
@@ -209,8 +193,8 @@ class _SoftmaxLoss(LossLayer):
 class SoftmaxWithLoss(_SoftmaxLoss):
     """Mean of ``-log(softmax(x)[label])``. Source: Caffe's ``SoftmaxWithLossLayer``.
 
-    ``x`` (N, C, …) with the classes on ``softmax_param.axis``, labels (N, …) or (N, 1, …); tops: the loss, and optionally
-    the probabilities in the shape of ``x``, through which no gradient flows.
+    ``x`` (N, C, …) with the classes on ``softmax_param.axis``, labels (N, …) or (N, 1, …); tops: the loss, and
+    optionally the probabilities in the shape of ``x``, through which no gradient flows.
     """
 
     floor = FLT_MIN
@@ -219,7 +203,7 @@ class SoftmaxWithLoss(_SoftmaxLoss):
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return the loss as a tensor without axes, and the probabilities if there is a top for them."""
         logarithms, axis, labels = self.log_probabilities(x, label)
-        return self.finish(x, axis, labels, -self.floored(logarithms.gather(axis, labels.index)))
+        return self.finish(x, axis, labels, -self.floored(logarithms.gather(axis, labels.classes)))
 
 
 @register("InfogainLoss")
@@ -258,7 +242,9 @@ class InfogainLoss(_SoftmaxLoss):
                 f"{classes} classes need an infogain matrix of {classes}×{classes}, not {_sizes(infogain)}"
             )
         rows = (
-            infogain.detach().to(logarithms.dtype).reshape(classes, classes)[labels.index.movedim(axis, -1).squeeze(-1)]
+            infogain.detach()
+            .to(logarithms.dtype)
+            .reshape(classes, classes)[labels.classes.movedim(axis, -1).squeeze(-1)]
         )
         loss = -(rows * self.floored(logarithms.movedim(axis, -1))).sum(-1)
         return self.finish(x, axis, labels, loss.unsqueeze(axis))
@@ -271,10 +257,11 @@ class MultinomialLogisticLoss(LossLayer):
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         """Return the loss as a tensor without axes."""
         probabilities = _precise(x).flatten(1)
-        labels = self.one_label_each(x, label, probabilities.shape[1])
-        picked = probabilities.gather(1, labels.index)
+        n = self.batch_size(x, label)
+        labels = read_labels(self, probabilities, 1, label)
+        picked = probabilities.gather(1, labels.classes)
         bounded = picked.detach().clamp(min=LOG_THRESHOLD)
-        return labels.guard(-_WithSlope.apply(picked, bounded.log(), 1 / bounded).sum() / x.shape[0])
+        return labels.guard(-_WithSlope.apply(picked, bounded.log(), 1 / bounded).sum() / n)
 
 
 @register("EuclideanLoss")
@@ -292,7 +279,7 @@ class EuclideanLoss(LossLayer):
 
 @register("HingeLoss")
 class HingeLoss(LossLayer):
-    """One-against-all hinge loss of scores (N, C), ``norm`` L1 or L2, divided by N. Source: Caffe's ``HingeLossLayer``."""
+    """One-against-all hinge loss of scores (N, C), ``norm`` L1 or L2, over N. Source: Caffe's ``HingeLossLayer``."""
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -301,19 +288,20 @@ class HingeLoss(LossLayer):
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         """Return the loss as a tensor without axes."""
         scores = _precise(x).flatten(1)
-        labels = self.one_label_each(x, label, scores.shape[1])
-        side = torch.ones_like(scores).scatter(1, labels.index, -1)
+        n = self.batch_size(x, label)
+        labels = read_labels(self, scores, 1, label)
+        side = torch.ones_like(scores).scatter(1, labels.classes, -1)
         margins = F.relu(1 + side * scores)
         total = margins.square().sum() if self.squared else margins.sum()
-        return labels.guard(total / x.shape[0])
+        return labels.guard(total / n)
 
 
 @register("ContrastiveLoss")
 class ContrastiveLoss(LossLayer):
-    """``sum(y d^2 + (1 - y) max(margin - d, 0)^2) / (2 N)``, d the distance of two (N, C) embeddings, y (N) whether they match.
+    """``sum(y d^2 + (1 - y) max(margin - d, 0)^2) / (2 N)``.
 
-    ``legacy_version`` uses ``max(margin - d^2, 0)`` for pairs that do not. Source: Caffe's ``ContrastiveLossLayer``, with the
-    1e-4 that its gradient adds to the distance.
+    d is the distance of two (N, C) embeddings, y (N) whether they match; with ``legacy_version`` those that do not cost
+    ``max(margin - d^2, 0)``. Source: Caffe's ``ContrastiveLossLayer``, with the 1e-4 that its gradient adds to d.
     """
 
     bottoms = (3, 3)
@@ -350,12 +338,13 @@ class ContrastiveLoss(LossLayer):
 
 @register("SigmoidCrossEntropyLoss")
 class SigmoidCrossEntropyLoss(LossLayer):
-    """Cross entropy of ``sigmoid(x)`` and targets in [0, 1], of any equal shapes. Source: Caffe's ``SigmoidCrossEntropyLossLayer``.
+    """Cross entropy of ``sigmoid(x)`` and targets in [0, 1], of any equal shapes.
 
     Unlike the other losses it is divided by N where ``loss_param`` names no normalization.
+    Source: Caffe 1.0's ``SigmoidCrossEntropyLossLayer``.
     """
 
-    legacy = caffe_pb2.LossParameter.BATCH_SIZE
+    default_mode = caffe_pb2.LossParameter.BATCH_SIZE
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         """Return the loss as a tensor without axes."""

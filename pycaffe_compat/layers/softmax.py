@@ -13,7 +13,7 @@ from .base import Layer, Shape, register
 
 @register("Softmax")
 class Softmax(Layer):
-    """Softmax over ``axis``; the shape stays. Source: Caffe's ``SoftmaxLayer``; its ``engine`` makes no difference here."""
+    """Softmax over ``axis``; ``engine`` makes no difference here. Source: Caffe's ``SoftmaxLayer``."""
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
