@@ -34,10 +34,13 @@ def convolve(x: Tensor, weight: Tensor, stride: Window, pad: Window, dilation: W
     return y.reshape(x.shape[0], weight.shape[0], *columns.shape[2:])
 
 
-def convolve_transposed(x: Tensor, weight: Tensor, stride: Window, pad: Window, dilation: Window, groups: int) -> Tensor:
+def convolve_transposed(
+    x: Tensor, weight: Tensor, stride: Window, pad: Window, dilation: Window, groups: int
+) -> Tensor:
     """The transpose of :func:`convolve`: ``x`` spread out by the stride, convolved with the mirrored filters."""
     spread = x.new_zeros(*x.shape[:2], *(s * (n - 1) + 1 for s, n in zip(stride, x.shape[2:], strict=True)))
-    spread[(..., *(slice(None, None, s) for s in stride))] = x
+    places = tuple(slice(None, None, s) for s in (1, 1, *stride))
+    spread[places] = x
     mirrored = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(tuple(range(2, weight.dim())))
     edge = tuple(d * (k - 1) - p for d, k, p in zip(dilation, weight.shape[2:], pad, strict=True))
     return convolve(spread, mirrored, (1,) * len(stride), edge, dilation, groups)

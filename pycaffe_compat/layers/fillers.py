@@ -27,7 +27,9 @@ def fill(tensor: Tensor, filler: Any = None) -> None:
         kind = filler.type
         found = FILLERS.get(kind)
         if found is None:
-            raise LayerError(f'unknown filler type "{kind}"{nearest(kind, FILLERS)}; known: {", ".join(sorted(FILLERS))}')
+            raise LayerError(
+                f'unknown filler type "{kind}"{nearest(kind, FILLERS)}; known: {", ".join(sorted(FILLERS))}'
+            )
         rule = found
     if filler.sparse != -1 and kind != "gaussian":
         raise LayerError(f'filler "{kind}" has sparse: {filler.sparse}, but only the gaussian filler can be sparse')
@@ -89,7 +91,9 @@ def _msra(tensor: Tensor, filler: Any) -> None:
 def _bilinear(tensor: Tensor, filler: Any) -> None:
     shape = tuple(tensor.shape)
     if len(shape) != 4 or shape[2] != shape[3]:
-        raise LayerError(f'filler "bilinear" fills square filters of 4 axes (out, in, n, n), not a blob of shape {shape}')
+        raise LayerError(
+            f'filler "bilinear" fills square filters of 4 axes (out, in, n, n), not a blob of shape {shape}'
+        )
     factor = math.ceil(shape[3] / 2)
     centre = (shape[3] - 1) / (2 * factor)
     ramp = 1 - (torch.arange(shape[3], dtype=torch.float64, device=tensor.device) / factor - centre).abs()

@@ -84,7 +84,9 @@ class _Broadcast(Layer):
         else:
             self.axis = self.canonical_axis(options.axis, len(shape))
             if options.num_axes < -1:
-                raise self.error(f"num_axes: {options.num_axes} must be at least -1, which stands for all axes from axis on")
+                raise self.error(
+                    f"num_axes: {options.num_axes} must be at least -1, which stands for all axes from axis on"
+                )
             end = len(shape) if options.num_axes == -1 else self.axis + options.num_axes
             if end > len(shape):
                 raise self.error(
@@ -97,7 +99,9 @@ class _Broadcast(Layer):
     def _check_fit(self, shape: Shape, operand: Shape) -> None:
         """Raise unless ``operand`` is what ``shape`` has from ``axis`` on: broadcasting would accept other shapes."""
         if shape[self.axis : self.axis + len(operand)] != operand:
-            raise self.error(f"a bottom of shape {tuple(shape)} does not have, from axis {self.axis} on, {tuple(operand)}")
+            raise self.error(
+                f"a bottom of shape {tuple(shape)} does not have, from axis {self.axis} on, {tuple(operand)}"
+            )
 
     def _spread(self, operand: Tensor, x: Tensor) -> Tensor:
         """``operand`` with axes of size 1 after its own, so that it is broadcast over ``x``."""

@@ -98,7 +98,9 @@ def run(net: Any, arrays: dict[str, np.ndarray], phase: int, forward_only: bool 
         expected = meta_shapes(layer, [b.shape for b in bottoms])
         for i, spec in enumerate(layer.blob_specs):
             value = torch.from_numpy(arrays[f"param/{param.name}/{i}"].copy())
-            assert tuple(value.shape) == spec.shape, f"{param.name} blob {i}: {spec.shape}, Caffe's {tuple(value.shape)}"
+            assert tuple(value.shape) == spec.shape, (
+                f"{param.name} blob {i}: {spec.shape}, Caffe's {tuple(value.shape)}"
+            )
             owner = param.param[i].name if i < len(param.param) else ""
             layer.set_blob(i, shared.get(owner, value))
         before = [b.detach().clone() for b in bottoms]

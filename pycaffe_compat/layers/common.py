@@ -1,0 +1,212 @@
+"""Layers that combine, reduce, choose and hand on blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..proto import caffe_pb2
+from .base import Layer, Shape, count, register
+
+
+@register("Eltwise")
+class Eltwise(Layer):
+    """The product, the sum (each bottom times its ``coeff``) or the maximum of bottoms of one shape.
+
+    The gradient of a maximum goes to one bottom: of ties to the second of the first two, and to the earlier one after that.
+    ``stable_prod_grad: false`` is a way of computing the same gradient, unless an element is 0; the stable way serves both.
+    """
+
+    bottoms = (2, None)
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.eltwise_param
+        self.operation = caffe_pb2.EltwiseParameter.EltwiseOp.Name(options.operation)
+        self.coeffs = tuple(options.coeff) or (1.0,) * len(bottom_shapes)
+        if len(self.coeffs) != len(bottom_shapes):
+            raise self.error(
+                f"coeff is given {len(self.coeffs)} times for {len(bottom_shapes)} bottoms; give one each, or none"
+            )
+        if options.coeff and self.operation == "PROD":
+            raise self.error("coeff is for operation: SUM, not for PROD")
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        shape = bottoms[0].shape
+        for i, bottom in enumerate(bottoms):
+            if bottom.shape != shape:
+                raise self.error(
+                    f"bottom {i} has shape {tuple(bottom.shape)}, bottom 0 {tuple(shape)}; they must be the same"
+                )
+        y, second, *rest = bottoms
+        if self.operation == "PROD":
+            y = y * second
+            for bottom in rest:
+                y = y * bottom
+        elif self.operation == "MAX":
+            y = torch.where(y > second, y, second)
+            for bottom in rest:
+                y = torch.where(bottom > y, bottom, y)
+        else:
+            if self.coeffs[0] != 1:
+                y = y * self.coeffs[0]
+            for bottom, coeff in zip(bottoms[1:], self.coeffs[1:], strict=True):
+                y = torch.add(y, bottom, alpha=coeff)
+        return y
+
+
+@register("Reduction")
+class Reduction(Layer):
+    """The sum, sum of magnitudes, sum of squares or mean over all axes from ``axis`` on, times ``coeff``."""
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.reduction_param
+        self.axis = self.canonical_axis(options.axis, len(bottom_shapes[0]))
+        self.operation = caffe_pb2.ReductionParameter.ReductionOp.Name(options.operation)
+        self.coeff = options.coeff
+
+    def forward(self, x: Tensor) -> Tensor:
+        axes = tuple(range(self.axis, x.dim()))
+        if self.operation == "MEAN":
+            y = x.mean(axes)
+        elif self.operation == "ASUM":
+            y = x.abs().sum(axes)
+        else:
+            y = (x.square() if self.operation == "SUMSQ" else x).sum(axes)
+        return y if self.coeff == 1 else y * self.coeff
+
+
+@register("ArgMax")
+class ArgMax(Layer):
+    """The indices of the ``top_k`` largest elements (of equal ones the last comes first), as numbers of the bottom's type.
+
+    Along ``axis``: the bottom's shape with ``top_k`` at that axis, ``out_max_val`` gives the values instead. Without ``axis``, over
+    all but the first: (num, 1, top_k, 1, …), or with ``out_max_val`` (num, 2, top_k, 1, …), indices, then values.
+    """
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options, shape = param.argmax_param, bottom_shapes[0]
+        self.top_k, self.out_max_val = options.top_k, options.out_max_val
+        self.axis = self.canonical_axis(options.axis, len(shape)) if options.HasField("axis") else None
+        if not shape:
+            raise self.error("needs a bottom with at least 1 axis, not a single number")
+        choices = count(shape, 1) if self.axis is None else shape[self.axis]
+        if not 1 <= self.top_k <= choices:
+            raise self.error(
+                f"argmax_param.top_k: {self.top_k} must be 1 to {choices}, the number of elements to choose from"
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.detach()
+        if self.axis is not None:
+            values, indices = self._largest(x, self.axis)
+            return values if self.out_max_val else indices
+        values, indices = self._largest(x.flatten(1), 1)
+        found = torch.stack((indices, values), 1) if self.out_max_val else indices[:, None]
+        return found.reshape(*found.shape, *(1,) * (x.dim() - 3))
+
+    def _largest(self, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+        values, indices = x.flip(axis).sort(dim=axis, descending=True, stable=True)
+        indices = x.shape[axis] - 1 - indices
+        return values.narrow(axis, 0, self.top_k), indices.narrow(axis, 0, self.top_k).to(x.dtype)
+
+
+@register("Split")
+class Split(Layer):
+    """The bottom, once a top."""
+
+    tops = (1, None)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(x.view_as(x) for _ in range(self.n_tops))
+
+
+@register("Silence")
+class Silence(Layer):
+    """Takes bottoms, so that they are not outputs of the net."""
+
+    bottoms = (1, None)
+    tops = (0, 0)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return ()
+
+
+@register("Parameter")
+class Parameter(Layer):
+    """A blob of the given shape that is learned."""
+
+    bottoms = (0, 0)
+    weight: Tensor
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        shape = tuple(param.parameter_param.shape.dim)
+        if any(n < 0 for n in shape):
+            raise self.error(f"parameter_param.shape {list(shape)} has a negative dim")
+        self.add_blob("weight", shape)
+
+    def forward(self) -> Tensor:
+        return self.weight.view_as(self.weight)
+
+
+@register("BatchReindex")
+class BatchReindex(Layer):
+    """The items (axis 0) of the first bottom that the second, a vector of indices, names: selected, repeated, reordered."""
+
+    bottoms = (2, 2)
+    differentiable = (True, False)
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        if not bottom_shapes[0] or len(bottom_shapes[1]) != 1:
+            raise self.error(
+                f"takes a bottom of items and a bottom with 1 axis of indices, not the shapes {tuple(bottom_shapes[0])} and "
+                f"{tuple(bottom_shapes[1])}"
+            )
+
+    def forward(self, x: Tensor, indices: Tensor) -> Tensor:
+        try:
+            return x.index_select(0, indices.long())
+        except IndexError:
+            raise self.error(
+                f"an index is outside 0 … {x.shape[0] - 1}, the {x.shape[0]} items of its bottom"
+            ) from None
+
+
+@register("Filter")
+class Filter(Layer):
+    """The items (axis 0) of every bottom but the last that the last, a number for each item, selects by not being 0.
+
+    How many there are depends on the data: on meta tensors, all of them.
+    """
+
+    bottoms = (2, None)
+    tops = (1, None)
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        *items, selector = (tuple(shape) for shape in bottom_shapes)
+        if param.top and len(param.top) != len(items):
+            raise self.error(
+                f"has {len(items)} bottoms before the selector and {len(param.top)} tops; it makes one top each"
+            )
+        if not selector or count(selector, 1) != 1:
+            raise self.error(
+                f"the selector is a number for each item; all axes of its shape {selector} but the first must be 1"
+            )
+        for i, shape in enumerate(items):
+            if shape[:1] != selector[:1]:
+                raise self.error(f"bottom {i} has shape {shape}, but the selector has {selector[0]} items")
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        *items, selector = bottoms
+        if selector.is_meta:
+            return tuple(items)
+        chosen = selector.flatten().nonzero().flatten()
+        return tuple(item.index_select(0, chosen) for item in items)

@@ -1,0 +1,117 @@
+"""Layers that normalise: by the statistics of the batch, of neighbours, of each map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..proto import caffe_pb2
+from .base import Layer, Shape, register
+
+
+@register("BatchNorm")
+class BatchNorm(Layer):
+    """Every channel (axis 1) minus its mean, divided by ``sqrt(variance + eps)``; without a scale and bias of its own.
+
+    The buffers are sums of batches' statistics, each older batch counting ``moving_average_fraction`` as much as the one after
+    it: ``running_mean``, ``running_var`` (of variances corrected by m / (m - 1)) and their divisor ``scale_factor``. Training
+    uses the statistics of the batch and adds them; ``use_global_stats``, by default outside training, uses the running ones.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    scale_factor: Tensor
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.batch_norm_param
+        shape = bottom_shapes[0]
+        if not shape:
+            raise self.error("needs a bottom with at least 1 axis, not a single number")
+        self.use_global_stats = options.use_global_stats if options.HasField("use_global_stats") else None
+        self.fraction, self.eps = options.moving_average_fraction, options.eps
+        self.channels = shape[1] if len(shape) > 1 else 1
+        self.add_blob("running_mean", (self.channels,), trainable=False)
+        self.add_blob("running_var", (self.channels,), trainable=False)
+        self.add_blob("scale_factor", (1,), trainable=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 1:
+            return self.forward(x[:, None])[:, 0]
+        if self.use_global_stats if self.use_global_stats is not None else not self.training:
+            factor = self.scale_factor
+            factor = torch.where(factor == 0, factor, 1 / factor)
+            return F.batch_norm(x, self.running_mean * factor, self.running_var * factor, eps=self.eps)
+        mean, variance = torch.empty_like(self.running_mean), torch.empty_like(self.running_var)
+        y = self._normalise(x, mean, variance)
+        with torch.no_grad():
+            self.running_mean.mul_(self.fraction).add_(mean)
+            self.running_var.mul_(self.fraction).add_(variance)
+            self.scale_factor.mul_(self.fraction).add_(1)
+        return y
+
+    def _normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """Return ``x`` normalised by its own statistics, and write them, the variance corrected, into the last two."""
+        if x.numel() > self.channels:
+            # momentum 1: torch's running statistics become those of this batch
+            return F.batch_norm(x, mean.zero_(), variance.fill_(1), training=True, momentum=1.0, eps=self.eps)
+        mean.copy_(x.detach().flatten())
+        variance.zero_()
+        return x - x
+
+
+@register("LRN")
+class LRN(Layer):
+    """Local response normalisation: ``x`` divided by a power of the mean square of its neighbourhood.
+
+    ``ACROSS_CHANNELS``: ``x / (k + alpha * mean of squares over local_size channels) ** beta``; ``WITHIN_CHANNEL``:
+    ``x / (1 + alpha * mean of squares over local_size x local_size places) ** beta``. Zeros stand outside the borders.
+    """
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.lrn_param
+        self.size, self.alpha, self.beta, self.k = options.local_size, options.alpha, options.beta, options.k
+        self.within = options.norm_region == caffe_pb2.LRNParameter.WITHIN_CHANNEL
+        if self.size % 2 == 0:
+            raise self.error(f"lrn_param.local_size: {self.size} must be odd")
+        if len(bottom_shapes[0]) != 4:
+            raise self.error(
+                f"needs a bottom (num, channels, height, width), not one of shape {tuple(bottom_shapes[0])}"
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.within:
+            return F.local_response_norm(x, self.size, self.alpha, self.beta, self.k)
+        mean = F.avg_pool2d(x.square(), self.size, stride=1, padding=self.size // 2)
+        return x * (mean * self.alpha + 1).pow(-self.beta)
+
+
+@register("MVN")
+class MVN(Layer):
+    """Mean-variance normalisation: each map (``across_channels``: each item) minus its mean, divided by its std plus ``eps``."""
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.mvn_param
+        self.normalize_variance, self.eps = options.normalize_variance, options.eps
+        self.lead = 1 if options.across_channels else 2
+        shape = tuple(bottom_shapes[0])
+        if len(shape) < self.lead:
+            raise self.error(f"needs a bottom with at least {self.lead} axes, not one of shape {shape}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        axes = tuple(range(self.lead, x.dim()))
+        if not axes:
+            return x - x
+        y = x - x.mean(axes, keepdim=True)
+        if not self.normalize_variance:
+            return y
+        variance = y.square().mean(axes, keepdim=True)
+        # Caffe differentiates as if std + eps were the root of the variance, so that is what the root is taken of
+        deviation = variance.detach().sqrt() + self.eps
+        return y / (variance + (deviation.square() - variance.detach())).sqrt()

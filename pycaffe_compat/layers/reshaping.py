@@ -1,0 +1,185 @@
+"""Layers that move numbers without changing them: other shapes, parts, repetitions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .base import Layer, Shape, count, register
+
+
+def _one_axis(layer: Layer, options: Any, legacy: str, dims: int) -> int:
+    """The axis given by ``axis``, or by the older field ``legacy``, which cannot be negative."""
+    if not options.HasField(legacy):
+        return layer.canonical_axis(options.axis, dims)
+    if options.HasField("axis"):
+        raise layer.error(f"has both axis and {legacy}; give one of them")
+    return layer.canonical_axis(getattr(options, legacy), dims, legacy)
+
+
+@register("Concat")
+class Concat(Layer):
+    """The bottoms one after another along ``axis`` (or ``concat_dim``)."""
+
+    bottoms = (1, None)
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        shape = tuple(bottom_shapes[0])
+        self.axis = _one_axis(self, param.concat_param, "concat_dim", len(shape))
+        for i, other in enumerate(bottom_shapes):
+            if len(other) != len(shape) or any(
+                a != b for axis, (a, b) in enumerate(zip(shape, other, strict=True)) if axis != self.axis
+            ):
+                raise self.error(
+                    f"bottom {i} has shape {tuple(other)}, bottom 0 {shape}: only axis {self.axis} may differ"
+                )
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        return torch.cat(bottoms, self.axis)
+
+
+@register("Slice")
+class Slice(Layer):
+    """The bottom cut along ``axis`` (or ``slice_dim``): before each ``slice_point``, or into equal parts."""
+
+    tops = (1, None)
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.axis = _one_axis(self, param.slice_param, "slice_dim", len(bottom_shapes[0]))
+        self.points = list(param.slice_param.slice_point)
+        if self.points and len(self.points) != self.n_tops - 1:
+            raise self.error(
+                f"has {len(self.points)} slice_point and {self.n_tops} tops; it needs one slice_point fewer than tops"
+            )
+        self._check_size(bottom_shapes[0][self.axis])
+
+    def _check_size(self, size: int) -> None:
+        if not self.points:
+            if size % self.n_tops:
+                raise self.error(
+                    f"cannot cut the {size} of axis {self.axis} into {self.n_tops} equal tops; give slice_point"
+                )
+        elif any(a >= b for a, b in zip([0, *self.points], [*self.points, size], strict=True)):
+            raise self.error(
+                f"slice_point {self.points} must be increasing and inside 1 … {size - 1} (axis {self.axis})"
+            )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        self._check_size(x.shape[self.axis])
+        return x.tensor_split(self.points or self.n_tops, self.axis)
+
+
+@register("Flatten")
+class Flatten(Layer):
+    """The axes ``axis`` to ``end_axis`` as one."""
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        dims = len(bottom_shapes[0])
+        self.axis = self.canonical_axis(param.flatten_param.axis, dims)
+        self.end_axis = self.canonical_axis(param.flatten_param.end_axis, dims, "end_axis")
+        if self.axis > self.end_axis + 1:
+            raise self.error(f"axis {self.axis} is behind end_axis {self.end_axis}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = x.shape
+        end = self.end_axis + 1
+        return x.reshape(*shape[: self.axis], count(shape, self.axis, end), *shape[end:])
+
+
+@register("Reshape")
+class Reshape(Layer):
+    """The axes from ``axis`` on (``num_axes`` of them, -1 for all) as those of ``shape``: 0 copies a size, one -1 is inferred."""
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options, dims = param.reshape_param, len(bottom_shapes[0])
+        self.start = options.axis if options.axis >= 0 else dims + 1 + options.axis
+        if not 0 <= self.start <= dims:
+            raise self.error(
+                f"reshape_param.axis: {options.axis} must be {-dims - 1} to {dims} for a bottom of {dims} axes"
+            )
+        if options.num_axes < -1:
+            raise self.error(
+                f"reshape_param.num_axes: {options.num_axes} must be at least -1, which stands for all axes"
+            )
+        self.end = dims if options.num_axes == -1 else self.start + options.num_axes
+        if self.end > dims:
+            raise self.error(
+                f"reshape_param.axis: {options.axis} and num_axes: {options.num_axes} reach past the {dims} axes of the bottom"
+            )
+        self.dims = list(options.shape.dim)
+        if any(d < -1 for d in self.dims) or self.dims.count(-1) > 1:
+            raise self.error(
+                f"reshape_param.shape {self.dims}: a dim is a size, 0 to copy, and at most once -1 to infer"
+            )
+        self._target(tuple(bottom_shapes[0]))
+
+    def _target(self, shape: Shape) -> list[int]:
+        """The shape of the top of a bottom of ``shape``."""
+        middle = []
+        for i, dim in enumerate(self.dims):
+            if dim == 0 and self.start + i >= len(shape):
+                raise self.error(
+                    f"reshape_param.shape {self.dims}: dim {i} copies an axis that {tuple(shape)} does not have"
+                )
+            middle.append(dim or shape[self.start + i])
+        whole = [*shape[: self.start], *middle, *shape[self.end :]]
+        if -1 in whole:
+            known, total = -count(whole), count(shape)
+            whole[whole.index(-1)] = total // known if known and total % known == 0 else -1
+        if count(whole) != count(shape) or -1 in whole:
+            raise self.error(f"a bottom of shape {tuple(shape)} has {count(shape)} elements; it cannot become {whole}")
+        return whole
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(self._target(x.shape))
+
+
+@register("Tile")
+class Tile(Layer):
+    """``tiles`` copies of the bottom, one after another along ``axis``."""
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        dims = len(bottom_shapes[0])
+        axis = self.canonical_axis(param.tile_param.axis, dims)
+        if param.tile_param.tiles < 1:
+            raise self.error(f"tile_param.tiles: {param.tile_param.tiles} must be at least 1")
+        self.repeats = [param.tile_param.tiles if i == axis else 1 for i in range(dims)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.repeat(self.repeats)
+
+
+@register("Crop")
+class Crop(Layer):
+    """The first bottom, its axes from ``axis`` on cut to the sizes of the second, beginning at ``offset`` (one for all, or each)."""
+
+    bottoms = (2, 2)
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        shape, reference = (tuple(s) for s in bottom_shapes)
+        self.axis = self.canonical_axis(param.crop_param.axis, len(shape))
+        if len(reference) != len(shape):
+            raise self.error(f"both bottoms must have the same number of axes, but they are {shape} and {reference}")
+        cut, offsets = len(shape) - self.axis, tuple(param.crop_param.offset)
+        if len(offsets) > 1 and len(offsets) != cut:
+            raise self.error(f"offset is given {len(offsets)} times; from axis {self.axis} on it is 1 or {cut} times")
+        self.offsets = offsets if len(offsets) > 1 else (offsets or (0,)) * cut
+
+    def forward(self, x: Tensor, reference: Tensor) -> Tensor:
+        for axis, offset in enumerate(self.offsets, self.axis):
+            size = reference.shape[axis]
+            if offset + size > x.shape[axis]:
+                raise self.error(
+                    f"axis {axis} has {x.shape[axis]} elements, too few to crop {size} of them from offset {offset}"
+                )
+            x = x.narrow(axis, offset, size)
+        return x
