@@ -31,7 +31,8 @@ class Run:
 
 @dataclass
 class StoredBlob:
-    """One serialised ``BlobProto`` inside ``buffer``: its shape and where its numbers are. Nothing is copied until asked.
+    """One serialised ``BlobProto`` inside ``buffer``: its shape and where its numbers are. Nothing is copied until
+    asked.
 
     Attributes:
         what: names the blob in errors.
@@ -119,8 +120,8 @@ class StoredBlob:
     def array(self, name: str = "data") -> np.ndarray:
         """The numbers as an array of the blob's shape: float64 where stored as doubles, else float32.
 
-        Packed numbers in one run are a view of the buffer (read-only where the buffer is, and not aligned where the file has
-        them so); others are copied together.
+        Packed numbers in one run are a view of the buffer (read-only where the buffer is, and not aligned where the
+        file has them so); others are copied together.
         """
         self.check(name)
         size, runs = self._runs(name)
@@ -197,7 +198,7 @@ def array_to_blob(array: Any, diff: Any = None) -> Any:
 
 
 def to_numpy(value: Any) -> np.ndarray:
-    """``value`` (numpy, torch, a list) as a C-contiguous array of little-endian float32, or float64 where it is float64."""
+    """``value`` (numpy, torch, a list) as a C-contiguous little-endian array: float64 stays, all else becomes float32."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         if not str(value.dtype).endswith(("float32", "float64")):
@@ -209,7 +210,8 @@ def to_numpy(value: Any) -> np.ndarray:
 
 
 def blob_parts(data: np.ndarray, diff: np.ndarray | None = None) -> list[bytes | memoryview]:
-    """The serialised ``BlobProto`` of ``data`` (and ``diff``), as buffers to write one after the other: arrays are not copied.
+    """The serialised ``BlobProto`` of ``data`` (and ``diff``), as buffers to write one after the other: arrays are not
+    copied.
 
     The arrays are as :func:`to_numpy` returns them; the fields stand in the order in which Caffe writes them.
     """

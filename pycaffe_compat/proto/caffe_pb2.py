@@ -1,8 +1,8 @@
 """Caffe's protobuf messages, made from the packaged descriptor without protoc.
 
-The descriptor lives in a pool of its own, so any protobuf runtime works and a real ``caffe_pb2`` in the same process does
-not collide. Every top-level message class and enum of ``caffe.proto`` is an attribute of this module, as in the module
-that protoc would have generated (``caffe_pb2.NetParameter``, ``caffe_pb2.TRAIN``).
+The descriptor lives in a pool of its own, so any protobuf runtime works and a real ``caffe_pb2`` in the same process
+does not collide. Every top-level message class and enum of ``caffe.proto`` is an attribute of this module, as in the
+module that protoc would have generated (``caffe_pb2.NetParameter``, ``caffe_pb2.TRAIN``).
 """
 
 from __future__ import annotations

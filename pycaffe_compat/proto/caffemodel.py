@@ -1,7 +1,7 @@
 """Trained weights from files: ``.caffemodel``, memory-mapped and never parsed into messages, and ``.caffemodel.h5``.
 
-A caffemodel is one ``NetParameter``. Its wire format is walked once, from length to length, so opening costs a few reads
-a layer whatever the size; the numbers stay in the file until an array is looked at.
+A caffemodel is one ``NetParameter``. Its wire format is walked once, from length to length, so opening costs a few
+reads a layer whatever the size; the numbers stay in the file until an array is looked at.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ _READ = 1 << 30  # bytes asked of the system in one call; Linux transfers at mos
 class Weights(Mapping[str, "list[np.ndarray]"]):
     """The blobs of a file by layer name, in the file's order: ``weights["conv1"]`` is ``[weight, bias]``.
 
-    Layers without blobs are there with an empty list. Where a file has several layers of one name, the last one counts: Caffe
-    copies each in turn. Arrays are read-only and have the shape that the file states (four dimensions in old files).
+    Layers without blobs are there with an empty list. Where a file has several layers of one name, the last one counts:
+    Caffe copies each in turn. Arrays are read-only and have the shape that the file states (four dimensions in old
+    files).
 
     Attributes:
         file: the path it was read from.
@@ -53,10 +54,11 @@ class Weights(Mapping[str, "list[np.ndarray]"]):
 
     @abc.abstractmethod
     def readinto(self, name: str, index: int, out: np.ndarray) -> None:
-        """Copy blob ``index`` of layer ``name`` into ``out``, which has as many elements (in any shape), and any float dtype.
+        """Copy blob ``index`` of layer ``name`` into ``out``, which has as many elements (in any shape), and any float
+        dtype.
 
-        This is the way to load a net: where ``out`` is contiguous float32 the numbers go from the file into it without a
-        copy in between and without mapped pages counting as memory of the process.
+        This is the way to load a net: where ``out`` is contiguous float32 the numbers go from the file into it without
+        a copy in between and without mapped pages counting as memory of the process.
 
         Raises:
             WeightsError: ``out`` has another number of elements.
@@ -79,9 +81,9 @@ class Weights(Mapping[str, "list[np.ndarray]"]):
 def read_weights(path: str | os.PathLike[str]) -> Weights:
     """Open the weights in ``path``: a ``.caffemodel`` or ``.caffemodel.h5``, told apart by content.
 
-    A caffemodel is mapped into memory, and the arrays handed out are views of the map: reading a 500 MB file costs nothing
-    until its numbers are used. Such arrays are read-only, and not aligned to their dtype (numpy copes; copy before
-    ``torch.from_numpy``). A file must not be shortened while it is open; replacing it by renaming is safe.
+    A caffemodel is mapped into memory, and the arrays handed out are views of the map: reading a 500 MB file costs
+    nothing until its numbers are used. Such arrays are read-only, and not aligned to their dtype (numpy copes; copy
+    before ``torch.from_numpy``). A file must not be shortened while it is open; replacing it by renaming is safe.
 
     Raises:
         MissingFileError: there is no such file.
@@ -232,7 +234,7 @@ class BinaryWeights(Weights):
             done += got
 
     def release(self) -> None:
-        """Let go of the mapped pages: they no longer count as memory of the process; arrays stay valid, and are read again."""
+        """Let go of the mapped pages, so that they no longer count as the process's memory; arrays stay valid."""
         if hasattr(self._map, "madvise"):
             self._map.madvise(mmap.MADV_DONTNEED)
 

@@ -96,8 +96,8 @@ def _layers(group: Any, prefix: str) -> Iterator[tuple[str, list[Any]]]:
 def write_hdf5(path: str, names: Sequence[str], blobs: Mapping[str, Any], diffs: Mapping[str, Any] | None) -> None:
     """Write the blobs of the layers ``names`` into a new HDF5 file at ``path``.
 
-    Tensors that share memory are stored once and linked. A layer without blobs gets an empty group, as in Caffe, unless its
-    name would put that group inside another layer's.
+    Tensors that share memory are stored once and linked. A layer without blobs gets an empty group, as in Caffe, unless
+    its name would put that group inside another layer's.
     """
     with h5py.File(path, "w", libver=("earliest", "v108")) as file:
         for kind, arrays in (("data", blobs), ("diff", diffs)):

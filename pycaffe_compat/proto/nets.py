@@ -19,7 +19,8 @@ def read_net(source: Any) -> Any:
     """Return the upgraded ``NetParameter`` of ``source``.
 
     Args:
-        source: the path of a prototxt file or of a binary ``NetParameter``; prototxt text itself; or a ``NetParameter``,
+        source: the path of a prototxt file or of a binary ``NetParameter``; prototxt text itself; or a
+            ``NetParameter``,
             which is left as it is.
 
     Raises:
@@ -46,8 +47,8 @@ def read_net(source: Any) -> Any:
 def read_solver(path: str | os.PathLike[str]) -> Any:
     """Return the upgraded ``SolverParameter`` of the prototxt file at ``path``.
 
-    As in Caffe a solver without ``snapshot_prefix`` gets the path of its file without the ending, and one whose prefix is a
-    folder gets the name of its file inside it.
+    As in Caffe a solver without ``snapshot_prefix`` gets the path of its file without the ending, and one whose prefix
+    is a folder gets the name of its file inside it.
 
     Raises:
         MissingFileError, ParseError, SolverError: the file is not there, is no solver, or cannot be upgraded.
@@ -67,8 +68,8 @@ def read_solver(path: str | os.PathLike[str]) -> Any:
 def filter_net(net: Any, state: Any = None) -> Any:
     """Return a copy of ``net`` with the layers that ``state`` includes, and that state as its ``state``.
 
-    A layer without rules is included; one with ``include`` rules if any of them is met; one with ``exclude`` rules if none is.
-    A layer that has no ``phase`` gets that of the state.
+    A layer without rules is included; one with ``include`` rules if any of them is met; one with ``exclude`` rules if
+    none is. A layer that has no ``phase`` gets that of the state.
 
     Args:
         net: an upgraded ``NetParameter``.

@@ -1,7 +1,8 @@
 """Prototxt: protobuf's text format, with errors that say where, in which layer, and what would have been valid.
 
-protobuf's own ``text_format`` does the parsing. What this module adds is the diagnosis of what it refuses, and the laxness
-of Caffe's C++ parser that protobuf's Python one lacks: any bytes inside comments, a space between a sign and its number.
+protobuf's own ``text_format`` does the parsing. What this module adds is the diagnosis of what it refuses, and the
+laxness of Caffe's C++ parser that protobuf's Python one lacks: any bytes inside comments, a space between a sign and
+its number.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _TOKEN = re.compile(
       | (?P<word>[A-Za-z_][A-Za-z0-9_]*)
       | (?P<open>[{<])
       | (?P<close>[}>])
-      | (?P<byte>[\udc80-\udcff])""",
+      | (?P<byte>[\ud800-\udfff])""",
     re.VERBOSE,
 )
 _CONTROL = frozenset(range(32)) - set(b"\t\n\v\f\r")
@@ -76,7 +77,7 @@ def _outline(text: str, stop: int | None = None) -> _Outline:
         elif kind == "sign":
             replacement = " " * (len(token) - 1) + "-"
         elif (kind == "byte" or not token.isascii()) and bad_byte is None:
-            found = re.search("[\udc80-\udcff]", token)
+            found = re.search("[\ud800-\udfff]", token)
             bad_byte = match.start() + found.start() if found else None
         if replacement is not token:
             pieces += [text[done : match.start()], replacement]
@@ -115,7 +116,7 @@ def parse_text(text: str | bytes, message: Any, file: str = "<string>") -> Any:
     Raises:
         ParseError: ``file:line:column``, the layer and field around it, what is wrong, and names that would be valid.
     """
-    cls = message if isinstance(message, type) else type(message)
+    cls: Any = message if isinstance(message, type) else type(message)
     if isinstance(text, bytes):
         if looks_binary(text):
             raise ParseError(
@@ -125,8 +126,9 @@ def parse_text(text: str | bytes, message: Any, file: str = "<string>") -> Any:
     source = _Source(text, file)
     outline = _outline(text)
     if outline.bad_byte is not None:
-        byte = ord(text[outline.bad_byte]) & 0xFF
-        raise ParseError(f"{source.where(outline.bad_byte)}: byte 0x{byte:02x} is not UTF-8 text")
+        code = ord(text[outline.bad_byte])
+        byte = f"byte 0x{code & 0xFF:02x}" if 0xDC80 <= code <= 0xDCFF else f"U+{code:04X}"
+        raise ParseError(f"{source.where(outline.bad_byte)}: {byte} is not UTF-8 text")
     parsed = cls()
     try:
         text_format.Parse(outline.text, parsed)
@@ -167,88 +169,93 @@ def read_bytes(path: str | os.PathLike[str], what: str = "file") -> bytes:
 
 
 def _explain(error: text_format.ParseError, source: _Source, root: Any, outline: _Outline) -> ParseError:
-    text = str(error)
-    line, column = error.GetLine(), error.GetColumn()
+    text, line = str(error), error.GetLine()
     if line is None:
         return ParseError(f"{source.file}: {text}")
-    offset = source.offset(line, column or 1)
-    text = text.removeprefix(f"{line}:{column} : ").removeprefix(f"{line} : ")
-    quoted = source.text.split("\n")[line - 1] if line <= len(source.starts) else ""
-    text = re.sub(r"^'.*?': (?=[A-Z])", "", text, count=1, flags=re.DOTALL) if quoted else text
-    stack = _outline(source.text, offset).stack
-    message = _message_at(root, stack)
+    offset = source.offset(line, error.GetColumn() or 1)
     if outline.extra_close is not None and outline.extra_close <= offset:
         return ParseError(f"{source.where(outline.extra_close)}: this closing brace closes nothing")
-    at_end = not source.text[offset:].strip() or not outline.text[offset:].strip("# \t\r\n")
-    if outline.stack and (at_end or 'Expected "}"' in text or 'Expected ">"' in text):
-        block = outline.stack[-1]
+    if outline.stack and not outline.text[offset + 1 :].strip("# \t\r\n"):
         return ParseError(
-            f"{source.where(offset)}: the file ends inside {_path(outline.stack)}; "
-            f"the brace opened at {source.where(block.offset)} is never closed"
+            f"{source.where(len(source.text.rstrip()))}: the file ends inside {_path(outline.stack)}; "
+            f"the brace opened at {source.where(outline.stack[-1].offset)} is never closed"
         )
+    stack = _outline(source.text, offset).stack
     inside = f"in {_path(stack)}: " if stack else ""
-    return ParseError(f"{source.where(offset)}: {inside}{_diagnosis(text, source, offset, root, message)}")
+    return ParseError(f"{source.where(offset)}: {inside}{_diagnosis(text, source, offset, _messages(root, stack))}")
 
 
 def _path(stack: list[_Block]) -> str:
     return ", ".join(f'{block.field} "{block.name}"' if block.name else block.field or "a block" for block in stack)
 
 
-def _message_at(root: Any, stack: list[_Block]) -> Any:
-    """The descriptor of the message that ``stack`` leads to, or None where a field on the way is unknown."""
+def _messages(root: Any, stack: list[_Block]) -> list[Any]:
+    """The descriptors of ``root`` and of the messages that ``stack`` leads through, up to the first unknown field."""
+    found = [root]
     for block in stack:
-        field = root.fields_by_name.get(block.field)
-        root = field.message_type if field else None
-        if root is None:
-            return None
-    return root
+        field = found[-1].fields_by_name.get(block.field)
+        if field is None or field.message_type is None:
+            break
+        found.append(field.message_type)
+    return found
 
 
-def _diagnosis(text: str, source: _Source, offset: int, root: Any, message: Any) -> str:
+def _diagnosis(text: str, source: _Source, offset: int, messages: list[Any]) -> str:
+    message = messages[-1]
     if found := re.search(r'has no field named "([^"]*)"', text):
-        return _unknown_field(found[1], root, message)
+        return _unknown_field(found[1], messages)
     if found := re.search(r'should not have multiple "([^"]*)" fields', text):
         return f"{found[1]} is given twice, but only one is allowed here"
     if found := re.search(r'Enum type "([^"]*)" has no value (?:named|with number) ([^\s]*?)\.?$', text):
-        return _unknown_value(found[1], found[2], root)
+        return _unknown_value(message.file.pool.FindEnumTypeByName(found[1]), found[2])
     field = _field_before(source.text, offset, message)
-    kind = _kind(field) if field is not None else ""
-    got = re.match(r"[^\s{}<>#]+|.", source.text[offset:])
-    if field is not None and kind and got:
-        hint = ""
-        if field.name == "type" and message.name in ("LayerParameter", "V1LayerParameter"):
-            hint = '. A "layer" takes a quoted type (type: "Convolution"), the older "layers" a bare one (type: CONVOLUTION)'
-        elif field.enum_type is not None:
-            hint = f". Valid: {', '.join(field.enum_type.values_by_name)}"
-        return f"{field.name} takes {kind}, but got {got[0]}{hint}"
-    return text
+    if field is None:
+        return re.sub(r"^\d+:\d+ : (?:'.*': )?", "", text, count=1, flags=re.DOTALL)
+    value = re.match(r"""(["'])[^"'\n]*["']?|[^\s{}<>\[\]#]+|\S""", source.text[offset:])
+    got = value[0] if value else "the end of the file"
+    if 'Expected ":"' in text:
+        return f"{field.name} needs a colon before {got}"
+    if field.cpp_type == field.CPPTYPE_STRING and value and value[1]:
+        return f"{field.name}: the string {got} is not valid: a quote is missing, or an escape is wrong"
+    hint = ""
+    if field.name == "type" and message.name == "LayerParameter":
+        hint = f". {_TYPE_HINT}"
+    elif field.enum_type is not None:
+        hint = f". Valid: {', '.join(field.enum_type.values_by_name)}"
+    return f"{field.name} takes {_kind(field)}, but got {got}{hint}"
 
 
-def _unknown_field(name: str, root: Any, message: Any) -> str:
-    if message is None:
-        return f"there is no field {name} here"
-    fields = [field.name for field in message.fields]
-    hint = nearest(name, fields)
+_TYPE_HINT = 'A "layer" takes a quoted type (type: "Convolution"), the older "layers" a bare one (type: CONVOLUTION)'
+
+
+def _unknown_field(name: str, messages: list[Any]) -> str:
+    message = messages[-1]
+    names = [field.name for field in message.fields]
+    hint = nearest(name, names)
     homes = [f.name for f in message.fields if f.message_type is not None and name in f.message_type.fields_by_name]
+    outer = next((m.name for m in reversed(messages[:-1]) if name in m.fields_by_name), "")
     if homes and len(homes) <= 8:
         hint += f"; {name} is a field of {', '.join(homes)}"
-    elif message is not root and name in root.fields_by_name:
-        hint += f"; {name} is a field of {root.name}: is a closing brace missing before it?"
+    elif outer:
+        hint += f"; {name} is a field of {outer}: is a closing brace missing before it?"
+    elif not hint and len(names) <= 30:
+        hint = f"; its fields: {', '.join(sorted(names))}"
     elif not hint:
-        hint = f"; its fields: {', '.join(sorted(fields))}"
+        hint = "; it may be of another fork of Caffe: known here are the fields of BVLC Caffe and of the paper's fork"
     return f"{message.name} has no field {name}{hint}"
 
 
-def _unknown_value(enum_name: str, value: str, root: Any) -> str:
-    enum = root.file.pool.FindEnumTypeByName(enum_name)
+def _unknown_value(enum: Any, value: str) -> str:
     names = list(enum.values_by_name)
+    if enum.name == "LayerType" and value[:1] in ("'", '"'):
+        return f"type takes the bare name of a value, but got {value}. {_TYPE_HINT}"
     return f"{enum.name} has no value {value}{nearest(value, names)}; valid: {', '.join(names)}"
 
 
 def _field_before(text: str, offset: int, message: Any) -> Any:
     """The field of ``message`` whose value begins at ``offset``, if one does."""
     found = re.search(r"([A-Za-z_]\w*)\s*:?\s*(?:\[[^\]{}:]*)?$", text[max(0, offset - 200) : offset])
-    return message.fields_by_name.get(found[1]) if found and message is not None else None
+    return message.fields_by_name.get(found[1]) if found else None
 
 
 def _kind(field: Any) -> str:

@@ -1,7 +1,8 @@
 """Caffe's upgrades of old nets and solvers, to the letter: the same fields move, in the same order, to the same places.
 
 Forms of a net: V0 (``layers { layer { type: "conv" … } }``), V1 (``layers { type: CONVOLUTION … }``) and V2
-(``layer { type: "Convolution" … }``), and within them older ways to declare inputs, data transforms and BatchNorm parameters.
+(``layer { type: "Convolution" … }``), and within them older ways to declare inputs, data transforms and BatchNorm
+parameters.
 """
 
 from __future__ import annotations
@@ -143,9 +144,9 @@ _SOLVER_TYPES = {
 def upgrade_net(net: Any, file: str = "") -> list[str]:
     """Bring a ``NetParameter`` in place to the form Caffe 1.0 builds nets from, and say in words what was upgraded.
 
-    The steps and their order are Caffe's: V0 to V1 (padding layers folded into the convolution or pooling behind them), data
-    transforms out of ``*data_param``, V1 to V2, net-level inputs into an ``Input`` layer in front, BatchNorm's three
-    ``param`` frozen. A net that needs none of them is left alone, and the list is empty.
+    The steps and their order are Caffe's: V0 to V1 (padding layers folded into the convolution or pooling behind them),
+    data transforms out of ``*data_param``, V1 to V2, net-level inputs into an ``Input`` layer in front, BatchNorm's
+    three ``param`` frozen. A net that needs none of them is left alone, and the list is empty.
 
     Args:
         net: the net; its blobs, if any, are kept.
@@ -378,7 +379,8 @@ _STEPS: tuple[Callable[[Any], str], ...] = (_v0_to_v1, _data_transforms, _v1_to_
 
 
 def upgrade_solver(solver: Any, file: str = "") -> list[str]:
-    """Bring a ``SolverParameter`` in place to Caffe 1.0's form (``solver_type: ADAM`` to ``type: "Adam"``); say so in words.
+    """Bring a ``SolverParameter`` in place to Caffe 1.0's form (``solver_type: ADAM`` to ``type: "Adam"``); say so in
+    words.
 
     Raises:
         SolverError: both ``solver_type`` and ``type`` are given.

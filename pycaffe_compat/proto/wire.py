@@ -11,7 +11,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 class CorruptError(ValueError):
-    """Bytes that are not the wire format; ``offset`` is where. Callers turn it into an error of the package's family."""
+    """Bytes that are not the wire format; ``offset`` is where. Callers turn it into a ``CaffeError``."""
 
     def __init__(self, offset: int, reason: str) -> None:
         super().__init__(f"{reason} at byte {offset}")
@@ -108,7 +108,7 @@ def repeats(data: Any, position: int, end: int, width: int) -> int:
 
 
 def fault(data: bytes, descriptor: Any, position: int = 0, end: int | None = None) -> str:
-    """Say where ``data`` stops being a message of type ``descriptor``, in words; ``""`` where the wire format is sound."""
+    """Say in words where ``data`` stops being a message of type ``descriptor``; ``""`` where its form is sound."""
     try:
         for field in fields(data, position, len(data) if end is None else end):
             known = descriptor.fields_by_number.get(field.number)

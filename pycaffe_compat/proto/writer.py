@@ -22,8 +22,8 @@ def write_weights(
 ) -> None:
     """Write a caffemodel, or Caffe's HDF5 form where ``path`` ends in ``.h5``; all of it or nothing.
 
-    The file holds one message the parser of Caffe reads, byte for byte as Caffe itself would write it. Protobuf's own parsers
-    stop at 2 GB; beyond that only :func:`read_weights` and HDF5 files are read.
+    The file holds one message the parser of Caffe reads, byte for byte as Caffe itself would write it. Protobuf's own
+    parsers stop at 2 GB; beyond that only :func:`read_weights` and HDF5 files are read.
 
     Args:
         path: the file.
@@ -32,8 +32,8 @@ def write_weights(
         diffs: likewise the gradients, or None to store none.
 
     Raises:
-        WeightsError: blobs for a layer that the net does not have, or diffs whose number or shapes differ from the blobs'.
-        CaffeError: the file cannot be written.
+        WeightsError: blobs for a layer that the net does not have, or diffs whose number or shapes differ from the
+        blobs'. CaffeError: the file cannot be written.
     """
     names = [layer.name for layer in net.layer]
     for what, arrays in (("blobs", blobs), ("diffs", diffs or {})):
