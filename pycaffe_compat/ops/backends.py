@@ -1,0 +1,122 @@
+"""Which implementation of the pooling operators serves a device: the compiled extension, CuPy, or plain PyTorch.
+
+The environment variable ``PYCAFFE_COMPAT_BACKEND`` (``auto``, ``extension``, ``cupy`` or ``torch``) forces one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from ..errors import CaffeError, nearest
+from . import torch_backend
+
+VARIABLE = "PYCAFFE_COMPAT_BACKEND"
+PREFERENCE = {"cpu": ("extension", "torch"), "cuda": ("extension", "cupy", "torch")}
+NAMES = ("extension", "cupy", "torch")
+_LIBRARY = f"{__package__.rpartition('.')[0]}._C"
+_NAMESPACE = "pycaffe_compat_ext"
+_forced: str | None = None
+
+
+@functools.cache
+def _load_extension() -> str | None:
+    """Load the compiled operators once; None if that went well, otherwise why not."""
+    spec = importlib.util.find_spec(_LIBRARY)
+    if spec is None or spec.origin is None:
+        return "not built (installing the package with a C++ compiler at hand builds it)"
+    try:
+        torch.ops.load_library(spec.origin)
+    except (OSError, RuntimeError) as error:
+        return f"{spec.origin} does not load: {error}"
+    return None
+
+
+def _problem(name: str, device_type: str) -> str | None:
+    """Why the backend ``name`` cannot serve a device of this type; None if it can."""
+    if name == "torch":
+        return None
+    if name == "extension":
+        problem = _load_extension()
+        if problem is None and not torch._C._dispatch_has_kernel_for_dispatch_key(
+            f"{_NAMESPACE}::max_pool_switch", device_type.upper()
+        ):
+            problem = f"built without kernels for {device_type}"
+        return problem
+    if device_type != "cuda":
+        return "serves CUDA devices only"
+    try:
+        return importlib.import_module(".cupy_backend", __package__).unavailable()
+    except ImportError as error:
+        return str(error)
+
+
+@functools.cache
+def _serve(name: str, device_type: str) -> tuple[str, Any, str]:
+    """Return the chosen backend's name, the object that holds its operators, and the reason for the choice."""
+    if name != "auto" and name not in NAMES:
+        raise CaffeError(f'{VARIABLE} is "{name}"{nearest(name, NAMES)}; valid: auto, {", ".join(NAMES)}')
+    rejected: list[str] = []
+    problem: str | None = None
+    for candidate in PREFERENCE.get(device_type, ("torch",)) if name == "auto" else (name,):
+        problem = _problem(candidate, device_type)
+        if problem is not None:
+            rejected.append(f"{candidate}: {problem}")
+            continue
+        reason = "forced" if name != "auto" else "; ".join(rejected) or "preferred"
+        if candidate == "extension":
+            return candidate, getattr(torch.ops, _NAMESPACE), reason
+        if candidate == "cupy":
+            return candidate, importlib.import_module(".cupy_backend", __package__), reason
+        return candidate, torch_backend, reason
+    raise CaffeError(f'the pooling backend "{name}" was asked for but cannot serve {device_type}: {problem}')
+
+
+def _choice() -> str:
+    return _forced or os.environ.get(VARIABLE) or "auto"
+
+
+def choose(device: torch.device) -> Any:
+    """Return the object whose functions run the operators on ``device``.
+
+    Raises:
+        CaffeError: a forced backend that is unknown or cannot serve the device; the message says why.
+    """
+    return _serve(_choice(), device.type)[1]
+
+
+def backend_info() -> dict[str, dict[str, str]]:
+    """Say which backend serves which device and why: ``{"cpu": {"backend": …, "reason": …}, "cuda": …}``.
+
+    CUDA is listed where this machine has a device. A forced backend that cannot serve a device shows as ``"none"``.
+    """
+    info = {}
+    for device_type in ["cpu"] + ["cuda"] * torch.cuda.is_available():
+        try:
+            name, _, reason = _serve(_choice(), device_type)
+        except CaffeError as error:
+            name, reason = "none", str(error)
+        info[device_type] = {"backend": name, "reason": reason}
+    return info
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Force a backend (or ``"auto"``), for the whole process, while the ``with`` block runs."""
+    global _forced
+    if name != "auto" and name not in NAMES:
+        raise CaffeError(
+            f'no pooling backend is called "{name}"{nearest(name, NAMES)}; valid: auto, {", ".join(NAMES)}'
+        )
+    before, _forced = _forced, name
+    try:
+        yield
+    finally:
+        _forced = before

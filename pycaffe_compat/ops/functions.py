@@ -1,0 +1,257 @@
+"""Caffe's pooling and its transposes as functions: sizes filled in, ints for ``(h, w)``; docs/ops.md has the rules."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import operators
+from .windows import OperatorError, Pair, PairLike, Window, pair, pooled_size, unpooled_size, window
+
+
+def _pooled(x: Tensor, w: Window, ceil_mode: bool, output_size: PairLike | None) -> Pair:
+    if output_size is not None:
+        return pair(output_size, "output_size")
+    return pooled_size((x.shape[-2], x.shape[-1]), *w, ceil_mode)
+
+
+def _unpooled(y: Tensor, w: Window, output_size: PairLike | None) -> Pair:
+    return unpooled_size((y.shape[-2], y.shape[-1]), *w) if output_size is None else pair(output_size, "output_size")
+
+
+def max_pool_switch(
+    x: Tensor,
+    kernel: PairLike,
+    stride: PairLike,
+    pad: PairLike = 0,
+    relu: bool = False,
+    ceil_mode: bool = True,
+    output_size: PairLike | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Max pooling that says where each maximum was, in one byte a window (Caffe's Pooling MAX with its mask).
+
+    Args:
+        x: ``(N, C, H, W)``, float32, float64, float16 or bfloat16.
+        kernel, stride, pad: an int or ``(h, w)``; at most 255 places a window.
+        relu: pool ``relu(x)`` without storing it; for the backward only ``y`` and the switch are kept.
+        ceil_mode: Caffe's rounding of the output size; False for ``round_mode: FLOOR``.
+        output_size: how many windows, instead of Caffe's rule.
+
+    Returns:
+        ``y`` and the uint8 ``switch``, both ``(N, C, PH, PW)``; 255 where nothing was above ``-FLT_MAX``.
+
+    Raises:
+        OperatorError: arguments that do not fit together, with their values.
+    """
+    w = window(kernel, stride, pad)
+    return operators.max_pool_switch(x, *w, _pooled(x, w, ceil_mode, output_size), relu)
+
+
+def max_pool_index(
+    x: Tensor,
+    kernel: PairLike,
+    stride: PairLike,
+    pad: PairLike = 0,
+    ceil_mode: bool = True,
+    output_size: PairLike | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Max pooling for windows of any size: int64 places ``h * W + w`` in the plane instead of switches, -1 for none."""
+    w = window(kernel, stride, pad)
+    return operators.max_pool_index(x, *w, _pooled(x, w, ceil_mode, output_size))
+
+
+def pool_switch(x: Tensor, switch: Tensor, kernel: PairLike, stride: PairLike, pad: PairLike = 0) -> Tensor:
+    """The value at each switch, ``(N, C, PH, PW)``, 0 where there is none (the fork's Pooling SWITCH)."""
+    return operators.pool_switch(x, switch, *window(kernel, stride, pad), None)
+
+
+def unpool_switch(
+    y: Tensor,
+    switch: Tensor,
+    kernel: PairLike,
+    stride: PairLike,
+    pad: PairLike = 0,
+    output_size: PairLike | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """Each value at its switch, the rest 0 (the fork's Depooling SWITCH). Where windows overlap, values add up.
+
+    Args:
+        y: ``(N, C, PH, PW)``, float32, float64, float16 or bfloat16.
+        switch: uint8 of the same shape, from :func:`max_pool_switch`.
+        output_size: of the plane; by default the fork's ``stride * (size - 1) + kernel - 2 * pad``.
+        relu: unpool ``relu(y)`` without storing it.
+
+    Raises:
+        OperatorError: arguments that do not fit together; on the CPU also a switch that points outside its window.
+    """
+    w = window(kernel, stride, pad)
+    return operators.unpool_switch(y, switch, *w, _unpooled(y, w, output_size), y if relu else None)
+
+
+def unpool_switch_normalized(
+    y: Tensor,
+    switch: Tensor,
+    kernel: PairLike,
+    stride: PairLike,
+    pad: PairLike = 0,
+    output_size: PairLike | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """:func:`unpool_switch` times one over the number of values added, 0 where none (the paper's AlexNet decoder)."""
+    w = window(kernel, stride, pad)
+    return operators.unpool_switch_normalized(y, switch, *w, _unpooled(y, w, output_size), y if relu else None)
+
+
+def unpool_weights(
+    switch: Tensor,
+    kernel: PairLike,
+    stride: PairLike,
+    pad: PairLike = 0,
+    output_size: PairLike | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """How many values :func:`unpool_switch` adds at each place, ``(N, C, H, W)`` of ``dtype``; no gradient."""
+    w = window(kernel, stride, pad)
+    return operators.unpool_weights(switch, *w, _unpooled(switch, w, output_size), dtype)
+
+
+def _offset(w: Window, position: PairLike | None) -> Pair:
+    place = (w.kernel[0] // 2, w.kernel[1] // 2) if position is None else pair(position, "position")
+    problem = w.problem()
+    if problem is None and not all(0 <= place[a] < w.kernel[a] for a in (0, 1)):
+        problem = f"position {place} is outside the kernel {w.kernel}"
+    if problem is not None:
+        raise OperatorError(f"fixed pooling: {problem}")
+    return (place[0] - w.pad[0], place[1] - w.pad[1])
+
+
+def pool_fixed(
+    x: Tensor,
+    kernel: PairLike,
+    stride: PairLike,
+    pad: PairLike = 0,
+    position: PairLike | None = None,
+    ceil_mode: bool = True,
+    output_size: PairLike | None = None,
+) -> Tensor:
+    """The value at ``position`` ``(h, w)`` of each window, by default ``kernel // 2``; 0 where that lies outside."""
+    w = window(kernel, stride, pad)
+    return operators.pool_fixed(x, _offset(w, position), w.stride, _pooled(x, w, ceil_mode, output_size), None)
+
+
+def unpool_fixed(
+    y: Tensor,
+    kernel: PairLike,
+    stride: PairLike,
+    pad: PairLike = 0,
+    output_size: PairLike | None = None,
+    position: PairLike | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """Each value at ``position`` of its window, the rest 0 (the fork's Depooling FIX)."""
+    w = window(kernel, stride, pad)
+    return operators.unpool_fixed(y, _offset(w, position), w.stride, _unpooled(y, w, output_size), y if relu else None)
+
+
+def unpool_fixed_weights(
+    size: PairLike,
+    kernel: PairLike,
+    stride: PairLike,
+    pad: PairLike = 0,
+    output_size: PairLike | None = None,
+    position: PairLike | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> Tensor:
+    """How many values :func:`unpool_fixed` of ``size`` windows puts at each place: ``(1, 1, H, W)``."""
+    ones = torch.ones((1, 1, *pair(size)), dtype=dtype, device=device)
+    return unpool_fixed(ones, kernel, stride, pad, output_size, position)
+
+
+def pool_sum(
+    x: Tensor,
+    kernel: PairLike,
+    stride: PairLike,
+    pad: PairLike = 0,
+    ceil_mode: bool = True,
+    output_size: PairLike | None = None,
+) -> Tensor:
+    """The sum of each window (the fork's Pooling SUM)."""
+    w = window(kernel, stride, pad)
+    return operators.pool_sum(x, *w, _pooled(x, w, ceil_mode, output_size), False, None)
+
+
+def pool_average(
+    x: Tensor,
+    kernel: PairLike,
+    stride: PairLike,
+    pad: PairLike = 0,
+    ceil_mode: bool = True,
+    output_size: PairLike | None = None,
+) -> Tensor:
+    """The average of each window, over its size clipped to input plus padding (Caffe's Pooling AVE)."""
+    w = window(kernel, stride, pad)
+    return operators.pool_sum(x, *w, _pooled(x, w, ceil_mode, output_size), True, None)
+
+
+def unpool_sum(
+    y: Tensor,
+    kernel: PairLike,
+    stride: PairLike,
+    pad: PairLike = 0,
+    output_size: PairLike | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """Each value at every place of its window (the fork's Depooling SUM). Where windows overlap, values add up."""
+    w = window(kernel, stride, pad)
+    return operators.unpool_sum(y, *w, _unpooled(y, w, output_size), False, y if relu else None)
+
+
+def unpool_average(
+    y: Tensor,
+    kernel: PairLike,
+    stride: PairLike,
+    pad: PairLike = 0,
+    output_size: PairLike | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """Each value over its window's size at every place of its window (the fork's Depooling AVE)."""
+    w = window(kernel, stride, pad)
+    return operators.unpool_sum(y, *w, _unpooled(y, w, output_size), True, y if relu else None)
+
+
+def unpool_sum_weights(
+    size: PairLike,
+    kernel: PairLike,
+    stride: PairLike,
+    pad: PairLike = 0,
+    output_size: PairLike | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> Tensor:
+    """How many values :func:`unpool_sum` of ``size`` windows adds at each place: ``(1, 1, H, W)``."""
+    return unpool_sum(torch.ones((1, 1, *pair(size)), dtype=dtype, device=device), kernel, stride, pad, output_size)
+
+
+def unpool_average_weights(
+    size: PairLike,
+    kernel: PairLike,
+    stride: PairLike,
+    pad: PairLike = 0,
+    output_size: PairLike | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> Tensor:
+    """What :func:`unpool_average` of ``size`` windows of ones gives at each place: ``(1, 1, H, W)``."""
+    return unpool_average(torch.ones((1, 1, *pair(size)), dtype=dtype, device=device), kernel, stride, pad, output_size)
+
+
+def pool_index(x: Tensor, index: Tensor) -> Tensor:
+    """The value at each place ``h * W + w`` of the plane, 0 where it is -1; ``index`` int64 ``(N, C, PH, PW)``."""
+    return operators.pool_index(x, index)
+
+
+def unpool_index(y: Tensor, index: Tensor, output_size: PairLike) -> Tensor:
+    """Each value added at its place in a plane of ``output_size``, nowhere where that is -1."""
+    return operators.unpool_index(y, index, pair(output_size, "output_size"))

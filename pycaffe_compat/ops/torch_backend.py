@@ -1,0 +1,339 @@
+"""The pooling operators in plain PyTorch: on any device, without a compiler; what kernels are compared with.
+
+Loops run over the places of a window, never over pixels. Additions happen in the order that docs/ops.md lays down. On
+the CPU the values of switches and places are checked; elsewhere that would mean waiting: a stray one is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .windows import NO_SWITCH, OperatorError, Pair, Window, corners, window, window_sizes
+
+FLT_MAX = torch.finfo(torch.float32).max
+
+
+def lowest(dtype: torch.dtype) -> float:
+    """The value that MAX starts at: Caffe's ``-FLT_MAX``, or the lowest finite value of a smaller type."""
+    return max(-FLT_MAX, torch.finfo(dtype).min)
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    return torch.contiguous_format if x.is_contiguous() else torch.channels_last
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """The type that sums of ``dtype`` are kept in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _empty(like: Tensor, size: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty(
+        (*like.shape[:2], *size), dtype=dtype or like.dtype, device=like.device, memory_format=_format(like)
+    )
+
+
+def _close(value: Tensor, gate: Tensor | None) -> Tensor:
+    return value if gate is None else value.masked_fill(gate <= 0, 0)
+
+
+def _range(place: int, axis: int, w: Window, plane: Pair, windows: Pair) -> tuple[slice, slice]:
+    """For one place of the window along an axis: the windows whose place lies on the plane, and where it lies."""
+    k, s, p = place, w.stride[axis], w.pad[axis]
+    first = max(0, -(-(p - k) // s))
+    last = min(windows[axis] - 1, (plane[axis] - 1 + p - k) // s)
+    start = first * s - p + k
+    if last < first:
+        return slice(0, 0), slice(0, 0)
+    return slice(first, last + 1), slice(start, start + (last - first) * s + 1, s)
+
+
+def _places(w: Window, plane: Pair, windows: Pair, backwards: bool = False) -> Iterator[tuple[int, tuple, tuple]]:
+    """Every place of the window: its switch, the windows in which it lies on the plane, and where it lies there."""
+    order = range(w.places - 1, -1, -1) if backwards else range(w.places)
+    for switch in order:
+        i, j = divmod(switch, w.kernel[1])
+        rows, on_rows = _range(i, 0, w, plane, windows)
+        columns, on_columns = _range(j, 1, w, plane, windows)
+        yield switch, (..., rows, columns), (..., on_rows, on_columns)
+
+
+def _raise_stray(switch: Tensor, w: Window, plane: Pair) -> None:
+    rows, columns = corners(w, (switch.shape[2], switch.shape[3]))
+    value = switch.to(torch.int64)
+    row, column = rows + value // w.kernel[1], columns + value % w.kernel[1]
+    outside = (row < 0) | (row >= plane[0]) | (column < 0) | (column >= plane[1])
+    n, c, ph, pw = torch.nonzero((switch != NO_SWITCH) & ((value >= w.places) | outside))[0].tolist()
+    raise OperatorError(
+        f"switch[{n}, {c}, {ph}, {pw}] is {int(value[n, c, ph, pw])}, outside its window: kernel {w.kernel}, "
+        f"stride {w.stride}, pad {w.pad} on a plane of {plane[0]}x{plane[1]} "
+        f"(valid: 0 to {w.places - 1} inside the plane, {NO_SWITCH} for none)"
+    )
+
+
+def _hits(switch: Tensor, w: Window, plane: Pair, backwards: bool = False) -> Iterator[tuple[Tensor, tuple, tuple]]:
+    """As :func:`_places`, with where the switch points at the place; on the CPU an error if one points at none."""
+    check = switch.device.type == "cpu"
+    found = 0
+    for value, windows, places in _places(w, plane, (switch.shape[2], switch.shape[3]), backwards):
+        hit = switch[windows] == value
+        if check:
+            found += int(hit.count_nonzero())
+        yield hit, windows, places
+    if check and found != int((switch != NO_SWITCH).count_nonzero()):
+        _raise_stray(switch, w, plane)
+
+
+def _own_rounding(w: Window, plane: Pair, windows: Pair) -> bool | None:
+    """The ``ceil_mode`` with which PyTorch's pooling makes these windows; None if the plane must be padded first."""
+    if any(2 * w.pad[a] > w.kernel[a] or w.kernel[a] > plane[a] + 2 * w.pad[a] for a in (0, 1)):
+        return None
+    for ceil_mode in (False, True):
+        own = []
+        for a in (0, 1):
+            span = plane[a] + 2 * w.pad[a] - w.kernel[a]
+            n = (-(-span // w.stride[a]) if ceil_mode else span // w.stride[a]) + 1
+            own.append(n - (ceil_mode and (n - 1) * w.stride[a] >= plane[a] + w.pad[a]))
+        if tuple(own) == windows:
+            return ceil_mode
+    return None
+
+
+def _after(w: Window, plane: Pair, windows: Pair) -> Pair:
+    """How far the last window reaches past the plane; negative where it ends before."""
+    h, v = ((windows[a] - 1) * w.stride[a] + w.kernel[a] - w.pad[a] - plane[a] for a in (0, 1))
+    return h, v
+
+
+def _maxima(x: Tensor, w: Window, size: Pair) -> tuple[Tensor, Tensor]:
+    plane = (x.shape[2], x.shape[3])
+    ceil_mode = _own_rounding(w, plane, size)
+    if ceil_mode is not None:
+        return torch.ops.aten.max_pool2d_with_indices(x, w.kernel, w.stride, w.pad, (1, 1), ceil_mode)
+    after = _after(w, plane, size)
+    padded = F.pad(x, (w.pad[1], after[1], w.pad[0], after[0]), value=lowest(x.dtype))
+    y, index = torch.ops.aten.max_pool2d_with_indices(padded, w.kernel, w.stride)
+    row = index.div(padded.shape[3], rounding_mode="floor")
+    column = index - row * padded.shape[3]
+    return y, (row - w.pad[0]) * plane[1] + (column - w.pad[1])
+
+
+def _max_pool(x: Tensor, w: Window, size: Pair) -> tuple[Tensor, Tensor]:
+    """Return the maxima and their int64 places, -1 for none: PyTorch's max pooling made to treat NaN as Caffe does."""
+    start = lowest(x.dtype)
+    if x.device.type == "cpu":
+        y, index = _maxima(x, w, size)
+        if bool((y > start).all()):
+            return y, index
+    # A NaN, or a window with nothing above the start value: rare, but where looking means waiting, taken for granted.
+    y, index = _maxima(torch.where(x > start, x, start), w, size)
+    return y, index.masked_fill_(y <= start, -1)
+
+
+def max_pool_switch(
+    x: Tensor, kernel: Pair, stride: Pair, pad: Pair, output_size: Pair, relu: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the maxima and their byte switches."""
+    w, size = window(kernel, stride, pad), (output_size[0], output_size[1])
+    if not x.numel():
+        return _empty(x, size), _empty(x, size, torch.uint8)
+    y, index = _max_pool(F.relu(x) if relu else x, w, size)
+    rows, columns = corners(w, size, x.device)
+    width = x.shape[3]
+    # (h - hstart) * kernel_w + (w - wstart), from h * width + w: one kernel's width for every plane's width passed.
+    offset = (index - (rows * width + columns)).to(torch.int32)
+    if w.kernel[1] <= width:
+        switch = offset.clone()
+        for i in range(1, w.kernel[0]):
+            switch -= (offset >= i * width).to(torch.int32) * (width - w.kernel[1])
+    else:
+        row = index.div(width, rounding_mode="floor")
+        switch = (row - rows) * w.kernel[1] + (index - row * width - columns)
+    return y, switch.to(torch.uint8).masked_fill_(index < 0, NO_SWITCH)
+
+
+def max_pool_index(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, output_size: Pair) -> tuple[Tensor, Tensor]:
+    """Return the maxima and their int64 places in the plane."""
+    size = (output_size[0], output_size[1])
+    if not x.numel():
+        return _empty(x, size), _empty(x, size, torch.int64)
+    return _max_pool(x, window(kernel, stride, pad), size)
+
+
+def pool_switch(x: Tensor, switch: Tensor, kernel: Pair, stride: Pair, pad: Pair, gate: Tensor | None) -> Tensor:
+    """Return the value at each window's switch."""
+    y = _empty(x, switch.shape[2:]).zero_()
+    for hit, windows, places in _hits(switch, window(kernel, stride, pad), (x.shape[2], x.shape[3])):
+        target = y[windows]
+        target.copy_(torch.where(hit, x[places], target))
+    return _close(y, gate)
+
+
+def unpool_switch(
+    y: Tensor, switch: Tensor, kernel: Pair, stride: Pair, pad: Pair, output_size: Pair, gate: Tensor | None
+) -> Tensor:
+    """Return planes with each value added at its switch."""
+    w = window(kernel, stride, pad)
+    wide = _wide(y.dtype) if w.overlaps else y.dtype
+    x = _empty(y, output_size, wide).zero_()
+    value = _close(y, gate).to(wide)
+    # Backwards over the places of a window is forwards over the windows that reach a place.
+    for hit, windows, places in _hits(switch, w, (output_size[0], output_size[1]), backwards=True):
+        placed = torch.where(hit, value[windows], 0)
+        if w.overlaps:
+            x[places] += placed
+        else:
+            x[places] = placed
+    return x.to(y.dtype)
+
+
+def unpool_weights(
+    switch: Tensor, kernel: Pair, stride: Pair, pad: Pair, output_size: Pair, dtype: torch.dtype
+) -> Tensor:
+    """Return how many switches point at each place."""
+    weights = _empty(switch, output_size, dtype).zero_()
+    for hit, _, places in _hits(switch, window(kernel, stride, pad), (output_size[0], output_size[1])):
+        weights[places] += hit
+    return weights
+
+
+def _inverse(weights: Tensor) -> Tensor:
+    return torch.where(weights == 0, 0, weights.reciprocal())
+
+
+def pool_switch_normalized(
+    x: Tensor, switch: Tensor, kernel: Pair, stride: Pair, pad: Pair, gate: Tensor | None
+) -> Tensor:
+    """Return ``x`` over the number of switches that point there, at each window's switch."""
+    if window(kernel, stride, pad).overlaps:
+        x = x * _inverse(unpool_weights(switch, kernel, stride, pad, (x.shape[2], x.shape[3]), x.dtype))
+    return pool_switch(x, switch, kernel, stride, pad, gate)
+
+
+def unpool_switch_normalized(
+    y: Tensor, switch: Tensor, kernel: Pair, stride: Pair, pad: Pair, output_size: Pair, gate: Tensor | None
+) -> Tensor:
+    """Return :func:`unpool_switch` times one over the number of values added."""
+    x = unpool_switch(y, switch, kernel, stride, pad, output_size, gate)
+    if window(kernel, stride, pad).overlaps:
+        x *= _inverse(unpool_weights(switch, kernel, stride, pad, output_size, y.dtype))
+    return x
+
+
+def _fixed(offset: Pair, stride: Pair, plane: Pair, windows: Pair) -> tuple[tuple, tuple]:
+    w = window(1, stride, (-offset[0], -offset[1]))
+    rows, on_rows = _range(0, 0, w, plane, windows)
+    columns, on_columns = _range(0, 1, w, plane, windows)
+    return (..., rows, columns), (..., on_rows, on_columns)
+
+
+def pool_fixed(x: Tensor, offset: Pair, stride: Pair, output_size: Pair, gate: Tensor | None) -> Tensor:
+    """Return the value at ``window * stride + offset``."""
+    y = _empty(x, output_size).zero_()
+    windows, places = _fixed(offset, stride, (x.shape[2], x.shape[3]), (output_size[0], output_size[1]))
+    y[windows] = x[places]
+    return _close(y, gate)
+
+
+def unpool_fixed(y: Tensor, offset: Pair, stride: Pair, output_size: Pair, gate: Tensor | None) -> Tensor:
+    """Return planes with each value at ``window * stride + offset``, 0 elsewhere."""
+    x = _empty(y, output_size).zero_()
+    windows, places = _fixed(offset, stride, (output_size[0], output_size[1]), (y.shape[2], y.shape[3]))
+    x[places] = _close(y[windows], None if gate is None else gate[windows])
+    return x
+
+
+def _divisor(w: Window, plane: Pair, windows: Pair, like: Tensor) -> Tensor:
+    rows, columns = window_sizes(w, plane, windows)
+    sizes = [[float(r * c) for c in columns] for r in rows]
+    return torch.tensor(sizes, dtype=_wide(like.dtype), device=like.device)
+
+
+def pool_sum(
+    x: Tensor, kernel: Pair, stride: Pair, pad: Pair, output_size: Pair, average: bool, gate: Tensor | None
+) -> Tensor:
+    """Return the sum, or the average, of each window."""
+    w, plane, size = window(kernel, stride, pad), (x.shape[2], x.shape[3]), (output_size[0], output_size[1])
+    if not x.numel():
+        return _empty(x, size)
+    wide = x.to(_wide(x.dtype))
+    ceil_mode = _own_rounding(w, plane, size)
+    if ceil_mode is not None:
+        y = F.avg_pool2d(wide, w.kernel, w.stride, w.pad, ceil_mode, True, None if average else 1)
+    else:
+        after = _after(w, plane, size)
+        y = F.avg_pool2d(F.pad(wide, (w.pad[1], after[1], w.pad[0], after[0])), w.kernel, w.stride, divisor_override=1)
+        if average:
+            y /= _divisor(w, plane, size, x)
+    return _close(y, gate).to(dtype=x.dtype, memory_format=_format(x))
+
+
+def unpool_sum(
+    y: Tensor, kernel: Pair, stride: Pair, pad: Pair, output_size: Pair, average: bool, gate: Tensor | None
+) -> Tensor:
+    """Return planes with each value, or each value over its window's size, added at every place of its window."""
+    w, plane, size = window(kernel, stride, pad), (output_size[0], output_size[1]), (y.shape[2], y.shape[3])
+    if not y.numel():
+        return _empty(y, plane)
+    value = _close(y, gate).to(_wide(y.dtype))
+    backward = torch.ops.aten.avg_pool2d_backward
+    ceil_mode = _own_rounding(w, plane, size)
+    if ceil_mode is not None:
+        x = _empty(value, plane)
+        x = backward(value, x, w.kernel, w.stride, w.pad, ceil_mode, True, None if average else 1)
+    else:
+        if average:
+            value = value / _divisor(w, plane, size, y)
+        after = _after(w, plane, size)
+        x = _empty(value, [plane[a] + w.pad[a] + after[a] for a in (0, 1)])
+        x = backward(value, x, w.kernel, w.stride, (0, 0), False, True, 1)
+        # Cut what lies in the padding, and add the places that no window reaches.
+        x = F.pad(x, (-w.pad[1], -after[1], -w.pad[0], -after[0]))
+    return x.to(dtype=y.dtype, memory_format=_format(y))
+
+
+def _check_index(index: Tensor, plane: Pair) -> Tensor:
+    places = plane[0] * plane[1]
+    stray = (index < -1) | (index >= places)
+    if index.device.type != "cpu":
+        return index.masked_fill(stray, -1)
+    if bool(stray.any()):
+        n, c, ph, pw = torch.nonzero(stray)[0].tolist()
+        raise OperatorError(
+            f"index[{n}, {c}, {ph}, {pw}] is {int(index[n, c, ph, pw])}, outside the plane of {plane[0]}x{plane[1]} "
+            f"(valid: 0 to {places - 1}, or -1 for none)"
+        )
+    return index
+
+
+def pool_index(x: Tensor, index: Tensor) -> Tensor:
+    """Return the value at each place, 0 where there is none."""
+    index = _check_index(index, (x.shape[2], x.shape[3]))
+    if not index.numel():
+        return _empty(x, index.shape[2:])
+    flat = index.flatten(2)
+    y = x.flatten(2).gather(2, flat.clamp(min=0)).masked_fill_(flat < 0, 0)
+    return y.view(index.shape).clone(memory_format=_format(x))
+
+
+def unpool_index(y: Tensor, index: Tensor, output_size: Pair) -> Tensor:
+    """Return planes with each value added at its place."""
+    plane = (output_size[0], output_size[1])
+    index = _check_index(index, plane)
+    planes, places, wide = y.shape[0] * y.shape[1], plane[0] * plane[1], _wide(y.dtype)
+    # One place more a plane, for the values that have none.
+    flat = index.masked_fill(index < 0, places).reshape(planes, -1)
+    value = y.to(wide).reshape(planes, -1)
+    x = torch.zeros(planes, places + 1, dtype=wide, device=y.device)
+    if y.device.type == "cpu":
+        x.scatter_add_(1, flat, value)
+    else:
+        # scatter_add_ adds in any order on a GPU; index_put_ sorts first.
+        row = torch.arange(planes, device=y.device)[:, None].expand_as(flat)
+        x.index_put_((row, flat), value, accumulate=True)
+    x = x[:, :places].reshape(*y.shape[:2], *plane)
+    return x.to(dtype=y.dtype, memory_format=_format(y), copy=True)

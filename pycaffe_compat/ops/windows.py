@@ -1,0 +1,156 @@
+"""The geometry of pooling windows: Caffe's sizes, and what makes a window impossible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import CaffeError
+
+Pair = tuple[int, int]
+PairLike = int | Sequence[int]
+NO_SWITCH = 255
+"""The switch of a window in which nothing was chosen; also the most places that a window with a byte switch has."""
+
+
+class OperatorError(CaffeError, ValueError):
+    """A pooling operator called with arguments that do not fit together; the message names them and their values."""
+
+
+def pair(value: PairLike, name: str = "value") -> Pair:
+    """Return ``(h, w)``; an int stands for both.
+
+    Raises:
+        OperatorError: a sequence that does not hold two values.
+    """
+    if isinstance(value, (int, torch.SymInt)):
+        return (value, value)
+    if len(value) != 2:
+        raise OperatorError(f"{name} is {tuple(value)}, but must be one integer or two, (h, w)")
+    return (value[0], value[1])
+
+
+class Window(NamedTuple):
+    """Kernel, stride and pad of a pooling, each ``(h, w)``."""
+
+    kernel: Pair
+    stride: Pair
+    pad: Pair
+
+    @property
+    def places(self) -> int:
+        """How many places a window has."""
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def byte(self) -> bool:
+        """Whether a switch of this window fits into a byte."""
+        return self.places <= NO_SWITCH
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether a place can lie in more than one window."""
+        return self.kernel[0] > self.stride[0] or self.kernel[1] > self.stride[1]
+
+    def problem(self, plane: Pair | None = None, windows: Pair | None = None, full: bool = False) -> str | None:
+        """Say why this pooling cannot be, or return None.
+
+        Args:
+            plane: the size of the plane that the windows lie on.
+            windows: how many windows there are; each must reach the plane.
+            full: also refuse a kernel larger than the padded plane, as the rule for Caffe's output size needs it.
+
+        Sizes that are symbolic (while a graph is traced) are not looked at.
+        """
+        for axis in (0, 1):
+            k, s, p, letter = self.kernel[axis], self.stride[axis], self.pad[axis], "hw"[axis]
+            if k <= 0:
+                return f"kernel_{letter} is {k}, but must be positive"
+            if s <= 0:
+                return f"stride_{letter} is {s}, but must be positive"
+            if not 0 <= p < k:
+                return f"pad_{letter} is {p}, but must be at least 0 and smaller than kernel_{letter}, which is {k}"
+            side = "height" if axis == 0 else "width"
+            size = plane[axis] if plane is not None else None
+            if isinstance(size, int):
+                if size <= 0:
+                    return f"the {side} of the plane is {size}, but must be positive"
+                if full and k > size + 2 * p:
+                    return f"kernel_{letter} is {k}, larger than the input's {side} {size} plus twice pad_{letter} {p}"
+            count = windows[axis] if windows is not None else None
+            if isinstance(count, int):
+                if count <= 0:
+                    return f"the number of windows along the {side} is {count}, but must be positive"
+                if isinstance(size, int) and (count - 1) * s - p >= size:
+                    return (
+                        f"window {count - 1} along the {side} would start at {(count - 1) * s - p} with no input in "
+                        f"it, as the {side} is {size} (kernel_{letter} {k}, stride_{letter} {s}, pad_{letter} {p})"
+                    )
+        return None
+
+
+def window(kernel: PairLike, stride: PairLike, pad: PairLike) -> Window:
+    """Return a :class:`Window`; an int stands for ``(h, w)`` alike."""
+    return Window(pair(kernel, "kernel"), pair(stride, "stride"), pair(pad, "pad"))
+
+
+def _pooled(size: int, k: int, s: int, p: int, ceil_mode: bool) -> int:
+    span = size + 2 * p - k
+    count = (-(-span // s) if ceil_mode else span // s) + 1
+    return torch.sym_min(count, (size + p - 1) // s + 1) if p else count
+
+
+def pooled_size(size: PairLike, kernel: PairLike, stride: PairLike, pad: PairLike, ceil_mode: bool = True) -> Pair:
+    """The number of windows of Caffe's Pooling on a plane of ``size``: ``ceil((size + 2*pad - kernel) / stride) + 1``.
+
+    With padding, one less where the last window would start in it. ``ceil_mode`` False is ``round_mode: FLOOR``.
+
+    Raises:
+        OperatorError: an impossible window, one larger than its input, or (stride > kernel) one with no input at all.
+    """
+    w, plane = window(kernel, stride, pad), pair(size, "size")
+    windows = None
+    problem = w.problem(plane, full=True)
+    if problem is None:
+        windows = (
+            _pooled(plane[0], w.kernel[0], w.stride[0], w.pad[0], ceil_mode),
+            _pooled(plane[1], w.kernel[1], w.stride[1], w.pad[1], ceil_mode),
+        )
+        problem = w.problem(plane, windows)
+    if problem is not None or windows is None:
+        raise OperatorError(f"pooling: {problem}")
+    return windows
+
+
+def unpooled_size(size: PairLike, kernel: PairLike, stride: PairLike, pad: PairLike) -> Pair:
+    """The size of the plane that the fork's Depooling makes of ``size`` windows: ``stride*(size-1) + kernel - 2*pad``.
+
+    Raises:
+        OperatorError: an impossible window, or a plane without places.
+    """
+    w, windows = window(kernel, stride, pad), pair(size, "size")
+    h, v = (w.stride[i] * (windows[i] - 1) + w.kernel[i] - 2 * w.pad[i] for i in (0, 1))
+    problem = w.problem((h, v), windows)
+    if problem is not None:
+        raise OperatorError(f"unpooling: {problem}")
+    return (h, v)
+
+
+def window_sizes(w: Window, plane: Pair, windows: Pair) -> tuple[list[int], list[int]]:
+    """How many rows, and columns, each window has once it is clipped to the plane plus padding: Caffe's AVE divisor."""
+
+    def along(axis: int) -> list[int]:
+        starts = [i * w.stride[axis] - w.pad[axis] for i in range(windows[axis])]
+        return [min(start + w.kernel[axis], plane[axis] + w.pad[axis]) - start for start in starts]
+
+    return along(0), along(1)
+
+
+def corners(w: Window, windows: Pair, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Where each window starts before clipping: rows ``(PH, 1)`` and columns ``(1, PW)``, int64."""
+    rows = torch.arange(windows[0], device=device) * w.stride[0] - w.pad[0]
+    columns = torch.arange(windows[1], device=device) * w.stride[1] - w.pad[1]
+    return rows[:, None], columns[None, :]
