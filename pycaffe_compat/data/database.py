@@ -1,0 +1,192 @@
+"""LMDB databases: records under keys, read in key order and written in transactions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+
+import lmdb
+
+from ..errors import CaffeError, DataError, MissingFileError, require_file
+
+CREATE = "make it with: python tools/convert_imageset.py ROOTFOLDER/ LISTFILE {path}"
+LEVELDB = (
+    "LevelDB is not supported: convert {path} to LMDB (python tools/convert_imageset.py from the images, or copy the records "
+    "with the leveldb and lmdb packages), then say backend: LMDB"
+)
+_environments: weakref.WeakValueDictionary[tuple[int, str], _Environment] = weakref.WeakValueDictionary()
+_opening = threading.Lock()
+
+
+class _Environment:
+    """An open LMDB. A process may open each only once, so the readers of one path share it."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            self.handle = lmdb.open(path, readonly=True, lock=False, max_dbs=0)
+        except lmdb.Error as error:
+            raise DataError(f"{path} is not an LMDB: {error}") from error
+        info, stat = self.handle.info(), self.handle.stat()
+        self.entries: int = stat["entries"]
+        needed = (info["last_pgno"] + 1) * stat["psize"]
+        have = os.path.getsize(os.path.join(path, "data.mdb"))
+        # LMDB maps the file: touching a page past its end would kill the process.
+        if have < needed:
+            raise DataError(f"{path} is truncated: data.mdb has {have} bytes, its header says {needed}; copy it again")
+
+    def __del__(self) -> None:
+        if hasattr(self, "handle"):
+            self.handle.close()
+
+
+def _environment(path: str) -> _Environment:
+    real = os.path.realpath(path)
+    with _opening:
+        environment = _environments.get((os.getpid(), real))
+        if environment is None:
+            environment = _environments[(os.getpid(), real)] = _Environment(real)
+        return environment
+
+
+class Database:
+    """The records of an LMDB, in key order.
+
+    Reading at any position works; going forward is fast, going back starts again from the first key, as a cursor does. Safe to
+    use from several threads and after a fork. The values are views into the mapped file: valid as long as this object lives.
+
+    Args:
+        path: the folder that holds ``data.mdb``.
+
+    Raises:
+        MissingFileError: nothing is there; says how to make it.
+        DataError: it is empty, truncated, no LMDB, or a LevelDB.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        require_file(self.path, "database", CREATE.format(path=self.path))
+        if not os.path.isdir(self.path):
+            raise DataError(f"{self.path} is a file; an LMDB is a folder that holds data.mdb")
+        if os.path.exists(os.path.join(self.path, "CURRENT")):
+            raise DataError(LEVELDB.format(path=self.path))
+        if not os.path.exists(os.path.join(self.path, "data.mdb")):
+            raise MissingFileError(
+                f"no database in {self.path}: the folder holds no data.mdb; {CREATE.format(path=self.path)}"
+            )
+        self._open()
+        if not len(self):
+            raise DataError(f"database {self.path} is empty: it has no records; {CREATE.format(path=self.path)}")
+
+    def _open(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._environment = _environment(self.path)
+        self._transaction = self._environment.handle.begin(buffers=True)
+        self._cursor = self._transaction.cursor()
+        self._at = -1
+
+    def __len__(self) -> int:
+        return self._environment.entries
+
+    def read(self, position: int) -> tuple[bytes, memoryview]:
+        """Return key and value of the record at ``position``, counted in key order and modulo the number of records."""
+        if self._pid != os.getpid():
+            self._open()
+        position %= len(self)
+        with self._lock:
+            try:
+                if self._at < 0 or position < self._at:
+                    self._cursor.first()
+                    self._at = 0
+                while self._at < position:
+                    if not self._cursor.next():
+                        raise DataError(f"database {self.path} ends at record {self._at} of {len(self)}: it is damaged")
+                    self._at += 1
+                return bytes(self._cursor.key()), self._cursor.value()
+            except lmdb.Error as error:
+                self._at = -1
+                raise DataError(f"cannot read record {position} of {self.path}: {error}") from error
+
+    def __iter__(self) -> Iterator[tuple[bytes, memoryview]]:
+        return (self.read(position) for position in range(len(self)))
+
+
+class DatabaseWriter:
+    """Write a new LMDB in transactions; use it in a ``with`` statement.
+
+    It is written to a temporary folder beside ``path`` and renamed when the block ends well; otherwise nothing is left.
+
+    Args:
+        path: the folder to make; its parent must exist.
+        commit: records a transaction.
+        map_size: the size to start with; it grows as needed.
+
+    Raises:
+        CaffeError: ``path`` exists already, cannot be written, or the disk is full.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], commit: int = 1000, map_size: int = 1 << 26) -> None:
+        self.path = os.fspath(path).rstrip("/")
+        self._commit = commit
+        self._map_size = map_size
+        self._pending: list[tuple[bytes, bytes]] = []
+        self._bytes = 0
+
+    def __enter__(self) -> DatabaseWriter:
+        if os.path.lexists(self.path):
+            raise DataError(f"database {self.path} exists already: remove it first, or give another name")
+        folder, name = os.path.split(os.path.abspath(self.path))
+        try:
+            self._temporary = tempfile.mkdtemp(prefix=f".{name}.", dir=folder)
+        except OSError as error:
+            raise CaffeError(f"cannot write {self.path}: {error.strerror} (folder {folder})") from error
+        # No lock file and no sync before the end: nobody else sees the folder, and a crash leaves it nameless.
+        self._environment = lmdb.open(self._temporary, map_size=self._map_size, lock=False, sync=False)
+        return self
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Add a record."""
+        self._pending.append((key, value))
+        self._bytes += len(value)
+        if len(self._pending) >= self._commit or self._bytes >= 1 << 27:
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._pending:
+            try:
+                with self._environment.begin(write=True) as transaction:
+                    for key, value in self._pending:
+                        transaction.put(key, value)
+                self._pending = []
+                self._bytes = 0
+            except lmdb.MapFullError:
+                self._map_size = 2 * max(self._map_size, self._bytes)
+                self._environment.set_mapsize(self._map_size)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            if kind is None:
+                self._flush()
+                self._environment.sync(True)
+                self._environment.close()
+                os.chmod(self._temporary, 0o777 & ~_umask())
+                os.rename(self._temporary, self.path)
+            elif isinstance(error, (lmdb.Error, OSError)) and not isinstance(error, CaffeError):
+                raise error
+        except (lmdb.Error, OSError) as failure:
+            raise CaffeError(f"cannot write {self.path}: {failure}; is the disk full?") from failure
+        finally:
+            self._environment.close()
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self._temporary)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

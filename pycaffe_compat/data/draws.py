@@ -1,0 +1,42 @@
+"""Random numbers as a function of a seed and a position, not of what was drawn before.
+
+Because record number ``p`` always gets the same numbers, batches may be made in any order and by any number of threads, and a
+run that is resumed at ``p`` goes on bit for bit. The mixing function is SplitMix64 (Steele, Lea, Flood: *Fast splittable
+pseudorandom number generators*, OOPSLA 2014), used as a counter-based generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+RECORDS, ORDER, SKIP, ROWS = range(4)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def words(seed: int, positions: Sequence[int] | np.ndarray, count: int, stream: int = RECORDS) -> np.ndarray:
+    """Return ``count`` random 64-bit words for each position: ``uint64`` of shape ``(len(positions), count)``.
+
+    ``stream`` keeps apart what is drawn for different purposes.
+    """
+    start = _mix(np.array([seed & (2**64 - 1)], np.uint64) + _GAMMA * np.array([stream + 1], np.uint64))
+    rows = _mix(start + _GAMMA * (np.asarray(positions, np.uint64) + np.uint64(1)))
+    return _mix(rows[:, None] + _GAMMA * np.arange(1, count + 1, dtype=np.uint64))
+
+
+def draw(seed: int, position: int, below: int, stream: int = RECORDS) -> int:
+    """Return one number in ``[0, below)``."""
+    return int(words(seed, [position], 1, stream)[0, 0]) % below
+
+
+def permutation(seed: int, epoch: int, n: int, stream: int = ORDER) -> np.ndarray:
+    """Return the order of ``n`` things in an epoch: a permutation of ``range(n)``."""
+    start = int(words(seed, [epoch], 1, stream)[0, 0])
+    return np.argsort(words(start, np.arange(n), 1, stream)[:, 0], kind="stable")

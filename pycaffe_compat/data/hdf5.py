@@ -1,0 +1,126 @@
+"""``HDF5Data``: files with one dataset a top, rows along the first axis."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+
+import h5py
+import numpy as np
+
+from ..errors import DataError, nearest, require_file
+from . import draws
+from .batches import Shape, Shard
+from .loader import Buffers, Job
+
+
+class Hdf5Reader:
+    """Batches of the rows of HDF5 files, one after the other and round again. Files are read whole, as Caffe does.
+
+    With ``shuffle`` the files have a new order in every epoch, and the rows within each file too.
+
+    Args:
+        path: a text file with the paths of the HDF5 files.
+        names: the datasets: the names of the tops.
+
+    Raises:
+        MissingFileError, DataError: the list or a file of it is missing; a dataset is missing, is not numeric, or has another
+            number of rows than the others of its file, or another shape than in the first file.
+    """
+
+    def __init__(self, path: str, names: list[str], batch_size: int, shuffle: bool = False) -> None:
+        self.batch_size = batch_size
+        self._names = names
+        self._shuffle = shuffle
+        require_file(path, "list of HDF5 files")
+        if h5py.is_hdf5(path):
+            raise DataError(f"{path} is an HDF5 file; wanted a text file with the paths of HDF5 files, one a line")
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            self._files = file.read().split()
+        if not self._files:
+            raise DataError(f"{path} is empty; wanted the paths of HDF5 files, one a line")
+        surveys = [self._survey(name) for name in self._files]
+        self._rows = [shapes[0][0] for shapes in surveys]
+        self._tails = [shape[1:] for shape in surveys[0]]
+        for name, shapes in zip(self._files, surveys, strict=True):
+            for dataset, shape, tail in zip(names, shapes, self._tails, strict=True):
+                if shape[1:] != tail:
+                    raise DataError(
+                        f'dataset "{dataset}" has rows of shape {shape[1:]} in {name}, but {tail} in {self._files[0]}'
+                    )
+        self._load = functools.lru_cache(maxsize=2)(self._read)
+        self._order = functools.lru_cache(maxsize=4)(draws.permutation)
+        self._buffers = [Buffers() for _ in names]
+
+    def _survey(self, name: str) -> list[Shape]:
+        """Return the shapes of the datasets of a file after checking them, without reading them."""
+        shapes = []
+        with _open(name) as file:
+            for dataset in self._names:
+                if dataset not in file or not isinstance(file[dataset], h5py.Dataset):
+                    raise DataError(
+                        f'{name} has no dataset "{dataset}"{nearest(dataset, file)}; it holds: {", ".join(file) or "nothing"}'
+                    )
+                data = file[dataset]
+                if data.dtype.kind not in "fiu":
+                    raise DataError(f'dataset "{dataset}" of {name} holds {data.dtype}; wanted floats or integers')
+                if not data.shape or not data.shape[0]:
+                    raise DataError(f'dataset "{dataset}" of {name} has shape {data.shape}; wanted at least one row')
+                # Deflate packs at most about 1:1032; a larger claim is a damaged header, not to be given memory.
+                if data.nbytes > (1 << 26) + 1100 * data.id.get_storage_size():
+                    raise DataError(
+                        f'dataset "{dataset}" of {name} claims {data.nbytes} bytes, but the file stores '
+                        f"{data.id.get_storage_size()} for it: it is damaged"
+                    )
+                shapes.append(data.shape)
+        if len({shape[0] for shape in shapes}) > 1:
+            rows = ", ".join(f'"{dataset}" {shape[0]}' for dataset, shape in zip(self._names, shapes, strict=True))
+            raise DataError(f"the datasets of {name} have different numbers of rows: {rows}")
+        return shapes
+
+    def _read(self, index: int) -> list[np.ndarray]:
+        try:
+            with _open(self._files[index]) as file:
+                return [file[name].astype(np.float32)[()] for name in self._names]
+        except (OSError, KeyError, MemoryError) as error:
+            raise DataError(f"cannot read {self._files[index]}: {error}") from error
+
+    def shapes(self) -> list[Shape]:
+        """Return the shapes of the tops."""
+        return [(self.batch_size, *tail) for tail in self._tails]
+
+    def _locate(self, shard: Shard, position: int) -> tuple[int, int]:
+        """Return file and row of the row at ``position``."""
+        epoch, row = divmod(position, sum(self._rows))
+        files = range(len(self._files))
+        for index in self._order(shard.seed, epoch, len(self._files)).tolist() if self._shuffle else files:
+            if row < self._rows[index]:
+                break
+            row -= self._rows[index]
+        if self._shuffle:
+            order = self._order(shard.seed, epoch * len(self._files) + index, self._rows[index], draws.ROWS)
+            row = int(order[row])
+        return index, row
+
+    def begin(self, shard: Shard, position: int) -> tuple[list[np.ndarray], list[Job]]:
+        """Return the arrays of a batch, already filled, and no jobs."""
+        arrays = [
+            buffers.take(self.batch_size, *tail) for buffers, tail in zip(self._buffers, self._tails, strict=True)
+        ]
+        places = [self._locate(shard, int(at)) for at in shard.positions(position, self.batch_size)]
+        start = 0
+        for index, group in itertools.groupby(places, key=lambda place: place[0]):
+            rows = [row for _, row in group]
+            for array, dataset in zip(arrays, self._load(index), strict=True):
+                np.take(dataset, rows, axis=0, out=array[start : start + len(rows)], mode="clip")
+            start += len(rows)
+        return arrays, []
+
+
+def _open(name: str) -> h5py.File:
+    require_file(name, "HDF5 file")
+    try:
+        return h5py.File(name, "r")
+    except OSError as error:
+        raise DataError(f"{os.fspath(name)} is no HDF5 file: {error}") from error

@@ -1,0 +1,212 @@
+"""Batches made ahead of time by background threads.
+
+Decoding, reading and arithmetic release Python's lock, so threads suffice and nothing is copied between processes. The threads
+share one batch after the other, so that no more than ``prefetch`` batches are in memory, however many threads there are.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Job = Callable[[], None]
+Begin = Callable[[int], tuple[list[np.ndarray], list[Job]]]
+
+
+def default_threads() -> int:
+    """The number of processors that this process may use, at most 16."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(processors, 16)
+
+
+class Loader:
+    """Makes batch after batch in background threads and hands them out in order.
+
+    What is in a batch depends on its position alone, not on the threads. An error in a thread is raised by :meth:`next` for the
+    batch it belongs to. The threads start with the first call of :meth:`next`; they end with :meth:`close`, with the loader, or
+    with the interpreter.
+
+    Args:
+        begin: called with the position of a batch, for one batch after the other; returns its arrays and the jobs that fill them,
+            which run in parallel.
+        stride: how far the position moves with a batch.
+        prefetch: the number of batches that wait or are made at a time.
+        threads: the number of threads; default: the processors, at most 16.
+    """
+
+    def __init__(self, begin: Begin, stride: int, prefetch: int = 4, threads: int | None = None) -> None:
+        self.position = 0
+        self._begin = begin
+        self._stride = stride
+        self._prefetch = max(prefetch, 1)
+        self._threads = threads or default_threads()
+        self._work: _Work | None = None
+
+    def next(self) -> list[np.ndarray]:
+        """Return the arrays of the next batch and move on.
+
+        Raises:
+            Exception: what went wrong while it was made; the position stays, another call raises it again.
+        """
+        if self._work is not None and self._work.pid != os.getpid():
+            self._work = None
+        if self._work is None:
+            self._work = _Work(self._begin, self.position, self._stride, self._prefetch)
+            self._stop = weakref.finalize(self, self._work.stop)
+            self._work.start(self._threads)
+        arrays = self._work.next()
+        self.position += self._stride
+        return arrays
+
+    def seek(self, position: int) -> None:
+        """Go on at ``position``; what was made ahead is dropped."""
+        self.close()
+        self.position = position
+
+    def close(self) -> None:
+        """Stop the threads and drop what they made. The loader can be used again."""
+        work, self._work = self._work, None
+        if work is not None and work.pid == os.getpid():
+            self._stop()
+
+
+class _Batch:
+    """A batch while it is made: ``left`` jobs are not done; ``error`` is that of its earliest job that failed."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        self.arrays: list[np.ndarray] = []
+        self.left = 1
+        self.error: tuple[int, BaseException] | None = None
+
+    def fail(self, index: int, error: BaseException) -> None:
+        if self.error is None or index < self.error[0]:
+            self.error = (index, error)
+
+
+class _Work:
+    """What the threads share. They hold no reference to the loader, so that it can go away and stop them."""
+
+    def __init__(self, begin: Begin, position: int, stride: int, prefetch: int) -> None:
+        self.pid = os.getpid()
+        self.begin = begin
+        self.position = position
+        self.stride = stride
+        self.prefetch = prefetch
+        self.changed = threading.Condition()
+        self.batches: deque[_Batch] = deque()
+        self.jobs: deque[tuple[_Batch, int, Job]] = deque()
+        self.beginning = False
+        self.stopped = False
+        self.threads: list[threading.Thread] = []
+
+    def start(self, count: int) -> None:
+        self.threads = [
+            threading.Thread(target=self.run, name="pycaffe_compat data", daemon=True) for _ in range(count)
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self) -> None:
+        while True:
+            with self.changed:
+                self.changed.wait_for(lambda: self.stopped or self.jobs or self.may_begin())
+                if self.stopped:
+                    return
+                if self.jobs:
+                    batch, index, job = self.jobs.popleft()
+                else:
+                    batch = _Batch(self.position)
+                    self.position += self.stride
+                    self.batches.append(batch)
+                    self.beginning = True
+                    index, job = -1, self.beginner(batch)
+            try:
+                job()
+            except BaseException as error:
+                batch.fail(index, error)
+            # A job holds the records it reads: let go of it before waiting for the next.
+            del job
+            with self.changed:
+                batch.left -= 1
+                self.beginning = self.beginning and index >= 0
+                if index < 0 or not batch.left:
+                    self.changed.notify_all()
+
+    def may_begin(self) -> bool:
+        return not self.beginning and len(self.batches) < self.prefetch
+
+    def beginner(self, batch: _Batch) -> Job:
+        def begin() -> None:
+            batch.arrays, jobs = self.begin(batch.position)
+            with self.changed:
+                batch.left += len(jobs)
+                self.jobs.extend((batch, index, job) for index, job in enumerate(jobs))
+
+        return begin
+
+    def next(self) -> list[np.ndarray]:
+        with self.changed:
+            self.changed.wait_for(lambda: self.stopped or (self.batches and not self.batches[0].left))
+            if self.stopped:
+                raise RuntimeError("the loader was closed while a batch was waited for")
+            batch = self.batches[0]
+            if batch.error:
+                raise batch.error[1]
+            self.batches.popleft()
+            self.changed.notify_all()
+            return batch.arrays
+
+    def stop(self, patience: float = 5.0) -> None:
+        """End the threads; one that hangs in a read is left behind after ``patience`` seconds: it is a daemon."""
+        if self.pid != os.getpid():
+            return
+        with self.changed:
+            self.stopped = True
+            self.jobs.clear()
+            self.batches.clear()
+            self.changed.notify_all()
+        if threading.current_thread() in self.threads:  # the loader was collected as garbage here
+            return
+        deadline = time.monotonic() + patience
+        for thread in self.threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+class Buffers:
+    """Memory for batches, used again when nobody holds the tensors made of it any more.
+
+    Fresh memory of this size comes page by page from the system, which takes longer than filling it. Where CUDA is in use the
+    memory is page-locked, and torch's own cache does the same.
+    """
+
+    def __init__(self) -> None:
+        self._shape: tuple[int, ...] = ()
+        self._free: list[np.ndarray] = []
+
+    def take(self, *shape: int) -> np.ndarray:
+        """Return a ``float32`` array of ``shape`` with arbitrary contents; its memory comes back with its last reference."""
+        if torch.cuda.is_initialized():
+            return torch.empty(shape, pin_memory=True).numpy()
+        if shape != self._shape:
+            self._shape, self._free = shape, []
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            memory = np.empty(shape, np.float32)
+        array = memory.view()
+        weakref.finalize(array, self._free.append, memory).atexit = False
+        return array
+
+
+def to_tensor(array: np.ndarray) -> Tensor:
+    """Return a tensor over the memory of ``array``, page-locked where the array's is."""
+    return array.base if isinstance(array.base, Tensor) else torch.from_numpy(array)

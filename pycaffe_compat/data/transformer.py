@@ -1,0 +1,129 @@
+"""What ``transform_param`` does to an image on its way into a batch: crop, mirror, subtract the mean, scale."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..errors import DataError
+from ..proto import caffe_pb2
+from .mean import read_mean
+
+log = logging.getLogger(__name__)
+
+
+class Transformer:
+    """Caffe's ``DataTransformer``: the crop (random in TRAIN, the centre in TEST), mirror, mean and scale of one image.
+
+    A mean image is cropped with the window of the image, before the mirroring. ``(x - mean) * scale`` is computed in float32.
+
+    Args:
+        param: a ``TransformationParameter``.
+        phase: ``caffe_pb2.TRAIN`` or ``TEST``. Mirroring is random in both, as in Caffe.
+
+    Attributes:
+        color: what an encoded image is decoded to: True BGR (``force_color``), False grey, None as it is stored.
+        random: whether it needs random words.
+        WORDS: how many random words an image takes.
+
+    Raises:
+        DataError: options that exclude each other; a mean file that cannot be used.
+    """
+
+    WORDS = 3
+
+    def __init__(self, param: Any, phase: int) -> None:
+        self.crop: int = param.crop_size
+        self.mirror: bool = param.mirror
+        self.scale = np.float32(param.scale)
+        self.train = phase == caffe_pb2.TRAIN
+        self.random = self.mirror or (self.train and self.crop > 0)
+        if param.force_color and param.force_gray:
+            raise DataError("transform_param: set force_color or force_gray, not both")
+        self.color: bool | None = True if param.force_color else False if param.force_gray else None
+        if param.HasField("mean_file") and len(param.mean_value):
+            raise DataError("transform_param: specify mean_file or mean_value, not both")
+        self.mean_file: str = param.mean_file
+        self._mean_image = read_mean(param.mean_file) if param.HasField("mean_file") else None
+        self._mean_values = np.array(param.mean_value, np.float32)[:, None, None]
+        self._warned = False
+
+    def check(self, shape: Sequence[int]) -> tuple[int, int, int]:
+        """Return the shape that an image of ``shape`` (C×H×W) has after the transformation.
+
+        Raises:
+            DataError: the crop is larger than the image, or the mean does not fit it.
+        """
+        channels, height, width = shape
+        if height < self.crop or width < self.crop:
+            raise DataError(
+                f"crop_size {self.crop} is larger than the image, which is {height} × {width} (height × width)"
+            )
+        values = len(self._mean_values)
+        if values > 1 and values != channels:
+            raise DataError(f"{values} mean_values for {channels} channels: specify one, or as many as channels")
+        if self._mean_image is not None and self._mean_image.shape != (channels, height, width):
+            raise DataError(
+                f"mean file {self.mean_file} has shape {_by(self._mean_image.shape)}, but the image {_by(shape)} "
+                "(channels × height × width); they must be equal"
+            )
+        return (channels, self.crop, self.crop) if self.crop else (channels, height, width)
+
+    def warn_raw(self, what: str) -> None:
+        """Say once that ``force_color`` and ``force_gray`` do nothing to records that are not encoded."""
+        if self.color is not None and not self._warned:
+            self._warned = True
+            log.warning(
+                "%s: force_color and force_gray are only for encoded images; they leave raw ones as they are", what
+            )
+
+    def __call__(self, image: np.ndarray, words: Sequence[int], out: np.ndarray) -> None:
+        """Transform ``image`` into ``out``.
+
+        Args:
+            image: C×H×W, ``uint8`` or ``float32``; the transpose of an H×W×C image costs least.
+            words: :data:`WORDS` random numbers, or nothing where :attr:`random` is false.
+            out: C-contiguous ``float32`` of the shape that :meth:`check` returns.
+
+        Raises:
+            DataError: as :meth:`check`; or the result has another shape than ``out``.
+        """
+        shape = self.check(image.shape)
+        if shape != out.shape:
+            raise DataError(
+                f"gives {_by(shape)} values, but this batch holds {_by(out.shape)}, as its first record has it; "
+                "records of different sizes need crop_size, or batch_size 1"
+            )
+        _, height, width = shape
+        top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
+        if self.crop and self.train:
+            top, left = words[0] % (image.shape[1] - height + 1), words[1] % (image.shape[2] - width + 1)
+        window = (slice(None), slice(top, top + height), slice(left, left + width))
+        _to_float(image[window], out)
+        if self._mean_image is not None:
+            np.subtract(out, self._mean_image[window], out=out)
+        elif len(self._mean_values):
+            np.subtract(out, self._mean_values, out=out)
+        if self.scale != 1:
+            np.multiply(out, self.scale, out=out)
+        if self.mirror and words[2] & 1:
+            rows = out.reshape(-1, width)
+            cv2.flip(rows, 1, dst=rows)
+
+
+def _to_float(image: np.ndarray, out: np.ndarray) -> None:
+    """Convert C×H×W into ``out``; an H×W×C image in transposed form is first split into planes, which OpenCV does faster."""
+    if image.dtype == np.uint8 and image.shape[0] > 1 and image.strides[0] == 1:
+        scratch = np.empty(image.shape, np.uint8)
+        for plane, target in zip(cv2.split(image.transpose(1, 2, 0), list(scratch)), out, strict=True):
+            np.copyto(target, plane)
+    else:
+        np.copyto(out, image)
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape))

@@ -1,0 +1,260 @@
+"""``WindowData``: windows of images with labels and overlaps, as R-CNN was trained on (Girshick et al., CVPR 2014)."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from ..errors import DataError, require_file
+from . import draws
+from .batches import Shape, Shard
+from .datum import decode_image
+from .image_list import read_file
+from .loader import Buffers, Job
+from .mean import read_mean
+
+
+class Window(NamedTuple):
+    """A region of an image, its bounds included; label 0 for the background."""
+
+    image: str
+    label: int
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+
+
+class WindowFile(NamedTuple):
+    """What a window file holds: the windows of either kind, and the channels of its images."""
+
+    foreground: list[Window]
+    background: list[Window]
+    channels: int
+
+
+def read_windows(path: str | os.PathLike[str], foreground: float, background: float, root: str = "") -> WindowFile:
+    """Read a window file and sort its windows by overlap.
+
+    The file repeats: ``# INDEX``, image path, channels, height, width, number of windows, and for each window
+    ``LABEL OVERLAP X1 Y1 X2 Y2``.
+
+    Args:
+        path: the file.
+        foreground: windows that overlap an object at least so much are foreground.
+        background: windows that overlap less are background, whatever their label.
+        root: what is put before each image path, as text.
+
+    Raises:
+        MissingFileError, DataError: no such file, or one of another form; names file and line.
+    """
+    name = require_file(path, "window file")
+    with open(name, encoding="utf-8", errors="surrogateescape") as file:
+        tokens = _Tokens(name, ((number, word) for number, line in enumerate(file, 1) for word in line.split()))
+        result = WindowFile([], [], 3)
+        while (mark := tokens.next(None)) is not None:
+            if mark != "#":
+                raise tokens.error(f'"{mark}", where "#" and the index of an image should be')
+            tokens.number("the index of an image", int)
+            image = root + tokens.text("the path of an image")
+            channels, *_ = (tokens.number(what, int) for what in ("channels", "height", "width"))
+            result = result._replace(channels=channels)
+            for _ in range(tokens.number("the number of windows", int)):
+                label = tokens.number("a label", int)
+                overlap = tokens.number("an overlap", float)
+                window = Window(image, label, *(tokens.number(what, int) for what in ("x1", "y1", "x2", "y2")))
+                if overlap >= foreground:
+                    if label <= 0:
+                        raise tokens.error(
+                            f"label {label} of a foreground window (overlap {overlap}); it must be over 0"
+                        )
+                    result.foreground.append(window)
+                elif overlap < background:
+                    result.background.append(window._replace(label=0))
+    if not result.foreground and not result.background:
+        raise DataError(f"window file {name} has no windows")
+    return result
+
+
+class _Tokens:
+    """Words of a file with the lines they stand on."""
+
+    def __init__(self, name: str, words: Iterator[tuple[int, str]]) -> None:
+        self._name, self._words, self._line = name, words, 0
+
+    def next(self, default: str | None) -> str | None:
+        self._line, word = next(self._words, (self._line, default))
+        return word
+
+    def text(self, what: str) -> str:
+        word = self.next(None)
+        if word is None:
+            raise self.error(f"the file ends where {what} should be")
+        return word
+
+    def number(self, what: str, kind: type) -> Any:
+        word = self.text(what)
+        try:
+            return kind(word)
+        except ValueError:
+            raise self.error(f'"{word}", where {what} should be') from None
+
+    def error(self, message: str) -> DataError:
+        return DataError(f"{self._name}:{self._line}: {message}")
+
+
+@dataclass(frozen=True)
+class WindowOptions:
+    """What is done with a window: ``window_data_param`` and ``transform_param``."""
+
+    crop: int
+    mirror: bool = False
+    scale: float = 1.0
+    mean_file: str = ""
+    mean_values: tuple[float, ...] = ()
+    context_pad: int = 0
+    square: bool = False
+    foreground_fraction: float = 0.25
+    cache: bool = False
+
+
+class WindowReader:
+    """Batches of windows, warped to ``crop`` × ``crop``: first the background ones, then a share of foreground ones.
+
+    Every window is drawn at random. Where the context around a window leaves its image, the batch is 0.
+
+    Raises:
+        DataError: options that cannot be; a file without windows of a kind that is asked for; a mean that does not fit.
+    """
+
+    WORDS = 2
+
+    def __init__(self, path: str, windows: WindowFile, batch_size: int, options: WindowOptions) -> None:
+        self.batch_size = batch_size
+        self._options = options
+        self._channels = windows.channels
+        count = int(np.float32(batch_size) * np.float32(options.foreground_fraction))
+        self._pools = [windows.background] * (batch_size - count) + [windows.foreground] * count
+        for kind, pool in (("background", windows.background), ("foreground", windows.foreground)):
+            if any(pool is asked for asked in self._pools) and not pool:
+                raise DataError(
+                    f"window file {path} has no {kind} windows: see fg_threshold, bg_threshold, fg_fraction"
+                )
+        if options.crop <= 2 * options.context_pad:
+            raise DataError(f"crop_size {options.crop} must be more than twice context_pad {options.context_pad}")
+        self._mean = self._read_mean()
+        self._buffers = Buffers()
+        self._file = functools.cache(read_file) if options.cache else read_file
+
+    def _read_mean(self) -> np.ndarray:
+        """The mean that belongs to each place of a crop: broadcasts to C × crop × crop."""
+        options, crop = self._options, self._options.crop
+        if options.mean_file and options.mean_values:
+            raise DataError("transform_param: specify mean_file or mean_value, not both")
+        if len(options.mean_values) not in (0, 1, self._channels):
+            raise DataError(
+                f"{len(options.mean_values)} mean_values for {self._channels} channels: specify one, or as many as channels"
+            )
+        if not options.mean_file:
+            return np.array(options.mean_values or (0,), np.float32)[:, None, None]
+        mean = read_mean(options.mean_file)
+        offset = (mean.shape[2] - crop) // 2
+        window = mean[:, offset : offset + crop, offset : offset + crop] if offset >= 0 else mean[:, :0]
+        if window.shape != (self._channels, crop, crop):
+            raise DataError(
+                f"mean file {options.mean_file} has shape {mean.shape}; it must hold a crop of "
+                f"{self._channels} × {crop} × {crop}, {offset} from its top and left"
+            )
+        return window
+
+    def shapes(self) -> list[Shape]:
+        """Return the shapes of data and label."""
+        return [(self.batch_size, self._channels, self._options.crop, self._options.crop), (self.batch_size,)]
+
+    def begin(self, shard: Shard, position: int) -> tuple[list[np.ndarray], list[Job]]:
+        """Return the arrays of a batch and one job a window."""
+        arrays = [self._buffers.take(*self.shapes()[0]), np.empty(self.batch_size, np.float32)]
+        words = draws.words(shard.seed, shard.positions(position, self.batch_size), self.WORDS).tolist()
+
+        def fill(i: int) -> None:
+            window = self._pools[i][words[i][0] % len(self._pools[i])]
+            self._place(window, bool(words[i][1] & 1) and self._options.mirror, arrays[0][i])
+            arrays[1][i] = window.label
+
+        return arrays, [functools.partial(fill, i) for i in range(self.batch_size)]
+
+    def _place(self, window: Window, mirror: bool, out: np.ndarray) -> None:
+        """Cut a window out of its image, warp it, and put it into ``out`` (C × crop × crop)."""
+        try:
+            image = decode_image(self._file(window.image), True)
+        except DataError as error:
+            raise DataError(f"{window.image}: {error}") from error
+        region = _region(window, image.shape[0], image.shape[1], self._options, mirror)
+        if not (0 <= region.x1 <= region.x2 < image.shape[1] and 0 <= region.y1 <= region.y2 < image.shape[0]):
+            raise DataError(
+                f"window {window[2:]} (x1, y1, x2, y2) is not within {window.image}, which is "
+                f"{image.shape[1]} wide and {image.shape[0]} high"
+            )
+        try:
+            part = cv2.resize(
+                image[region.y1 : region.y2 + 1, region.x1 : region.x2 + 1], (region.width, region.height)
+            )
+        except cv2.error as error:
+            raise DataError(f"window {window[2:]} of {window.image} cannot be warped: {error.err or error}") from error
+        if len(out) != image.shape[2]:
+            raise DataError(f"{window.image} has {image.shape[2]} channels, but the window file says {len(out)}")
+        if mirror:
+            part = part[:, ::-1]
+        rows = slice(region.top, region.top + region.height)
+        place = (slice(None), rows, slice(region.left, region.left + region.width))
+        mean = np.broadcast_to(self._mean, out.shape)[place]
+        out[:] = 0
+        out[place] = (part.transpose(2, 0, 1) - mean) * np.float32(self._options.scale)
+
+
+class _Region(NamedTuple):
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+    width: int
+    height: int
+    left: int
+    top: int
+
+
+def _round(value: float) -> int:
+    """Round half away from zero, as C does."""
+    return int(math.copysign(math.floor(abs(float(value)) + 0.5), value))
+
+
+def _region(window: Window, rows: int, columns: int, options: WindowOptions, mirror: bool) -> _Region:
+    """Return the part of the image to cut out, the size to warp it to, and where in the crop it goes.
+
+    ``context_pad`` widens the window so that it is surrounded by as many pixels of context after the warping; ``square`` makes
+    it the square around its centre. The arithmetic is Caffe's, in float32.
+    """
+    crop, (x1, y1, x2, y2) = options.crop, window[2:]
+    if not options.context_pad and not options.square:
+        return _Region(x1, y1, x2, y2, crop, crop, 0, 0)
+    one = np.float32
+    context = one(crop) / one(crop - 2 * options.context_pad)
+    half_height, half_width = one(y2 - y1 + 1) / one(2), one(x2 - x1 + 1) / one(2)
+    center_x, center_y = one(x1) + half_width, one(y1) + half_height
+    if options.square:
+        half_height = half_width = max(half_height, half_width)
+    x1, x2 = _round(center_x - half_width * context), _round(center_x + half_width * context)
+    y1, y2 = _round(center_y - half_height * context), _round(center_y + half_height * context)
+    scale_x, scale_y = one(crop) / one(x2 - x1 + 1), one(crop) / one(y2 - y1 + 1)
+    left, top, right, bottom = max(0, -x1), max(0, -y1), max(0, x2 - columns + 1), max(0, y2 - rows + 1)
+    x1, y1, x2, y2 = x1 + left, y1 + top, x2 - right, y2 - bottom
+    width, height = _round(one(x2 - x1 + 1) * scale_x), _round(one(y2 - y1 + 1) * scale_y)
+    left, top = _round(one(right if mirror else left) * scale_x), _round(one(top) * scale_y)
+    return _Region(x1, y1, x2, y2, min(width, crop - left), min(height, crop - top), left, top)

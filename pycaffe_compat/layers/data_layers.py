@@ -1,0 +1,274 @@
+"""Layers that read their batches from databases and files: Data, ImageData, HDF5Data, WindowData; and MemoryData."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.batches import DatabaseReader, ListReader, Reader, Shard
+from ..data.database import LEVELDB
+from ..data.hdf5 import Hdf5Reader
+from ..data.loader import Loader, to_tensor
+from ..data.transformer import Transformer
+from ..data.windows import WindowOptions, WindowReader, read_windows
+from ..errors import DataError, MissingFileError
+from ..proto import caffe_pb2
+from .base import Shape, Source, register
+
+log = logging.getLogger(__name__)
+
+
+class BatchSource(Source):
+    """A source whose batches a :class:`..data.loader.Loader` makes in the background.
+
+    What is drawn for a record comes from the seed and the position of the record alone, so a run that is resumed from
+    :meth:`state`, with however many threads, sees the same batches. A subclass returns its reader from :meth:`make_reader`.
+
+    Attributes:
+        seed: set it before the first batch; default: torch's initial seed.
+        rank, world: this process takes the records ``rank``, ``rank + world``, …. Set them before the first batch.
+        threads: the number of threads; None: the processors, at most 16.
+    """
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.rank, self.world = 0, 1
+        self.threads: int | None = None
+        self._seed: int | None = None
+        self._position = 0
+        self._loader: Loader | None = None
+        self._prefetch: int = param.data_param.prefetch
+        with self._named():
+            self._reader = self.make_reader(param)
+            self._shapes = self._reader.shapes()[: self.n_tops]
+
+    def make_reader(self, param: Any) -> Reader:
+        """Open what the layer reads and return what makes batches of it."""
+        raise NotImplementedError
+
+    def batch_size(self, options: Any) -> int:
+        """Return ``options.batch_size`` after checking it."""
+        if options.batch_size < 1:
+            raise self.error(f"batch_size is {options.batch_size}; it must be at least 1")
+        return options.batch_size
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Add the layer to errors about its data."""
+        try:
+            yield
+        except (DataError, MissingFileError) as error:
+            raise type(error)(f'layer "{self.name}" ({self.type_name}): {error}') from error
+
+    @property
+    def seed(self) -> int:
+        """What all random choices come from."""
+        if self._seed is None:
+            self._seed = torch.initial_seed()
+        return self._seed
+
+    @seed.setter
+    def seed(self, value: int) -> None:
+        self.close()
+        self._seed = int(value)
+
+    def top_shapes(self) -> list[Shape]:  # noqa: D102  (documented on Source)
+        return self._shapes
+
+    def forward(self) -> tuple[Tensor, ...]:
+        """Return the next batch: ``float32`` tensors in CPU memory, page-locked once CUDA is in use.
+
+        Raises:
+            DataError, MissingFileError: a record that cannot be used; names the layer and the record.
+        """
+        if self._loader is None:
+            begin = functools.partial(self._reader.begin, Shard(self.seed, self.rank, self.world))
+            self._loader = Loader(begin, self._reader.batch_size * self.world, self._prefetch, self.threads)
+            self._loader.seek(self._position)
+        with self._named():
+            arrays = self._loader.next()
+        self._position = self._loader.position
+        return tuple(to_tensor(array) for array in arrays[: self.n_tops])
+
+    def state(self) -> dict[str, Any]:  # noqa: D102
+        return {"position": self._position, "seed": self.seed}
+
+    def seek(self, state: dict[str, Any]) -> None:  # noqa: D102
+        self.seed = state["seed"]
+        self._position = int(state["position"])
+
+    def close(self) -> None:  # noqa: D102
+        loader, self._loader = self._loader, None
+        if loader is not None:
+            loader.close()
+
+
+@register("Data")
+class Data(BatchSource):
+    """Caffe's ``Data``: Datums of an LMDB in key order, round and round.
+
+    As in Caffe 1.0 ``rand_skip`` is accepted and does nothing here. ``force_encoded_color`` decodes to BGR.
+    """
+
+    tops = (1, 2)
+
+    def make_reader(self, param: Any) -> Reader:  # noqa: D102
+        options = param.data_param
+        size = self.batch_size(options)
+        # A file that leaves the backend out means LEVELDB in Caffe; here it means whatever is there.
+        if options.HasField("backend") and options.backend != caffe_pb2.DataParameter.LMDB:
+            raise DataError(LEVELDB.format(path=options.source))
+        transformer = Transformer(param.transform_param, self.phase)
+        color = True if options.force_encoded_color else transformer.color
+        return DatabaseReader(options.source, transformer, size, color)
+
+
+@register("ImageData")
+class ImageData(BatchSource):
+    """Caffe's ``ImageData``: the images of a list file, resized if asked."""
+
+    tops = (2, 2)
+
+    def make_reader(self, param: Any) -> Reader:  # noqa: D102
+        options = param.image_data_param
+        size = self.batch_size(options)
+        if bool(options.new_height) != bool(options.new_width):
+            raise self.error(
+                f"new_height is {options.new_height} and new_width {options.new_width}; set both, or neither"
+            )
+        return ListReader(
+            options.source,
+            Transformer(param.transform_param, self.phase),
+            size,
+            root=options.root_folder,
+            color=options.is_color,
+            size=(options.new_height, options.new_width) if options.new_height else None,
+            shuffle=options.shuffle,
+            skip=options.rand_skip,
+        )
+
+
+@register("HDF5Data")
+class HDF5Data(BatchSource):
+    """Caffe's ``HDF5Data``: rows of HDF5 files; each top is the dataset of its name."""
+
+    def make_reader(self, param: Any) -> Reader:  # noqa: D102
+        options = param.hdf5_data_param
+        if param.HasField("transform_param"):
+            raise self.error("does not transform data: remove transform_param")
+        return Hdf5Reader(options.source, list(param.top), self.batch_size(options), options.shuffle)
+
+
+@register("WindowData")
+class WindowData(BatchSource):
+    """Caffe's ``WindowData``: windows of images, as R-CNN was trained on."""
+
+    tops = (2, 2)
+
+    def make_reader(self, param: Any) -> Reader:  # noqa: D102
+        options, transform = param.window_data_param, param.transform_param
+        size = self.batch_size(options)
+        if not transform.crop_size:
+            raise self.error("transform_param.crop_size is 0; it must say what size windows are warped to")
+        if options.crop_mode not in ("warp", "square"):
+            raise self.error(f'crop_mode is "{options.crop_mode}"; it must be "warp" or "square"')
+        windows = read_windows(options.source, options.fg_threshold, options.bg_threshold, options.root_folder)
+        return WindowReader(
+            options.source,
+            windows,
+            size,
+            WindowOptions(
+                crop=transform.crop_size,
+                mirror=transform.mirror,
+                scale=transform.scale,
+                mean_file=transform.mean_file,
+                mean_values=tuple(transform.mean_value),
+                context_pad=options.context_pad,
+                square=options.crop_mode == "square",
+                foreground_fraction=options.fg_fraction,
+                cache=options.cache_images,
+            ),
+        )
+
+
+@register("MemoryData")
+class MemoryData(Source):
+    """Caffe's ``MemoryData``: batches of arrays that the program gives with :meth:`reset`, round and round."""
+
+    tops = (2, 2)
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.memory_data_param
+        self._shape: Shape = (options.batch_size, options.channels, options.height, options.width)
+        if min(self._shape) < 1:
+            raise self.error(
+                "batch_size, channels, height and width must be given and positive; they are "
+                f"{', '.join(map(str, self._shape))}"
+            )
+        self._transforms = param.HasField("transform_param")
+        self._data: Tensor | None = None
+        self._labels: Tensor | None = None
+        self._position = 0
+
+    def top_shapes(self) -> list[Shape]:  # noqa: D102
+        return [self._shape, self._shape[:1]]
+
+    def reset(self, data: Any, labels: Any) -> None:
+        """Take batches from these arrays from now on, beginning at the first.
+
+        ``float32`` arrays are not copied: what is written into them later is what the next batches hold.
+
+        Args:
+            data: N×C×H×W, N a multiple of ``batch_size``.
+            labels: N values, of any shape.
+
+        Raises:
+            LayerError: a shape that does not fit.
+        """
+        images, targets = _float32(data), _float32(labels)
+        if images.ndim != 4 or tuple(images.shape[1:]) != self._shape[1:]:
+            raise self.error(
+                f"data has shape {tuple(images.shape)}; wanted (N, {', '.join(map(str, self._shape[1:]))})"
+            )
+        if not len(images) or len(images) % self._shape[0]:
+            raise self.error(f"data has {len(images)} images; wanted a multiple of batch_size {self._shape[0]}")
+        if targets.numel() != len(images):
+            raise self.error(
+                f"labels has shape {tuple(targets.shape)}; wanted one label for each of {len(images)} images"
+            )
+        if self._transforms:
+            log.warning('layer "%s" (MemoryData) does not transform arrays: transform_param has no effect', self.name)
+        self._data, self._labels = images, targets.reshape(-1)
+        self._position = 0
+
+    def forward(self) -> tuple[Tensor, ...]:
+        """Return the next batch: views of the arrays.
+
+        Raises:
+            LayerError: there are no arrays yet.
+        """
+        if self._data is None or self._labels is None:
+            raise self.error("has no data yet: give it arrays first, with reset(data, labels) or Net.set_input_arrays")
+        part = slice(self._position, self._position + self._shape[0])
+        self._position = (self._position + self._shape[0]) % len(self._data)
+        return self._data[part], self._labels[part]
+
+    def state(self) -> dict[str, Any]:  # noqa: D102
+        return {"position": self._position}
+
+    def seek(self, state: dict[str, Any]) -> None:  # noqa: D102
+        self._position = int(state["position"])
+
+
+def _float32(values: Any) -> Tensor:
+    """Return a tensor over the memory of ``values`` where that can be."""
+    array = np.ascontiguousarray(values, np.float32)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
