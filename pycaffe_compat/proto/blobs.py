@@ -198,7 +198,7 @@ def array_to_blob(array: Any, diff: Any = None) -> Any:
 
 
 def to_numpy(value: Any) -> np.ndarray:
-    """``value`` (numpy, torch, a list) as a C-contiguous little-endian array: float64 stays, all else becomes float32."""
+    """``value`` (numpy, torch, a list) as a little-endian array in C order: float64 stays, all else becomes float32."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         if not str(value.dtype).endswith(("float32", "float64")):

@@ -38,14 +38,18 @@ class Weights(Mapping[str, "list[np.ndarray]"]):
         file: the path it was read from.
         net_name: the name of the net, ``""`` where none is stored.
         layer_types: layer name to type, in the names of today (``"Convolution"``); empty for HDF5, which has no types.
+        partial: the file may leave out blobs that a layer shares from another, as Caffe's HDF5 files do. Such a blob is
+            None
+            in lists of arrays and shapes, or missing at their end.
     """
 
     file: str
     net_name: str = ""
     layer_types: dict[str, str]
+    partial: bool = False
 
     @abc.abstractmethod
-    def shapes(self, name: str) -> list[Shape]:
+    def shapes(self, name: str) -> list[Shape | None]:
         """The shapes of the layer's blobs, without reading them."""
 
     @abc.abstractmethod
@@ -202,7 +206,7 @@ class BinaryWeights(Weights):
     def __contains__(self, name: object) -> bool:
         return name in self._layers
 
-    def shapes(self, name: str) -> list[Shape]:
+    def shapes(self, name: str) -> list[Shape | None]:
         return [blob.shape for blob in self._layer(name).blobs]
 
     def diffs(self, name: str) -> list[np.ndarray | None]:

@@ -11,30 +11,66 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..errors import ParseError
+from ..errors import ParseError, WeightsError
 from .blobs import Shape, to_numpy
 from .caffemodel import Weights
 
+_MOST_BLOBS = 1000  # of one layer; a recurrent layer of Caffe has a handful
+_DEFLATE = 1032  # zlib never makes data smaller by more than this
+_ERRORS = (OSError, RuntimeError, TypeError, ValueError, KeyError)
+
 
 class HDF5Weights(Weights):
-    """Weights over an open HDF5 file. A blob that the file leaves out (shared from another layer) has shape None."""
+    """Weights over an open HDF5 file."""
+
+    partial = True
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.layer_types = {}
+        self._layers: dict[str, list[Any]] = {}
         try:
             self._h5 = h5py.File(file, "r")
             data = self._h5.get("data")
             if not isinstance(data, h5py.Group):
-                raise ParseError(
-                    f'{file}: not a Caffe model: no group "data" (it has {", ".join(self._h5) or "nothing"})'
-                )
-            self._layers = dict(_layers(data, ""))
-        except (OSError, RuntimeError) as error:
+                names = ", ".join(self._h5) or "nothing"
+                raise ParseError(f'{file}: not a Caffe model: it has no group "data" but {names}')
+            self._walk(data, "", [])
+        except _ERRORS as error:
+            if isinstance(error, ParseError):
+                raise
             raise ParseError(f"{file}: not a valid HDF5 file: {error}") from None
 
-    def __getitem__(self, name: str) -> list[np.ndarray]:
-        return [self._read(dataset) for dataset in self._blobs(name)]
+    def _walk(self, group: Any, prefix: str, inside: list[Any]) -> None:
+        """Note the layers inside ``group``: each group that holds blobs, and each that holds nothing."""
+        for key in group:
+            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+                raise ParseError(f"{self.file}: {group.name}/{key} is a link to elsewhere, which is not followed")
+            item = group[key]
+            if not isinstance(item, h5py.Group):
+                continue
+            if item in inside:
+                raise ParseError(f"{self.file}: {item.name} contains itself")
+            blobs = {int(n): item[n] for n in item if n.isascii() and n.isdecimal() and self._is_blob(item, n)}
+            if blobs or not len(item):
+                count = max(blobs, default=-1) + 1
+                if count > _MOST_BLOBS:
+                    raise ParseError(f"{self.file}: {item.name} has a blob number {count - 1}")
+                self._layers[prefix + key] = [blobs.get(index) for index in range(count)]
+            self._walk(item, f"{prefix}{key}/", [*inside, item])
+
+    def _is_blob(self, group: Any, name: str) -> bool:
+        if group.get(name, getclass=True) is not h5py.Dataset:
+            return False
+        dataset = group[name]
+        if dataset.shape is None or dataset.dtype.kind not in "fiu" or dataset.external or dataset.is_virtual:
+            raise ParseError(f"{self.file}: {dataset.name} is no array of numbers stored in this file")
+        if dataset.nbytes > _DEFLATE * dataset.id.get_storage_size():
+            raise ParseError(f"{self.file}: {dataset.name} declares {dataset.nbytes} bytes; too few are stored")
+        return True
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return [None if dataset is None else self._read(dataset) for dataset in self._blobs(name)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._layers)
@@ -45,24 +81,29 @@ class HDF5Weights(Weights):
     def __contains__(self, name: object) -> bool:
         return name in self._layers
 
-    def shapes(self, name: str) -> list[Shape]:
-        return [dataset.shape for dataset in self._blobs(name)]
+    def shapes(self, name: str) -> list[Shape | None]:
+        return [None if dataset is None else dataset.shape for dataset in self._blobs(name)]
 
     def diffs(self, name: str) -> list[np.ndarray | None]:
-        stored = self._h5.get(f"diff/{name}")
-        found = [stored.get(str(index)) if stored is not None else None for index in range(len(self._blobs(name)))]
-        return [self._read(dataset) if isinstance(dataset, h5py.Dataset) else None for dataset in found]
+        found: list[np.ndarray | None] = []
+        for index in range(len(self._blobs(name))):
+            path = f"diff/{name}/{index}"
+            stored = path in self._h5 and self._is_blob(self._h5[f"diff/{name}"], str(index))
+            found.append(self._read(self._h5[path]) if stored else None)
+        return found
 
     def readinto(self, name: str, index: int, out: np.ndarray) -> None:
         dataset = self._blobs(name)[index]
+        if dataset is None:
+            raise WeightsError(f'{self.file}: layer "{name}" blob {index} is left out (shared from another layer)')
         self._fits(name, index, dataset.shape, out)
-        try:
-            if out.flags.c_contiguous and out.size and out.shape == dataset.shape:
-                dataset.read_direct(out)
-            else:
-                out[...] = self._read(dataset).reshape(out.shape)
-        except (OSError, RuntimeError, TypeError) as error:
-            raise ParseError(f"{self.file}: {dataset.name} cannot be read: {error}") from None
+        if out.flags.c_contiguous and out.size:
+            try:
+                dataset.read_direct(out.reshape(dataset.shape))
+            except _ERRORS as error:
+                raise ParseError(f"{self.file}: {dataset.name} cannot be read: {error}") from None
+        else:
+            out[...] = self._read(dataset).reshape(out.shape)
 
     def _blobs(self, name: str) -> list[Any]:
         if name not in self._layers:
@@ -72,48 +113,55 @@ class HDF5Weights(Weights):
     def _read(self, dataset: Any) -> np.ndarray:
         try:
             array = to_numpy(dataset[()])
-        except (OSError, RuntimeError, TypeError, ValueError) as error:
+        except _ERRORS as error:
             raise ParseError(f"{self.file}: {dataset.name} cannot be read: {error}") from None
         array.flags.writeable = False
         return array
 
 
-def _layers(group: Any, prefix: str) -> Iterator[tuple[str, list[Any]]]:
-    """The layers inside ``group``: each group that holds datasets, and each that holds nothing."""
-    for key, item in group.items():
-        if not isinstance(item, h5py.Group):
-            continue
-        name = prefix + key
-        blobs = {int(n): item[n] for n in item if n.isdecimal() and isinstance(item.get(n), h5py.Dataset)}
-        if blobs or not len(item):
-            missing = next((i for i in range(len(blobs)) if i not in blobs), None)
-            if missing is not None:
-                raise ParseError(f"{item.file.filename}: {item.name} has no dataset {missing}")
-            yield name, [blobs[index] for index in range(len(blobs))]
-        yield from _layers(item, f"{name}/")
-
-
 def write_hdf5(path: str, names: Sequence[str], blobs: Mapping[str, Any], diffs: Mapping[str, Any] | None) -> None:
     """Write the blobs of the layers ``names`` into a new HDF5 file at ``path``.
 
-    Tensors that share memory are stored once and linked. A layer without blobs gets an empty group, as in Caffe, unless
+    Blobs that share memory are stored once and linked. A layer without blobs gets an empty group, as in Caffe, unless
     its name would put that group inside another layer's.
+
+    Raises:
+        WeightsError: a layer whose name HDF5 cannot hold.
     """
     with h5py.File(path, "w", libver=("earliest", "v108")) as file:
         for kind, arrays in (("data", blobs), ("diff", diffs)):
             if arrays is None:
                 continue
             root = file.create_group(kind)
-            stored: dict[tuple[Any, ...], Any] = {}
+            stored: dict[Any, tuple[Any, Any]] = {}  # keeps each blob alive, so that its memory is not another's
             for name in names:
                 values = arrays.get(name) or []
                 if not values and "/" in name:
                     continue
-                group = root.require_group(name)
+                group = _group(root, name)
                 for index, value in enumerate(values):
-                    array = to_numpy(value)
-                    key = (array.__array_interface__["data"][0], array.shape, array.dtype)
-                    if array.size and key in stored:
-                        group[str(index)] = stored[key]
+                    if value is None:
+                        continue
+                    key = _memory(value)
+                    if key in stored:
+                        group[str(index)] = stored[key][1]
                     else:
-                        stored[key] = group.create_dataset(str(index), data=array)
+                        stored[key] = value, group.create_dataset(str(index), data=to_numpy(value))
+
+
+def _group(root: Any, name: str) -> Any:
+    if not all(part not in ("", ".") for part in name.split("/")):
+        raise WeightsError(f'HDF5 cannot hold a layer named "{name}"; write a .caffemodel instead')
+    try:
+        return root.require_group(name)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f'HDF5 cannot hold the layer "{name}" beside the others: {error}') from None
+
+
+def _memory(value: Any) -> Any:
+    """What two blobs have in common if and only if they are the same numbers in memory."""
+    if not (value.size if isinstance(value, np.ndarray) else value.numel()):
+        return object()
+    if isinstance(value, np.ndarray):
+        return value.__array_interface__["data"][0], value.shape, value.strides, value.dtype
+    return value.device, value.data_ptr(), value.shape, value.stride(), value.dtype

@@ -19,17 +19,19 @@ def write_weights(
     net: Any,
     blobs: Mapping[str, Sequence[Any]],
     diffs: Mapping[str, Sequence[Any]] | None = None,
+    hdf5: bool | None = None,
 ) -> None:
     """Write a caffemodel, or Caffe's HDF5 form where ``path`` ends in ``.h5``; all of it or nothing.
 
-    The file holds one message the parser of Caffe reads, byte for byte as Caffe itself would write it. Protobuf's own
-    parsers stop at 2 GB; beyond that only :func:`read_weights` and HDF5 files are read.
+    A caffemodel holds one message the parser of Caffe reads, byte for byte as Caffe itself would write it. Protobuf's
+    own parsers stop at 2 GB; beyond that only :func:`read_weights` and HDF5 files are read.
 
     Args:
         path: the file.
         net: the ``NetParameter``: its name and layers are stored (blobs inside it are not).
         blobs: layer name to its blobs: numpy arrays or tensors, float32 (``data``) or float64 (``double_data``).
         diffs: likewise the gradients, or None to store none.
+        hdf5: the form, whatever the path ends in; None to go by the path.
 
     Raises:
         WeightsError: blobs for a layer that the net does not have, or diffs whose number or shapes differ from the
@@ -47,7 +49,7 @@ def write_weights(
         if have != want:
             raise WeightsError(f'cannot write {os.fspath(path)}: layer "{name}": diffs {have} for blobs {want}')
     with atomic_path(path) as temporary:
-        if os.fspath(path).endswith(".h5"):
+        if os.fspath(path).endswith(".h5") if hdf5 is None else hdf5:
             from .hdf5 import write_hdf5
 
             write_hdf5(temporary, names, blobs, diffs)

@@ -1,0 +1,41 @@
+"""Files of old nets and solvers into files of today's form: what ``upgrade_net_proto_text`` and its siblings do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ..files import atomic_path
+from . import caffe_pb2
+from .binary import read_message, write_message
+from .text import format_text, read_text
+from .upgrade import upgrade_net, upgrade_solver
+
+Path = str | os.PathLike[str]
+
+
+def upgrade_net_text(source: Path, target: Path) -> list[str]:
+    """Write the prototxt net ``source``, upgraded, to ``target``; return what was upgraded, in words."""
+    return _upgrade_text(source, target, caffe_pb2.NetParameter, upgrade_net)
+
+
+def upgrade_solver_text(source: Path, target: Path) -> list[str]:
+    """Write the prototxt solver ``source``, upgraded, to ``target``; return what was upgraded, in words."""
+    return _upgrade_text(source, target, caffe_pb2.SolverParameter, upgrade_solver)
+
+
+def upgrade_net_binary(source: Path, target: Path) -> list[str]:
+    """Write the binary net or caffemodel ``source``, upgraded, to ``target``; return what was upgraded, in words."""
+    net: Any = read_message(source, caffe_pb2.NetParameter)
+    words = upgrade_net(net, os.fspath(source))
+    write_message(target, net)
+    return words
+
+
+def _upgrade_text(source: Path, target: Path, cls: Any, upgrade: Callable[[Any, str], list[str]]) -> list[str]:
+    message = read_text(source, cls, cls.DESCRIPTOR.name)
+    words = upgrade(message, os.fspath(source))
+    with atomic_path(target) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(format_text(message))
+    return words
