@@ -149,8 +149,8 @@ class RNN(Recurrent):
 class LSTM(Recurrent):
     """Long short-term memory: a matrix for the input, one for h, and :func:`lstm_unit`. Source: Caffe's ``LSTMLayer``.
 
-    Blobs: W_xc (4D, input), b_c (4D), W_xc_static (4D, static) if there is a static input, W_hc (4D, D); their rows in the
-    order of the gates i, f, o, g.
+    Blobs: W_xc (4D, input), b_c (4D), W_xc_static (4D, static) if there is a static input, W_hc (4D, D); their rows are
+    in the order of the gates i, f, o, g.
     """
 
     states = ("h", "c")

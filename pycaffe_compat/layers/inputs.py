@@ -1,0 +1,107 @@
+"""Sources that need no data: the inputs of a net, and DummyData, which makes numbers up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import LayerError
+from ..proto import caffe_pb2
+from .base import Layer, Shape, Source, register
+from .fillers import fill
+
+
+def _one_each(layer: Layer, given: Sequence[Any], field: str) -> list[Any]:
+    """Return one of ``given`` for each top: they are one for all, or one each."""
+    if len(given) not in (1, layer.n_tops):
+        raise layer.error(
+            f"{field} is given {len(given)} times for {layer.n_tops} tops; give it once, or once for each top"
+        )
+    return list(given) * layer.n_tops if len(given) == 1 else list(given)
+
+
+def _checked(layer: Layer, shapes: Sequence[Shape]) -> list[Shape]:
+    for shape in shapes:
+        if any(n < 0 for n in shape):
+            raise layer.error(f"shape {shape}: dimensions must not be negative")
+    return list(shapes)
+
+
+@register("Input")
+class Input(Source):
+    """The arguments of the net: their names are its tops, their shapes ``input_param.shape``, one for all or one each.
+
+    Without any shape they have no axes until they are reshaped. Source: Caffe 1.0's ``InputLayer``.
+    """
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        given = [tuple(shape.dim) for shape in param.input_param.shape] or [()]
+        self.shapes = _checked(self, _one_each(self, given, "input_param { shape }"))
+
+    def top_shapes(self) -> list[Shape]:
+        """The shapes that the prototxt gives."""
+        return list(self.shapes)
+
+    def forward(self) -> Tensor:
+        """An Input makes nothing by itself.
+
+        Raises:
+            LayerError: always; the tops are given to the net.
+        """
+        raise self.error(f"its tops are given to the net: {', '.join(self.param.top)}")
+
+
+@register("DummyData")
+class DummyData(Source):
+    """Blobs made by fillers: those of a ``constant`` filler once, all others anew for each batch.
+
+    Shapes are ``dummy_data_param.shape`` or the legacy ``num``, ``channels``, ``height``, ``width``; these and
+    ``data_filler`` are one for all tops or one each; without a filler everything is 0. Random numbers are torch's global
+    ones, drawn on the device that the layer was moved to. Source: Caffe's ``DummyDataLayer``.
+    """
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.dummy_data_param
+        self.shapes = _checked(self, self._read_shapes(options))
+        fillers = list(options.data_filler) or [caffe_pb2.FillerParameter(type="constant")]
+        self.fillers = _one_each(self, fillers, "dummy_data_param { data_filler }")
+        for i, (shape, filler) in enumerate(zip(self.shapes, self.fillers, strict=True)):
+            constant = filler.type == "constant"
+            value = torch.empty(shape, device="cpu" if constant else "meta")
+            try:
+                fill(value, filler)
+            except LayerError as error:
+                raise self.error(f"data_filler {i}: {error}") from error
+            self.register_buffer(f"top{i}", value if constant else torch.empty(0), persistent=False)
+
+    def _read_shapes(self, options: Any) -> list[Shape]:
+        legacy = {field: list(getattr(options, field)) for field in ("num", "channels", "height", "width")}
+        if not any(legacy.values()):
+            if not options.shape:
+                raise self.error("needs dummy_data_param { shape { dim: … } }, once or once for each top")
+            return _one_each(self, [tuple(shape.dim) for shape in options.shape], "dummy_data_param { shape }")
+        if options.shape:
+            raise self.error("dummy_data_param has both shape and the legacy num, channels, height, width; give one")
+        columns = [_one_each(self, given, f"dummy_data_param {{ {field} }}") for field, given in legacy.items()]
+        return list(zip(*columns, strict=True))
+
+    def top_shapes(self) -> list[Shape]:
+        """The shapes that the prototxt gives."""
+        return list(self.shapes)
+
+    def forward(self) -> tuple[Tensor, ...]:
+        """Return one filled tensor for each top."""
+        return tuple(self._top(i) for i in range(self.n_tops))
+
+    def _top(self, i: int) -> Tensor:
+        memory: Tensor = getattr(self, f"top{i}")
+        if self.fillers[i].type == "constant":
+            return memory
+        value = memory.new_empty(self.shapes[i])
+        fill(value, self.fillers[i])
+        return value

@@ -1,0 +1,183 @@
+"""Layers that write what reaches them to files."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import CaffeError
+from ..files import atomic_path
+from ..proto import caffe_pb2
+from .base import Layer, Shape, register
+
+
+def _host(value: Tensor) -> np.ndarray:
+    """The numbers of a tensor as float32, or float64 where they are that."""
+    kept = value.dtype in (torch.float32, torch.float64)
+    return (value.detach() if kept else value.detach().float()).cpu().numpy()
+
+
+@register("HDF5Output")
+class HDF5Output(Layer):
+    """Writes two bottoms with the same first axis to the datasets ``/data`` and ``/label`` of ``file_name``.
+
+    The first batch replaces a file that is there already; later ones, at which Caffe fails, are appended. Between batches
+    the file is closed, so that it can be read. Source: Caffe's ``HDF5OutputLayer``.
+    """
+
+    bottoms = (2, 2)
+    tops = (0, 0)
+    differentiable = (False,)
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.file_name: str = param.hdf5_output_param.file_name
+        if not self.file_name:
+            raise self.error("needs hdf5_output_param { file_name }")
+        folder = os.path.dirname(os.path.abspath(self.file_name))
+        if not os.path.isdir(folder):
+            raise self.error(f"hdf5_output_param.file_name: {self.file_name}: there is no folder {folder}")
+        self.started = False
+
+    @torch.compiler.disable
+    def forward(self, data: Tensor, label: Tensor) -> tuple[()]:
+        """Write a batch; there are no tops.
+
+        Raises:
+            LayerError: the bottoms differ in their first axis, or in any other from what the file holds.
+            CaffeError: the file cannot be written.
+        """
+        if not data.dim() or not label.dim() or data.shape[0] != label.shape[0]:
+            raise self.error(
+                "its bottoms must have the same first axis (the batch), not shapes "
+                f"{tuple(data.shape)} and {tuple(label.shape)}"
+            )
+        if not data.is_meta:
+            batch = {"data": _host(data), "label": _host(label)}
+            if self.started:
+                self._append(batch)
+            else:
+                self._start(batch)
+            self.started = True
+        return ()
+
+    def _start(self, batch: dict[str, np.ndarray]) -> None:
+        with atomic_path(self.file_name) as path, h5py.File(path, "w") as file:
+            for name, values in batch.items():
+                file.create_dataset(name, data=values, maxshape=(None, *values.shape[1:]))
+
+    def _append(self, batch: dict[str, np.ndarray]) -> None:
+        try:
+            with h5py.File(self.file_name, "r+") as file:
+                for name, values in batch.items():
+                    if file[name].shape[1:] != values.shape[1:]:
+                        raise self.error(
+                            f"{self.file_name}: /{name} holds items of shape {file[name].shape[1:]}, "
+                            f"but this batch has items of shape {values.shape[1:]}"
+                        )
+                for name, values in batch.items():
+                    stored = file[name]
+                    stored.resize(stored.shape[0] + len(values), axis=0)
+                    stored[len(stored) - len(values) :] = values
+        except (OSError, KeyError) as error:
+            raise self.error(f"cannot append to {self.file_name}: {error}") from error
+
+
+@register("ImageOutput")
+class ImageOutput(Layer):
+    """Writes its bottom (N, C, H, W) as PNG images ``PREFIX`` + index, the numbering going on from batch to batch.
+
+    Three channels make one BGR picture; any other number, or ``force_slice_channels``, makes one grey picture a channel,
+    with ``-`` and the channel after the index if there are several. Values are scaled (``SCALE``: ``x * scale + offset``;
+    ``AutoSCALE``: each item to [0, 1] by its extremes, of which ``1 - auto_ratio`` are left out), multiplied by 256 and
+    rounded down into 0 to 255. Where ``print_iter`` is not 0 the number of the batch, from 1 and with that many digits,
+    and ``-`` come before the index. Folders are made. Source: ``ImageOutputLayer`` of the paper's fork of Caffe.
+    """
+
+    tops = (0, 0)
+    differentiable = (False,)
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.image_output_param
+        self.prefix: str = options.output_prefix
+        self.index: int = options.base_idx
+        self.padding: int = options.filename_padding
+        self.print_iter: int = options.print_iter
+        self.batches = 0
+        self.automatic: bool = options.normalization == caffe_pb2.ImageOutputParameter.AutoSCALE
+        self.scale: float = options.scale
+        self.offset: float = options.offset
+        self.auto_ratio: float = options.auto_ratio
+        self.force_slice_channels: bool = options.force_slice_channels
+        if self.automatic and not 0 < self.auto_ratio <= 1:
+            raise self.error(f"image_output_param.auto_ratio: {self.auto_ratio:g} must be above 0 and at most 1")
+
+    @torch.compiler.disable
+    def forward(self, x: Tensor) -> tuple[()]:
+        """Write a batch; there are no tops.
+
+        Raises:
+            LayerError: the bottom has more than 4 axes, or no values.
+            CaffeError: an image cannot be written.
+        """
+        if x.dim() > 4 or not x.numel():
+            raise self.error(f"takes images of shape N×C×H×W, not {tuple(x.shape)}")
+        if not x.is_meta:
+            self.batches += 1
+            values = _host(x)
+            for item in values.reshape(values.shape + (1,) * (4 - values.ndim)):
+                self._write_item(item)
+        return ()
+
+    def _write_item(self, item: np.ndarray) -> None:
+        levels = np.fmin(np.fmax(np.floor(self._scaled(item) * 256), 0), 255).astype(np.uint8)  # a NaN becomes 0
+        batch = f"{self.batches:0{self.print_iter}d}-" if self.print_iter else ""
+        stem = f"{self.prefix}{batch}{self.index:0{self.padding}d}"
+        channels = len(levels)
+        if channels == 3 and not self.force_slice_channels:
+            self._write(f"{stem}.png", levels.transpose(1, 2, 0))
+        else:
+            digits = math.ceil(math.log(channels + 1))
+            for i, channel in enumerate(levels):
+                self._write(f"{stem}-{i:0{digits}d}.png" if channels > 1 else f"{stem}.png", channel)
+        self.index += 1
+
+    def _scaled(self, item: np.ndarray) -> np.ndarray:
+        if not self.automatic:
+            return item * item.dtype.type(self.scale) + item.dtype.type(self.offset)
+        low, high = self._extremes(item)
+        width = high - low if high > low else item.dtype.type(1)
+        return item * (1 / width) + -low / width
+
+    def _extremes(self, item: np.ndarray) -> tuple[Any, Any]:
+        """The least and greatest value once outliers are dropped, one by one from the end with the wider gap."""
+        kept = math.ceil(item.dtype.type(item.size) * item.dtype.type(self.auto_ratio))
+        if kept == item.size:
+            return item.min(), item.max()
+        ordered = np.sort(item, axis=None)
+        gaps = np.diff(ordered)
+        low, high = 0, item.size - 1
+        for _ in range(item.size - kept):
+            if gaps[low] > gaps[high - 1]:
+                low += 1
+            else:
+                high -= 1
+        return ordered[low], ordered[high]
+
+    def _write(self, path: str, image: np.ndarray) -> None:
+        try:
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        except OSError as error:
+            raise CaffeError(f'layer "{self.name}" (ImageOutput): cannot make the folder of {path}: {error}') from error
+        encoded = cv2.imencode(".png", np.ascontiguousarray(image), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            file.write(encoded.tobytes())
