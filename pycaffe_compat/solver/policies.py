@@ -34,7 +34,11 @@ class Policy:
     def __post_init__(self) -> None:
         if self.name not in POLICIES:
             known = ", ".join(f"{name} ({', '.join(needs) or 'no fields'})" for name, (_, needs) in POLICIES.items())
-            what = f'unknown lr_policy "{self.name}"{nearest(self.name, POLICIES)}' if self.name else "lr_policy is not set"
+            what = (
+                f'unknown lr_policy "{self.name}"{nearest(self.name, POLICIES)}'
+                if self.name
+                else "lr_policy is not set"
+            )
             raise SolverError(f"{what}; valid policies and the fields they need: {known}")
         self._factor, needs = POLICIES[self.name]
         missing = [field for field in needs if getattr(self, field) is None]
@@ -60,7 +64,9 @@ class Policy:
         with np.errstate(all="ignore"):
             value = float(self._factor(self, np.float64(iteration)))
         if np.isnan(value):
-            raise SolverError(f'lr_policy "{self.name}" has no value at iteration {iteration} (max_iter: {self.max_iter})')
+            raise SolverError(
+                f'lr_policy "{self.name}" has no value at iteration {iteration} (max_iter: {self.max_iter})'
+            )
         return value
 
     def rate(self, base_lr: float, iteration: int) -> float:

@@ -108,7 +108,9 @@ class CaffeOptimizer(torch.optim.Optimizer):
                         torch._foreach_add_(grads, params, alpha=decay)
                     else:
                         torch._foreach_add_(grads, torch._foreach_sign(params), alpha=decay)
-                self.update(group, rate, grads, *([self._buffer(p, name) for p in params] for name in self.history_names))
+                self.update(
+                    group, rate, grads, *([self._buffer(p, name) for p in params] for name in self.history_names)
+                )
                 if group["lr_mult"] or self.rate_in_history:
                     torch._foreach_sub_(params, grads)
             group["iter"] += 1
@@ -159,15 +161,15 @@ class CaffeOptimizer(torch.optim.Optimizer):
                 buffer = self.state[p].get(name) if p in self.state else None
                 yield torch.zeros_like(p, requires_grad=False) if buffer is None else buffer
 
-    def load_history(self, tensors: Sequence[Tensor], params: Sequence[Tensor] | None = None) -> None:
-        """Take over what :meth:`history` yielded; shapes must agree (the caller knows the names to complain with)."""
+    def load_history(self, tensors: Sequence[Any], params: Sequence[Tensor] | None = None) -> None:
+        """Take over what :meth:`history` yielded, as tensors or arrays; shapes must agree."""
         ordered = self._parameters(params)
         frozen = {p for group in self.param_groups if not group["lr_mult"] for p in group["params"]}
         self.state.clear()
         for i, name in enumerate(self.history_names):
             for p, value in zip(ordered, tensors[i * len(ordered) : (i + 1) * len(ordered)], strict=True):
                 if p not in frozen or value.any():
-                    self._buffer(p, name).copy_(value)
+                    self._buffer(p, name).copy_(torch.as_tensor(value))
 
     def _parameters(self, params: Sequence[Tensor] | None) -> Sequence[Tensor]:
         return [p for group in self.param_groups for p in group["params"]] if params is None else params
@@ -188,7 +190,9 @@ class SGD(CaffeOptimizer):
     history_names = ("momentum_buffer",)
     rate_in_history = True
 
-    def __init__(self, params: Iterable[Any], lr: float | Tensor = 0.01, *, momentum: float = 0.0, **common: Any) -> None:
+    def __init__(
+        self, params: Iterable[Any], lr: float | Tensor = 0.01, *, momentum: float = 0.0, **common: Any
+    ) -> None:
         super().__init__(params, lr, momentum=momentum, **common)
 
     @classmethod

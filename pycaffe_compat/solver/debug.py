@@ -1,0 +1,84 @@
+"""Caffe's ``debug_info``: the mean magnitude of every blob and gradient, as log lines."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..net import Net
+from . import log as lines
+from .log import log
+
+
+def magnitude(value: Tensor | None) -> float:
+    """The mean of the absolute values; 0 where there are none."""
+    return float(value.detach().abs().mean()) if value is not None and value.numel() else 0.0
+
+
+@contextlib.contextmanager
+def blobs_logged(net: Net) -> Iterator[None]:
+    """While entered, every pass through ``net`` logs tops and parameters forward, and gradients backward."""
+    grads: dict[str, tuple[Tensor | None, ...]] = {}
+    handles: list[Any] = []
+
+    def forward(step: Any) -> Any:
+        def hook(layer: Any, bottoms: Any, made: Any) -> None:
+            tops = made if isinstance(made, tuple) else (made,)
+            for name, top in zip(step.tops, tops, strict=False):
+                log(lines.DEBUG, "    [Forward] Layer %s, top blob %s data: %g", step.name, name, magnitude(top))
+            for index, blob in enumerate(layer.blobs):
+                log(lines.DEBUG, "    [Forward] Layer %s, param blob %d data: %g", step.name, index, magnitude(blob))
+
+        return hook
+
+    def backward(step: Any) -> Any:
+        def hook(layer: Any, bottom_grads: Any, top_grads: Any) -> None:
+            grads[step.name] = bottom_grads
+
+        return hook
+
+    for step in net.steps:
+        handles.append(step.layer.register_forward_hook(forward(step)))
+        if step.bottoms:
+            handles.append(step.layer.register_full_backward_hook(backward(step)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+    if grads:
+        _log_backward(net, grads)
+
+
+def _log_backward(net: Net, grads: dict[str, tuple[Tensor | None, ...]]) -> None:
+    for step in reversed(net.steps):
+        for name, grad in zip(step.bottoms, grads.get(step.name, ()), strict=False):
+            if grad is not None:
+                log(lines.DEBUG, "    [Backward] Layer %s, bottom blob %s diff: %g", step.name, name, magnitude(grad))
+        for index, blob in enumerate(step.layer.blobs):
+            if blob.grad is not None:
+                log(
+                    lines.DEBUG,
+                    "    [Backward] Layer %s, param blob %d diff: %g",
+                    step.name,
+                    index,
+                    magnitude(blob.grad),
+                )
+    data = [learnable.tensor.detach() for learnable in net.learnable]
+    diff = [tensor.grad for learnable in net.learnable if (tensor := learnable.tensor).grad is not None]
+    norms = [
+        sum(float(torch.linalg.vector_norm(t, p)) ** p for t in ts) ** (1 / p) for p in (1, 2) for ts in (data, diff)
+    ]
+    log(lines.DEBUG, "    [Backward] All net params (data, diff): L1 norm = (%g, %g); L2 norm = (%g, %g)", *norms)
+
+
+def log_updates(net: Net) -> None:
+    """Log parameters and updates; call it when the gradients hold the updates and before they are cleared."""
+    for learnable in net.learnable:
+        data, diff = magnitude(learnable.tensor), magnitude(learnable.tensor.grad)
+        where = f"Layer {learnable.layer.name}, param {learnable.index}"
+        log(lines.DEBUG, "    [Update] %s data: %g; diff: %g", where, data, diff)

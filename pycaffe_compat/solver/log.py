@@ -1,0 +1,78 @@
+"""Log lines in the form of Caffe's logger, so that the log parsers people have keep working.
+
+``I1122 09:13:00.123456 4242 solver.cpp:218] Iteration 0 (…), loss = 2.3``: level and date, time, process, source, message.
+The source is the place in Caffe that writes the same line: parsers look for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+logger = logging.getLogger("pycaffe_compat")
+
+ITERATION = "solver.cpp:218"
+TRAIN_OUTPUT = "solver.cpp:237"
+RATE = "sgd_solver.cpp:105"
+TESTING = "solver.cpp:330"
+TEST_LOSS = "solver.cpp:375"
+TEST_OUTPUT = "solver.cpp:397"
+SNAPSHOT_NET = "solver.cpp:447"
+SNAPSHOT_STATE = "sgd_solver.cpp:273"
+SOLVING = "solver.cpp:272"
+POLICY = "solver.cpp:273"
+RESTORING = "solver.cpp:278"
+STOPPED = "solver.cpp:295"
+FINAL_LOSS = "solver.cpp:310"
+DONE = "solver.cpp:315"
+CREATING = "solver.cpp:87"
+CREATING_TEST = "solver.cpp:172"
+MULTISTEP = "sgd_solver.cpp:44"
+CLIPPING = "sgd_solver.cpp:96"
+STATE_READ = "sgd_solver.cpp:356"
+DEBUG = "net.cpp:593"
+UPGRADE = "upgrade_proto.cpp:1113"
+FINETUNING = "caffe.cpp:155"
+DEVICE = "caffe.cpp:217"
+STARTING = "caffe.cpp:248"
+IGNORING = "net.cpp:744"
+
+
+def log(source: str, message: str, *values: Any, level: int = logging.INFO) -> None:
+    """Log ``message % values`` as the line that Caffe writes at ``source``."""
+    logger.log(level, message, *values, extra={"source": source})
+
+
+class GlogFormatter(logging.Formatter):
+    """Formats records as Caffe's logger does; those from elsewhere name their Python file and line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        letter = {logging.DEBUG: "I", logging.INFO: "I", logging.WARNING: "W", logging.CRITICAL: "F"}.get(
+            record.levelno, "E"
+        )
+        when = time.localtime(record.created)
+        micro = int(record.created % 1 * 1e6)
+        source = getattr(record, "source", f"{record.filename}:{record.lineno}")
+        stamp = f"{time.strftime('%m%d %H:%M:%S', when)}.{micro:06d}"
+        return f"{letter}{stamp} {record.process:>5} {source}] {super().format(record)}"
+
+
+class _BesideBar(logging.StreamHandler):
+    """Writes lines above a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
+
+
+def init_log(level: int = logging.INFO, stream: TextIO | None = None) -> None:
+    """Show the package's log lines, in Caffe's form, on ``stream`` (standard error). A second call replaces the first."""
+    handler = _BesideBar(stream or sys.stderr)
+    handler.setFormatter(GlogFormatter())
+    logger.handlers[:] = [h for h in logger.handlers if not isinstance(h, _BesideBar)] + [handler]
+    logger.setLevel(level)
+    logger.propagate = False

@@ -1,0 +1,481 @@
+"""The training loop: Caffe's ``Solver``."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import math
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import CaffeError, DivergedError, SolverError
+from ..layers.data_layers import BatchSource
+from ..net import Net
+from ..proto import caffe_pb2, read_solver, upgrade_solver
+from . import debug, distributed, snapshot
+from . import log as lines
+from .hooks import Display, Hook, Snapshot, Test, images_per_iteration
+from .log import log
+from .nets import test_net_params, train_net_param
+from .policies import Policy
+from .rules import CaffeOptimizer, make_optimizer
+from .runner import GraphRunner, Runner
+from .sharing import share_layers
+from .signals import SNAPSHOT, STOP, Signals
+
+PathLike = str | os.PathLike[str]
+
+
+def choose_device(param: Any) -> torch.device:
+    """The device for a ``SolverParameter``: a GPU where there is one, unless the solver says ``solver_mode: CPU``."""
+    if param.solver_mode == caffe_pb2.SolverParameter.CPU or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if param.device_id >= torch.cuda.device_count():
+        raise SolverError(
+            f"device_id: {param.device_id} is not here; this machine has {torch.cuda.device_count()} GPUs"
+        )
+    return torch.device("cuda", param.device_id)
+
+
+class Solver:
+    """Trains the net of a solver file.
+
+    Args:
+        param: the path of a solver prototxt, or a ``SolverParameter``.
+        weights: caffemodels to start from, beside those that the solver names; a string may hold several with commas.
+        device: where the nets live; None chooses (:func:`choose_device`).
+        runner: makes the :class:`~pycaffe_compat.solver.runner.Runner` of the train net and of each test net.
+        hooks: called after Caffe's own (test, display, snapshot).
+        sigint_effect, sighup_effect: ``"stop"``, ``"snapshot"`` or ``"none"``: what the signals do during :meth:`solve`.
+
+    Attributes:
+        net, test_nets: the nets; those under test use the parameters of ``net``.
+        iter: the number of updates done.
+        loss: the newest loss, averaged over ``average_loss`` iterations.
+        rate: the learning rate of the newest update.
+        outputs: the outputs of the newest training pass, by name.
+        optimizer, policy, runner, hooks: what does the work.
+
+    Raises:
+        SolverError: a solver that cannot run; MissingFileError, ParseError, NetError for its files.
+    """
+
+    def __init__(
+        self,
+        param: Any,
+        *,
+        weights: str | Sequence[PathLike] = (),
+        device: torch.device | str | None = None,
+        runner: Callable[[Net], Runner] = GraphRunner,
+        hooks: Iterable[Hook] = (),
+        sigint_effect: str = STOP,
+        sighup_effect: str = SNAPSHOT,
+    ) -> None:
+        self.file = os.fspath(param) if isinstance(param, (str, os.PathLike)) else ""
+        self.param = read_solver(self.file) if self.file else _own_copy(param)
+        self._check()
+        self.policy = Policy.from_solver(self.param)
+        self._signals = Signals(sigint_effect, sighup_effect)
+        self.device = torch.device(device) if device is not None else choose_device(self.param)
+        self.iter = 0
+        self.rate = 0.0
+        self.outputs: Mapping[str, Tensor] = {}
+        self.snapshot_requested = False
+        self._stopping = False
+        self._losses: deque[float] = deque(maxlen=max(self.param.average_loss, 1))
+        self._callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        if self.param.random_seed >= 0:
+            torch.manual_seed(self.param.random_seed)
+        seed = distributed.shared_seed()
+        if distributed.rank():
+            torch.manual_seed(seed + distributed.rank())
+        self.test_nets: list[Net] = []
+        self._build_nets(_paths(self.param.weights) + _paths([weights] if isinstance(weights, str) else weights))
+        for source in self.net.sources.values():
+            if isinstance(source, BatchSource):
+                source.seed, source.rank, source.world = seed, distributed.rank(), distributed.world()
+        self.optimizer: CaffeOptimizer = make_optimizer(self.param, _groups(self.net))
+        self.runner = runner(self.net)
+        self.test_runners = [runner(net) for net in self.test_nets]
+        self.hooks: list[Hook] = [Test(), Display(), Snapshot(), *hooks]
+
+    def _check(self) -> None:
+        param, where = self.param, f"{self.file}: " if self.file else ""
+        if not param.HasField("base_lr"):
+            raise SolverError(f"{where}base_lr is not set; say how fast to learn, for example base_lr: 0.01")
+        for field, least in (("average_loss", 1), ("iter_size", 1), ("max_iter", 0), ("display", 0), ("snapshot", 0)):
+            if getattr(param, field) < least:
+                raise SolverError(f"{where}{field}: {getattr(param, field)} must be at least {least}")
+        if any(n < 0 for n in param.test_iter):
+            raise SolverError(f"{where}test_iter: {min(param.test_iter)} must not be negative")
+
+    def _build_nets(self, weights: list[str]) -> None:
+        net, file = train_net_param(self.param, self.file)
+        tests = test_net_params(self.param, self.file)
+        log(lines.CREATING, "Creating training net from %s", file or "the solver's net_param")
+        self.net = Net(net, file=file, weights=weights or None, device=self.device)
+        try:
+            for path in weights:
+                log(lines.FINETUNING, "Finetuning from %s", path)
+            for name in self.net.ignored_layers:
+                log(lines.IGNORING, "Ignoring source layer %s", name)
+            for index, (net, file) in enumerate(tests):
+                log(lines.CREATING_TEST, "Creating test net (#%d) from %s", index, file or "the solver's parameters")
+                self.test_nets.append(Net(net, file=file, device=self.device))
+                if share_layers(self.test_nets[-1], self.net) and weights:
+                    self.test_nets[-1].load_weights(weights)
+        except BaseException:
+            self.close()
+            raise
+
+    # ---- what hooks look at
+
+    @property
+    def loss(self) -> float:
+        """The mean of the newest ``average_loss`` losses; NaN before the first."""
+        return sum(self._losses) / len(self._losses) if self._losses else math.nan
+
+    @property
+    def displaying(self) -> bool:
+        """Whether this iteration is one that ``display`` asks for (and this process is the one that logs)."""
+        return bool(self.param.display) and self.iter % self.param.display == 0 and distributed.rank() == 0
+
+    @property
+    def images_per_iteration(self) -> int:
+        """How many items an iteration takes, over ``iter_size`` passes and all processes."""
+        return images_per_iteration(self)
+
+    def add_callback(self, on_start: Callable[[], None], on_gradients_ready: Callable[[], None]) -> None:
+        """Call two functions in every iteration, as pycaffe does: before its first pass, and before its update."""
+        self._callbacks.append((on_start, on_gradients_ready))
+
+    # ---- training
+
+    def solve(self, resume_file: PathLike | None = None) -> None:
+        """Train to ``max_iter``, from a solver state if given, as Caffe's command line does.
+
+        Raises:
+            CaffeError: snapshots cannot be written (found before anything is trained).
+            DivergedError: the loss is no longer a finite number.
+        """
+        self.check_snapshot_folder()
+        log(lines.SOLVING, "Solving %s", self.net.caffe_name)
+        log(lines.POLICY, "Learning Rate Policy: %s", self.param.lr_policy)
+        if resume_file is not None:
+            log(lines.RESTORING, "Restoring previous solver status from %s", os.fspath(resume_file))
+            self.restore(resume_file)
+        with self._signals:
+            try:
+                self._each("before_training")
+                self.step(self.param.max_iter - self.iter)
+                interval = self.param.snapshot
+                if self.param.snapshot_after_train and not (interval and self.iter % interval == 0):
+                    self.snapshot()
+                if self._stopping:
+                    log(lines.STOPPED, "Optimization stopped early.")
+                    return
+                self._last_look()
+            finally:
+                self._each("after_training")
+        log(lines.DONE, "Optimization Done.")
+
+    def _last_look(self) -> None:
+        """The loss and the test scores of the final parameters, where ``display`` and ``test_interval`` fall on the end."""
+        if self.displaying:
+            objective, self.outputs = self.runner.forward()
+            self._losses.append(float(objective))
+            log(lines.FINAL_LOSS, "Iteration %d, loss = %g", self.iter, self.loss)
+        if self.param.test_interval and self.iter % self.param.test_interval == 0:
+            self.test_all()
+
+    def step(self, iterations: int) -> None:
+        """Do ``iterations`` updates, with tests, display and snapshots where they fall.
+
+        Raises:
+            DivergedError: the loss is no longer a finite number; the parameters are those before this iteration.
+        """
+        end = self.iter + iterations
+        if self.param.snapshot and self.iter // self.param.snapshot < end // self.param.snapshot:
+            self.check_snapshot_folder()
+        self._stopping = False
+        while self.iter < end:
+            self._each("before_iteration")
+            if self._stopping:
+                break
+            for on_start, _ in self._callbacks:
+                on_start()
+            self._accumulate()
+            self._each("after_backward")
+            for _, on_gradients_ready in self._callbacks:
+                on_gradients_ready()
+            self.apply_update()
+            self.iter += 1
+            self._each("after_update")
+            self.snapshot_requested = False
+            if self._stopping:
+                break
+
+    def _accumulate(self) -> None:
+        """The ``iter_size`` passes of an iteration; the loss is looked at before anything is updated."""
+        self.runner.clear_gradients()
+        loss, passes = 0.0, self.param.iter_size
+        for index in range(passes):
+            if self.displaying and self.param.debug_info:
+                with debug.blobs_logged(self.net):
+                    objective, self.outputs = self.runner.forward_backward(index == passes - 1)
+            else:
+                objective, self.outputs = self.runner.forward_backward(index == passes - 1)
+            loss += float(objective) / passes
+        asked = self._signals.take()
+        loss, (stop, save) = distributed.agree(loss, [asked == STOP, asked == SNAPSHOT], self.device)
+        self._stopping, self.snapshot_requested = stop, save
+        if not math.isfinite(loss):
+            raise self._diverged(loss)
+        self._losses.append(loss)
+
+    def apply_update(self) -> None:
+        """Update the parameters from the gradients, at the rate of this iteration; afterwards the gradients hold the update."""
+        before = self.policy.current_step
+        self.rate = self.policy.rate(self.param.base_lr, self.iter)
+        if self.param.lr_policy == "multistep" and self.policy.current_step != before:
+            log(lines.MULTISTEP, "MultiStep Status: Iteration %d, step = %d", self.iter, self.policy.current_step)
+        if self.displaying:
+            log(lines.RATE, "Iteration %d, lr = %g", self.iter, self.rate)
+        for group in self.optimizer.param_groups:
+            group["lr"], group["iter"] = self.rate, self.iter
+        self.optimizer.step()
+        if self.displaying:
+            self._log_update()
+
+    def _log_update(self) -> None:
+        norm, most = self.optimizer.gradient_norm, self.param.clip_gradients
+        if norm is not None and float(norm) > most:
+            log(
+                lines.CLIPPING,
+                "Gradient clipping: scaling down gradients (L2 norm %g > %g) by scale factor %g",
+                *(float(norm), most, most / float(norm)),
+            )
+        if self.param.debug_info:
+            debug.log_updates(self.net)
+
+    def _each(self, method: str, *args: Any) -> None:
+        for hook in self.hooks:
+            getattr(hook, method)(self, *args)
+
+    # ---- testing
+
+    def test_all(self) -> None:
+        """Run every test net, unless a signal stops it."""
+        for index in range(len(self.test_nets)):
+            if not self._stopping:
+                self.test(index)
+
+    def test(self, index: int = 0) -> dict[str, np.ndarray]:
+        """Run test net ``index`` for its ``test_iter`` batches; return the mean of every output, by name.
+
+        Only the first of several processes tests. Where a signal stops the test, nothing is returned.
+        """
+        if distributed.rank():
+            return {}
+        log(lines.TESTING, "Iteration %d, Testing net (#%d)", self.iter, index)
+        runner, iterations = self.test_runners[index], self.param.test_iter[index]
+        sums: dict[str, Tensor] = {}
+        loss: float | Tensor = 0.0
+        for _ in range(iterations):
+            self._answer_signals()
+            if self._stopping:
+                log(lines.TESTING, "Test interrupted.")
+                return {}
+            with debug.blobs_logged(self.test_nets[index]) if self.param.debug_info else contextlib.nullcontext():
+                objective, outputs = runner.forward()
+            if self.param.test_compute_loss:
+                loss += float(objective)
+            for name, output in outputs.items():
+                value = output.detach().double()
+                sums[name] = sums[name] + value if name in sums else value
+        if self.param.test_compute_loss and iterations:
+            log(lines.TEST_LOSS, "Test loss: %g", loss / iterations)
+        scores = {name: (total / iterations).cpu().numpy() for name, total in sums.items()}
+        self._each("after_test", index, scores)
+        return scores
+
+    def _answer_signals(self) -> None:
+        """Between the batches of a test; several processes answer at the next iteration, all together."""
+        if distributed.world() == 1:
+            asked = self._signals.take()
+            if asked == SNAPSHOT:
+                self.snapshot()
+            self._stopping = self._stopping or asked == STOP
+
+    # ---- snapshots
+
+    def snapshot_filename(self, extension: str) -> str:
+        """Caffe's name for a file of this iteration: ``PREFIX_iter_N`` and the extension, with ``.h5`` for HDF5."""
+        hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
+        return f"{self.param.snapshot_prefix}_iter_{self.iter}{extension}{'.h5' if hdf5 else ''}"
+
+    def check_snapshot_folder(self) -> None:
+        """Find out now whether snapshots can be written.
+
+        Raises:
+            SolverError: the folder does not exist or cannot be written to; says what to do.
+        """
+        param = self.param
+        if not (param.snapshot or param.snapshot_after_train) or distributed.rank():
+            return
+        if not param.snapshot_prefix:
+            raise SolverError(
+                "snapshots are asked for, but snapshot_prefix is not set (or: snapshot: 0 and snapshot_after_train: false)"
+            )
+        folder = os.path.dirname(os.path.abspath(param.snapshot_prefix))
+        if not os.path.isdir(folder):
+            raise SolverError(
+                f"snapshot_prefix: {param.snapshot_prefix}: there is no folder {folder}; make it with: mkdir -p {folder}"
+            )
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise SolverError(
+                f"snapshot_prefix: {param.snapshot_prefix}: cannot write to the folder {folder}: {error.strerror}"
+            ) from error
+
+    def snapshot(self) -> tuple[str, str]:
+        """Write model and solver state; return their paths. Of several processes the first one writes.
+
+        Raises:
+            CaffeError: the folder cannot be written to, or the disk is full; earlier snapshots are as they were.
+        """
+        model, state = self.snapshot_filename(".caffemodel"), self.snapshot_filename(".solverstate")
+        if distributed.rank():
+            return model, state
+        kind = "HDF5" if snapshot.is_hdf5(model) else "binary proto"
+        log(lines.SNAPSHOT_NET, "Snapshotting to %s file %s", kind, model)
+        self.net.save(model, diffs=self.param.snapshot_diff)
+        log(lines.SNAPSHOT_STATE, "Snapshotting solver state to %s file %s", kind, state)
+        learned = [learnable.tensor for learnable in self.net.learnable]
+        contents = snapshot.State(self.iter, model, self.policy.current_step, extra=self._extra())
+        snapshot.write_state(state, contents, self.optimizer.history(learned))
+        return model, state
+
+    def _extra(self) -> dict[str, Any]:
+        """What Caffe has no field for."""
+        generators = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            "version": 1,
+            "train": {name: source.state() for name, source in self.net.sources.items()},
+            "tests": [{name: source.state() for name, source in net.sources.items()} for net in self.test_nets],
+            "generators": {
+                name: base64.b64encode(bytes(state.tolist())).decode() for name, state in generators.items()
+            },
+            "losses": list(self._losses),
+        }
+
+    def restore(self, path: PathLike) -> None:
+        """Go on from a solver state: ours continues bit for bit; Caffe's own where its iteration count says.
+
+        Raises:
+            SolverError: it is no solver state, or not of this net and solver type.
+        """
+        name = os.fspath(path)
+        with snapshot.open_state(path) as state:
+            model = snapshot.find_learned_net(state, name) if state.learned_net else None
+            snapshot.load_history(state, name, self.optimizer, self.net.learnable)
+        if model is not None:
+            self.net.load_weights(model)
+        self.iter, self.policy.current_step = state.iteration, state.current_step
+        log(lines.STATE_READ, "%s: iteration %d", name, self.iter)
+        self._losses.clear()
+        if not state.extra:
+            self._seek_by_count()
+            return
+        try:
+            self._restore_extra(state.extra)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if isinstance(error, CaffeError):
+                raise
+            raise SolverError(f"{name}: the field that this package added does not fit: {error!r}") from error
+
+    def _restore_extra(self, extra: dict[str, Any]) -> None:
+        for net, states in zip([self.net, *self.test_nets], [extra["train"], *extra["tests"]], strict=False):
+            for name, source in net.sources.items():
+                if name in states:
+                    source.seek(states[name])
+        self._losses.extend(float(loss) for loss in extra["losses"])
+        saved = {
+            name: torch.tensor(list(base64.b64decode(text)), dtype=torch.uint8)
+            for name, text in extra["generators"].items()
+        }
+        if distributed.rank():
+            return
+        torch.set_rng_state(saved["cpu"])
+        if self.device.type == "cuda" and "cuda" in saved:
+            torch.cuda.set_rng_state(saved["cuda"], self.device)
+
+    def _seek_by_count(self) -> None:
+        """Caffe's states do not say where the data was: skip the batches that the iterations so far have taken."""
+        batches = self.iter * self.param.iter_size
+        for name, source in self.net.sources.items():
+            if isinstance(source, BatchSource):
+                position = batches * source.top_shapes()[0][0] * source.world
+                source.seek({**source.state(), "position": position})
+                message = 'Data layer "%s" goes on after %d batches: the state does not say where it was'
+                log(lines.STATE_READ, message, name, batches)
+
+    # ---- trouble
+
+    def _diverged(self, loss: float) -> DivergedError:
+        """The error for a loss that is not finite, after the parameters before this iteration are saved, if they are sound."""
+        where = (
+            self.runner.first_nonfinite()
+            or "no layer, when the same batch is run again: the sum of the losses overflowed"
+        )
+        message = f"iteration {self.iter}: the loss is {loss}; the first number that is not finite is in {where}. "
+        tensors = [learnable.tensor for learnable in self.net.learnable]
+        if not all(bool(torch.isfinite(t).all()) for t in [*tensors, *self.optimizer.history(tensors)]):
+            return DivergedError(
+                message + "The parameters are spoilt too: go on from an earlier snapshot, with a smaller base_lr"
+            )
+        state = self.snapshot_filename(".solverstate")
+        try:
+            self.check_snapshot_folder()
+            if not os.path.exists(state) and self.param.snapshot_prefix:
+                self.snapshot()
+        except CaffeError as error:
+            return DivergedError(f"{message}No snapshot could be written: {error}")
+        return DivergedError(f"{message}The parameters before this iteration are in {state}; try a smaller base_lr")
+
+    def close(self) -> None:
+        """Stop the data layers of all nets."""
+        for net in (self.net, *self.test_nets):
+            net.close()
+
+
+def _own_copy(param: Any) -> Any:
+    copy = caffe_pb2.SolverParameter()
+    copy.CopyFrom(param)
+    upgrade_solver(copy)
+    return copy
+
+
+def _paths(weights: Sequence[PathLike]) -> list[str]:
+    """The single paths of a list whose strings may hold several with commas."""
+    return [path.strip() for given in weights for path in os.fspath(given).split(",") if path.strip()]
+
+
+def _groups(net: Net) -> list[dict[str, Any]]:
+    """The parameter groups of an optimizer: the learnable blobs with the same multipliers together."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for learnable in net.learnable:
+        rate = learnable.lr_mult if isinstance(learnable.tensor, torch.nn.Parameter) else 0.0
+        groups.setdefault((rate, learnable.decay_mult), []).append(learnable.tensor)
+    return [{"params": tensors, "lr_mult": lr, "decay_mult": decay} for (lr, decay), tensors in groups.items()]

@@ -1,0 +1,86 @@
+"""Which nets a solver trains and tests: Caffe's rules for ``net``, ``net_param``, ``train_net``, ``test_net`` and the rest."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ..errors import SolverError
+from ..proto import caffe_pb2, read_net
+
+TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
+
+
+def _locate(path: str, solver_file: str) -> str:
+    """The path as Caffe takes it; where nothing is there, the same path beside the solver file."""
+    beside = os.path.join(os.path.dirname(solver_file), path)
+    return beside if not os.path.exists(path) and os.path.exists(beside) else path
+
+
+def _with_state(net: Any, phase: int, state: Any) -> Any:
+    """A copy of ``net`` with its state: the phase, overridden by the net's own fields, overridden by the solver's."""
+    merged = caffe_pb2.NetState(phase=phase)
+    merged.MergeFrom(net.state)
+    if state is not None:
+        merged.MergeFrom(state)
+    result = caffe_pb2.NetParameter()
+    result.CopyFrom(net)
+    result.state.CopyFrom(merged)
+    return result
+
+
+def train_net_param(param: Any, file: str) -> tuple[Any, str]:
+    """Return the train net of a ``SolverParameter`` with its state, and where it comes from.
+
+    Raises:
+        SolverError: no field names it, or more than one does.
+    """
+    given = [field for field in TRAIN_FIELDS if param.HasField(field)]
+    where = f"{file}: " if file else ""
+    if len(given) != 1:
+        have = f"has {len(given)}: {', '.join(given)}" if given else "has none"
+        raise SolverError(
+            f"{where}a solver must name its train net in exactly one of {', '.join(TRAIN_FIELDS)}; this one {have}"
+        )
+    value = getattr(param, given[0])
+    if isinstance(value, str):
+        file = value = _locate(value, file)
+    return _with_state(read_net(value), caffe_pb2.TRAIN, param.train_state), file
+
+
+def test_net_params(param: Any, file: str) -> list[tuple[Any, str]]:
+    """Return the test nets of a ``SolverParameter``: ``test_net_param``, ``test_net``, and ``net`` for every further ``test_iter``.
+
+    Raises:
+        SolverError: the numbers of test nets, ``test_iter`` and ``test_state`` do not fit, or ``test_interval`` is missing.
+    """
+    where = f"{file}: " if file else ""
+    own = len(param.test_net_param) + len(param.test_net)
+    generic = param.HasField("net") or param.HasField("net_param")
+    iters = len(param.test_iter)
+    if iters < own or (iters > own and not generic):
+        raise SolverError(
+            f"{where}test_iter must be given once for each test net: it is given {iters} times, there are {own} test nets"
+        )
+    if param.test_state and len(param.test_state) != iters:
+        raise SolverError(
+            f"{where}test_state must be given once for each test net or not at all: it is given {len(param.test_state)} times, "
+            f"there are {iters} test nets"
+        )
+    if iters and param.test_interval <= 0:
+        raise SolverError(
+            f"{where}test_interval: {param.test_interval} must be positive, as there are test nets (test_iter)"
+        )
+    found: list[tuple[Any, str]] = [(net, file) for net in param.test_net_param]
+    found += [(name, name) for name in (_locate(path, file) for path in param.test_net)]
+    if iters > own:
+        shared: Any = _locate(param.net, file) if param.HasField("net") else param.net_param
+        found += [(shared, shared if isinstance(shared, str) else file)] * (iters - own)
+    states = list(param.test_state) or [None] * iters
+    return [
+        (_with_state(read_net(net), caffe_pb2.TEST, state), name)
+        for (net, name), state in zip(found, states, strict=True)
+    ]
+
+
+test_net_params.__test__ = False  # type: ignore[attr-defined]

@@ -1,0 +1,153 @@
+"""How one pass over a net is done: what the solver asks for, and the whole graph under autograd as the answer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any, SupportsFloat
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import SolverError
+from ..net import Net
+from ..proto import caffe_pb2
+from .distributed import world
+
+Pass = tuple[SupportsFloat, Mapping[str, Tensor]]  # the objective, and the outputs by name
+AMP = {"bfloat16": torch.bfloat16}
+
+
+class Runner:
+    """One pass over ``net``. Gradients are added to ``.grad`` of the learnable tensors."""
+
+    def __init__(self, net: Net) -> None:
+        self.net = net
+
+    def clear_gradients(self) -> None:
+        """Make every gradient zero (or None)."""
+        for learnable in self.net.learnable:
+            learnable.tensor.grad = None
+
+    def forward_backward(self, last: bool = True) -> Pass:
+        """Run the next batch forward and backward; ``last`` of the ``iter_size`` passes whose gradients add up."""
+        raise NotImplementedError
+
+    def forward(self) -> Pass:
+        """Run the next batch forward."""
+        raise NotImplementedError
+
+    def first_nonfinite(self) -> str | None:
+        """Name what holds the first number that is not finite, for the newest batch; None where nothing does."""
+        return None
+
+
+class GraphRunner(Runner):
+    """The whole graph as one autograd graph.
+
+    Where several processes train together, the gradients of a train net are averaged over them (``DistributedDataParallel``).
+
+    Args:
+        net: the net; its data layers are drawn from.
+        amp: ``"bfloat16"`` computes in mixed precision; parameters and updates stay float32.
+        compile: run the net through ``torch.compile``.
+        channels_last: keep images and filters in the memory layout that tensor cores like.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        *,
+        amp: str | None = None,
+        compile: bool = False,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__(net)
+        if amp is not None and amp not in AMP:
+            raise SolverError(f'amp: "{amp}" is not known; valid: {", ".join(AMP)}')
+        self._amp = None if amp is None else AMP[amp]
+        self._channels_last = channels_last
+        if channels_last:
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._forward: Any = _Objective(net)
+        if compile:
+            self._forward = torch.compile(self._forward)
+        self._train: Any = self._forward
+        if world() > 1 and net.phase == caffe_pb2.TRAIN and any(p.requires_grad for p in net.parameters()):
+            # Caffe's processes keep their own BatchNorm statistics, and a blob may go unused in one batch
+            self._train = nn.parallel.DistributedDataParallel(
+                self._forward, broadcast_buffers=False, find_unused_parameters=True
+            )
+        self._batch: dict[str, Tensor] = {}
+
+    def batch(self) -> dict[str, Tensor]:
+        """The inputs of the next pass: what the data layers draw."""
+        return self.net.draw()
+
+    def _next(self) -> dict[str, Tensor]:
+        batch = self.batch()
+        if self._channels_last:
+            batch = {
+                n: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for n, t in batch.items()
+            }
+        self._batch = batch
+        return batch
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self._amp is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.net.device.type, self._amp)
+
+    def forward_backward(self, last: bool = True) -> Pass:
+        alone = contextlib.nullcontext() if last or self._train is self._forward else self._train.no_sync()
+        with alone:
+            with self._precision():
+                objective, outputs = self._train(self._next())
+            value = HostScalar(objective)
+            if objective.requires_grad:
+                objective.backward()
+        return value, {name: output.detach() for name, output in outputs.items()}
+
+    @torch.no_grad()
+    def forward(self) -> Pass:
+        with self._precision():
+            objective, outputs = self._forward(self._next())
+        return HostScalar(objective), outputs
+
+    def first_nonfinite(self) -> str | None:
+        with self._precision():
+            return self.net.first_nonfinite(self._batch)
+
+
+class _Objective(nn.Module):
+    """The net with its objective as what it returns, for the wrappers that look at ``forward``."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.net.objective(batch)
+
+
+class HostScalar:
+    """A scalar on its way to the host.
+
+    Made between the forward and the backward pass, ``float(...)`` of it waits for the forward pass alone: the device still has
+    the backward pass to do while the host looks at the loss.
+    """
+
+    def __init__(self, value: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        value = value.detach()
+        if value.device.type == "cuda":
+            self._value = torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+        else:
+            self._value = value
+
+    def __float__(self) -> float:
+        if self._event is not None:
+            self._event.synchronize()
+        return float(self._value)
