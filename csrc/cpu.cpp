@@ -1,0 +1,204 @@
+// The CPU side: picks the row kernels of the best instruction set, splits the rows among threads, and decides how the
+// result is written.
+
+#include "cpu.h"
+
+#include <ATen/Parallel.h>
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cfloat>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define SP_X86 1
+#include <immintrin.h>
+#endif
+
+namespace switch_pool {
+namespace {
+
+// What a row of a plane gets: the sums of the windows' values, the sums over the number of values, that number.
+enum What { kSums, kNormalized, kCounts };
+
+// One instruction set's kernels for one type. The last two arguments are the rows to do.
+struct Kernels {
+  using Reduce = void (*)(const Geometry&, bool channels_last, const void* x, const void* gate, void* y, uint8_t* s,
+                          bool stream, int64_t begin, int64_t end);
+  Reduce reduce[4];  // maximum, maximum after ReLU, sum, average
+  bool (*spread)(const Geometry&, Mode, What what, bool channels_last, const void* y, const void* gate, const uint8_t* s,
+                 int fixed, void* x, bool stream, int64_t begin, int64_t end);
+  bool (*select)(const Geometry&, bool normalized, bool channels_last, const void* x, const uint8_t* s, int fixed,
+                 const void* gate, void* y, bool stream, int64_t begin, int64_t end);
+};
+
+}  // namespace
+}  // namespace switch_pool
+
+#define SP_STRING(x) #x
+#if defined(__clang__)
+#define SP_TARGET(flags) _Pragma(SP_STRING(clang attribute push(__attribute__((target(flags))), apply_to = function)))
+#define SP_TARGET_END _Pragma("clang attribute pop")
+#else
+#define SP_TARGET(flags) _Pragma("GCC push_options") _Pragma(SP_STRING(GCC target(flags)))
+#define SP_TARGET_END _Pragma("GCC pop_options")
+#endif
+
+#if SP_X86
+#define SP_ISA avx512
+#define SP_BYTES 64
+SP_TARGET("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+#include "cpu_kernels.h"
+SP_TARGET_END
+#undef SP_ISA
+#undef SP_BYTES
+
+#define SP_ISA avx2
+#define SP_BYTES 32
+SP_TARGET("avx2")
+#include "cpu_kernels.h"
+SP_TARGET_END
+#undef SP_ISA
+#undef SP_BYTES
+#endif
+
+#define SP_ISA portable
+#define SP_BYTES 0
+#include "cpu_kernels.h"
+#undef SP_ISA
+#undef SP_BYTES
+
+namespace switch_pool {
+namespace cpu {
+namespace {
+
+enum InstructionSet { kPortable, kAvx2, kAvx512 };
+
+InstructionSet best_instruction_set() {
+#if SP_X86
+  const char* capability = std::getenv("ATEN_CPU_CAPABILITY");
+  const bool portable = capability && !std::strcmp(capability, "default");
+  const bool narrow = capability && !std::strcmp(capability, "avx2");
+  __builtin_cpu_init();
+  const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (!portable && !narrow && wide) return kAvx512;
+  if (!portable && __builtin_cpu_supports("avx2")) return kAvx2;
+#endif
+  return kPortable;
+}
+
+InstructionSet chosen() {
+  static const InstructionSet set = best_instruction_set();
+  return set;
+}
+
+Kernels kernels(Type type) {
+#if SP_X86
+  if (chosen() == kAvx512) return avx512::kernels(type);
+  if (chosen() == kAvx2) return avx2::kernels(type);
+#endif
+  return portable::kernels(type);
+}
+
+int64_t size_of(Type type) { return type == kDouble ? 8 : type == kFloat ? 4 : 2; }
+
+// How a result of so many bytes is best written. Memory that has been used before: past the caches, once it is larger than
+// they are. Fresh memory: in large pages, since the kernel's work for each page costs more than the write; its zeroing
+// leaves the page in the cache, so the write should hit it there.
+bool should_stream(void* out, int64_t bytes) {
+  constexpr int64_t kLarge = 8 << 20;
+  if (bytes < kLarge) return false;
+#if defined(__linux__)
+  const uintptr_t page = sysconf(_SC_PAGESIZE);
+  const uintptr_t middle = (reinterpret_cast<uintptr_t>(out) + bytes / 2) / page * page;
+  unsigned char resident = 1;
+  if (mincore(reinterpret_cast<void*>(middle), page, &resident) == 0 && !(resident & 1)) {
+    constexpr uintptr_t kHuge = 2 << 20;
+    const uintptr_t first = (reinterpret_cast<uintptr_t>(out) + kHuge - 1) / kHuge * kHuge;
+    const uintptr_t last = (reinterpret_cast<uintptr_t>(out) + bytes) / kHuge * kHuge;
+    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // advice: refusal changes nothing
+    return false;
+  }
+#endif
+  return true;
+}
+
+// Rows enough for a thread to be worth waking.
+int64_t grain(int64_t elements_per_row) { return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, elements_per_row)); }
+
+struct Rows {
+  int64_t count, pixels;  // a row's pixels, times channels in channels_last
+  Rows(const Geometry& g, bool channels_last, int height, int width)
+      : count((channels_last ? g.batch : g.batch * g.channels) * height), pixels((channels_last ? g.channels : 1) * width) {}
+};
+
+void reduce(int which, const Geometry& g, Type type, bool channels_last, const void* x, const void* gate, void* y,
+            uint8_t* s) {
+  const Rows rows(g, channels_last, g.rows, g.cols);
+  const auto kernel = kernels(type).reduce[which];
+  const bool stream = should_stream(y, rows.count * rows.pixels * size_of(type));
+  at::parallel_for(0, rows.count, grain(rows.pixels * g.kernel_h * g.kernel_w), [&](int64_t begin, int64_t end) {
+    kernel(g, channels_last, x, gate, y, s, stream, begin, end);
+  });
+}
+
+bool spread(What what, const Geometry& g, Type type, Mode mode, bool channels_last, const void* y, const uint8_t* s,
+            int fixed, const void* gate, void* x) {
+  const Rows rows(g, channels_last, g.height, g.width);
+  const auto kernel = kernels(type).spread;
+  const bool stream = should_stream(x, rows.count * rows.pixels * size_of(type));
+  std::atomic<bool> valid{true};
+  at::parallel_for(0, rows.count, grain(rows.pixels), [&](int64_t begin, int64_t end) {
+    if (!kernel(g, mode, what, channels_last, y, gate, s, fixed, x, stream, begin, end)) valid = false;
+  });
+  return valid;
+}
+
+}  // namespace
+
+void max_pool_switch(const Geometry& g, Type type, bool channels_last, const void* x, bool relu, void* y, uint8_t* s) {
+  reduce(relu ? 1 : 0, g, type, channels_last, x, nullptr, y, s);
+}
+
+void pool_sum(const Geometry& g, Type type, bool channels_last, const void* x, bool average, const void* gate, void* y) {
+  reduce(average ? 3 : 2, g, type, channels_last, x, gate, y, nullptr);
+}
+
+bool pool_switch(const Geometry& g, Type type, bool channels_last, const void* x, const uint8_t* s, int fixed,
+                 bool normalized, const void* gate, void* y) {
+  const Rows rows(g, channels_last, g.rows, g.cols);
+  const auto kernel = kernels(type).select;
+  const bool stream = should_stream(y, rows.count * rows.pixels * size_of(type));
+  std::atomic<bool> valid{true};
+  at::parallel_for(0, rows.count, grain(rows.pixels * g.kernel_h * g.kernel_w), [&](int64_t begin, int64_t end) {
+    if (!kernel(g, normalized, channels_last, x, s, fixed, gate, y, stream, begin, end)) valid = false;
+  });
+  return valid;
+}
+
+bool unpool(const Geometry& g, Type type, Mode mode, bool channels_last, const void* y, const uint8_t* s, int fixed,
+            bool normalized, const void* gate, void* x) {
+  return spread(normalized ? kNormalized : kSums, g, type, mode, channels_last, y, s, fixed, gate, x);
+}
+
+bool unpool_weights(const Geometry& g, Type type, bool channels_last, const uint8_t* s, void* x) {
+  return spread(kCounts, g, type, kSwitch, channels_last, nullptr, s, 0, nullptr, x);
+}
+
+const char* instruction_set() {
+  return chosen() == kAvx512 ? "avx512" : chosen() == kAvx2 ? "avx2" : "portable";
+}
+
+}  // namespace cpu
+}  // namespace switch_pool
