@@ -1,7 +1,7 @@
 """The operators of the namespace ``pycaffe_compat``: schema, checks, dispatch to a backend, fake, autograd and vmap.
 
 All but ``max_pool_switch`` and ``max_pool_index`` are linear in their first tensor and come with their transpose, which
-is their derivative; so derivatives of any order are operators of this file again. docs/ops.md has the table and the rules.
+is their derivative; so derivatives of any order are operators of this file again. The rules are in docs/ops.md.
 """
 
 from __future__ import annotations

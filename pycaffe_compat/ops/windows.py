@@ -55,6 +55,21 @@ class Window(NamedTuple):
         """Whether a place can lie in more than one window."""
         return self.kernel[0] > self.stride[0] or self.kernel[1] > self.stride[1]
 
+    def pooled(self, plane: Pair, ceil_mode: bool = True) -> Pair:
+        """How many windows Caffe's Pooling makes of a plane; nothing is checked."""
+
+        def along(axis: int) -> int:
+            span, s, p = plane[axis] + 2 * self.pad[axis] - self.kernel[axis], self.stride[axis], self.pad[axis]
+            count = (-(-span // s) if ceil_mode else span // s) + 1
+            return torch.sym_min(count, (plane[axis] + p - 1) // s + 1) if p else count
+
+        return along(0), along(1)
+
+    def unpooled(self, windows: Pair) -> Pair:
+        """The size of the plane that the fork's Depooling makes of so many windows; nothing is checked."""
+        h, w = (self.stride[a] * (windows[a] - 1) + self.kernel[a] - 2 * self.pad[a] for a in (0, 1))
+        return h, w
+
     def problem(self, plane: Pair | None = None, windows: Pair | None = None, full: bool = False) -> str | None:
         """Say why this pooling cannot be, or return None.
 
@@ -97,12 +112,6 @@ def window(kernel: PairLike, stride: PairLike, pad: PairLike) -> Window:
     return Window(pair(kernel, "kernel"), pair(stride, "stride"), pair(pad, "pad"))
 
 
-def _pooled(size: int, k: int, s: int, p: int, ceil_mode: bool) -> int:
-    span = size + 2 * p - k
-    count = (-(-span // s) if ceil_mode else span // s) + 1
-    return torch.sym_min(count, (size + p - 1) // s + 1) if p else count
-
-
 def pooled_size(size: PairLike, kernel: PairLike, stride: PairLike, pad: PairLike, ceil_mode: bool = True) -> Pair:
     """The number of windows of Caffe's Pooling on a plane of ``size``: ``ceil((size + 2*pad - kernel) / stride) + 1``.
 
@@ -112,15 +121,11 @@ def pooled_size(size: PairLike, kernel: PairLike, stride: PairLike, pad: PairLik
         OperatorError: an impossible window, one larger than its input, or (stride > kernel) one with no input at all.
     """
     w, plane = window(kernel, stride, pad), pair(size, "size")
-    windows = None
     problem = w.problem(plane, full=True)
     if problem is None:
-        windows = (
-            _pooled(plane[0], w.kernel[0], w.stride[0], w.pad[0], ceil_mode),
-            _pooled(plane[1], w.kernel[1], w.stride[1], w.pad[1], ceil_mode),
-        )
+        windows = w.pooled(plane, ceil_mode)
         problem = w.problem(plane, windows)
-    if problem is not None or windows is None:
+    if problem is not None:
         raise OperatorError(f"pooling: {problem}")
     return windows
 
@@ -132,11 +137,13 @@ def unpooled_size(size: PairLike, kernel: PairLike, stride: PairLike, pad: PairL
         OperatorError: an impossible window, or a plane without places.
     """
     w, windows = window(kernel, stride, pad), pair(size, "size")
-    h, v = (w.stride[i] * (windows[i] - 1) + w.kernel[i] - 2 * w.pad[i] for i in (0, 1))
-    problem = w.problem((h, v), windows)
+    problem = w.problem()
+    if problem is None:
+        plane = w.unpooled(windows)
+        problem = w.problem(plane, windows)
     if problem is not None:
         raise OperatorError(f"unpooling: {problem}")
-    return (h, v)
+    return plane
 
 
 def window_sizes(w: Window, plane: Pair, windows: Pair) -> tuple[list[int], list[int]]:

@@ -1,0 +1,344 @@
+"""Pooling, and the fork's way back: Pooling, Depooling, SafeInv, SPP.
+
+What a net can fuse it asks for by name: :meth:`Pooling.forward_switch` and :meth:`Depooling.forward_switch` hand byte
+switches over, apply the ReLU before them, and normalise by the unpooling weights; docs/ops.md says when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import ops
+from ..ops import Window
+from ..proto import caffe_pb2
+from .base import Layer, Shape, register
+
+Pair = tuple[int, int]
+
+
+def _sides(layer: Layer, options: Any, field: str, square: str) -> Pair:
+    """Read an option given once (``square``), or as ``field_h`` and ``field_w``: both or neither, and not beside it."""
+    tall, wide = f"{field}_h", f"{field}_w"
+    given = [name for name in (tall, wide) if options.HasField(name)]
+    if not given:
+        side = getattr(options, square)
+        return side, side
+    if options.HasField(square) or len(given) == 1:
+        missing = f"{given[0]} without {wide if given[0] == tall else tall}" if len(given) == 1 else " and ".join(given)
+        also = f" beside {square}" if options.HasField(square) else ""
+        raise layer.error(f"pooling_param: {missing}{also}; give {square}, or {tall} and {wide}")
+    return getattr(options, tall), getattr(options, wide)
+
+
+class _Windows(Layer):
+    """What Pooling and Depooling read alike from ``pooling_param``.
+
+    Attributes:
+        mode: ``MAX``, ``AVE``, ``STOCHASTIC``, ``FIX``, ``SWITCH`` or ``SUM``.
+        window: kernel, stride and pad, or None for ``global_pooling``.
+        local: ``mask_index_type: LOCAL``.
+        position: ``(h, w)`` of FIX.
+    """
+
+    bottoms = (1, 2)
+    tops = (1, 2)
+    differentiable = (True, False)
+
+    def _read(self, options: Any, bottom_shapes: Sequence[Shape]) -> None:
+        methods = caffe_pb2.PoolingParameter
+        self.mode = methods.PoolMethod.Name(options.pool)
+        if self.mode == "SOFT_SWITCH":
+            raise self.error("pooling_param.pool: SOFT_SWITCH never ran in Caffe; use SWITCH")
+        if len(bottom_shapes[0]) != 4:
+            raise self.error(f"needs a bottom with 4 axes (N, C, H, W), not of shape {bottom_shapes[0]}")
+        self.local = options.mask_index_type == methods.LOCAL
+        self.window = self._read_window(options)
+        self.position = self._read_position(options)
+
+    def _read_window(self, options: Any) -> Window | None:
+        stride = _sides(self, options, "stride", "stride")
+        pad = _sides(self, options, "pad", "pad")
+        kernel_fields = [f for f in ("kernel_size", "kernel_h", "kernel_w") if options.HasField(f)]
+        if options.global_pooling:
+            if kernel_fields:
+                raise self.error(
+                    f"pooling_param: {kernel_fields[0]} beside global_pooling, which is a kernel of its own"
+                )
+            if pad != (0, 0) or stride != (1, 1):
+                raise self.error(f"pooling_param: global_pooling wants pad 0 and stride 1, not {pad} and {stride}")
+            return None
+        if not kernel_fields:
+            raise self.error("pooling_param: no kernel_size, nor kernel_h and kernel_w, nor global_pooling")
+        window = ops.window(_sides(self, options, "kernel", "kernel_size"), stride, pad)
+        problem = window.problem()
+        if problem is not None:
+            raise self.error(f"pooling_param: {problem}")
+        if pad != (0, 0) and self.mode in ("FIX", "STOCHASTIC"):
+            raise self.error(f"pooling_param: pad {pad} with pool: {self.mode}; only MAX, AVE, SUM and SWITCH pad")
+        return window
+
+    def _read_position(self, options: Any) -> Pair | None:
+        given = [name for name in ("fix", "fix_x", "fix_y") if options.HasField(name)]
+        if self.mode != "FIX":
+            if given:
+                raise self.error(f"pooling_param: {given[0]} is for pool: FIX, not {self.mode}")
+            return None
+        if self.window is None:
+            raise self.error("pooling_param: pool: FIX cannot be global")
+        h, w = (options.fix_y, options.fix_x) if options.HasField("fix_y") else (options.fix, options.fix)
+        kernel = self.window.kernel
+        position = (h if h >= 0 else kernel[0] // 2, w if w >= 0 else kernel[1] // 2)
+        if position[0] >= kernel[0] or position[1] >= kernel[1]:
+            raise self.error(f"pooling_param: the fixed place {position} (h, w) lies outside the kernel {kernel}")
+        return position
+
+    def extra_repr(self) -> str:
+        """Mode and window, for ``print(net)``."""
+        window = "global" if self.window is None else "kernel={}, stride={}, pad={}".format(*self.window)
+        return f"{self.mode}, {window}"
+
+
+@register("Pooling")
+class Pooling(_Windows):
+    """Pools the windows of each plane: ``(N, C, H, W)`` to ``(N, C, PH, PW)``.
+
+    MAX (a second top is the mask of where each maximum was), AVE, STOCHASTIC, and the fork's SUM, FIX (the value at a
+    fixed place of the window) and SWITCH (where the mask, a second bottom, points). ``engine`` makes no difference.
+    """
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self._read(param.pooling_param, bottom_shapes)
+        self.ceil_mode = param.pooling_param.round_mode == caffe_pb2.PoolingParameter.CEIL
+        self._check_count("bottom", len(bottom_shapes), (2, 2) if self.mode == "SWITCH" else (1, 1))
+        if param.top:
+            self._check_count("top", len(param.top), (1, 2) if self.mode == "MAX" else (1, 1))
+        self.fit(bottom_shapes[0])
+
+    def fit(self, shape: Sequence[int]) -> tuple[Window, Pair]:
+        """Return the window on a bottom of this shape, and how many windows there are.
+
+        Raises:
+            LayerError: a window larger than its input, or one with no input at all.
+        """
+        plane = (shape[2], shape[3])
+        window = self.window or ops.window(plane, 1, 0)
+        problem = window.problem(plane, full=True)
+        if problem is None:
+            windows = window.pooled(plane, self.ceil_mode)
+            problem = window.problem(plane, windows)
+        if problem is not None:
+            raise self.error(problem)
+        return window, windows
+
+    @property
+    def switchable(self) -> bool:
+        """Whether :meth:`forward_switch` serves this layer: MAX with windows of at most 255 places."""
+        return self.mode == "MAX" and self.window is not None and self.window.byte
+
+    def forward_switch(self, x: Tensor, relu: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the maxima and their byte switches; ``relu`` pools ``relu(x)`` without storing it."""
+        window, size = self.fit(x.shape)
+        return ops.max_pool_switch(x, *window, relu=relu, output_size=size)
+
+    def mask(self, switch: Tensor, x_shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the mask blob (the second top) that the switches of a bottom of ``x_shape`` stand for."""
+        window, _ = self.fit(x_shape)
+        return ops.switch_to_mask(switch, *window, (x_shape[2], x_shape[3]), self.local, dtype)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        window, size = self.fit(x.shape)
+        if self.mode == "MAX":
+            return self._max(x, window, size)
+        if self.mode == "AVE":
+            return ops.pool_average(x, *window, output_size=size)
+        if self.mode == "SUM":
+            return ops.pool_sum(x, *window, output_size=size)
+        if self.mode == "FIX":
+            return ops.pool_fixed(x, *window, position=self.position, output_size=size)
+        if mask is not None:
+            if mask.shape != (*x.shape[:2], *size):
+                raise self.error(
+                    f"the mask has shape {tuple(mask.shape)}, but the top will have {(*x.shape[:2], *size)}"
+                )
+            return ops.pool_index(x, ops.mask_to_index(mask, *window, (x.shape[2], x.shape[3]), self.local))
+        return self._stochastic(x, window, size)
+
+    def _max(self, x: Tensor, window: Window, size: Pair) -> Tensor | tuple[Tensor, Tensor]:
+        plane = (x.shape[2], x.shape[3])
+        if window.byte:
+            y, switch = ops.max_pool_switch(x, *window, output_size=size)
+            return y if self.n_tops == 1 else (y, self.mask(switch, x.shape, x.dtype))
+        y, index = ops.max_pool_index(x, *window, output_size=size)
+        return y if self.n_tops == 1 else (y, ops.index_to_mask(index, *window, plane, self.local, x.dtype))
+
+    def _stochastic(self, x: Tensor, window: Window, size: Pair) -> Tensor:
+        """Training: a place drawn in proportion to its value. Else the expected value, 0 where the sum is not above 0."""
+        if not self.training:
+            total = ops.pool_sum(x, *window, output_size=size)
+            positive = total > 0
+            return torch.where(positive, ops.pool_sum(x * x, *window, output_size=size) / total.where(positive, 1), 0)
+        height, width = x.shape[2], x.shape[3]
+        kernel, stride = window.kernel, window.stride
+        after = [(size[a] - 1) * stride[a] + kernel[a] - x.shape[2 + a] for a in (0, 1)]
+        padded = F.pad(x.detach(), (0, max(after[1], 0), 0, max(after[0], 0)))
+        places = padded.unfold(2, kernel[0], stride[0]).unfold(3, kernel[1], stride[1])[:, :, : size[0], : size[1]]
+        passed = places.flatten(4).cumsum(4)
+        threshold = torch.rand(passed.shape[:4], dtype=x.dtype, device=x.device)[..., None] * passed[..., -1:]
+        drawn = (passed >= threshold).to(torch.uint8).argmax(4)
+        return ops.pool_index(x, ops.mask_to_index(drawn, *window, (height, width), local=True))
+
+
+@register("Depooling")
+class Depooling(_Windows):
+    """The exact transpose of Pooling (the paper's fork), to planes of ``stride * (size - 1) + kernel - 2 * pad``.
+
+    SWITCH (or MAX) places each value where the mask, a second bottom, points; FIX at a fixed place of its window; SUM
+    at every place; AVE there too, divided by the window's size. Where windows overlap, values add up. A second top holds
+    the unpooling weights, what ones in the place of the values would give; no gradient flows through it.
+    """
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self._read(param.pooling_param, bottom_shapes)
+        if self.mode == "MAX":
+            self.mode = "SWITCH"
+        if self.mode == "STOCHASTIC":
+            raise self.error("pooling_param.pool: STOCHASTIC cannot be undone; valid: SWITCH, FIX, AVE, SUM")
+        if self.window is None:
+            raise self.error(
+                "pooling_param: global_pooling: the size of the plane to make is not known; give kernel_size"
+            )
+        self._check_count("bottom", len(bottom_shapes), (2, 2) if self.mode == "SWITCH" else (1, 1))
+        self.fit(bottom_shapes[0])
+
+    def fit(self, shape: Sequence[int]) -> tuple[Window, Pair]:
+        """Return the window, and the size of the planes that a bottom of this shape is unpooled to.
+
+        Raises:
+            LayerError: planes without places.
+        """
+        assert self.window is not None
+        windows = (shape[2], shape[3])
+        plane = self.window.unpooled(windows)
+        problem = self.window.problem(plane, windows)
+        if problem is not None:
+            raise self.error(problem)
+        return self.window, plane
+
+    def takes_switch_of(self, pooling: Pooling, pooled_shape: Sequence[int], shape: Sequence[int]) -> bool:
+        """Whether ``pooling``'s byte switches may stand for its mask, with unchanged results.
+
+        Args:
+            pooling: the layer whose second top is this layer's second bottom.
+            pooled_shape: the shape of its bottom.
+            shape: the shape of this layer's first bottom.
+        """
+        if self.mode != "SWITCH" or not pooling.switchable:
+            return False
+        same_plane = self.fit(shape)[1] == (pooled_shape[2], pooled_shape[3])
+        unpadded = self.window is not None and self.window.pad == (0, 0)
+        return (
+            self.window == pooling.window and self.local == pooling.local and (same_plane or (self.local and unpadded))
+        )
+
+    def forward_switch(
+        self, y: Tensor, switch: Tensor | None = None, relu: bool = False, normalize: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Unpool with byte switches (None in modes without a mask).
+
+        Args:
+            relu: unpool ``relu(y)`` without storing it.
+            normalize: return only the first top times SafeInv of the second, in one pass where the mode is SWITCH.
+        """
+        window, plane = self.fit(y.shape)
+        if self.mode == "SWITCH":
+            assert switch is not None
+            if normalize:
+                return ops.unpool_switch_normalized(y, switch, *window, plane, relu)
+            x = ops.unpool_switch(y, switch, *window, plane, relu)
+            return x if self.n_tops == 1 else (x, ops.unpool_weights(switch, *window, plane, y.dtype))
+        x = self._unpool(y, plane, relu)
+        if self.n_tops == 1:
+            return x
+        # Alike for every image and channel: one plane is enough.
+        weights = self._unpool(torch.ones((1, 1, *y.shape[2:]), dtype=y.dtype, device=y.device), plane)
+        return x * safe_inverse(weights) if normalize else (x, weights.expand_as(x))
+
+    def _unpool(self, y: Tensor, plane: Pair, relu: bool = False) -> Tensor:
+        """Unpool without a mask."""
+        assert self.window is not None
+        if self.mode == "FIX":
+            return ops.unpool_fixed(y, *self.window, plane, self.position, relu)
+        return (ops.unpool_sum if self.mode == "SUM" else ops.unpool_average)(y, *self.window, plane, relu)
+
+    def forward(self, y: Tensor, mask: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        if mask is None:
+            return self.forward_switch(y)
+        window, plane = self.fit(y.shape)
+        if mask.shape != y.shape:
+            raise self.error(f"the mask has shape {tuple(mask.shape)}, but the values have {tuple(y.shape)}")
+        index = ops.mask_to_index(mask, *window, plane, self.local)
+        x = ops.unpool_index(y, index, plane)
+        if self.n_tops == 1:
+            return x
+        return x, ops.unpool_index(torch.ones_like(y), index, plane)
+
+
+def safe_inverse(x: Tensor) -> Tensor:
+    """``1 / x``, and 0 where ``x`` is 0; its gradient is 0 there too."""
+    zero = x == 0
+    return torch.where(zero, 0, torch.where(zero, 1, x).reciprocal())
+
+
+@register("SafeInv")
+class SafeInv(Layer):
+    """``1 / x``, and 0 where ``x`` is 0 (the paper's fork); the gradient is ``-dy * y * y``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return safe_inverse(x)
+
+
+@register("SPP")
+class SPP(Layer):
+    """Spatial pyramid pooling: poolings of 1x1, 2x2, 4x4, … windows, flattened and put side by side.
+
+    ``(N, C, H, W)`` to ``(N, C * (1 + 4 + …))``; with ``pyramid_height: 1`` the one pooling as it is, ``(N, C, 1, 1)``.
+    """
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.spp_param
+        self.height = options.pyramid_height
+        self.method = caffe_pb2.SPPParameter.PoolMethod.Name(options.pool)
+        if self.height < 1:
+            raise self.error(f"spp_param.pyramid_height is {self.height}, but must be at least 1")
+        if len(bottom_shapes[0]) != 4:
+            raise self.error(f"needs a bottom with 4 axes (N, C, H, W), not of shape {bottom_shapes[0]}")
+        for level in range(self.height):
+            self._level(level, bottom_shapes[0])
+
+    def _level(self, level: int, shape: Shape) -> Pooling:
+        """The pooling of ``2 ** level`` windows a side: as large as it takes, padded by half of what is too much."""
+        bins = 2**level
+        pooling = caffe_pb2.LayerParameter(
+            name=f"{self.name} level {level}", type="Pooling", top=["level"], phase=self.phase
+        )
+        options = pooling.pooling_param
+        options.pool = caffe_pb2.PoolingParameter.PoolMethod.Value(self.method)
+        for axis, letter in enumerate("hw"):
+            size = shape[2 + axis]
+            kernel = -(-size // bins)
+            setattr(options, f"kernel_{letter}", kernel)
+            setattr(options, f"stride_{letter}", kernel)
+            setattr(options, f"pad_{letter}", (kernel * bins - size + 1) // 2)
+        return Pooling(pooling, [shape]).train(self.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = [self._level(level, tuple(x.shape))(x) for level in range(self.height)]
+        return levels[0] if self.height == 1 else torch.cat([y.flatten(1) for y in levels], 1)
