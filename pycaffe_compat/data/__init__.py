@@ -1,1 +1,1 @@
-"""What nets are fed from: Datum, LMDB, image lists, HDF5, windows, mean files, the transformer and the prefetching loader."""
+"""What nets are fed from: records, databases and files, what is done to images, and the loader that works ahead."""

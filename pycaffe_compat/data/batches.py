@@ -34,7 +34,7 @@ class Shard:
     world: int = 1
 
     def positions(self, position: int, count: int) -> np.ndarray:
-        """Return where the ``count`` records of the batch at ``position`` are, in the endless sequence of all records."""
+        """Return where the ``count`` records of the batch at ``position`` are in the endless sequence of records."""
         return position + self.rank + self.world * np.arange(count)
 
 
@@ -53,8 +53,8 @@ class Reader(Protocol):
 class ImageReader:
     """Batches of transformed images and their labels.
 
-    As in Caffe the first record of a batch decides its shape. A subclass says how to find a record (:meth:`fetch`, called in
-    order) and how to decode it (:meth:`decode`, called in parallel).
+    As in Caffe the first record of a batch decides its shape. A subclass says how to find a record (:meth:`fetch`,
+    called in order) and how to decode it (:meth:`decode`, called in parallel).
     """
 
     def __init__(self, transformer: Transformer, batch_size: int) -> None:
@@ -78,7 +78,7 @@ class ImageReader:
         """Return the item of the record that shows the shapes before a seed is known."""
         return self.fetch(Shard(0), 0)
 
-    def shapes(self) -> list[Shape]:  # noqa: D102  (documented on Reader)
+    def shapes(self) -> list[Shape]:
         item = self.first()
         try:
             shape = self._transformer.check(self.decode(item)[0].shape)
@@ -86,7 +86,7 @@ class ImageReader:
             raise DataError(f"{self.name(item)}: {error}") from error
         return [(self.batch_size, *shape), (self.batch_size,)]
 
-    def begin(self, shard: Shard, position: int) -> tuple[list[np.ndarray], list[Job]]:  # noqa: D102
+    def begin(self, shard: Shard, position: int) -> tuple[list[np.ndarray], list[Job]]:
         positions = shard.positions(position, self.batch_size)
         items = [self.fetch(shard, int(at)) for at in positions]
         try:
@@ -124,16 +124,16 @@ class DatabaseReader(ImageReader):
         self._database = Database(path)
         self._color = color
 
-    def fetch(self, shard: Shard, position: int) -> tuple[bytes, memoryview]:  # noqa: D102
+    def fetch(self, shard: Shard, position: int) -> tuple[bytes, memoryview]:
         return self._database.read(position)
 
-    def decode(self, item: tuple[bytes, memoryview]) -> tuple[np.ndarray, int]:  # noqa: D102
+    def decode(self, item: tuple[bytes, memoryview]) -> tuple[np.ndarray, int]:
         record = parse_datum(item[1])
         if not record.encoded:
             self._transformer.warn_raw(self._database.path)
         return datum_to_array(record, self._color), record.label
 
-    def name(self, item: tuple[bytes, memoryview]) -> str:  # noqa: D102
+    def name(self, item: tuple[bytes, memoryview]) -> str:
         return f'record "{item[0].decode(errors="backslashreplace")}" of {self._database.path}'
 
 
@@ -170,10 +170,10 @@ class ListReader(ImageReader):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def first(self) -> Entry:  # noqa: D102
+    def first(self) -> Entry:
         return self._entries[0]
 
-    def fetch(self, shard: Shard, position: int) -> Entry:  # noqa: D102
+    def fetch(self, shard: Shard, position: int) -> Entry:
         if self._skip:
             position += draws.draw(shard.seed, 0, self._skip, draws.SKIP)
         epoch, index = divmod(position, len(self._entries))
@@ -181,9 +181,9 @@ class ListReader(ImageReader):
             index = int(self._order(shard.seed, epoch, len(self._entries))[index])
         return self._entries[index]
 
-    def decode(self, item: Entry) -> tuple[np.ndarray, int]:  # noqa: D102
+    def decode(self, item: Entry) -> tuple[np.ndarray, int]:
         image = read_image(self._root + item.path, self._color, self._size)
         return image[None] if image.ndim == 2 else image.transpose(2, 0, 1), item.label
 
-    def name(self, item: Entry) -> str:  # noqa: D102
+    def name(self, item: Entry) -> str:
         return f"image {os.path.join(self._root, item.path)}"

@@ -16,8 +16,8 @@ from ..errors import CaffeError, DataError, MissingFileError, require_file
 
 CREATE = "make it with: python tools/convert_imageset.py ROOTFOLDER/ LISTFILE {path}"
 LEVELDB = (
-    "LevelDB is not supported: convert {path} to LMDB (python tools/convert_imageset.py from the images, or copy the records "
-    "with the leveldb and lmdb packages), then say backend: LMDB"
+    "LevelDB is not supported: make {path} again as an LMDB (python tools/convert_imageset.py, from images), or copy "
+    "its records into one with the leveldb and lmdb packages; then say backend: LMDB"
 )
 _environments: weakref.WeakValueDictionary[tuple[int, str], _Environment] = weakref.WeakValueDictionary()
 _opening = threading.Lock()
@@ -56,8 +56,9 @@ def _environment(path: str) -> _Environment:
 class Database:
     """The records of an LMDB, in key order.
 
-    Reading at any position works; going forward is fast, going back starts again from the first key, as a cursor does. Safe to
-    use from several threads and after a fork. The values are views into the mapped file: valid as long as this object lives.
+    Reading at any position works; going forward is fast, going back starts again from the first key, as a cursor does.
+    Safe to use from several threads and after a fork. The values are views into the mapped file: valid as long as this
+    object lives.
 
     Args:
         path: the folder that holds ``data.mdb``.

@@ -1,7 +1,7 @@
 """Datums: records of a database, to and from numpy.
 
-A Datum holds raw C×H×W bytes, floats (``float_data``), or a whole encoded image file. Colours are in OpenCV's order, BGR.
-Errors here say what is wrong with the record; who reads it adds which record of which database it is.
+A Datum holds raw C×H×W bytes, floats (``float_data``), or a whole encoded image file. Colours are in OpenCV's order,
+BGR. Errors here say what is wrong with the record; who reads it adds which record of which database it is.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def _parse(value: bytes | memoryview) -> Record:
 def datum_to_array(record: Record, color: bool | None = None) -> np.ndarray:
     """Return the image or floats of a Datum as C×H×W.
 
-    An encoded image is decoded: with ``color`` None as it was stored (grey, BGR, or BGRA), else as BGR or grey. The result
+    An encoded image is decoded: with ``color`` None as it was stored (grey, BGR, or BGRA), else as BGR or grey. The
+        result
     is ``uint8``, or ``float32`` for ``float_data``; it may be a view of the record, or of an H×W×C image.
 
     Raises:

@@ -1,8 +1,8 @@
 """Random numbers as a function of a seed and a position, not of what was drawn before.
 
-Because record number ``p`` always gets the same numbers, batches may be made in any order and by any number of threads, and a
-run that is resumed at ``p`` goes on bit for bit. The mixing function is SplitMix64 (Steele, Lea, Flood: *Fast splittable
-pseudorandom number generators*, OOPSLA 2014), used as a counter-based generator.
+Because record number ``p`` always gets the same numbers, batches may be made in any order and by any number of
+threads, and a run that is resumed at ``p`` goes on bit for bit. The mixing function is SplitMix64 (Steele, Lea, Flood:
+*Fast splittable pseudorandom number generators*, OOPSLA 2014), used as a counter-based generator.
 """
 
 from __future__ import annotations

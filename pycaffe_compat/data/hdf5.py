@@ -25,8 +25,8 @@ class Hdf5Reader:
         names: the datasets: the names of the tops.
 
     Raises:
-        MissingFileError, DataError: the list or a file of it is missing; a dataset is missing, is not numeric, or has another
-            number of rows than the others of its file, or another shape than in the first file.
+        MissingFileError, DataError: the list or a file of it is missing; a dataset is missing, is not numeric, or has
+            another number of rows than the others of its file, or another shape than in the first file.
     """
 
     def __init__(self, path: str, names: list[str], batch_size: int, shuffle: bool = False) -> None:
@@ -59,9 +59,8 @@ class Hdf5Reader:
         with _open(name) as file:
             for dataset in self._names:
                 if dataset not in file or not isinstance(file[dataset], h5py.Dataset):
-                    raise DataError(
-                        f'{name} has no dataset "{dataset}"{nearest(dataset, file)}; it holds: {", ".join(file) or "nothing"}'
-                    )
+                    has = ", ".join(file) or "nothing"
+                    raise DataError(f'{name} has no dataset "{dataset}"{nearest(dataset, file)}; it holds: {has}')
                 data = file[dataset]
                 if data.dtype.kind not in "fiu":
                     raise DataError(f'dataset "{dataset}" of {name} holds {data.dtype}; wanted floats or integers')

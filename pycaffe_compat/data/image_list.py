@@ -20,7 +20,7 @@ class Entry(NamedTuple):
 
 
 def read_list(path: str | os.PathLike[str]) -> list[Entry]:
-    """Read a list file: a path (spaces are part of it), then white space and an integer label. Empty lines are passed over.
+    """Read a list file: a path (spaces are part of it), white space, an integer label. Empty lines are passed over.
 
     Raises:
         MissingFileError: there is no such file.

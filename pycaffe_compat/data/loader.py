@@ -1,7 +1,8 @@
 """Batches made ahead of time by background threads.
 
-Decoding, reading and arithmetic release Python's lock, so threads suffice and nothing is copied between processes. The threads
-share one batch after the other, so that no more than ``prefetch`` batches are in memory, however many threads there are.
+Decoding, reading and arithmetic release Python's lock, so threads suffice and nothing is copied between processes. The
+threads share one batch after the other, so that no more than ``prefetch`` batches are in memory, however many threads
+there are.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ def default_threads() -> int:
 class Loader:
     """Makes batch after batch in background threads and hands them out in order.
 
-    What is in a batch depends on its position alone, not on the threads. An error in a thread is raised by :meth:`next` for the
-    batch it belongs to. The threads start with the first call of :meth:`next`; they end with :meth:`close`, with the loader, or
-    with the interpreter.
+    What is in a batch depends on its position alone, not on the threads. An error in a thread is raised by
+    :meth:`next` for the batch it belongs to. The threads start with the first call of :meth:`next`; they end with
+    :meth:`close`, with the loader, or with the interpreter.
 
     Args:
-        begin: called with the position of a batch, for one batch after the other; returns its arrays and the jobs that fill them,
-            which run in parallel.
+        begin: called with the position of a batch, for one batch after the other; returns its arrays and the jobs that
+            fill them, which run in parallel.
         stride: how far the position moves with a batch.
         prefetch: the number of batches that wait or are made at a time.
         threads: the number of threads; default: the processors, at most 16.
@@ -184,8 +185,8 @@ class _Work:
 class Buffers:
     """Memory for batches, used again when nobody holds the tensors made of it any more.
 
-    Fresh memory of this size comes page by page from the system, which takes longer than filling it. Where CUDA is in use the
-    memory is page-locked, and torch's own cache does the same.
+    Fresh memory of this size comes page by page from the system, which takes longer than filling it. Where CUDA is in
+    use the memory is page-locked, and torch's own cache does the same.
     """
 
     def __init__(self) -> None:
@@ -193,7 +194,7 @@ class Buffers:
         self._free: list[np.ndarray] = []
 
     def take(self, *shape: int) -> np.ndarray:
-        """Return a ``float32`` array of ``shape`` with arbitrary contents; its memory comes back with its last reference."""
+        """Return a ``float32`` array of ``shape``, its contents arbitrary; its memory is free again when it goes."""
         if torch.cuda.is_initialized():
             return torch.empty(shape, pin_memory=True).numpy()
         if shape != self._shape:

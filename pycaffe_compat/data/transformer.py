@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 class Transformer:
     """Caffe's ``DataTransformer``: the crop (random in TRAIN, the centre in TEST), mirror, mean and scale of one image.
 
-    A mean image is cropped with the window of the image, before the mirroring. ``(x - mean) * scale`` is computed in float32.
+    A mean image is cropped with the window of the image, before the mirroring. ``(x - mean) * scale`` is computed in
+    float32.
 
     Args:
         param: a ``TransformationParameter``.
@@ -116,7 +117,7 @@ class Transformer:
 
 
 def _to_float(image: np.ndarray, out: np.ndarray) -> None:
-    """Convert C×H×W into ``out``; an H×W×C image in transposed form is first split into planes, which OpenCV does faster."""
+    """Convert C×H×W into ``out``; the transpose of H×W×C is first split into planes, which OpenCV does faster."""
     if image.dtype == np.uint8 and image.shape[0] > 1 and image.strides[0] == 1:
         scratch = np.empty(image.shape, np.uint8)
         for plane, target in zip(cv2.split(image.transpose(1, 2, 0), list(scratch)), out, strict=True):

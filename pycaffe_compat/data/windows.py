@@ -159,9 +159,8 @@ class WindowReader:
         if options.mean_file and options.mean_values:
             raise DataError("transform_param: specify mean_file or mean_value, not both")
         if len(options.mean_values) not in (0, 1, self._channels):
-            raise DataError(
-                f"{len(options.mean_values)} mean_values for {self._channels} channels: specify one, or as many as channels"
-            )
+            values = len(options.mean_values)
+            raise DataError(f"{values} mean_values for {self._channels} channels: specify one, or as many as channels")
         if not options.mean_file:
             return np.array(options.mean_values or (0,), np.float32)[:, None, None]
         mean = read_mean(options.mean_file)
@@ -238,8 +237,8 @@ def _round(value: float) -> int:
 def _region(window: Window, rows: int, columns: int, options: WindowOptions, mirror: bool) -> _Region:
     """Return the part of the image to cut out, the size to warp it to, and where in the crop it goes.
 
-    ``context_pad`` widens the window so that it is surrounded by as many pixels of context after the warping; ``square`` makes
-    it the square around its centre. The arithmetic is Caffe's, in float32.
+    ``context_pad`` widens the window so that it is surrounded by as many pixels of context after the warping;
+    ``square`` makes it the square around its centre. The arithmetic is Caffe's, in float32.
     """
     crop, (x1, y1, x2, y2) = options.crop, window[2:]
     if not options.context_pad and not options.square:

@@ -29,7 +29,8 @@ class BatchSource(Source):
     """A source whose batches a :class:`..data.loader.Loader` makes in the background.
 
     What is drawn for a record comes from the seed and the position of the record alone, so a run that is resumed from
-    :meth:`state`, with however many threads, sees the same batches. A subclass returns its reader from :meth:`make_reader`.
+    :meth:`state`, with however many threads, sees the same batches. A subclass returns its reader from
+    :meth:`make_reader`.
 
     Attributes:
         seed: set it before the first batch; default: torch's initial seed.
@@ -79,7 +80,7 @@ class BatchSource(Source):
         self.close()
         self._seed = int(value)
 
-    def top_shapes(self) -> list[Shape]:  # noqa: D102  (documented on Source)
+    def top_shapes(self) -> list[Shape]:
         return self._shapes
 
     def forward(self) -> tuple[Tensor, ...]:
@@ -97,14 +98,14 @@ class BatchSource(Source):
         self._position = self._loader.position
         return tuple(to_tensor(array) for array in arrays[: self.n_tops])
 
-    def state(self) -> dict[str, Any]:  # noqa: D102
+    def state(self) -> dict[str, Any]:
         return {"position": self._position, "seed": self.seed}
 
-    def seek(self, state: dict[str, Any]) -> None:  # noqa: D102
+    def seek(self, state: dict[str, Any]) -> None:
         self.seed = state["seed"]
         self._position = int(state["position"])
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
         loader, self._loader = self._loader, None
         if loader is not None:
             loader.close()
@@ -119,7 +120,7 @@ class Data(BatchSource):
 
     tops = (1, 2)
 
-    def make_reader(self, param: Any) -> Reader:  # noqa: D102
+    def make_reader(self, param: Any) -> Reader:
         options = param.data_param
         size = self.batch_size(options)
         # A file that leaves the backend out means LEVELDB in Caffe; here it means whatever is there.
@@ -136,7 +137,7 @@ class ImageData(BatchSource):
 
     tops = (2, 2)
 
-    def make_reader(self, param: Any) -> Reader:  # noqa: D102
+    def make_reader(self, param: Any) -> Reader:
         options = param.image_data_param
         size = self.batch_size(options)
         if bool(options.new_height) != bool(options.new_width):
@@ -159,7 +160,7 @@ class ImageData(BatchSource):
 class HDF5Data(BatchSource):
     """Caffe's ``HDF5Data``: rows of HDF5 files; each top is the dataset of its name."""
 
-    def make_reader(self, param: Any) -> Reader:  # noqa: D102
+    def make_reader(self, param: Any) -> Reader:
         options = param.hdf5_data_param
         if param.HasField("transform_param"):
             raise self.error("does not transform data: remove transform_param")
@@ -172,7 +173,7 @@ class WindowData(BatchSource):
 
     tops = (2, 2)
 
-    def make_reader(self, param: Any) -> Reader:  # noqa: D102
+    def make_reader(self, param: Any) -> Reader:
         options, transform = param.window_data_param, param.transform_param
         size = self.batch_size(options)
         if not transform.crop_size:
@@ -218,7 +219,7 @@ class MemoryData(Source):
         self._labels: Tensor | None = None
         self._position = 0
 
-    def top_shapes(self) -> list[Shape]:  # noqa: D102
+    def top_shapes(self) -> list[Shape]:
         return [self._shape, self._shape[:1]]
 
     def reset(self, data: Any, labels: Any) -> None:
@@ -261,10 +262,10 @@ class MemoryData(Source):
         self._position = (self._position + self._shape[0]) % len(self._data)
         return self._data[part], self._labels[part]
 
-    def state(self) -> dict[str, Any]:  # noqa: D102
+    def state(self) -> dict[str, Any]:
         return {"position": self._position}
 
-    def seek(self, state: dict[str, Any]) -> None:  # noqa: D102
+    def seek(self, state: dict[str, Any]) -> None:
         self._position = int(state["position"])
 
 
