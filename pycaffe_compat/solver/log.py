@@ -39,6 +39,12 @@ UPGRADE = "upgrade_proto.cpp:1113"
 FINETUNING = "caffe.cpp:155"
 DEVICE = "caffe.cpp:217"
 STARTING = "caffe.cpp:248"
+ENDED = "caffe.cpp:259"
+TEST_DEVICE = "caffe.cpp:275"
+TEST_RUN = "caffe.cpp:288"
+TEST_BATCH = "caffe.cpp:311"
+TEST_TOTAL = "caffe.cpp:316"
+TEST_MEAN = "caffe.cpp:328"
 IGNORING = "net.cpp:744"
 
 

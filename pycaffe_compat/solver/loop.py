@@ -49,6 +49,7 @@ class Solver:
 
     Args:
         param: the path of a solver prototxt, or a ``SolverParameter``.
+        file: where a ``SolverParameter`` came from: for messages, and to find nets beside it.
         weights: caffemodels to start from, beside those that the solver names; a string may hold several with commas.
         device: where the nets live; None chooses (:func:`choose_device`).
         runner: makes the :class:`~pycaffe_compat.solver.runner.Runner` of the train net and of each test net.
@@ -71,6 +72,7 @@ class Solver:
         self,
         param: Any,
         *,
+        file: PathLike = "",
         weights: str | Sequence[PathLike] = (),
         device: torch.device | str | None = None,
         runner: Callable[[Net], Runner] = GraphRunner,
@@ -78,8 +80,9 @@ class Solver:
         sigint_effect: str = STOP,
         sighup_effect: str = SNAPSHOT,
     ) -> None:
-        self.file = os.fspath(param) if isinstance(param, (str, os.PathLike)) else ""
-        self.param = read_solver(self.file) if self.file else _own_copy(param)
+        is_path = isinstance(param, (str, os.PathLike))
+        self.file = os.fspath(param if is_path else file)
+        self.param = read_solver(self.file) if is_path else _own_copy(param)
         self._check()
         self.policy = Policy.from_solver(self.param)
         self._signals = Signals(sigint_effect, sighup_effect)

@@ -1,0 +1,195 @@
+"""What the command lines ``train`` and ``test`` do, as functions."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import SolverError, require_file
+from ..net import Net
+from ..proto import read_solver
+from . import distributed, hooks
+from . import log as lines
+from .log import init_log, log
+from .loop import Solver, choose_device
+from .runner import GraphRunner
+
+ALL = "all"
+
+
+def parse_gpus(text: str) -> list[int]:
+    """Return the GPU numbers of ``"0,2"`` or ``"all"``; an empty list for ``""``.
+
+    Raises:
+        SolverError: no numbers, or GPUs that are not here.
+    """
+    if not text:
+        return []
+    have = torch.cuda.device_count()
+    if text == ALL:
+        if not have:
+            raise SolverError("--gpu all: there is no GPU here that torch can use; leave --gpu out to train on the CPU")
+        return list(range(have))
+    try:
+        ids = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise SolverError(f'--gpu: "{text}" is not a number, several with commas, or "{ALL}"') from None
+    missing = [i for i in ids if not 0 <= i < have]
+    if missing:
+        there = f"this machine has {have}, numbered from 0" if have else "torch finds none on this machine"
+        raise SolverError(f"--gpu: GPU {missing[0]} is not here; {there}")
+    return ids
+
+
+def launch(gpus: Sequence[int]) -> None:
+    """Start this program again, once for each GPU, through ``torchrun``. Does not return."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
+    module = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={len(gpus)}"]
+    os.execve(sys.executable, [sys.executable, *module, *sys.argv], environment)
+
+
+def train(
+    solver: str,
+    *,
+    weights: str = "",
+    snapshot: str = "",
+    gpu: str = "",
+    cpu: bool = False,
+    iterations: int | None = None,
+    level: int | None = None,
+    stages: Sequence[str] = (),
+    sigint_effect: str = "stop",
+    sighup_effect: str = "snapshot",
+    progress: bool | None = None,
+    tensorboard: str = "",
+    amp: str | None = None,
+    compile: bool = False,
+    channels_last: bool = False,
+) -> Solver:
+    """Train as ``caffe train`` does; return the solver when it is done.
+
+    Args:
+        solver: path of the solver's prototxt.
+        weights: caffemodels to start from, with commas.
+        snapshot: a solver state to go on from; not together with ``weights``.
+        gpu: GPU numbers with commas, or ``"all"``; several start a process each. ``""``: what :func:`choose_device` says.
+        cpu: use no GPU.
+        iterations: instead of the solver's ``max_iter``.
+        level, stages: added to the train net's state.
+        sigint_effect, sighup_effect: as for :class:`Solver`.
+        progress: show a progress bar; None: where standard error is a terminal.
+        tensorboard: folder for TensorBoard's events.
+        amp, compile, channels_last: as for :class:`GraphRunner`.
+    """
+    if weights and snapshot:
+        raise SolverError("give weights to start from or a snapshot to go on from, not both: the snapshot has its weights")
+    if snapshot:
+        require_file(snapshot, "solver state")
+    param = read_solver(solver)
+    gpus = parse_gpus(gpu)
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if len(gpus) > 1 and alone:
+        launch(gpus)
+    device = distributed.start() or _device(param, gpus, cpu)
+    first = distributed.rank() == 0
+    init_log(logging.INFO if first else logging.WARNING)
+    try:
+        log(lines.DEVICE, "Using %s.", "CPU" if device.type == "cpu" else f"GPU {device.index}")
+        if iterations is not None:
+            param.max_iter = iterations
+        if level is not None:
+            param.train_state.level = level
+        param.train_state.stage.extend(stages)
+        extra: list[hooks.Hook] = []
+        if first and (sys.stderr.isatty() if progress is None else progress):
+            extra.append(hooks.Progress())
+        if first and tensorboard:
+            extra.append(hooks.TensorBoard(tensorboard))
+        runner = partial(GraphRunner, amp=amp, compile=compile, channels_last=channels_last)
+        options: dict[str, Any] = {"sigint_effect": sigint_effect, "sighup_effect": sighup_effect}
+        it = Solver(param, file=solver, weights=weights, device=device, runner=runner, hooks=extra, **options)
+        try:
+            log(lines.STARTING, "Starting Optimization")
+            it.solve(snapshot or None)
+            log(lines.ENDED, "Optimization Done.")
+        finally:
+            it.close()
+        return it
+    finally:
+        distributed.stop()
+
+
+def _device(param: Any, gpus: Sequence[int], cpu: bool) -> torch.device:
+    if cpu:
+        return torch.device("cpu")
+    return torch.device("cuda", gpus[0]) if gpus else choose_device(param)
+
+
+def test(
+    model: str,
+    weights: str,
+    *,
+    iterations: int = 50,
+    gpu: str = "",
+    cpu: bool = False,
+    level: int | None = None,
+    stages: Sequence[str] = (),
+    amp: str | None = None,
+) -> dict[str, np.ndarray]:
+    """Score a net as ``caffe test`` does: log the outputs of every batch, then their means; return the means by name.
+
+    Args:
+        model: path of the net's prototxt.
+        weights: caffemodels, with commas.
+        iterations: the number of batches.
+        gpu, cpu, level, stages, amp: as for :func:`train`.
+    """
+    init_log()
+    if iterations < 1:
+        raise SolverError(f"iterations: {iterations} must be at least 1")
+    gpus = parse_gpus(gpu)
+    if len(gpus) > 1:
+        raise SolverError(f"--gpu: testing uses one GPU, not {len(gpus)}")
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device("cpu" if cpu else f"cuda:{gpus[0]}" if gpus else auto)
+    log(lines.TEST_DEVICE, "Use %s.", "CPU" if device.type == "cpu" else f"GPU with device ID {device.index or 0}")
+    paths = [path.strip() for path in weights.split(",") if path.strip()]
+    net = Net(model, "TEST", level=level, stages=stages, weights=paths, device=device)
+    try:
+        if net.inputs:
+            raise SolverError(f"{model}: the net has Input layers ({', '.join(net.inputs)}), so there is nothing to test it on")
+        return _score(GraphRunner(net, amp=amp), iterations)
+    finally:
+        net.close()
+
+
+test.__test__ = False  # type: ignore[attr-defined]
+
+
+def _score(runner: GraphRunner, iterations: int) -> dict[str, np.ndarray]:
+    log(lines.TEST_RUN, "Running for %d iterations.", iterations)
+    loss = 0.0
+    sums: dict[str, np.ndarray] = {}
+    for index in range(iterations):
+        objective, outputs = runner.forward()
+        loss += float(objective)
+        for name, output in outputs.items():
+            values = output.double().cpu().numpy()
+            sums[name] = sums.get(name, 0.0) + values
+            for value in values.reshape(-1).tolist():
+                log(lines.TEST_BATCH, "Batch %d, %s = %g", index, name, value)
+    log(lines.TEST_TOTAL, "Loss: %g", loss / iterations)
+    means = {name: total / iterations for name, total in sums.items()}
+    for name, values in means.items():
+        weight = runner.net.loss_weights.get(name, 0.0)
+        for value in values.reshape(-1).tolist():
+            note = f" (* {weight:g} = {weight * value:g} loss)" if weight else ""
+            log(lines.TEST_MEAN, "%s = %g%s", name, value, note)
+    return means
