@@ -60,8 +60,8 @@ class DummyData(Source):
     """Blobs made by fillers: those of a ``constant`` filler once, all others anew for each batch.
 
     Shapes are ``dummy_data_param.shape`` or the legacy ``num``, ``channels``, ``height``, ``width``; these and
-    ``data_filler`` are one for all tops or one each; without a filler everything is 0. Random numbers are torch's global
-    ones, drawn on the device that the layer was moved to. Source: Caffe's ``DummyDataLayer``.
+    ``data_filler`` are one for all tops or one each; without a filler everything is 0. Random numbers are torch's own,
+    drawn on the device that the layer was moved to. Source: Caffe's ``DummyDataLayer``.
     """
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:

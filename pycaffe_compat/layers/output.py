@@ -29,8 +29,8 @@ def _host(value: Tensor) -> np.ndarray:
 class HDF5Output(Layer):
     """Writes two bottoms with the same first axis to the datasets ``/data`` and ``/label`` of ``file_name``.
 
-    The first batch replaces a file that is there already; later ones, at which Caffe fails, are appended. Between batches
-    the file is closed, so that it can be read. Source: Caffe's ``HDF5OutputLayer``.
+    The first batch replaces a file that is there already; later ones, at which Caffe fails, are appended. Between
+    batches the file is closed, so that it can be read. Source: Caffe's ``HDF5OutputLayer``.
     """
 
     bottoms = (2, 2)
@@ -95,11 +95,12 @@ class HDF5Output(Layer):
 class ImageOutput(Layer):
     """Writes its bottom (N, C, H, W) as PNG images ``PREFIX`` + index, the numbering going on from batch to batch.
 
-    Three channels make one BGR picture; any other number, or ``force_slice_channels``, makes one grey picture a channel,
-    with ``-`` and the channel after the index if there are several. Values are scaled (``SCALE``: ``x * scale + offset``;
-    ``AutoSCALE``: each item to [0, 1] by its extremes, of which ``1 - auto_ratio`` are left out), multiplied by 256 and
-    rounded down into 0 to 255. Where ``print_iter`` is not 0 the number of the batch, from 1 and with that many digits,
-    and ``-`` come before the index. Folders are made. Source: ``ImageOutputLayer`` of the paper's fork of Caffe.
+    Three channels make one BGR picture; any other number, or ``force_slice_channels``, makes a grey picture of each
+    channel, with ``-`` and its number after the index if there are several. Values are scaled (``SCALE``:
+    ``x * scale + offset``; ``AutoSCALE``: each item to [0, 1] by its extremes, of which ``1 - auto_ratio`` are left out),
+    multiplied by 256 and rounded down into 0 to 255. Where ``print_iter`` is not 0 the number of the batch, from 1 and
+    with that many digits, and ``-`` come before the index. Folders are made.
+    Source: ``ImageOutputLayer`` of the paper's fork of Caffe.
     """
 
     tops = (0, 0)

@@ -1,0 +1,345 @@
+"""Layers written in Python, as pycaffe runs them: a class with ``setup``, ``reshape``, ``forward`` and ``backward``.
+
+A net that names such a class runs its code, so this is done only for those who allowed it: with
+``PYCAFFE_COMPAT_PYTHON_LAYERS=1`` in the environment, or :func:`allow`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import LayerError, nearest
+from . import base, fillers
+
+VARIABLE = "PYCAFFE_COMPAT_PYTHON_LAYERS"
+_allowed = False
+
+
+def allow(yes: bool = True) -> None:
+    """Let nets run the Python layers that they name, in this process, from now on (or, with False, no longer)."""
+    global _allowed
+    _allowed = yes
+
+
+def allowed() -> bool:
+    """Whether Python layers may run: by :func:`allow` or the environment."""
+    return _allowed or os.environ.get(VARIABLE, "").lower() in ("1", "true", "yes", "on")
+
+
+class Blob:
+    """What a Python layer sees of a bottom, top or parameter: numpy arrays ``data`` and ``diff``, and the shape."""
+
+    def __init__(self, shape: Sequence[int] = (), dtype: type = np.float32) -> None:
+        self.shape = tuple(shape)
+        self.dtype = dtype
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def _array(self, which: str) -> np.ndarray:
+        if which not in self._arrays:
+            self._arrays[which] = np.zeros(self.shape, self.dtype)
+        return self._arrays[which]
+
+    @property
+    def data(self) -> np.ndarray:
+        """The values, to be written in place."""
+        return self._array("data")
+
+    @property
+    def diff(self) -> np.ndarray:
+        """The gradients, to be written in place."""
+        return self._array("diff")
+
+    @property
+    def count(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def num(self) -> int:
+        """The length of axis 0, or 1."""
+        return self._axis(0)
+
+    @property
+    def channels(self) -> int:
+        """The length of axis 1, or 1."""
+        return self._axis(1)
+
+    @property
+    def height(self) -> int:
+        """The length of axis 2, or 1."""
+        return self._axis(2)
+
+    @property
+    def width(self) -> int:
+        """The length of axis 3, or 1."""
+        return self._axis(3)
+
+    def _axis(self, axis: int) -> int:
+        return self.shape[axis] if axis < len(self.shape) else 1
+
+    def reshape(self, *shape: int) -> None:
+        """Give the blob another shape; its values are kept where their number is the same, and zeros otherwise."""
+        size = tuple(int(n) for n in shape)
+        if min(size, default=0) < 0:
+            raise ValueError(f"a blob cannot have shape {size}")
+        if size != self.shape:
+            same = math.prod(size) == self.count
+            self._arrays = {which: array.reshape(size) for which, array in self._arrays.items()} if same else {}
+            self.shape = size
+
+    def hold(self, data: np.ndarray, diff: np.ndarray | None = None) -> None:
+        """Take these arrays (zeros for no ``diff``) as they are, without copying."""
+        self.shape, self.dtype = data.shape, data.dtype.type
+        self._arrays = {"data": data} if diff is None else {"data": data, "diff": diff}
+
+    def forget(self, shape: Sequence[int]) -> None:
+        """Have this shape, and zeros."""
+        self.shape, self._arrays = tuple(shape), {}
+
+
+class Blobs(list[Blob]):
+    """The parameters of a Python layer; ``setup`` makes them with :meth:`add_blob`."""
+
+    def add_blob(self, *shape: int) -> None:
+        """Append a parameter of this shape, zeros until it is written to."""
+        self.append(Blob(shape))
+
+
+class Layer:
+    """The base class of layers written in Python (``caffe.Layer``).
+
+    ``setup`` is called once, ``reshape`` before every ``forward`` and when the net is reshaped; it gives the tops their
+    shapes. ``backward`` writes the ``diff`` of each bottom whose ``propagate_down`` is true, and that of ``blobs``; these
+    are 0 before, and what earlier passes found is added by the caller.
+
+    Attributes:
+        param_str: ``python_param.param_str``.
+        phase: ``caffe.TRAIN`` (0) or ``caffe.TEST`` (1).
+        blobs: the parameters.
+    """
+
+    type = "Python"
+    param_str: str
+    phase: int
+    blobs: Blobs
+
+    def __new__(cls, *_: Any, **__: Any) -> Layer:
+        layer = super().__new__(cls)
+        layer.blobs = Blobs()
+        return layer
+
+    def __init__(self, param: Any) -> None:
+        self.param_str = param.python_param.param_str
+        self.phase = param.phase
+
+    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
+        """Read ``param_str``, check the numbers of blobs, make parameters."""
+
+    def reshape(self, bottom: list[Blob], top: list[Blob]) -> None:
+        """Check the shapes of the bottoms and reshape the tops."""
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        """Write the ``data`` of the tops."""
+        raise NotImplementedError(f"{self.__class__.__name__} has no forward")
+
+    def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
+        """Write the ``diff`` of the bottoms."""
+        raise NotImplementedError(f"{self.__class__.__name__} has no backward, but a gradient is needed below it")
+
+
+class _Initial:
+    """The values that ``setup`` gave a parameter, in the place of a filler."""
+
+    type = "python"
+    sparse = -1
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = torch.from_numpy(values.copy())
+
+
+def _fill_initial(tensor: Tensor, filler: Any) -> None:
+    if not isinstance(filler, _Initial):
+        raise LayerError('filler "python" is for the parameters of Python layers, which fill them in setup')
+    tensor.copy_(filler.values)
+
+
+fillers.FILLERS[_Initial.type] = _fill_initial
+
+
+def _error_class(kind: type[Exception]) -> type[LayerError]:
+    """A LayerError that is caught by who catches ``kind`` too."""
+    if issubclass(kind, (StopIteration, StopAsyncIteration)):  # generators would swallow these
+        return LayerError
+    try:
+        return type(kind.__name__, (LayerError, kind), {"__str__": Exception.__str__, "__module__": kind.__module__})
+    except TypeError:
+        return LayerError
+
+
+@base.register("Python")
+class PythonLayer(base.Layer):
+    """Runs the class ``python_param.layer`` of the module ``python_param.module``, a :class:`Layer`.
+
+    Its arrays are views of the tensors on the CPU, and copies on a GPU. ``share_in_parallel`` is accepted: every
+    process has its own. Source: Caffe's ``PythonLayer``.
+    """
+
+    bottoms = (0, None)
+    tops = (0, None)
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[base.Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.python_param
+        self.code = f"{options.module}.{options.layer}"
+        if not allowed():
+            raise self.error(
+                f"runs the Python class {self.code}, which came with the net. If you trust it, set {VARIABLE}=1 in the "
+                f"environment or call {__name__}.allow() first"
+            )
+        self.register_buffer("place", torch.empty(0), persistent=False)
+        self.bottom_blobs = [Blob(shape) for shape in bottom_shapes]
+        names = list(param.bottom)
+        self.in_place = [i < len(names) and names[i] == top for i, top in enumerate(param.top)]
+        self.top_blobs = [self.bottom_blobs[i] if same else Blob() for i, same in enumerate(self.in_place)]
+        self.python = self._make(options.module, options.layer)
+        self.call("setup", self.bottom_blobs, self.top_blobs)
+        for i, blob in enumerate(self.python.blobs):
+            self.add_blob(f"blob{i}", blob.shape, _Initial(blob.data))
+
+    def _make(self, module: str, name: str) -> Layer:
+        if not module or not name:
+            raise self.error("needs python_param { module: … layer: … }")
+        try:
+            found = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name == "caffe":
+                hint = "run the program with python -m pycaffe_compat, or call pycaffe_compat.install_as_caffe()"
+            else:
+                hint = "the folder of the module must be in PYTHONPATH"
+            raise self.error(f"python_param.module: {module}: no module named {error.name}; {hint}") from error
+        except Exception as error:
+            raise self._failure(f"importing {module}", error) from error
+        cls = getattr(found, name, None)
+        if cls is None:
+            raise self.error(f"python_param.layer: module {module} has no class {name}{nearest(name, vars(found))}")
+        if not (isinstance(cls, type) and issubclass(cls, Layer)):
+            raise self.error(f"python_param.layer: {self.code} is no subclass of pycaffe_compat.Layer (caffe.Layer)")
+        try:
+            return cls(self.param)
+        except Exception as error:
+            raise self._failure(f"making a {self.code}", error) from error
+
+    def _failure(self, doing: str, error: Exception) -> LayerError:
+        """An error with the traceback of what the layer's own code raised; it can be caught as the original too."""
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [f for f in frames if f.filename != __file__ and "importlib" not in f.filename]
+        where = "".join(traceback.format_list(own))
+        last = "".join(traceback.format_exception_only(type(error), error)).rstrip()
+        message = str(self.error(f"{doing} failed: {last}\n{where}".rstrip()))
+        try:
+            return _error_class(type(error))(message)
+        except Exception:
+            return LayerError(message)
+
+    def call(self, method: str, *args: Any) -> None:
+        """Call a method of the layer's own code.
+
+        Raises:
+            LayerError: it raised something; the message has its traceback.
+        """
+        try:
+            getattr(self.python, method)(*args)
+        except Exception as error:
+            raise self._failure(f"{method} of {self.code}", error) from error
+
+    @torch.compiler.disable
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Return the tops that the layer's ``forward`` wrote.
+
+        Raises:
+            LayerError: the layer's code raised something, or changed the number of its parameters.
+        """
+        if self.place.is_meta or any(b.is_meta for b in bottoms):
+            for blob, bottom in zip(self.bottom_blobs, bottoms, strict=True):
+                blob.forget(bottom.shape)
+            self.call("reshape", self.bottom_blobs, self.top_blobs)
+            return tuple(torch.empty(top.shape, device="meta") for top in self.top_blobs)
+        if not self.top_blobs:
+            self.run(bottoms)
+            return ()
+        made = _Run.apply(self, len(bottoms), *bottoms, *self.blobs)
+        return made if isinstance(made, tuple) else (made,)
+
+    def run(self, bottoms: Sequence[Tensor]) -> list[Tensor]:
+        """Run ``reshape`` and ``forward`` on the values of ``bottoms``; return new tensors of the tops."""
+        dtype = self.working_dtype(bottoms)
+        for i, (blob, bottom) in enumerate(zip(self.bottom_blobs, bottoms, strict=True)):
+            host = bottom.detach().to("cpu", dtype)
+            if i < len(self.in_place) and self.in_place[i] and host.data_ptr() == bottom.data_ptr():
+                host = host.clone()
+            blob.hold(host.numpy())
+        empty = torch.empty(0, dtype=dtype).numpy()
+        for top, same in zip(self.top_blobs, self.in_place, strict=True):
+            if not same and top.dtype != empty.dtype:
+                top.hold(np.zeros(top.shape, empty.dtype))
+        hosts = self.hold_parameters(dtype)
+        self.call("reshape", self.bottom_blobs, self.top_blobs)
+        self.call("forward", self.bottom_blobs, self.top_blobs)
+        for parameter, host in zip(self.blobs, hosts, strict=True):
+            if host.data_ptr() != parameter.data_ptr():
+                parameter.detach().copy_(host)
+        like: Tensor = bottoms[0] if bottoms else self.place
+        return [torch.from_numpy(top.data.copy()).to(device=like.device, dtype=like.dtype) for top in self.top_blobs]
+
+    def working_dtype(self, tensors: Sequence[Tensor]) -> torch.dtype:
+        """The type of the layer's arrays: float32 as in Caffe, or float64 where a bottom or the layer is that."""
+        return torch.float64 if any(t.dtype == torch.float64 for t in (*tensors, self.place)) else torch.float32
+
+    def hold_parameters(self, dtype: torch.dtype) -> list[Tensor]:
+        """Show the parameters to the layer, with zero gradients; return their values on the host."""
+        hosts = [blob.detach().to("cpu", dtype) for blob in self.blobs]
+        if len(hosts) != len(self.python.blobs):
+            raise self.error(f"{self.code} has {len(self.python.blobs)} blobs, but had {len(hosts)} after setup")
+        for seen, host in zip(self.python.blobs, hosts, strict=True):
+            seen.hold(host.numpy())
+        return hosts
+
+
+class _Run(torch.autograd.Function):
+    """A Python layer's ``forward`` and ``backward``, between tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, layer: PythonLayer, n: int, *inputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.layer, ctx.n, ctx.dtype = layer, n, layer.working_dtype(inputs[:n])
+        tops = layer.run(inputs[:n])
+        ctx.bottom_data = [blob.data for blob in layer.bottom_blobs]
+        ctx.top_data = [top.to("cpu", ctx.dtype).numpy() for top in tops]
+        ctx.like = [(value.device, value.dtype) for value in inputs]
+        return tuple(tops)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        layer: PythonLayer = ctx.layer
+        needs = list(ctx.needs_input_grad[2:])
+        for blob, data in zip(layer.bottom_blobs, ctx.bottom_data, strict=True):
+            blob.hold(data)
+        for blob, data, grad in zip(layer.top_blobs, ctx.top_data, grads, strict=True):
+            blob.hold(data, grad.detach().to("cpu", ctx.dtype, copy=True).contiguous().numpy())
+        layer.hold_parameters(ctx.dtype)
+        layer.call("backward", layer.top_blobs, needs[: ctx.n], layer.bottom_blobs)
+        seen = [*layer.bottom_blobs, *layer.python.blobs]
+        found = [
+            torch.from_numpy(blob.diff.copy()).to(device, dtype) if need else None
+            for blob, need, (device, dtype) in zip(seen, needs, ctx.like, strict=True)
+        ]
+        return None, None, *found
