@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from .layers import Layer, Source, layer_class
 from .layers.base import Shape, count
 from .layers.fillers import fill
 from .proto import Weights, caffe_pb2, filter_net, read_net, read_weights, upgrade_net, write_weights
+from .plan import Call, plan
 from .wiring import Step, Wiring
 
 PathLike = str | os.PathLike[str]
@@ -73,6 +74,8 @@ class Net(nn.Module):
         weights: a caffemodel (path or :class:`~pycaffe_compat.proto.Weights`), or several; blobs that they hold are not filled first.
         file: where ``param`` came from, for error messages.
         device: where the parameters live.
+        fuse: run ReLU inside of poolings, hand switches over as bytes, and the like (:mod:`pycaffe_compat.plan`), with
+            unchanged results.
 
     Attributes:
         inputs, outputs: the tops of ``Input`` layers; the blobs that no layer consumes, in alphabetical order.
@@ -91,6 +94,7 @@ class Net(nn.Module):
         weights: Any = None,
         file: str = "",
         device: torch.device | str | None = None,
+        fuse: bool = True,
     ) -> None:
         super().__init__()
         if isinstance(param, (str, os.PathLike)):
@@ -107,6 +111,7 @@ class Net(nn.Module):
             full.state.level = level
         full.state.stage.extend(s for s in stages if s not in full.state.stage)
         self.file = file
+        self.fuse = fuse
         self.param = filter_net(full, full.state)
         self.caffe_name: str = self.param.name
         self.phase: int = full.state.phase
@@ -153,10 +158,21 @@ class Net(nn.Module):
         self.steps = wiring.steps
         self.inputs = wiring.inputs
         self.outputs = wiring.outputs
+        self._source_values = {t: v for s in self.steps if s.is_source for t, v in zip(s.tops, s.top_values, strict=True)}
+        self._output_values = {name: wiring.newest[name] for name in self.outputs}
+        self._plan()
+
+    def _plan(self) -> None:
+        self._calls = plan(self._wiring, fuse=self.fuse, propagate_all=self.param.force_backward)
 
     def _add_layer(self, name: str, layer: Layer) -> None:
-        # add_module refuses dots and the names of Module's own attributes, which layer names may well be
-        self._modules[name] = layer
+        # dots in a layer's name make nested modules, so that every key of state_dict is the layer's name and the blob's;
+        # add_module would refuse the names of Module's own attributes, which layer names may well be
+        *path, last = name.split(".")
+        parent: nn.Module = self
+        for part in path:
+            parent = parent._modules.setdefault(part, nn.Module())  # type: ignore[assignment]
+        parent._modules[last] = layer
 
     def _learnables(self, param: Any, layer: Layer, owners: dict[str, Learnable]) -> list[bool]:
         """Enter the layer's blobs among the learnable ones; return for each whether it learns."""
@@ -274,12 +290,6 @@ class Net(nn.Module):
         """The floating-point type of the net."""
         return self._place.dtype
 
-    def get_submodule(self, target: str) -> nn.Module:
-        """As ``nn.Module.get_submodule``; a layer name may contain dots."""
-        if target in self._modules:
-            return self._modules[target]  # type: ignore[return-value]
-        return super().get_submodule(target)
-
     # ---- running
 
     def draw(self, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -304,19 +314,21 @@ class Net(nn.Module):
         Raises:
             UnknownNameError: an input that the net does not have, or one that is missing.
         """
-        return self._outputs(self._execute(self._gather(args, blobs), keep=False)[0])
+        return self._outputs(self._execute(self._gather(args, blobs), self._calls)[0])
 
     def objective(self, *args: Any, **blobs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Run the net and return the sum of its weighted losses (a scalar) and its outputs by name."""
-        values, objective = self._execute(self._gather(args, blobs), keep=False)
+        values, objective = self._execute(self._gather(args, blobs), self._calls)
         return objective, self._outputs(values)
 
     def run(self, *args: Any, **blobs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Run the net and return the newest value of every blob, and the objective."""
-        return self._execute(self._gather(args, blobs), keep=True)
+        """Run the net, every layer as it is, and return the newest value of every blob, and the objective."""
+        calls = [replace(call, frees=()) for call in plan(self._wiring, fuse=False, propagate_all=self.param.force_backward)]
+        values, objective = self._execute(self._gather(args, blobs), calls)
+        return {name: values[self._wiring.newest[name]] for name in self.blob_names}, objective
 
-    def _outputs(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: values[name] for name in self.outputs}
+    def _outputs(self, values: dict[int, Tensor]) -> dict[str, Tensor]:
+        return {name: values[value] for name, value in self._output_values.items()}
 
     def _gather(self, args: tuple[Any, ...], blobs: dict[str, Tensor]) -> dict[str, Tensor]:
         if len(args) == 1 and isinstance(args[0], Mapping):
@@ -330,46 +342,44 @@ class Net(nn.Module):
         for name in self.inputs:
             if name not in blobs:
                 raise UnknownNameError(f'input "{name}" is missing; the net takes {", ".join(self.inputs)}')
-        if len(blobs) > len(self.inputs) and not self._sources:
-            unknown = next(n for n in blobs if n not in self.inputs)
-            raise UnknownNameError(f'"{unknown}" is no input of the net{nearest(unknown, self.inputs)}; it takes {", ".join(self.inputs)}')
+        for name in blobs:
+            if name not in self._source_values:
+                raise self._no_input(name)
         return blobs
 
-    def _execute(self, given: dict[str, Tensor], keep: bool) -> tuple[dict[str, Tensor], Tensor]:
-        values: dict[str, Tensor] = dict(given)
+    def _no_input(self, name: str) -> UnknownNameError:
+        inputs = ", ".join(self._source_values) or "none"
+        return UnknownNameError(f'"{name}" is no input of the net{nearest(name, self._source_values)}; it takes {inputs}')
+
+    def _execute(self, given: dict[str, Tensor], calls: list[Call]) -> tuple[dict[int, Tensor], Tensor]:
+        values = {self._source_values[name]: value for name, value in given.items()}
         objective: Tensor | None = None
         for sharing in self._views:
             sharing.refresh()
-        for step in self.steps:
-            if not step.bottoms and isinstance(step.layer, Source):
-                continue
-            for top, weight, value in self._run_step(step, values):
+        for call in calls:
+            made = _run(call, [values[v] for v in call.reads])
+            for value, weight, top in zip(call.writes, call.loss_weights, made, strict=True):
+                values[value] = top
                 if weight:
-                    part = value.sum() if weight == 1 else value.sum() * weight
+                    part = top.sum() if weight == 1 else top.sum() * weight
                     objective = part if objective is None else objective + part
-            if not keep:
-                for name in step.last_use:
-                    values.pop(name, None)
+            for value in call.frees:
+                del values[value]
         if objective is None:
             objective = torch.zeros((), device=self.device, dtype=self.dtype)
         return values, objective
 
-    def _run_step(self, step: Step, values: dict[str, Tensor]) -> list[tuple[str, float, Tensor]]:
-        bottoms = [values[name] for name in step.bottoms]
-        if step.propagate_down and not self.param.force_backward:
-            bottoms = [b if p else b.detach() for b, p in zip(bottoms, step.propagate_down, strict=True)]
-        made = step.layer(*bottoms)
-        if not isinstance(made, tuple):
-            made = (made,) if step.tops else ()
-        values.update(zip(step.tops, made, strict=True))
-        return list(zip(step.tops, step.loss_weights, made, strict=True))
-
     def trace(self, batch: Mapping[str, Tensor]) -> Iterator[tuple[Step, dict[str, Tensor]]]:
-        """Run the net layer by layer; after each, yield its step and the blobs as they are then. For looking inside."""
+        """Run the net layer by layer; after each, yield its step and the blobs as they are then. For looking inside.
+
+        ``batch`` holds the inputs and the tops of the data layers.
+        """
         values = dict(batch)
+        calls = iter(plan(self._wiring, fuse=False, propagate_all=self.param.force_backward))
         for step in self.steps:
-            if step.bottoms or not isinstance(step.layer, Source):
-                self._run_step(step, values)
+            if not step.is_source:
+                made = _run(next(calls), [values[name] for name in step.bottoms])
+                values.update(zip(step.tops, made, strict=True))
             yield step, values
 
     @torch.no_grad()
@@ -398,7 +408,7 @@ class Net(nn.Module):
         """
         for name in shapes:
             if name not in self.inputs:
-                raise UnknownNameError(f'"{name}" is no input of the net{nearest(name, self.inputs)}; it takes {", ".join(self.inputs)}')
+                raise self._no_input(name)
         new = list(self._wiring.shapes)
         for step in self.steps:
             if step.layer.type_name == "Input":
@@ -410,6 +420,7 @@ class Net(nn.Module):
             for value, shape in zip(step.top_values, tops, strict=True):
                 new[value] = shape
         self._wiring.shapes = new
+        self._plan()
 
     def load_weights(self, weights: Any) -> None:
         """Copy weights into the layers of the same names, by Caffe's rules.
@@ -446,7 +457,12 @@ class Net(nn.Module):
                     )
             for index in range(len(shapes)):
                 blob = layer.blob(index)
-                weights.copy_into(name, index, blob.detach())
+                if blob.device.type == "cpu" and blob.is_contiguous():
+                    weights.readinto(name, index, blob.detach().numpy())
+                else:
+                    host = torch.empty(blob.shape, dtype=blob.dtype)
+                    weights.readinto(name, index, host.numpy())
+                    blob.detach().copy_(host)
                 loaded.add(id(blob))
         return loaded
 
@@ -493,6 +509,15 @@ def load(prototxt: PathLike, weights: Any = None, phase: int | str = "TEST", **o
         The module: called with tensors by input name, it returns a dict of the outputs by name.
     """
     return Net(prototxt, phase, weights=weights, **options)
+
+
+def _run(call: Call, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
+    if call.detach:
+        bottoms = [b.detach() if cut else b for b, cut in zip(bottoms, call.detach, strict=True)]
+    made = call.run(*bottoms)
+    if isinstance(made, tuple):
+        return made
+    return (made,) if call.writes else ()
 
 
 @torch.no_grad()

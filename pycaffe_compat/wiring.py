@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import NetError, nearest
-from .layers.base import Layer, Shape
+from .layers.base import Layer, Shape, Source
 
 
 @dataclass
@@ -30,7 +30,6 @@ class Step:
     bottom_values: tuple[int, ...]
     top_values: tuple[int, ...]
     propagate_down: tuple[bool, ...] | None
-    last_use: tuple[str, ...] = ()
     bottom_needs: list[bool] = field(default_factory=list)
     param_needs: list[bool] = field(default_factory=list)
     needs_backward: bool = False
@@ -39,6 +38,11 @@ class Step:
     def name(self) -> str:
         """The layer's name."""
         return self.layer.name
+
+    @property
+    def is_source(self) -> bool:
+        """Whether its tops come from outside the graph: an ``Input`` or a data layer."""
+        return isinstance(self.layer, Source)
 
 
 class Wiring:
@@ -147,21 +151,10 @@ class Wiring:
         return {name: self.shapes[self.newest[name]] for name in self.blob_names}
 
     def finish(self, learns: dict[str, list[bool]], force_backward: bool) -> None:
-        """Work out which gradients are needed and where each blob is read last.
+        """Work out which gradients are needed.
 
         ``learns`` says for each layer which of its blobs have an ``lr_mult`` other than 0.
         """
-        self._needs(learns, force_backward)
-        last: dict[str, Step] = {}
-        for step in self.steps:
-            for name in (*step.bottoms, *step.tops):
-                last[name] = step
-        keep = self._unused | {t for s in self.steps for t, w in zip(s.tops, s.loss_weights, strict=True) if w}
-        for step in self.steps:
-            names = dict.fromkeys((*step.bottoms, *step.tops))
-            step.last_use = tuple(n for n in names if last[n] is step and n not in keep)
-
-    def _needs(self, learns: dict[str, list[bool]], force_backward: bool) -> None:
         value_needs = [False] * len(self.names)
         for step in self.steps:
             needs = [value_needs[v] for v in step.bottom_values]

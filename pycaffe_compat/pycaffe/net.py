@@ -191,8 +191,7 @@ class Net:
 
     def _forward(self, start: int, end: int) -> float:
         """Run the layers ``start`` to ``end`` (both included); return the sum of their weighted losses."""
-        for _, blob in self._learnable_blobs:
-            blob.synced_data.tensor()
+        self.sync_params()
         losses = []
         self._graph[start : end + 1] = [None] * (end + 1 - start)
         for index in range(start, end + 1):
@@ -449,19 +448,20 @@ class Net:
 
     def save(self, path: PathLike, write_diff: bool = False) -> None:
         """Write the weights (and diffs) as a ``.caffemodel``."""
-        self._sync_params()
+        self.sync_params()
         self.module.save(path, diffs=write_diff)
 
     def save_hdf5(self, path: PathLike, write_diff: bool = False) -> None:
         """Write the weights (and diffs) as HDF5, whatever the name ends in."""
-        self._sync_params()
+        self.sync_params()
         self.module.save(path, diffs=write_diff, hdf5=True)
 
     def load_hdf5(self, path: PathLike) -> None:
         """Copy weights from Caffe's HDF5 form."""
         self.module.load_weights(path)
 
-    def _sync_params(self) -> None:
+    def sync_params(self) -> None:
+        """Bring what was written into parameter arrays to the device. On the CPU they are the same memory."""
         for _, blob in self._learnable_blobs:
             blob.synced_data.tensor()
             blob.synced_diff.tensor()

@@ -1,0 +1,38 @@
+"""Run a program that says ``import caffe``, with this package as its caffe.
+
+usage: python -m pycaffe_compat SCRIPT.py [ARGUMENT ...]
+       python -m pycaffe_compat -m MODULE [ARGUMENT ...]
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+
+from .pycaffe.alias import install_as_caffe
+
+
+def main() -> None:
+    """Run the script or module named on the command line as ``__main__``."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        sys.exit(0 if arguments else 2)
+    install_as_caffe()
+    if arguments[0] == "-m":
+        if len(arguments) < 2:
+            sys.exit("python -m pycaffe_compat -m: the name of a module is missing")
+        sys.argv = arguments[1:]
+        sys.path.insert(0, os.getcwd())
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        return
+    if not os.path.exists(arguments[0]):
+        sys.exit(f"python -m pycaffe_compat: there is no file {arguments[0]}")
+    sys.argv = arguments
+    sys.path.insert(0, os.path.dirname(os.path.abspath(arguments[0])))
+    runpy.run_path(arguments[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

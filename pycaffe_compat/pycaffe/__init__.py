@@ -1,0 +1,72 @@
+"""The numpy face: what ``import caffe`` offers, under the same names."""
+
+from __future__ import annotations
+
+from .. import proto
+from ..layers import REGISTRY
+from ..layers.python_layer import Layer
+from ..proto import caffe_pb2
+from ..proto.caffe_pb2 import TEST, TRAIN
+from . import classifier, coord_map, detector, draw, io, net_spec
+from .alias import install_as_caffe
+from .blob import Blob
+from .classifier import Classifier
+from .detector import Detector
+from .log import init_log, log
+from .mode import set_device, set_mode_cpu, set_mode_gpu, set_random_seed
+from .net import Net
+from .net_spec import NetSpec, layers, params, to_proto
+from .solver import (
+    AdaDeltaSolver,
+    AdaGradSolver,
+    AdamSolver,
+    NesterovSolver,
+    RMSPropSolver,
+    SGDSolver,
+    get_solver,
+)
+
+__version__ = "1.0.0"  # of the interface
+
+
+def layer_type_list() -> list[str]:
+    """The names of all layer types, in alphabetical order."""
+    return sorted(REGISTRY)
+
+
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
+    "Blob",
+    "Classifier",
+    "Detector",
+    "Layer",
+    "NesterovSolver",
+    "Net",
+    "NetSpec",
+    "RMSPropSolver",
+    "SGDSolver",
+    "caffe_pb2",
+    "classifier",
+    "coord_map",
+    "detector",
+    "draw",
+    "get_solver",
+    "init_log",
+    "install_as_caffe",
+    "io",
+    "layer_type_list",
+    "layers",
+    "log",
+    "net_spec",
+    "params",
+    "proto",
+    "set_device",
+    "set_mode_cpu",
+    "set_mode_gpu",
+    "set_random_seed",
+    "to_proto",
+]

@@ -1,0 +1,122 @@
+"""``caffe.Detector``: class scores of windows of images (R-CNN)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import CaffeError
+from . import io
+from .classifier import ImageNet
+
+PathLike = str | os.PathLike[str]
+
+
+class Detector(ImageNet):
+    """A net that scores windows of images.
+
+    Args:
+        model_file, pretrained_file: prototxt and caffemodel.
+        mean, input_scale, raw_scale, channel_swap: as the setters of :class:`~.io.Transformer` take them.
+        context_pad: how many pixels of the input, on each side, show the surroundings of the window.
+    """
+
+    def __init__(
+        self,
+        model_file: PathLike,
+        pretrained_file: PathLike,
+        mean: np.ndarray | None = None,
+        input_scale: float | None = None,
+        raw_scale: float | None = None,
+        channel_swap: Sequence[int] | None = None,
+        context_pad: int | None = None,
+    ) -> None:
+        super().__init__(model_file, pretrained_file, mean, input_scale, raw_scale, channel_swap)
+        self.context_pad = 0
+        self.crop_mean: np.ndarray | None = None
+        self.configure_crop(context_pad)
+
+    def detect_windows(self, images_windows: Iterable[tuple[str, np.ndarray]]) -> list[dict[str, Any]]:
+        """Score windows.
+
+        Args:
+            images_windows: pairs of an image file and an array of windows, rows of ``(ymin, xmin, ymax, xmax)``.
+
+        Returns:
+            A dict for each window: ``window``, ``prediction`` and ``filename``.
+        """
+        found: list[dict[str, Any]] = []
+        crops: list[np.ndarray] = []
+        for filename, windows in images_windows:
+            image = io.load_image(filename).astype(np.float32)
+            for window in windows:
+                crops.append(self.crop(image, window))
+                found.append({"window": window, "filename": filename})
+        if not found:
+            return []
+        for entry, prediction in zip(found, self.scores(crops), strict=True):
+            entry["prediction"] = prediction
+        return found
+
+    def detect_selective_search(self, image_fnames: Sequence[str]) -> list[dict[str, Any]]:
+        """Score the windows that selective search proposes. The proposals came from a MATLAB program that is not here.
+
+        Raises:
+            CaffeError: always; it says to pass windows to :meth:`detect_windows`.
+        """
+        raise CaffeError(
+            "detect_selective_search needs the selective_search_ijcv_with_python package and MATLAB, which this package does not "
+            "run; propose windows by another program and pass them to detect_windows"
+        )
+
+    def crop(self, im: np.ndarray, window: Sequence[float]) -> np.ndarray:
+        """Cut a window (ymin, xmin, ymax, xmax) out of an image, with its surroundings if ``context_pad`` asks for them.
+
+        What lies outside of the image is filled with the mean.
+        """
+        y0, x0, y1, x1 = (int(v) for v in window)
+        crop = im[y0:y1, x0:x1]
+        if not self.context_pad:
+            return crop
+        side = int(self.transformer.inputs[self.inputs[0]][2])
+        scale = side / (side - 2.0 * self.context_pad)
+        half_h, half_w = (y1 - y0 + 1) / 2.0, (x1 - x0 + 1) / 2.0
+        center = (y0 + half_h, x0 + half_w)
+        box = np.round(
+            (center[0] - scale * half_h, center[1] - scale * half_w, center[0] + scale * half_h, center[1] + scale * half_w)
+        )
+        full_h, full_w = box[2] - box[0] + 1, box[3] - box[1] + 1
+        scale_h, scale_w = side / full_h, side / full_w
+        pad_y, pad_x = round(max(0, -box[0]) * scale_h), round(max(0, -box[1]) * scale_w)
+        height, width = im.shape[:2]
+        inside = np.clip(box, 0.0, [height, width, height, width]).astype(int)
+        clipped_h, clipped_w = inside[2] - inside[0] + 1, inside[3] - inside[1] + 1
+        crop_h = min(round(clipped_h * scale_h), side - pad_y)
+        crop_w = min(round(clipped_w * scale_w), side - pad_x)
+        context = io.resize_image(im[inside[0] : inside[2], inside[1] : inside[3]], (crop_h, crop_w))
+        canvas = np.ones((side, side, im.shape[2]), np.float32) * (0.0 if self.crop_mean is None else self.crop_mean)
+        canvas[pad_y : pad_y + crop_h, pad_x : pad_x + crop_w] = context
+        return canvas
+
+    def configure_crop(self, context_pad: int | None) -> None:
+        """Set how much of the surroundings a crop shows, and the mean that fills what lies outside of the image."""
+        name = self.inputs[0]
+        shape = tuple(self.transformer.inputs[name])
+        self.context_pad = context_pad or 0
+        if not self.context_pad:
+            return
+        if not 0 < 2 * self.context_pad < shape[2]:
+            raise CaffeError(f"context_pad: {context_pad} leaves nothing of an input {shape[2]} wide")
+        mean = self.transformer.mean.get(name)
+        if mean is None:
+            self.crop_mean = np.zeros((*shape[2:], shape[1]), np.float32)
+            return
+        filled = np.broadcast_to(mean, shape[1:]).astype(np.float32)
+        if name in self.transformer.raw_scale:
+            filled = filled / self.transformer.raw_scale[name]
+        if name in self.transformer.channel_swap:
+            filled = filled[np.argsort(self.transformer.channel_swap[name])]
+        self.crop_mean = np.ascontiguousarray(filled.transpose(1, 2, 0))

@@ -1,0 +1,213 @@
+"""Images and blobs in and out of numpy, as ``caffe.io``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..data.datum import array_to_datum as _array_to_datum
+from ..data.datum import datum_to_array as _datum_to_array
+from ..errors import CaffeError, DataError, UnknownNameError, nearest, require_file
+from ..proto import array_to_blob, blob_to_array, caffe_pb2
+
+# luminance of linear RGB primaries (ITU-R BT.709), the weights of the grey pictures that pycaffe loads
+_LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)
+
+
+def blobproto_to_array(blob: Any, return_diff: bool = False) -> np.ndarray:
+    """Return the values (or the gradients) of a ``BlobProto`` as an array of its shape."""
+    if return_diff:
+        values = np.asarray(blob.diff, np.float32)
+        shape = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
+        return values.reshape(shape)
+    return np.array(blob_to_array(blob))
+
+
+def array_to_blobproto(arr: np.ndarray, diff: np.ndarray | None = None) -> Any:
+    """Return a ``BlobProto`` with the values of ``arr`` and, if given, gradients."""
+    blob = array_to_blob(np.asarray(arr))
+    if diff is not None:
+        blob.diff.extend(np.asarray(diff, np.float32).ravel())
+    return blob
+
+
+def arraylist_to_blobprotovector_str(arraylist: Sequence[np.ndarray]) -> bytes:
+    """Return arrays as the bytes of a ``BlobProtoVector``."""
+    vector = caffe_pb2.BlobProtoVector()
+    vector.blobs.extend([array_to_blobproto(array) for array in arraylist])
+    return vector.SerializeToString()
+
+
+def blobprotovector_str_to_arraylist(data: bytes) -> list[np.ndarray]:
+    """Return the arrays in the bytes of a ``BlobProtoVector``."""
+    return [blobproto_to_array(blob) for blob in caffe_pb2.BlobProtoVector.FromString(data).blobs]
+
+
+def array_to_datum(arr: np.ndarray, label: int | None = None) -> Any:
+    """Return a ``Datum`` of a channels×height×width array: ``uint8`` as bytes, anything else as floats."""
+    return _array_to_datum(np.asarray(arr), label)
+
+
+def datum_to_array(datum: Any) -> np.ndarray:
+    """Return the channels×height×width array of a ``Datum``; its label is ``datum.label``."""
+    return _datum_to_array(datum)
+
+
+class Transformer:
+    """Turns images as :func:`load_image` returns them into what a net's inputs want, and back.
+
+    Args:
+        inputs: input blob name → its shape, e.g. ``{"data": net.blobs["data"].data.shape}``.
+    """
+
+    def __init__(self, inputs: Mapping[str, Sequence[int]]) -> None:
+        self.inputs = inputs
+        self.transpose: dict[str, Sequence[int]] = {}
+        self.channel_swap: dict[str, Sequence[int]] = {}
+        self.raw_scale: dict[str, float] = {}
+        self.mean: dict[str, np.ndarray] = {}
+        self.input_scale: dict[str, float] = {}
+
+    def _check(self, name: str) -> None:
+        if name not in self.inputs:
+            raise UnknownNameError(f'"{name}" is not one of the net inputs: {", ".join(self.inputs)}{nearest(name, self.inputs)}')
+
+    def preprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
+        """Return one image (height×width×channels) ready for the input ``in_``.
+
+        In this order: resize to the input's size, transpose, swap channels, scale (``raw_scale``), subtract the mean, scale
+        (``input_scale``).
+        """
+        self._check(in_)
+        image = np.asarray(data).astype(np.float32, copy=False)
+        size = tuple(self.inputs[in_][2:])
+        if image.shape[:2] != size:
+            image = resize_image(image, size)
+        if in_ in self.transpose:
+            image = image.transpose(self.transpose[in_])
+        if in_ in self.channel_swap:
+            image = image[list(self.channel_swap[in_]), :, :]
+        if in_ in self.raw_scale:
+            image = image * np.float32(self.raw_scale[in_])
+        if in_ in self.mean:
+            image = image - self.mean[in_]
+        if in_ in self.input_scale:
+            image = image * np.float32(self.input_scale[in_])
+        return image
+
+    def deprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
+        """Undo :meth:`preprocess`, but for the resizing."""
+        self._check(in_)
+        image = np.array(data, np.float32).squeeze()
+        if in_ in self.input_scale:
+            image = image / np.float32(self.input_scale[in_])
+        if in_ in self.mean:
+            image = image + self.mean[in_]
+        if in_ in self.raw_scale:
+            image = image / np.float32(self.raw_scale[in_])
+        if in_ in self.channel_swap:
+            image = image[np.argsort(self.channel_swap[in_]), :, :]
+        if in_ in self.transpose:
+            image = image.transpose(np.argsort(self.transpose[in_]))
+        return image
+
+    def set_transpose(self, in_: str, order: Sequence[int]) -> None:
+        """Set the order of the image's axes; ``(2, 0, 1)`` makes channels×height×width of height×width×channels."""
+        self._check(in_)
+        if len(order) != len(self.inputs[in_]) - 1:
+            raise CaffeError(f"set_transpose: {len(order)} axes given for an input of {len(self.inputs[in_]) - 1}")
+        self.transpose[in_] = tuple(order)
+
+    def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
+        """Set the order of the channels; ``(2, 1, 0)`` makes BGR of RGB. Channels are the first axis by then."""
+        self._check(in_)
+        if len(order) != self.inputs[in_][1]:
+            raise CaffeError(f"set_channel_swap: {len(order)} channels given for an input of {self.inputs[in_][1]}")
+        self.channel_swap[in_] = tuple(order)
+
+    def set_raw_scale(self, in_: str, scale: float) -> None:
+        """Set the factor before the mean is subtracted; 255 for images in [0, 1] and nets trained on [0, 255]."""
+        self._check(in_)
+        self.raw_scale[in_] = scale
+
+    def set_mean(self, in_: str, mean: np.ndarray) -> None:
+        """Set the mean: one value a channel, or an image (channels×height×width), which is resized to the input."""
+        self._check(in_)
+        mean = np.asarray(mean)
+        channels, *size = self.inputs[in_][1:]
+        if mean.ndim == 1:
+            if mean.shape[0] != channels:
+                raise CaffeError(f'set_mean: {mean.shape[0]} values for the {channels} channels of "{in_}"')
+            mean = mean[:, None, None]
+        else:
+            if mean.ndim == 2:
+                mean = mean[None]
+            if mean.ndim != 3 or mean.shape[0] != channels:
+                raise CaffeError(f'set_mean: a mean of shape {mean.shape} does not fit "{in_}", {tuple(self.inputs[in_][1:])}')
+            if mean.shape[1:] != tuple(size):
+                mean = resize_image(mean.transpose(1, 2, 0).astype(np.float32), size).transpose(2, 0, 1)
+        self.mean[in_] = mean
+
+    def set_input_scale(self, in_: str, scale: float) -> None:
+        """Set the factor after the mean is subtracted."""
+        self._check(in_)
+        self.input_scale[in_] = scale
+
+
+def load_image(filename: str, color: bool = True) -> np.ndarray:
+    """Return the picture in a file as float32 in [0, 1], height×width×3 in RGB order, or height×width×1 if not ``color``."""
+    require_file(filename, "image")
+    image = cv2.imread(str(filename), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise DataError(f"{filename} is not an image that OpenCV can read")
+    image = image.astype(np.float32) / (np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1)
+    if image.ndim == 2:
+        image = image[:, :, None]
+    image = image[:, :, 2::-1] if image.shape[2] >= 3 else image[:, :, :1]
+    if color:
+        return np.ascontiguousarray(np.tile(image, (1, 1, 3)) if image.shape[2] == 1 else image)
+    return image if image.shape[2] == 1 else (image @ _LUMINANCE)[:, :, None]
+
+
+def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1) -> np.ndarray:
+    """Return ``im`` (height×width×channels) at the size ``(height, width)``, as float32.
+
+    ``interp_order`` 0 takes the nearest pixel, 1 interpolates linearly, higher ones cubically.
+    """
+    height, width = (int(n) for n in new_dims)
+    method = {0: cv2.INTER_NEAREST, 1: cv2.INTER_LINEAR}.get(interp_order, cv2.INTER_CUBIC)
+    source = np.ascontiguousarray(im, np.float32)
+    channels = source.shape[2] if source.ndim == 3 else 1
+    if channels <= 4:
+        planes = cv2.resize(source, (width, height), interpolation=method)
+    else:
+        planes = np.stack([cv2.resize(source[:, :, c], (width, height), interpolation=method) for c in range(channels)], -1)
+    return planes.reshape(height, width, channels)
+
+
+def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int]) -> np.ndarray:
+    """Return ten crops of each image: the four corners and the centre, then their mirror images.
+
+    Args:
+        images: height×width×channels arrays of one size.
+        crop_dims: ``(height, width)`` of a crop.
+
+    Returns:
+        An array of shape (10·N, height, width, channels), float32.
+    """
+    height, width = images[0].shape[:2]
+    crop_h, crop_w = (int(n) for n in crop_dims)
+    if crop_h > height or crop_w > width:
+        raise CaffeError(f"oversample: crops of {crop_h}×{crop_w} do not fit into images of {height}×{width}")
+    corners = [(y, x) for y in (0, height - crop_h) for x in (0, width - crop_w)]
+    windows = [*corners, ((height - crop_h) // 2, (width - crop_w) // 2)]
+    crops = np.empty((10 * len(images), crop_h, crop_w, images[0].shape[-1]), np.float32)
+    for n, image in enumerate(images):
+        for i, (y, x) in enumerate(windows):
+            crop = image[y : y + crop_h, x : x + crop_w]
+            crops[10 * n + i] = crop
+            crops[10 * n + 5 + i] = crop[:, ::-1]
+    return crops

@@ -1,0 +1,20 @@
+"""Caffe's log from Python: ``init_log`` shows it on standard error, ``log`` writes a line."""
+
+from __future__ import annotations
+
+import logging
+
+from ..solver.log import init_log as _init_log
+from ..solver.log import log as _log
+
+_LEVELS = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
+
+
+def init_log(level: int = 0) -> None:
+    """Show log lines from ``level`` on: 0 information, 1 warnings, 2 errors, 3 fatal errors."""
+    _init_log(_LEVELS[min(max(level, 0), 3)])
+
+
+def log(message: str) -> None:
+    """Write a line of information to the log."""
+    _log("_caffe.cpp:80", "%s", message)

@@ -1,0 +1,214 @@
+"""Nets written in Python: ``NetSpec``, ``layers`` (usually ``L``) and ``params`` (usually ``P``).
+
+``L.Convolution(bottom, kernel_size=5, num_output=20)`` makes a layer of that type. A keyword that is a field of
+``LayerParameter`` is set there; any other goes into the message of the layer's own options, ``convolution_param``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..errors import CaffeError, nearest
+from ..proto import caffe_pb2
+
+
+def param_name_dict() -> dict[str, str]:
+    """Layer type → the stem of its options' field, for types whose field does not follow from the message's name."""
+    fields = caffe_pb2.LayerParameter.DESCRIPTOR.fields
+    stems = [f.name[: -len("_param")] for f in fields if f.name.endswith("_param") and f.message_type]
+    types = [f.message_type.name for f in fields if f.name.endswith("_param") and f.message_type]
+    return {t[: -len("Parameter")]: stem for t, stem in zip(types, stems, strict=True)}
+
+
+_OPTIONS = param_name_dict()
+# layers whose options are another type's
+_OPTIONS.update(Deconvolution="convolution", Depooling="pooling", SoftmaxWithLoss="softmax", RNN="recurrent", LSTM="recurrent")
+_LAYER_FIELDS = frozenset(f.name for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields)
+
+
+def to_proto(*tops: Top) -> Any:
+    """Return a ``NetParameter`` of all layers that the tops need."""
+    layers: OrderedDict[Function, Any] = OrderedDict()
+    autonames: Counter[str] = Counter()
+    for top in tops:
+        top.fn._to_proto(layers, {}, autonames)
+    net = caffe_pb2.NetParameter()
+    net.layer.extend(layers.values())
+    return net
+
+
+def assign_proto(proto: Any, name: str, value: Any) -> None:
+    """Set a field of a message from Python values: lists for repeated fields, dicts for messages.
+
+    Raises:
+        CaffeError: the message has no such field.
+    """
+    field = proto.DESCRIPTOR.fields_by_name.get(name)
+    if field is None:
+        names = [f.name for f in proto.DESCRIPTOR.fields]
+        raise CaffeError(f'{proto.DESCRIPTOR.name} has no field "{name}"{nearest(name, names)}')
+    repeated = field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED
+    target = getattr(proto, name)
+    if repeated and not isinstance(value, (list, tuple)):
+        value = [value]
+    if repeated and value and isinstance(value[0], Mapping):
+        for item in value:
+            element = target.add()
+            for key, inner in item.items():
+                assign_proto(element, key, inner)
+    elif repeated:
+        target.extend(value)
+    elif isinstance(value, Mapping):
+        target.SetInParent()
+        for key, inner in value.items():
+            assign_proto(target, key, inner)
+    elif field.message_type is not None:
+        target.CopyFrom(value)
+    else:
+        setattr(proto, name, value)
+
+
+class Top:
+    """One top of a layer (``n`` counts from 0)."""
+
+    def __init__(self, fn: Function, n: int) -> None:
+        self.fn = fn
+        self.n = n
+
+    def to_proto(self) -> Any:
+        """A ``NetParameter`` of all layers that this top needs."""
+        return to_proto(self)
+
+    def _to_proto(self, layers: Any, names: Any, autonames: Any) -> str:
+        self.fn._to_proto(layers, names, autonames)
+        return self.fn._get_top_name(self, names, autonames)
+
+
+class Function:
+    """A layer: its type, the tops it reads, and its options.
+
+    ``ntop`` sets the number of tops, ``in_place=True`` names the top like the bottom, ``name`` the layer.
+    """
+
+    def __init__(self, type_name: str, inputs: Iterable[Top], params: dict[str, Any]) -> None:
+        self.type_name = type_name
+        self.inputs = tuple(inputs)
+        for index, bottom in enumerate(self.inputs):
+            if not isinstance(bottom, Top):
+                raise TypeError(f"{type_name} input {index} is not a Top (type is {type(bottom)})")
+        self.params = dict(params)
+        self.ntop: int = self.params.pop("ntop", 1)
+        self.in_place: bool = self.params.get("in_place", False)
+        self.params.pop("in_place", None)
+        # Input layers may name their tops by the shapes alone
+        self.tops = tuple(Top(self, n) for n in range(self.ntop))
+
+    def _get_name(self, names: dict[Any, str], autonames: Counter[str]) -> str:
+        if self not in names and self.ntop > 0:
+            names[self] = self._get_top_name(self.tops[0], names, autonames)
+        elif self not in names:
+            autonames[self.type_name] += 1
+            names[self] = f"{self.type_name}{autonames[self.type_name]}"
+        return names[self]
+
+    def _get_top_name(self, top: Top, names: dict[Any, str], autonames: Counter[str]) -> str:
+        if top not in names:
+            autonames[top.fn.type_name] += 1
+            names[top] = f"{top.fn.type_name}{autonames[top.fn.type_name]}"
+        return names[top]
+
+    def _to_proto(self, layers: Any, names: dict[Any, str], autonames: Counter[str]) -> None:
+        if self in layers:
+            return
+        bottoms = [top._to_proto(layers, names, autonames) for top in self.inputs]
+        layer = caffe_pb2.LayerParameter()
+        layer.type = self.type_name
+        layer.bottom.extend(bottoms)
+        if self.in_place:
+            layer.top.extend(layer.bottom)
+        else:
+            layer.top.extend(self._get_top_name(top, names, autonames) for top in self.tops)
+        layer.name = self._get_name(names, autonames)
+        for key, value in self.params.items():
+            if key in _LAYER_FIELDS:
+                assign_proto(layer, key, value)
+            elif self.type_name in _OPTIONS:
+                assign_proto(getattr(layer, f"{_OPTIONS[self.type_name]}_param"), key, value)
+            else:
+                raise CaffeError(
+                    f'{self.type_name}: "{key}" is no field of LayerParameter{nearest(key, _LAYER_FIELDS)}, and the type has no options of its own'
+                )
+        layers[self] = layer
+
+
+class NetSpec:
+    """Tops by name: ``n.conv1 = L.Convolution(n.data, …)`` names the top, and with it the layer."""
+
+    def __init__(self) -> None:
+        super().__setattr__("tops", OrderedDict())
+
+    def __setattr__(self, name: str, value: Top) -> None:
+        self.tops[name] = value
+
+    def __getattr__(self, name: str) -> Top:
+        try:
+            return self.tops[name]
+        except KeyError:
+            raise AttributeError(f'no top "{name}" has been assigned{nearest(name, self.tops)}') from None
+
+    def __setitem__(self, key: str, value: Top) -> None:
+        self.__setattr__(key, value)
+
+    def __getitem__(self, item: str) -> Top:
+        return self.__getattr__(item)
+
+    def __delitem__(self, name: str) -> None:
+        del self.tops[name]
+
+    def __delattr__(self, name: str) -> None:
+        del self.tops[name]
+
+    def to_proto(self) -> Any:
+        """A ``NetParameter`` of all assigned tops and what they need."""
+        names: dict[Any, str] = {v: k for k, v in self.tops.items()}
+        autonames: Counter[str] = Counter()
+        layers: OrderedDict[Function, Any] = OrderedDict()
+        for top in self.tops.values():
+            top._to_proto(layers, names, autonames)
+        net = caffe_pb2.NetParameter()
+        net.layer.extend(layers.values())
+        return net
+
+
+class Layers:
+    """``layers.TYPE(*bottoms, **options)``: a :class:`Top`, a tuple of them, or the :class:`Function` if it has no tops."""
+
+    def __getattr__(self, name: str) -> Any:
+        def layer(*args: Top, **kwargs: Any) -> Any:
+            function = Function(name, args, kwargs)
+            if function.ntop == 0:
+                return function
+            return function.tops[0] if function.ntop == 1 else function.tops
+
+        return layer
+
+
+class Parameters:
+    """``params.MESSAGE.VALUE``: the number of an enum value, as in ``P.Pooling.MAX``."""
+
+    def __getattr__(self, name: str) -> Any:
+        message = getattr(caffe_pb2, f"{name}Parameter", None)
+        if message is None:
+            raise AttributeError(f"caffe.proto has no message {name}Parameter")
+
+        class Values:
+            def __getattr__(self, value: str) -> int:
+                return getattr(message, value)
+
+        return Values()
+
+
+layers = Layers()
+params = Parameters()

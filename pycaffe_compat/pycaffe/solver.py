@@ -1,0 +1,161 @@
+"""Caffe's solvers for numpy: ``SGDSolver(file)`` with ``net``, ``test_nets``, ``step`` and ``solve``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from .. import net as torch_net
+from ..errors import SolverError, nearest
+from ..proto import read_solver
+from ..solver import Solver as TorchSolver
+from ..solver.runner import Pass, Runner
+from .mode import current_device
+from .net import Net
+
+PathLike = str | os.PathLike[str]
+
+
+class NumpyRunner(Runner):
+    """A pass through the numpy face, layer by layer, so that every blob's ``data`` and ``diff`` can be looked at after it."""
+
+    def __init__(self, face: Net) -> None:
+        super().__init__(face.module)
+        self.face = face
+
+    def clear_gradients(self) -> None:
+        self.face.clear_param_diffs()
+
+    def forward_backward(self, last: bool = True) -> Pass:
+        objective = self.forward()
+        self.face._backward(len(self.face.layers) - 1, 0)
+        return objective
+
+    def forward(self) -> Pass:
+        objective = self.face._forward(0, len(self.face.layers) - 1)
+        return objective, {name: self.face.blobs[name].synced_data.tensor() for name in self.face.outputs}
+
+    def first_nonfinite(self) -> str | None:
+        face = self.face
+        given = {top: face.blobs[top].synced_data.tensor() for step in face.module.steps if not step.bottoms for top in step.tops}
+        return face.module.first_nonfinite(given)
+
+
+class SGDSolver:
+    """Trains the net of a solver file, whatever its ``type``, by this class's rule; or a ``SolverParameter``.
+
+    ``solver`` is the :class:`pycaffe_compat.solver.Solver` behind it, which shares nets and parameters.
+
+    Attributes:
+        net, test_nets: :class:`~pycaffe_compat.pycaffe.net.Net`; input blobs are filled by the caller before each step.
+        iter: the number of updates done.
+        param: the ``SolverParameter``.
+    """
+
+    type_name = "SGD"
+
+    def __init__(self, solver_file: PathLike | Any) -> None:
+        param = read_solver(solver_file) if isinstance(solver_file, (str, os.PathLike)) else solver_file
+        if param.type != self.type_name or not param.HasField("type"):
+            param.type = self.type_name
+        faces: list[Net] = []
+
+        def runner(module: torch_net.Net) -> NumpyRunner:
+            faces.append(Net.of(module))
+            return NumpyRunner(faces[-1])
+
+        self.solver = TorchSolver(param, device=current_device(), runner=runner)
+        self.net = faces[0]
+        self.test_nets = faces[1:]
+
+    @property
+    def iter(self) -> int:
+        return self.solver.iter
+
+    @property
+    def param(self) -> Any:
+        return self.solver.param
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the newest update."""
+        return self.solver.rate
+
+    def step(self, iterations: int) -> None:
+        """Do ``iterations`` updates, with tests, display and snapshots where they fall."""
+        self.solver.step(iterations)
+
+    def solve(self, resume_file: PathLike | None = None) -> None:
+        """Train to ``max_iter``, from a solver state if given."""
+        self.solver.solve(resume_file)
+
+    def restore(self, state_file: PathLike) -> None:
+        """Go on from a ``.solverstate`` (and the model that it names)."""
+        self.solver.restore(state_file)
+
+    def snapshot(self) -> None:
+        """Write model and solver state under ``snapshot_prefix``."""
+        self.net.sync_params()
+        self.solver.snapshot()
+
+    def apply_update(self) -> None:
+        """Update the parameters from their ``diff``, which holds the update afterwards."""
+        self.net.sync_params()
+        self.solver.apply_update()
+
+    def add_callback(self, on_start: Callable[[], None], on_gradients_ready: Callable[[], None]) -> None:
+        """Call two functions in every iteration: before its first pass, and before its update."""
+        self.solver.add_callback(on_start, on_gradients_ready)
+
+    def share_weights(self, net: Net) -> None:
+        """Let ``net`` use the parameters of the train net, for the layers of the same names."""
+        net.share_with(self.net)
+
+
+class NesterovSolver(SGDSolver):
+    """``SGDSolver`` with the rule ``type: "Nesterov"``."""
+
+    type_name = "Nesterov"
+
+
+class AdaGradSolver(SGDSolver):
+    """``SGDSolver`` with the rule ``type: "AdaGrad"``."""
+
+    type_name = "AdaGrad"
+
+
+class RMSPropSolver(SGDSolver):
+    """``SGDSolver`` with the rule ``type: "RMSProp"``."""
+
+    type_name = "RMSProp"
+
+
+class AdaDeltaSolver(SGDSolver):
+    """``SGDSolver`` with the rule ``type: "AdaDelta"``."""
+
+    type_name = "AdaDelta"
+
+
+class AdamSolver(SGDSolver):
+    """``SGDSolver`` with the rule ``type: "Adam"``."""
+
+    type_name = "Adam"
+
+
+_SOLVERS: dict[str, type[SGDSolver]] = {
+    cls.type_name: cls for cls in (SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver)
+}
+
+
+def get_solver(solver_file: PathLike) -> SGDSolver:
+    """Return the solver of a file, by the ``type`` that it names.
+
+    Raises:
+        SolverError: an unknown type.
+    """
+    param = read_solver(solver_file)
+    cls = _SOLVERS.get(param.type)
+    if cls is None:
+        raise SolverError(f'{solver_file}: unknown solver type "{param.type}"{nearest(param.type, _SOLVERS)}; valid: {", ".join(_SOLVERS)}')
+    return cls(solver_file)

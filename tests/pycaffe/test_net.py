@@ -1,0 +1,199 @@
+"""The numpy face as pycaffe scripts use it: live arrays, partial passes, surgery."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pycaffe_compat as caffe
+from pycaffe_compat.errors import CaffeError, LayerError, UnknownNameError, WeightsError
+
+NET = """
+name: "testnet" force_backward: true
+layer { name: "data" type: "Input" top: "data" top: "label" input_param { shape { dim: 5 dim: 2 dim: 6 dim: 6 } shape { dim: 5 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" param { lr_mult: 1 } param { lr_mult: 2 }
+  convolution_param { num_output: 3 kernel_size: 3 weight_filler { type: "gaussian" std: 1 } bias_filler { type: "constant" value: 2 } } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip" inner_product_param { num_output: 7 weight_filler { type: "gaussian" std: 0.3 } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "net.prototxt"
+    path.write_text(NET)
+    return path
+
+
+@pytest.fixture
+def net(file: Path) -> caffe.Net:
+    net = caffe.Net(str(file), caffe.TRAIN)
+    net.blobs["data"].data[...] = np.random.default_rng(0).standard_normal(net.blobs["data"].shape)
+    net.blobs["label"].data[...] = np.arange(5)
+    return net
+
+
+def test_what_a_net_is_made_of(net: caffe.Net) -> None:
+    assert net.inputs == ["data", "label"] and net.outputs == ["loss"]
+    assert list(net.blobs) == ["data", "label", "conv", "ip", "loss"]
+    assert list(net.params) == ["conv", "ip"]
+    assert [blob.data.shape for blob in net.params["conv"]] == [(3, 2, 3, 3), (3,)]
+    assert [layer.type for layer in net.layers] == ["Input", "Convolution", "ReLU", "InnerProduct", "SoftmaxWithLoss"]
+    assert net.layer_dict["conv"].blobs[0] is net.params["conv"][0]
+    assert net.top_names["data"] == ["data", "label"] and net.bottom_names["loss"] == ["ip", "label"]
+    blob = net.blobs["data"]
+    assert (blob.num, blob.channels, blob.height, blob.width, blob.count) == (5, 2, 6, 6, 360)
+    assert net.blobs["loss"].data.shape == ()
+
+
+def test_arrays_are_live_in_both_directions(net: caffe.Net) -> None:
+    held = net.blobs["ip"].data
+    row = net.blobs["ip"].data[1]
+    net.forward()
+    first = held.copy()
+    assert np.abs(first).max() > 0
+    np.testing.assert_array_equal(row, held[1])
+    net.params["ip"][0].data[...] *= 2
+    net.params["ip"][1].data[:] = 1
+    net.forward()
+    np.testing.assert_allclose(held, 2 * first + 1, rtol=1e-5)
+    np.testing.assert_array_equal(net.blobs["ip"].data, held)
+
+
+def test_writing_into_a_blob_is_what_the_next_layer_reads(net: caffe.Net) -> None:
+    net.forward()
+    net.blobs["conv"].data[...] = 0
+    net.forward(start="ip")
+    np.testing.assert_array_equal(net.blobs["ip"].data, 0)
+    net.blobs["conv"].data[...] = -1
+    net.forward(start="relu", end="relu")
+    np.testing.assert_array_equal(net.blobs["conv"].data, 0)
+
+
+def test_forward_takes_inputs_and_returns_outputs_and_more(net: caffe.Net) -> None:
+    data, label = np.ones((5, 2, 6, 6), np.float32), np.zeros(5)
+    out = net.forward(blobs=["ip"], data=data, label=label)
+    assert set(out) == {"loss", "ip"}
+    assert set(net.forward(end="ip")) == {"ip"}
+    with pytest.raises(UnknownNameError, match="do not match"):
+        net.forward(data=data)
+    with pytest.raises(CaffeError, match="reshape the blob first"):
+        net.forward(data=data[:2], label=label[:2])
+    with pytest.raises(UnknownNameError, match=r'no layer "con".*did you mean conv'):
+        net.forward(start="con")
+    with pytest.raises(UnknownNameError, match=r'no blob "cnv".*did you mean conv'):
+        net.blobs["cnv"]
+
+
+def test_param_diffs_add_up_until_cleared(net: caffe.Net) -> None:
+    net.forward()
+    net.backward()
+    once = net.params["conv"][0].diff.copy()
+    assert np.abs(once).max() > 0
+    net.backward()
+    np.testing.assert_allclose(net.params["conv"][0].diff, 2 * once, rtol=1e-5)
+    net.clear_param_diffs()
+    assert not net.params["conv"][0].diff.any()
+
+
+def test_backward_from_a_layer_starts_at_the_diff_that_was_written(net: caffe.Net) -> None:
+    net.forward()
+    net.blobs["ip"].diff[...] = 0
+    net.blobs["ip"].diff[0, 3] = 1
+    got = net.backward(start="ip")
+    weight = net.params["ip"][0].data[3].reshape(3, 4, 4)
+    np.testing.assert_allclose(net.blobs["ip"].diff.sum(), 1)
+    np.testing.assert_array_equal(got["data"][1:], 0)
+    # conv's diff is that of its first value, before the ReLU in place
+    np.testing.assert_allclose(net.blobs["conv"].diff[0], weight * (net.blobs["conv"].data[0] > 0), rtol=1e-5)
+    ends = net.backward(start="ip", end="ip")
+    assert list(ends) == ["conv"]
+    np.testing.assert_allclose(ends["conv"][0], weight, rtol=1e-5)
+
+
+def test_the_loss_diff_is_its_weight_and_scales_everything(net: caffe.Net) -> None:
+    assert net.blobs["loss"].diff == 1
+    net.forward()
+    before = net.backward()["data"].copy()
+    net.blobs["loss"].diff[...] = 3
+    np.testing.assert_allclose(net.backward()["data"], 3 * before, rtol=1e-4, atol=1e-7)
+
+
+def test_backward_before_forward_is_an_error(net: caffe.Net) -> None:
+    with pytest.raises(LayerError, match="backward before forward"):
+        net.backward()
+
+
+def test_forward_all_runs_any_number_of_rows_in_batches(net: caffe.Net) -> None:
+    data = np.random.default_rng(1).standard_normal((12, 2, 6, 6)).astype(np.float32)
+    out = net.forward_all(blobs=["ip"], data=data, label=np.zeros(12))
+    assert out["ip"].shape == (12, 7)
+    net.blobs["data"].data[...] = data[5:10]
+    net.forward()
+    np.testing.assert_allclose(out["ip"][5:10], net.blobs["ip"].data, rtol=1e-5)
+
+
+def test_reshape_changes_the_batch(net: caffe.Net) -> None:
+    net.blobs["data"].reshape(2, 2, 6, 6)
+    net.blobs["label"].reshape(2)
+    net.reshape()
+    assert net.blobs["ip"].data.shape == (2, 7)
+    net.forward()
+    net.backward()
+    assert net.blobs["data"].diff.shape == (2, 2, 6, 6)
+    net.blobs["data"].reshape(2, 2, 7, 7)
+    with pytest.raises(LayerError, match='layer "ip"'):
+        net.reshape()
+    with pytest.raises(LayerError, match='layer "ip"'):
+        net.forward()
+
+
+def test_saving_and_copying_weights(net: caffe.Net, file: Path, tmp_path: Path) -> None:
+    for path, save in ((tmp_path / "a.caffemodel", net.save), (tmp_path / "a.h5", net.save_hdf5)):
+        save(str(path))
+        other = caffe.Net(str(file), str(path), caffe.TEST)
+        also = caffe.Net(str(file), caffe.TEST, weights=str(path))
+        third = caffe.Net(str(file), phase=caffe.TEST)
+        third.copy_from(str(path))
+        for name in net.params:
+            for i, blob in enumerate(net.params[name]):
+                for twin in (other, also, third):
+                    np.testing.assert_array_equal(twin.params[name][i].data, blob.data)
+    file.write_text(NET.replace("num_output: 7", "num_output: 8"))
+    with pytest.raises(WeightsError, match="8×48.*7×48"):
+        caffe.Net(str(file), str(tmp_path / "a.caffemodel"), caffe.TEST)
+
+
+def test_share_with_is_the_same_memory(net: caffe.Net, file: Path) -> None:
+    other = caffe.Net(str(file), caffe.TEST)
+    other.share_with(net)
+    net.params["conv"][0].data[...] = 5
+    np.testing.assert_array_equal(other.params["conv"][0].data, 5)
+
+
+def test_a_parameter_keeps_its_shape(net: caffe.Net) -> None:
+    with pytest.raises(ValueError, match="broadcast"):
+        net.params["conv"][0].data[...] = np.zeros((4, 4))
+    with pytest.raises(CaffeError, match="shape of a parameter"):
+        net.params["conv"][0].reshape(1, 2)
+
+
+def test_callbacks_see_every_layer(net: caffe.Net) -> None:
+    seen: list[tuple[str, int]] = []
+    net.before_forward(lambda i: seen.append(("bf", i)))
+    net.after_forward(lambda i: seen.append(("af", i)))
+    net.before_backward(lambda i: seen.append(("bb", i)))
+    net.after_backward(lambda i: seen.append(("ab", i)))
+    net.forward()
+    net.backward()
+    assert [i for kind, i in seen if kind == "bf"] == [0, 1, 2, 3, 4]
+    assert [i for kind, i in seen if kind == "ab"] == [4, 3, 2, 1, 0]
+    assert seen[:2] == [("bf", 0), ("af", 0)]
+
+
+def test_a_file_that_is_not_there_names_its_neighbours(file: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"net\.prototx\b.*did you mean net\.prototxt"):
+        caffe.Net(str(file)[:-1], caffe.TEST)

@@ -1,0 +1,227 @@
+"""The module net: what a PyTorch user gets from a prototxt."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden_files import golden
+
+import pycaffe_compat
+from pycaffe_compat.errors import LayerError, NetError, UnknownNameError, WeightsError
+from pycaffe_compat.net import Net
+from pycaffe_compat.proto import caffe_pb2, parse_text
+
+INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'
+
+
+def net_of(text: str, phase: str = "TEST", **options: object) -> Net:
+    return Net(parse_text(text, caffe_pb2.NetParameter), phase, **options)  # type: ignore[arg-type]
+
+
+def ip(name: str, bottom: str, top: str, outputs: int, more: str = "") -> str:
+    return (
+        f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{top}" {more} '
+        f'inner_product_param {{ num_output: {outputs} weight_filler {{ type: "xavier" }} }} }}'
+    )
+
+
+def test_a_net_is_called_with_tensors_by_name_and_returns_outputs_by_name() -> None:
+    net = net_of(INPUT + ip("a", "x", "a", 4) + ip("b", "a", "b", 5))
+    x = torch.randn(7, 3)
+    want = torch.nn.functional.linear(torch.nn.functional.linear(x, net.get_parameter("a.weight")), net.get_parameter("b.weight"))
+    for made in (net(x=x), net({"x": x}), net(x)):
+        assert list(made) == ["b"]
+        torch.testing.assert_close(made["b"], want)
+    assert sorted(net.state_dict()) == ["a.bias", "a.weight", "b.bias", "b.weight"]
+    assert net.blob_shapes == {"x": (2, 3), "a": (2, 4), "b": (2, 5)}
+
+
+def test_names_that_modules_do_not_allow_are_layer_names() -> None:
+    net = net_of(INPUT + ip("conv.1/a", "x", "a", 4) + ip("forward", "a", "b", 5))
+    assert "conv.1/a.weight" in net.state_dict()
+    assert net.get_parameter("conv.1/a.weight").shape == (4, 3)
+    assert net(x=torch.zeros(1, 3))["b"].shape == (1, 5)
+    other = net_of(INPUT + ip("conv.1/a", "x", "a", 4) + ip("forward", "a", "b", 5))
+    other.load_state_dict(net.state_dict())
+    torch.testing.assert_close(other.get_parameter("forward.weight"), net.get_parameter("forward.weight"))
+
+
+def test_an_in_place_layer_makes_a_new_value_and_the_name_stands_for_it() -> None:
+    net = net_of(INPUT + ip("a", "x", "a", 4) + 'layer { name: "r" type: "ReLU" bottom: "a" top: "a" }')
+    x = torch.randn(5, 3)
+    torch.testing.assert_close(net(x=x)["a"], torch.relu(x @ net.get_parameter("a.weight").T))
+
+
+def test_a_parameter_shared_by_name_is_one_tensor_and_its_gradients_add_up() -> None:
+    share = 'param { name: "w" } param { name: "b" }'
+    net = net_of(INPUT + ip("a", "x", "a", 3, share) + ip("b", "a", "b", 3, share), "TRAIN")
+    assert net.get_parameter("a.weight") is net.get_parameter("b.weight")
+    assert len(net.learnable) == 2
+    x = torch.randn(4, 3)
+    net(x=x)["b"].sum().backward()
+    shared = net.get_parameter("a.weight").detach().clone().requires_grad_()
+    (x @ shared.T @ shared.T).sum().backward()
+    torch.testing.assert_close(net.get_parameter("a.weight").grad, shared.grad)
+
+
+def test_a_permissive_share_is_a_view_of_the_owner() -> None:
+    net = net_of(
+        INPUT
+        + 'layer { name: "p" type: "Parameter" top: "p" param { name: "w" } parameter_param { shape { dim: 2 dim: 6 } } }'
+        + ip("a", "x", "a", 4, 'param { name: "w" share_mode: PERMISSIVE } param { lr_mult: 0 }')
+    )
+    owner = net.layers["p"].blob(0)
+    with torch.no_grad():
+        owner.copy_(torch.arange(12.0).view(2, 6))
+    out = net(x=torch.eye(3))
+    torch.testing.assert_close(out["a"].T.reshape(-1), torch.arange(12.0))
+    out["a"].sum().backward()
+    assert owner.grad is not None and owner.grad.shape == (2, 6)
+
+
+def test_shared_parameters_of_different_shapes_or_rates_are_errors() -> None:
+    with pytest.raises(LayerError, match=r'shares param "w" with layer "a".*4×3.*5×4|shares.*5×4.*4×3'):
+        net_of(INPUT + ip("a", "x", "a", 4, 'param { name: "w" }') + ip("b", "a", "b", 5, 'param { name: "w" }'))
+    with pytest.raises(LayerError, match="lr_mult 3 here and 1"):
+        net_of(INPUT + ip("a", "x", "a", 3, 'param { name: "w" }') + ip("b", "a", "b", 3, 'param { name: "w" lr_mult: 3 }'))
+
+
+def test_lr_mult_zero_and_propagate_down_decide_which_gradients_exist() -> None:
+    text = (
+        INPUT
+        + ip("a", "x", "a", 3, "param { lr_mult: 0 } param { lr_mult: 0 }")
+        + ip("b", "a", "b", 3)
+        + 'layer { name: "l" type: "EuclideanLoss" bottom: "b" bottom: "x" top: "l" }'
+    )
+    net = net_of(text, "TRAIN")
+    net.objective(x=torch.randn(2, 3))[0].backward()
+    assert net.get_parameter("a.weight").grad is None
+    assert net.get_parameter("b.weight").grad is not None
+    cut = net_of(text.replace("lr_mult: 0", "lr_mult: 1").replace('bottom: "b" bottom: "x"', 'bottom: "b" bottom: "x" propagate_down: false propagate_down: false'), "TRAIN")
+    assert not cut.objective(x=torch.randn(2, 3))[0].requires_grad
+
+
+def test_the_objective_is_the_sum_of_weighted_losses() -> None:
+    net = net_of(
+        INPUT
+        + ip("a", "x", "a", 3)
+        + 'layer { name: "l1" type: "EuclideanLoss" bottom: "a" bottom: "x" top: "l1" loss_weight: 0.25 }'
+        + 'layer { name: "l2" type: "Reduction" bottom: "a" top: "l2" loss_weight: 2 }'
+    )
+    objective, outputs = net.objective(x=torch.randn(2, 3))
+    torch.testing.assert_close(objective, 0.25 * outputs["l1"] + 2 * outputs["l2"].sum())
+
+
+def test_layers_are_kept_by_phase_stage_and_level() -> None:
+    text = (
+        INPUT
+        + 'layer { name: "t" type: "ReLU" bottom: "x" top: "t" include { phase: TRAIN } }'
+        + 'layer { name: "s" type: "ReLU" bottom: "x" top: "s" include { stage: "deploy" } }'
+        + 'layer { name: "v" type: "ReLU" bottom: "x" top: "v" include { min_level: 2 } }'
+    )
+    assert net_of(text).outputs == ["x"]
+    assert net_of(text, "TRAIN").outputs == ["t"]
+    assert net_of(text, stages=["deploy"], level=3).outputs == ["s", "v"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('layer { name: "r" type: "ReLU" bottom: "X" top: "z" }', r'unknown bottom blob "X".*did you mean x'),
+        ('layer { name: "r" type: "ReLu" bottom: "x" top: "z" }', r'unknown layer type "ReLu".*did you mean ReLU'),
+        ('layer { name: "r" type: "ReLU" top: "z" }', "has 0 bottom blobs, but takes exactly 1"),
+        ('layer { name: "r" type: "ReLU" bottom: "x" top: "z" } layer { name: "q" type: "TanH" bottom: "x" top: "z" }', 'top blob "z" is already made by layer "r"'),
+        ('layer { name: "r" type: "ReLU" bottom: "x" top: "z" loss_weight: 1 loss_weight: 2 }', "loss_weight is given 2 times for 1 top"),
+        ('layer { name: "r" type: "ReLU" bottom: "x" top: "z" propagate_down: true propagate_down: true }', "propagate_down is given 2 times for 1 bottom"),
+        ('layer { name: "in" type: "ReLU" bottom: "x" top: "z" }', "has this name already"),
+        ('layer { name: "e" type: "Eltwise" bottom: "x" bottom: "a" top: "z" }', "(?i)shape|size|2×3|same"),
+    ],
+)
+def test_a_net_that_does_not_fit_together_is_one_clear_error(text: str, message: str) -> None:
+    with pytest.raises(NetError, match=message):
+        net_of(INPUT + ip("a", "x", "a", 4) + text)
+
+
+def test_inputs_that_do_not_fit_are_named() -> None:
+    net = net_of(INPUT + ip("a", "x", "a", 4))
+    with pytest.raises(UnknownNameError, match='input "x" is missing'):
+        net()
+    with pytest.raises(UnknownNameError, match='"y" is no input'):
+        net(x=torch.zeros(1, 3), y=torch.zeros(1))
+
+
+def test_weights_are_copied_by_name_and_a_wrong_shape_names_both(tmp_path: Path) -> None:
+    net = net_of(INPUT + ip("a", "x", "a", 4) + ip("b", "a", "b", 5))
+    path = tmp_path / "net.caffemodel"
+    net.save(path)
+    same = net_of(INPUT + ip("a", "x", "a", 4) + ip("c", "a", "b", 5), weights=path)
+    torch.testing.assert_close(same.get_parameter("a.weight"), net.get_parameter("a.weight"))
+    assert "b" in same.ignored_layers
+    with pytest.raises(WeightsError, match=r'layer "b", blob 0: shape 6×4 in the net, but 5×4 in .*net.caffemodel'):
+        net_of(INPUT + ip("a", "x", "a", 4) + ip("b", "a", "b", 6), weights=path)
+
+
+def test_weights_in_four_legacy_dimensions_fit() -> None:
+    folder = Path(__file__).parent / "goldens" / "upgrade"
+    conv = 'layer { name: "conv1" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 4 kernel_size: 3 } }'
+    image = INPUT.replace("dim: 2 dim: 3", "dim: 1 dim: 3 dim: 6 dim: 6")
+    net = net_of(image + conv + ip("fc", "c", "f", 3), weights=folder / "v1.caffemodel")
+    with np.load(folder / "v1_caffemodel.npz") as want:
+        for key in want.files:
+            layer, index = key.split("/")
+            got = net.layers[layer].blob(int(index)).detach().numpy()
+            np.testing.assert_array_equal(got, want[key].reshape(got.shape), err_msg=key)
+
+
+def test_reshape_works_out_all_shapes_again() -> None:
+    net = net_of(INPUT.replace("dim: 2 dim: 3", "dim: 2 dim: 3 dim: 8 dim: 8") + 'layer { name: "p" type: "Pooling" bottom: "x" top: "p" pooling_param { kernel_size: 2 stride: 2 } }')
+    assert net.blob_shapes["p"] == (2, 3, 4, 4)
+    net.reshape({"x": (5, 3, 12, 6)})
+    assert net.blob_shapes["p"] == (5, 3, 6, 3)
+    with pytest.raises(UnknownNameError, match="no input"):
+        net.reshape({"p": (1, 1, 1, 1)})
+
+
+def test_a_net_converts_and_copies_like_any_module() -> None:
+    share = 'param { name: "w" } param { name: "b" }'
+    net = net_of(INPUT + ip("a", "x", "a", 3, share) + ip("b", "a", "b", 3, share))
+    twin = copy.deepcopy(net).double()
+    assert twin.get_parameter("a.weight") is twin.get_parameter("b.weight")
+    assert all(entry.tensor.dtype == torch.float64 for entry in twin.learnable)
+    x = torch.randn(2, 3)
+    torch.testing.assert_close(twin(x=x.double())["b"].float(), net(x=x)["b"])
+
+
+def test_a_net_compiles_without_graph_breaks() -> None:
+    net = net_of(golden("layers", "mini_swwae_all").meta["prototxt"], "TRAIN")
+    shapes = {name: net.blob_shapes[name] for name in net.inputs}
+    batch = {name: torch.zeros(shape) if name == "t" else torch.randn(shape) for name, shape in shapes.items()}
+    compiled = torch.compile(net.objective, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(batch)[0], net.objective(batch)[0])
+
+
+def test_first_nonfinite_names_the_layer_and_the_blob() -> None:
+    net = net_of(INPUT + ip("a", "x", "a", 4) + ip("b", "a", "b", 5))
+    batch = {"x": torch.ones(1, 3)}
+    assert net.first_nonfinite(batch) is None
+    with torch.no_grad():
+        net.get_parameter("b.weight")[0, 0] = float("nan")
+    assert 'layer "b" (InnerProduct), parameter 0 (1 NaN' in str(net.first_nonfinite(batch))
+    assert 'layer "in" (Input), top "x" (0 NaN and 3 inf' in str(net.first_nonfinite({"x": torch.full((1, 3), torch.inf)}))
+    net.get_parameter("a.weight").data.fill_(3e38)
+    assert 'layer "a" (InnerProduct), top "a" (0 NaN and 4 infinite' in str(net.first_nonfinite(batch))
+
+
+def test_load_reads_files(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text('name: "n"' + INPUT + ip("a", "x", "a", 4))
+    net = pycaffe_compat.load(path)
+    assert not net.training and net.caffe_name == "n"
+    net.save(tmp_path / "w.caffemodel.h5")
+    again = pycaffe_compat.load(path, tmp_path / "w.caffemodel.h5", phase="TRAIN")
+    assert again.training
+    np.testing.assert_array_equal(again.get_parameter("a.weight").detach().numpy(), net.get_parameter("a.weight").detach().numpy())
