@@ -16,8 +16,8 @@ from .base import Layer, Shape, count, register
 class Eltwise(Layer):
     """The product, the sum (each bottom times its ``coeff``) or the maximum of bottoms of one shape.
 
-    The gradient of a maximum goes to one bottom: of ties to the second of the first two, and to the earlier one after that.
-    ``stable_prod_grad: false`` is a way of computing the same gradient, unless an element is 0; the stable way serves both.
+    The gradient of a maximum goes to one bottom: where the first two tie to the second, after that to the earlier one.
+    ``stable_prod_grad: false`` asks for a faster way to the same gradient, which fails at 0; here there is one way.
     """
 
     bottoms = (2, None)
@@ -29,7 +29,7 @@ class Eltwise(Layer):
         self.coeffs = tuple(options.coeff) or (1.0,) * len(bottom_shapes)
         if len(self.coeffs) != len(bottom_shapes):
             raise self.error(
-                f"coeff is given {len(self.coeffs)} times for {len(bottom_shapes)} bottoms; give one each, or none"
+                f"coeff is given {len(self.coeffs)} times for {len(bottom_shapes)} bottoms: one each, or none"
             )
         if options.coeff and self.operation == "PROD":
             raise self.error("coeff is for operation: SUM, not for PROD")
@@ -39,7 +39,7 @@ class Eltwise(Layer):
         for i, bottom in enumerate(bottoms):
             if bottom.shape != shape:
                 raise self.error(
-                    f"bottom {i} has shape {tuple(bottom.shape)}, bottom 0 {tuple(shape)}; they must be the same"
+                    f"bottom {i} has shape {tuple(bottom.shape)}, bottom 0 {tuple(shape)}: they must agree"
                 )
         y, second, *rest = bottoms
         if self.operation == "PROD":
@@ -82,10 +82,11 @@ class Reduction(Layer):
 
 @register("ArgMax")
 class ArgMax(Layer):
-    """The indices of the ``top_k`` largest elements (of equal ones the last comes first), as numbers of the bottom's type.
+    """The indices of the ``top_k`` largest elements, of equal ones the last first, as numbers of the bottom's type.
 
-    Along ``axis``: the bottom's shape with ``top_k`` at that axis, ``out_max_val`` gives the values instead. Without ``axis``, over
-    all but the first: (num, 1, top_k, 1, …), or with ``out_max_val`` (num, 2, top_k, 1, …), indices, then values.
+    Along ``axis``: the bottom's shape with ``top_k`` at that axis; ``out_max_val`` gives the values instead.
+    Without it, over all axes but the first: (num, 1, top_k, 1, …), with ``out_max_val`` (num, 2, top_k, 1, …), indices
+    and values.
     """
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
@@ -97,23 +98,25 @@ class ArgMax(Layer):
             raise self.error("needs a bottom with at least 1 axis, not a single number")
         choices = count(shape, 1) if self.axis is None else shape[self.axis]
         if not 1 <= self.top_k <= choices:
-            raise self.error(
-                f"argmax_param.top_k: {self.top_k} must be 1 to {choices}, the number of elements to choose from"
-            )
+            raise self.error(f"argmax_param.top_k: {self.top_k} must be 1 to {choices}, the number of choices")
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.detach()
         if self.axis is not None:
             values, indices = self._largest(x, self.axis)
             return values if self.out_max_val else indices
-        values, indices = self._largest(x.flatten(1), 1)
+        values, indices = self._largest(x.reshape(x.shape[0], count(x.shape, 1)), 1)
         found = torch.stack((indices, values), 1) if self.out_max_val else indices[:, None]
         return found.reshape(*found.shape, *(1,) * (x.dim() - 3))
 
     def _largest(self, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-        values, indices = x.flip(axis).sort(dim=axis, descending=True, stable=True)
-        indices = x.shape[axis] - 1 - indices
-        return values.narrow(axis, 0, self.top_k), indices.narrow(axis, 0, self.top_k).to(x.dtype)
+        flipped = x.flip(axis)  # in both ways the first of equals comes first
+        if self.top_k == 1:
+            values, indices = flipped.max(axis, keepdim=True)
+        else:
+            values, indices = flipped.sort(dim=axis, descending=True, stable=True)
+            values, indices = values.narrow(axis, 0, self.top_k), indices.narrow(axis, 0, self.top_k)
+        return values, (x.shape[axis] - 1 - indices).to(x.dtype)
 
 
 @register("Split")
@@ -157,7 +160,7 @@ class Parameter(Layer):
 
 @register("BatchReindex")
 class BatchReindex(Layer):
-    """The items (axis 0) of the first bottom that the second, a vector of indices, names: selected, repeated, reordered."""
+    """The items (axis 0) of the first bottom that the second, a vector of indices, names."""
 
     bottoms = (2, 2)
     differentiable = (True, False)
@@ -166,17 +169,15 @@ class BatchReindex(Layer):
         super().__init__(param, bottom_shapes)
         if not bottom_shapes[0] or len(bottom_shapes[1]) != 1:
             raise self.error(
-                f"takes a bottom of items and a bottom with 1 axis of indices, not the shapes {tuple(bottom_shapes[0])} and "
-                f"{tuple(bottom_shapes[1])}"
+                f"takes a bottom of items and a vector of indices, not bottoms of the shapes {tuple(bottom_shapes[0])} "
+                f"and {tuple(bottom_shapes[1])}"
             )
 
     def forward(self, x: Tensor, indices: Tensor) -> Tensor:
         try:
             return x.index_select(0, indices.long())
         except IndexError:
-            raise self.error(
-                f"an index is outside 0 … {x.shape[0] - 1}, the {x.shape[0]} items of its bottom"
-            ) from None
+            raise self.error(f"an index is not one of its {x.shape[0]} items, 0 … {x.shape[0] - 1}") from None
 
 
 @register("Filter")
@@ -193,13 +194,9 @@ class Filter(Layer):
         super().__init__(param, bottom_shapes)
         *items, selector = (tuple(shape) for shape in bottom_shapes)
         if param.top and len(param.top) != len(items):
-            raise self.error(
-                f"has {len(items)} bottoms before the selector and {len(param.top)} tops; it makes one top each"
-            )
+            raise self.error(f"has {len(items)} bottoms before the selector, and {len(param.top)} tops: one each")
         if not selector or count(selector, 1) != 1:
-            raise self.error(
-                f"the selector is a number for each item; all axes of its shape {selector} but the first must be 1"
-            )
+            raise self.error(f"the selector is one number an item; its shape {selector} has more than one axis")
         for i, shape in enumerate(items):
             if shape[:1] != selector[:1]:
                 raise self.error(f"bottom {i} has shape {shape}, but the selector has {selector[0]} items")

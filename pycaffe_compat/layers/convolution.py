@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,7 +17,7 @@ TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3
 
 
 def im2col(x: Tensor, kernel: Window, stride: Window, pad: Window, dilation: Window) -> Tensor:
-    """Return the windows of ``x`` (n, channels, *spatial) as (n, channels * kernel elements, *output): Caffe's im2col."""
+    """Return the windows of ``x`` (n, channels, *spatial) as (n, channels * kernel elements, *output)."""
     if any(pad):
         x = F.pad(x, [p for size in reversed(pad) for p in (size, size)])
     axes = len(kernel)
@@ -49,8 +49,8 @@ def convolve_transposed(
 class Windows(Layer):
     """What convolutions and im2col share: one top a bottom, all bottoms of one shape, and the options of the window."""
 
-    bottoms = (1, None)
-    tops = (1, None)
+    bottoms: ClassVar[tuple[int, int | None]] = (1, None)
+    tops: ClassVar[tuple[int, int | None]] = (1, None)
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -70,7 +70,7 @@ class Windows(Layer):
         self._check_tops(shape[self.axis + 1 :])
 
     def _window(self, field: str, pair: Sequence[str], default: int | None, least: int) -> Window:
-        """One number a spatial axis, from the repeated ``field`` or from the ``pair`` of fields for height and width."""
+        """One number a spatial axis, from the repeated ``field`` or the ``pair`` of fields for height and width."""
         options = self.param.convolution_param
         given = tuple(getattr(options, field))
         if any(options.HasField(name) for name in pair):
@@ -152,7 +152,7 @@ class Filters(Windows):
             raise self.error(f"convolution_param.num_output: {self.outputs} must be at least 1")
         if self.groups < 1 or self.channels % self.groups or self.outputs % self.groups:
             raise self.error(
-                f"group: {self.groups} must divide the {self.channels} channels of the bottom and num_output: {self.outputs}"
+                f"group: {self.groups} must divide the bottom's {self.channels} channels and num_output: {self.outputs}"
             )
         self.add_blob("weight", (*self.filters(), *self.kernel), options.weight_filler)
         if options.bias_term:

@@ -21,16 +21,11 @@ def fill(tensor: Tensor, filler: Any = None) -> None:
         LayerError: an unknown filler type, or one that cannot fill a blob of this shape or has impossible options.
     """
     if filler is None:
-        kind, rule = "constant", _constant
         filler = caffe_pb2.FillerParameter()
-    else:
-        kind = filler.type
-        found = FILLERS.get(kind)
-        if found is None:
-            raise LayerError(
-                f'unknown filler type "{kind}"{nearest(kind, FILLERS)}; known: {", ".join(sorted(FILLERS))}'
-            )
-        rule = found
+    kind = filler.type
+    rule = FILLERS.get(kind)
+    if rule is None:
+        raise LayerError(f'unknown filler "{kind}"{nearest(kind, FILLERS)}; known: {", ".join(sorted(FILLERS))}')
     if filler.sparse != -1 and kind != "gaussian":
         raise LayerError(f'filler "{kind}" has sparse: {filler.sparse}, but only the gaussian filler can be sparse')
     if tensor.numel() == 0:
@@ -57,8 +52,8 @@ def _gaussian(tensor: Tensor, filler: Any) -> None:
         outputs = tensor.shape[0] if tensor.dim() else 1
         if not 0 <= filler.sparse <= outputs:
             raise LayerError(
-                f'filler "gaussian" has sparse: {filler.sparse}; it is the number of non-zero weights that an input has '
-                f"on average, so it must be 0 to {outputs}, the number of outputs"
+                f'filler "gaussian" has sparse: {filler.sparse}; as the average number of non-zero weights of an input '
+                f"it must be 0 to {outputs}, the number of outputs"
             )
         tensor.mul_(torch.empty_like(tensor).bernoulli_(filler.sparse / outputs))
 
@@ -91,9 +86,7 @@ def _msra(tensor: Tensor, filler: Any) -> None:
 def _bilinear(tensor: Tensor, filler: Any) -> None:
     shape = tuple(tensor.shape)
     if len(shape) != 4 or shape[2] != shape[3]:
-        raise LayerError(
-            f'filler "bilinear" fills square filters of 4 axes (out, in, n, n), not a blob of shape {shape}'
-        )
+        raise LayerError(f'filler "bilinear" fills square filters (out, in, n, n), not a blob of shape {shape}')
     factor = math.ceil(shape[3] / 2)
     centre = (shape[3] - 1) / (2 * factor)
     ramp = 1 - (torch.arange(shape[3], dtype=torch.float64, device=tensor.device) / factor - centre).abs()

@@ -15,7 +15,7 @@ from .base import Layer, Shape, count, register
 
 @register("InnerProduct")
 class InnerProduct(Layer):
-    """The axes from ``axis`` on, as one vector, times ``weight`` (num_output, inputs), or its transpose, plus ``bias``."""
+    """The axes from ``axis`` on as a vector, times ``weight`` (num_output, inputs; or ``transpose``), plus ``bias``."""
 
     weight: Tensor
     bias: Tensor | None
@@ -68,12 +68,9 @@ class Embed(Layer):
 
 
 class _Broadcast(Layer):
-    """What ``Scale`` and ``Bias`` share: an operand, a blob or the second bottom, that lines up with axes of the first."""
+    """What ``Scale`` and ``Bias`` share: an operand, blob or second bottom, that lines up with axes of the first."""
 
     bottoms = (1, 2)
-
-    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
-        super().__init__(param, bottom_shapes)
 
     def _line_up(self, options: Any, bottom_shapes: Sequence[Shape]) -> Shape:
         """Set ``axis``, where the operand begins, and return the operand's shape."""
@@ -84,13 +81,11 @@ class _Broadcast(Layer):
         else:
             self.axis = self.canonical_axis(options.axis, len(shape))
             if options.num_axes < -1:
-                raise self.error(
-                    f"num_axes: {options.num_axes} must be at least -1, which stands for all axes from axis on"
-                )
+                raise self.error(f"num_axes: {options.num_axes} must be at least -1, for all axes from axis on")
             end = len(shape) if options.num_axes == -1 else self.axis + options.num_axes
             if end > len(shape):
                 raise self.error(
-                    f"axis: {options.axis} and num_axes: {options.num_axes} reach past the {len(shape)} axes of the bottom"
+                    f"axis: {options.axis} and num_axes: {options.num_axes} reach past the bottom's {len(shape)} axes"
                 )
             operand = shape[self.axis : end]
         self._check_fit(shape, operand)
@@ -99,9 +94,7 @@ class _Broadcast(Layer):
     def _check_fit(self, shape: Shape, operand: Shape) -> None:
         """Raise unless ``operand`` is what ``shape`` has from ``axis`` on: broadcasting would accept other shapes."""
         if shape[self.axis : self.axis + len(operand)] != operand:
-            raise self.error(
-                f"a bottom of shape {tuple(shape)} does not have, from axis {self.axis} on, {tuple(operand)}"
-            )
+            raise self.error(f"its bottom {tuple(shape)} is not {tuple(operand)} from axis {self.axis} on")
 
     def _spread(self, operand: Tensor, x: Tensor) -> Tensor:
         """``operand`` with axes of size 1 after its own, so that it is broadcast over ``x``."""
@@ -128,7 +121,7 @@ class Bias(_Broadcast):
 
 @register("Scale")
 class Scale(_Broadcast):
-    """``x`` times a scale (a blob, or the second bottom) that covers ``num_axes`` axes from ``axis`` on; then plus ``bias``."""
+    """``x`` times a scale (a blob, or the second bottom) over ``num_axes`` axes from ``axis`` on, plus ``bias``."""
 
     weight: Tensor
     bias: Tensor | None

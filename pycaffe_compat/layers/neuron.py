@@ -15,7 +15,7 @@ from .base import Layer, Shape, register
 
 
 class _Overwritten(torch.autograd.Function):
-    """The identity, with ``slope`` as its derivative; where the top's gradient is ``lost``, ``slope * slope`` is returned."""
+    """The identity with ``slope`` as its derivative; ``lost``: the slope stands in for the top's gradient too."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, slope: Tensor, lost: bool) -> Tensor:
@@ -41,7 +41,7 @@ class _ReadsBottom(Layer):
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
-        self.in_place = bool(param.top) and param.top[0] == param.bottom[0]
+        self.in_place = bool(param.top) and param.top[:1] == param.bottom[:1]
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.function(x)
@@ -141,7 +141,11 @@ class Exp(Layer):
         super().__init__(param, bottom_shapes)
         options = param.exp_param
         log_base = _natural_log(self, options.base, "exp_param")
-        self.inner, self.outer = log_base * options.scale, math.exp(log_base * options.shift)
+        self.inner = log_base * options.scale
+        try:
+            self.outer = math.exp(log_base * options.shift)
+        except OverflowError:
+            raise self.error(f"exp_param.shift: base ** {options.shift:g} is not a finite number") from None
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.exp(x if self.inner == 1 else x * self.inner)
@@ -215,6 +219,8 @@ class Power(_ReadsBottom):
 @register("PReLU")
 class PReLU(Layer):
     """``x`` above 0, else ``weight * x``, with a slope a channel (axis 1) or, ``channel_shared``, one for all."""
+
+    weight: Tensor
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)

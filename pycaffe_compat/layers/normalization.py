@@ -17,9 +17,10 @@ from .base import Layer, Shape, register
 class BatchNorm(Layer):
     """Every channel (axis 1) minus its mean, divided by ``sqrt(variance + eps)``; without a scale and bias of its own.
 
-    The buffers are sums of batches' statistics, each older batch counting ``moving_average_fraction`` as much as the one after
-    it: ``running_mean``, ``running_var`` (of variances corrected by m / (m - 1)) and their divisor ``scale_factor``. Training
-    uses the statistics of the batch and adds them; ``use_global_stats``, by default outside training, uses the running ones.
+    The buffers are sums of batches' statistics, a batch counting ``moving_average_fraction`` as much as the next one:
+    ``running_mean``, ``running_var`` (of variances corrected by m / (m - 1)) and what they are to be divided by,
+    ``scale_factor``. Training uses the statistics of the batch and adds them; ``use_global_stats``, by default outside
+    training, uses the running ones.
     """
 
     running_mean: Tensor
@@ -80,9 +81,7 @@ class LRN(Layer):
         if self.size % 2 == 0:
             raise self.error(f"lrn_param.local_size: {self.size} must be odd")
         if len(bottom_shapes[0]) != 4:
-            raise self.error(
-                f"needs a bottom (num, channels, height, width), not one of shape {tuple(bottom_shapes[0])}"
-            )
+            raise self.error(f"needs a bottom (num, channels, height, width), not of shape {tuple(bottom_shapes[0])}")
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.within:
@@ -93,7 +92,7 @@ class LRN(Layer):
 
 @register("MVN")
 class MVN(Layer):
-    """Mean-variance normalisation: each map (``across_channels``: each item) minus its mean, divided by its std plus ``eps``."""
+    """Mean-variance normalisation: each map (or ``across_channels``) minus its mean, divided by its deviation + ``eps``."""
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)

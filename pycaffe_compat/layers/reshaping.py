@@ -30,13 +30,10 @@ class Concat(Layer):
         super().__init__(param, bottom_shapes)
         shape = tuple(bottom_shapes[0])
         self.axis = _one_axis(self, param.concat_param, "concat_dim", len(shape))
-        for i, other in enumerate(bottom_shapes):
-            if len(other) != len(shape) or any(
-                a != b for axis, (a, b) in enumerate(zip(shape, other, strict=True)) if axis != self.axis
-            ):
-                raise self.error(
-                    f"bottom {i} has shape {tuple(other)}, bottom 0 {shape}: only axis {self.axis} may differ"
-                )
+        for i, other in enumerate(map(tuple, bottom_shapes)):
+            same = len(other) == len(shape) and all(other[a] == shape[a] for a in range(len(shape)) if a != self.axis)
+            if not same:
+                raise self.error(f"bottom {i} has shape {other}, bottom 0 {shape}: only axis {self.axis} may differ")
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         return torch.cat(bottoms, self.axis)
@@ -53,21 +50,17 @@ class Slice(Layer):
         self.axis = _one_axis(self, param.slice_param, "slice_dim", len(bottom_shapes[0]))
         self.points = list(param.slice_param.slice_point)
         if self.points and len(self.points) != self.n_tops - 1:
-            raise self.error(
-                f"has {len(self.points)} slice_point and {self.n_tops} tops; it needs one slice_point fewer than tops"
-            )
+            raise self.error(f"has {len(self.points)} slice_point and {self.n_tops} tops: it needs one fewer than tops")
         self._check_size(bottom_shapes[0][self.axis])
 
     def _check_size(self, size: int) -> None:
         if not self.points:
             if size % self.n_tops:
                 raise self.error(
-                    f"cannot cut the {size} of axis {self.axis} into {self.n_tops} equal tops; give slice_point"
+                    f"cannot cut the {size} of axis {self.axis} into {self.n_tops} equal parts; give slice_point"
                 )
         elif any(a >= b for a, b in zip([0, *self.points], [*self.points, size], strict=True)):
-            raise self.error(
-                f"slice_point {self.points} must be increasing and inside 1 … {size - 1} (axis {self.axis})"
-            )
+            raise self.error(f"slice_point {self.points} must increase, and be 1 … {size - 1} on axis {self.axis}")
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         self._check_size(x.shape[self.axis])
@@ -94,30 +87,24 @@ class Flatten(Layer):
 
 @register("Reshape")
 class Reshape(Layer):
-    """The axes from ``axis`` on (``num_axes`` of them, -1 for all) as those of ``shape``: 0 copies a size, one -1 is inferred."""
+    """The axes from ``axis`` on (``num_axes`` of them) become ``shape``: 0 copies a size, one -1 is inferred."""
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         options, dims = param.reshape_param, len(bottom_shapes[0])
         self.start = options.axis if options.axis >= 0 else dims + 1 + options.axis
         if not 0 <= self.start <= dims:
-            raise self.error(
-                f"reshape_param.axis: {options.axis} must be {-dims - 1} to {dims} for a bottom of {dims} axes"
-            )
+            raise self.error(f"reshape_param.axis: {options.axis} must be {-dims - 1} to {dims} for {dims} axes")
         if options.num_axes < -1:
-            raise self.error(
-                f"reshape_param.num_axes: {options.num_axes} must be at least -1, which stands for all axes"
-            )
+            raise self.error(f"reshape_param.num_axes: {options.num_axes} must be at least -1, for all axes")
         self.end = dims if options.num_axes == -1 else self.start + options.num_axes
         if self.end > dims:
             raise self.error(
-                f"reshape_param.axis: {options.axis} and num_axes: {options.num_axes} reach past the {dims} axes of the bottom"
+                f"reshape_param.axis: {options.axis} and num_axes: {options.num_axes} reach past its {dims} axes"
             )
         self.dims = list(options.shape.dim)
         if any(d < -1 for d in self.dims) or self.dims.count(-1) > 1:
-            raise self.error(
-                f"reshape_param.shape {self.dims}: a dim is a size, 0 to copy, and at most once -1 to infer"
-            )
+            raise self.error(f"reshape_param.shape {self.dims}: a dim is a size, 0 (copy it), or once -1 (infer it)")
         self._target(tuple(bottom_shapes[0]))
 
     def _target(self, shape: Shape) -> list[int]:
@@ -125,9 +112,7 @@ class Reshape(Layer):
         middle = []
         for i, dim in enumerate(self.dims):
             if dim == 0 and self.start + i >= len(shape):
-                raise self.error(
-                    f"reshape_param.shape {self.dims}: dim {i} copies an axis that {tuple(shape)} does not have"
-                )
+                raise self.error(f"reshape_param.shape {self.dims}: {tuple(shape)} has no axis to copy for dim {i}")
             middle.append(dim or shape[self.start + i])
         whole = [*shape[: self.start], *middle, *shape[self.end :]]
         if -1 in whole:
@@ -159,7 +144,7 @@ class Tile(Layer):
 
 @register("Crop")
 class Crop(Layer):
-    """The first bottom, its axes from ``axis`` on cut to the sizes of the second, beginning at ``offset`` (one for all, or each)."""
+    """The first bottom, its axes from ``axis`` on cut to the second's sizes, from ``offset`` (one, or one each) on."""
 
     bottoms = (2, 2)
 
@@ -178,8 +163,6 @@ class Crop(Layer):
         for axis, offset in enumerate(self.offsets, self.axis):
             size = reference.shape[axis]
             if offset + size > x.shape[axis]:
-                raise self.error(
-                    f"axis {axis} has {x.shape[axis]} elements, too few to crop {size} of them from offset {offset}"
-                )
+                raise self.error(f"cannot crop {size} from offset {offset} out of the {x.shape[axis]} of axis {axis}")
             x = x.narrow(axis, offset, size)
         return x

@@ -63,6 +63,21 @@ def meta_shapes(layer: Layer, shapes: Sequence[Sequence[int]]) -> list[tuple[int
         return [tuple(top.shape) for top in tops_of(layer(*(torch.empty(tuple(s), device="meta") for s in shapes)))]
 
 
+def check_gradients(layer: Layer, *bottoms: Tensor) -> None:
+    """Compare the gradients of every top to ``bottoms`` and blobs (all float64) with finite differences."""
+    blobs = {
+        spec.name: layer.blob(i).detach().requires_grad_() for i, spec in enumerate(layer.blob_specs) if spec.trainable
+    }
+    leaves = [bottom.requires_grad_() for bottom in bottoms if bottom.is_floating_point()]
+
+    def function(*values: Tensor) -> tuple[Tensor, ...]:
+        given = iter(values)
+        inputs = tuple(next(given) if bottom.is_floating_point() else bottom for bottom in bottoms)
+        return tops_of(torch.func.functional_call(layer, dict(zip(blobs, given, strict=True)), inputs))
+
+    assert torch.autograd.gradcheck(function, (*leaves, *blobs.values()))
+
+
 def compare(what: str, have: Tensor, want: np.ndarray) -> None:
     """Assert that ``have`` has the shape and, within the goldens' tolerance, the values of ``want``."""
     got = have.detach().cpu().numpy()
@@ -98,9 +113,7 @@ def run(net: Any, arrays: dict[str, np.ndarray], phase: int, forward_only: bool 
         expected = meta_shapes(layer, [b.shape for b in bottoms])
         for i, spec in enumerate(layer.blob_specs):
             value = torch.from_numpy(arrays[f"param/{param.name}/{i}"].copy())
-            assert tuple(value.shape) == spec.shape, (
-                f"{param.name} blob {i}: {spec.shape}, Caffe's {tuple(value.shape)}"
-            )
+            assert tuple(value.shape) == spec.shape, f"{param.name} blob {i}: not {tuple(value.shape)}"
             owner = param.param[i].name if i < len(param.param) else ""
             layer.set_blob(i, shared.get(owner, value))
         before = [b.detach().clone() for b in bottoms]
@@ -136,7 +149,7 @@ def run(net: Any, arrays: dict[str, np.ndarray], phase: int, forward_only: bool 
 
 
 def check(name: str) -> None:
-    """Run the golden ``name`` and compare every ``out/``, ``state/``, ``in_diff/`` and ``param_diff/`` that it holds."""
+    """Run the golden ``name`` and compare every ``out/``, ``state/``, ``in_diff/`` and ``param_diff/`` in it."""
     with np.load(GOLDENS / f"{name}.npz") as file:
         arrays = {key: file[key] for key in file.files}
     meta = json.loads(str(arrays.pop("meta")))

@@ -1,6 +1,125 @@
+"""BatchNorm, LRN and MVN: Caffe's numbers, gradients of every option, running statistics, bad options."""
+
 import golden_layer as gl
 import pytest
+import torch
+import torch.nn.functional as F
+
+from pycaffe_compat.errors import LayerError
+
 
 @pytest.mark.parametrize("name", gl.names("bn_", "lrn_", "mvn"))
 def test_golden(name):
     gl.check(name)
+
+
+@pytest.mark.parametrize(
+    "prototxt, shape",
+    [
+        ('"BatchNorm"', (4, 3)),
+        ('"BatchNorm"', (5,)),
+        ('"BatchNorm" batch_norm_param { eps: 0.1 }', (2, 3, 2, 2)),
+        ('"BatchNorm" batch_norm_param { use_global_stats: true }', (2, 3, 2)),
+        ('"LRN" lrn_param { local_size: 1 beta: 2 }', (1, 2, 2, 3)),
+        ('"LRN" lrn_param { alpha: 2 k: 3 engine: CAFFE }', (1, 7, 2, 2)),
+        ('"LRN" lrn_param { norm_region: WITHIN_CHANNEL alpha: 2 k: 3 }', (1, 2, 3, 4)),
+        ('"MVN"', (2, 3, 2, 2)),
+        ('"MVN" mvn_param { across_channels: true normalize_variance: false }', (2, 3, 4)),
+        ('"MVN" mvn_param { across_channels: true }', (2, 3, 4)),
+    ],
+)
+def test_gradients(prototxt, shape):
+    layer = gl.build(f"type: {prototxt}", shape, dtype=torch.float64)
+    for blob in layer.blobs:
+        blob.uniform_(1, 2)
+    layer.fraction = 1e-9  # gradcheck calls again and again: let the running statistics forget
+    gl.check_gradients(layer, torch.randn(shape, dtype=torch.float64))
+
+
+def test_batch_norm_sums_statistics():
+    layer = gl.build('type: "BatchNorm" batch_norm_param { moving_average_fraction: 0.5 }', (2, 3, 4))
+    assert list(dict(layer.named_buffers())) == ["running_mean", "running_var", "scale_factor"]
+    assert not list(layer.parameters())
+    a, b = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    layer(a)
+    layer(b)
+    torch.testing.assert_close(layer.scale_factor, torch.tensor([1.5]))
+    torch.testing.assert_close(layer.running_mean, a.mean((0, 2)) * 0.5 + b.mean((0, 2)))
+    torch.testing.assert_close(layer.running_var, a.var((0, 2)) * 0.5 + b.var((0, 2)))
+    before = [blob.clone() for blob in layer.blobs]
+    want = F.batch_norm(a, layer.running_mean / 1.5, layer.running_var / 1.5)
+    torch.testing.assert_close(layer.eval()(a), want)
+    assert all(map(torch.equal, before, layer.blobs))
+
+
+def test_use_global_stats_decides_over_the_phase():
+    x = torch.randn(4, 3)
+    frozen = gl.build('type: "BatchNorm" batch_norm_param { use_global_stats: true }', (4, 3))
+    frozen.running_var.fill_(4)
+    frozen.scale_factor.fill_(1)
+    torch.testing.assert_close(frozen(x), x / 2)
+    assert frozen.scale_factor.item() == 1
+    moving = gl.build('type: "BatchNorm" batch_norm_param { use_global_stats: false }', (4, 3), phase=1)
+    torch.testing.assert_close(moving(x), (x - x.mean(0)) / x.std(0, unbiased=False), rtol=1e-4, atol=1e-4)
+    assert moving.scale_factor.item() == 1
+
+
+def test_batch_norm_without_statistics_divides_by_the_root_of_eps():
+    layer = gl.build('type: "BatchNorm" batch_norm_param { eps: 0.25 }', (2, 3), phase=1)
+    torch.testing.assert_close(layer(torch.ones(2, 3)), torch.full((2, 3), 2.0))
+
+
+def test_batch_norm_of_one_element_a_channel():
+    """Its variance is 0, uncorrected: there is no m / (m - 1)."""
+    layer = gl.build('type: "BatchNorm"', (1, 3))
+    x = torch.tensor([[1.0, 2, 3]], requires_grad=True)
+    y = layer(x)
+    y.sum().backward()
+    assert y.tolist() == [[0, 0, 0]] and x.grad.tolist() == [[0, 0, 0]]
+    assert layer.running_mean.tolist() == [1, 2, 3] and layer.running_var.tolist() == [0, 0, 0]
+
+
+def test_batch_norm_on_meta_keeps_its_statistics_alone():
+    layer = gl.build('type: "BatchNorm"', (2, 3))
+    for i in range(3):
+        layer.set_blob(i, layer.blob(i).to("meta"))
+    assert gl.meta_shapes(layer, [(5, 3, 2)]) == [(5, 3, 2)]
+
+
+def test_mvn_differentiates_as_caffe_does():
+    """Caffe takes std + eps for the root of the variance: seen with a large eps, and with a constant map, finite."""
+    layer = gl.build('type: "MVN" mvn_param { eps: 0.5 }', (1, 1, 8), dtype=torch.float64)
+    x = torch.randn(1, 1, 8, dtype=torch.float64, requires_grad=True)
+    y, dy = layer(x), torch.randn(1, 1, 8, dtype=torch.float64)
+    y.backward(dy)
+    deviation = x.detach().std(unbiased=False) + 0.5
+    torch.testing.assert_close(y.detach(), (x.detach() - x.detach().mean()) / deviation)
+    torch.testing.assert_close(x.grad, (dy - dy.mean() - y.detach() * (dy * y.detach()).mean()) / deviation)
+    constant = torch.ones(1, 1, 8, dtype=torch.float64, requires_grad=True)
+    layer(constant).backward(dy)
+    torch.testing.assert_close(constant.grad, (dy - dy.mean()) / 0.5)
+
+
+def test_mvn_of_maps_of_one_element():
+    assert gl.build('type: "MVN"', (2, 3))(torch.randn(2, 3)).tolist() == [[0] * 3] * 2
+
+
+def test_lrn_within_does_not_read_k():
+    x = torch.randn(1, 2, 5, 5)
+    a, b = (gl.build(f'type: "LRN" lrn_param {{ norm_region: WITHIN_CHANNEL k: {k} }}', x.shape)(x) for k in (1, 7))
+    assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "prototxt, shape, says",
+    [
+        ('"LRN" lrn_param { local_size: 4 }', (1, 2, 3, 3), "local_size: 4 must be odd"),
+        ('"LRN" lrn_param { local_size: 0 }', (1, 2, 3, 3), "local_size: 0 must be odd"),
+        ('"LRN"', (1, 2, 3), r"needs a bottom \(num, channels, height, width\), not of shape \(1, 2, 3\)"),
+        ('"MVN"', (3,), "at least 2 axes"),
+        ('"BatchNorm"', (), "at least 1 axis"),
+    ],
+)
+def test_bad_options(prototxt, shape, says):
+    with pytest.raises(LayerError, match=says):
+        gl.build(f"type: {prototxt}", shape)
