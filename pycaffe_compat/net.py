@@ -290,6 +290,13 @@ class Net(nn.Module):
         """The floating-point type of the net."""
         return self._place.dtype
 
+    def get_submodule(self, target: str) -> nn.Module:
+        """As ``nn.Module.get_submodule``, also for layers that are named like an attribute of modules."""
+        module: nn.Module | None = self
+        for part in target.split(".") if target else ():
+            module = module._modules.get(part) if module is not None else None
+        return super().get_submodule(target) if module is None else module
+
     # ---- running
 
     def draw(self, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:

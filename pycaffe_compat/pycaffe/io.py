@@ -10,6 +10,7 @@ import numpy as np
 
 from ..data.datum import array_to_datum as _array_to_datum
 from ..data.datum import datum_to_array as _datum_to_array
+from ..data.datum import parse_datum
 from ..errors import CaffeError, DataError, UnknownNameError, nearest, require_file
 from ..proto import array_to_blob, blob_to_array, caffe_pb2
 
@@ -48,12 +49,12 @@ def blobprotovector_str_to_arraylist(data: bytes) -> list[np.ndarray]:
 
 def array_to_datum(arr: np.ndarray, label: int | None = None) -> Any:
     """Return a ``Datum`` of a channels×height×width array: ``uint8`` as bytes, anything else as floats."""
-    return _array_to_datum(np.asarray(arr), label)
+    return _array_to_datum(np.asarray(arr), label or 0)
 
 
 def datum_to_array(datum: Any) -> np.ndarray:
-    """Return the channels×height×width array of a ``Datum``; its label is ``datum.label``."""
-    return _datum_to_array(datum)
+    """Return the channels×height×width array of a ``Datum``, decoding an image; its label is ``datum.label``."""
+    return np.array(_datum_to_array(parse_datum(datum.SerializeToString())))
 
 
 class Transformer:

@@ -106,17 +106,21 @@ class Function:
         self.tops = tuple(Top(self, n) for n in range(self.ntop))
 
     def _get_name(self, names: dict[Any, str], autonames: Counter[str]) -> str:
-        if self not in names and self.ntop > 0:
-            names[self] = self._get_top_name(self.tops[0], names, autonames)
-        elif self not in names:
+        """The layer's name: that of its first top, or a numbered one."""
+        key = self.tops[0] if self.ntop > 0 else self
+        if key not in names:
             autonames[self.type_name] += 1
-            names[self] = f"{self.type_name}{autonames[self.type_name]}"
-        return names[self]
+            names[key] = f"{self.type_name}{autonames[self.type_name]}"
+        return names[key]
 
     def _get_top_name(self, top: Top, names: dict[Any, str], autonames: Counter[str]) -> str:
+        """The blob that a top stands for; a layer in place writes into its bottom."""
+        if self.in_place:
+            bottom = self.inputs[top.n]
+            return bottom.fn._get_top_name(bottom, names, autonames)
         if top not in names:
-            autonames[top.fn.type_name] += 1
-            names[top] = f"{top.fn.type_name}{autonames[top.fn.type_name]}"
+            autonames[self.type_name] += 1
+            names[top] = f"{self.type_name}{autonames[self.type_name]}"
         return names[top]
 
     def _to_proto(self, layers: Any, names: dict[Any, str], autonames: Counter[str]) -> None:
@@ -126,10 +130,7 @@ class Function:
         layer = caffe_pb2.LayerParameter()
         layer.type = self.type_name
         layer.bottom.extend(bottoms)
-        if self.in_place:
-            layer.top.extend(layer.bottom)
-        else:
-            layer.top.extend(self._get_top_name(top, names, autonames) for top in self.tops)
+        layer.top.extend(self._get_top_name(top, names, autonames) for top in self.tops)
         layer.name = self._get_name(names, autonames)
         for key, value in self.params.items():
             if key in _LAYER_FIELDS:

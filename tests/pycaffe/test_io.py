@@ -1,0 +1,89 @@
+"""caffe.io: images, blobs and the Transformer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pycaffe_compat import io
+from pycaffe_compat.errors import CaffeError, DataError, UnknownNameError
+from pycaffe_compat.proto import caffe_pb2
+
+RNG = np.random.default_rng(0)
+
+
+def test_arrays_and_messages_are_converted_both_ways() -> None:
+    array = RNG.standard_normal((2, 3, 4)).astype(np.float32)
+    np.testing.assert_array_equal(io.blobproto_to_array(io.array_to_blobproto(array)), array)
+    np.testing.assert_array_equal(io.blobproto_to_array(io.array_to_blobproto(array, array + 1), return_diff=True), array + 1)
+    legacy = caffe_pb2.BlobProto(num=1, channels=2, height=1, width=3, data=range(6))
+    assert io.blobproto_to_array(legacy).shape == (1, 2, 1, 3)
+    vector = io.arraylist_to_blobprotovector_str([array, array[0]])
+    for got, want in zip(io.blobprotovector_str_to_arraylist(vector), [array, array[0]], strict=True):
+        np.testing.assert_array_equal(got, want)
+    pixels = RNG.integers(0, 256, (3, 4, 5), dtype=np.uint8)
+    datum = io.array_to_datum(pixels, 7)
+    assert datum.label == 7 and datum.data == pixels.tobytes()
+    np.testing.assert_array_equal(io.datum_to_array(datum), pixels)
+    np.testing.assert_array_equal(io.datum_to_array(io.array_to_datum(array)), array)
+
+
+def test_preprocess_does_what_the_setters_say_in_caffes_order_and_deprocess_undoes_it() -> None:
+    image = RNG.random((6, 8, 3)).astype(np.float32)
+    t = io.Transformer({"data": (1, 3, 6, 8)})
+    t.set_transpose("data", (2, 0, 1))
+    t.set_channel_swap("data", (2, 1, 0))
+    t.set_raw_scale("data", 255)
+    t.set_mean("data", np.array([104.0, 117.0, 123.0]))
+    t.set_input_scale("data", 0.5)
+    got = t.preprocess("data", image)
+    want = (image[:, :, ::-1].transpose(2, 0, 1) * 255 - np.array([104, 117, 123])[:, None, None]) * 0.5
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(t.deprocess("data", got[None]), image, rtol=1e-4, atol=1e-5)
+
+
+def test_a_mean_image_of_another_size_is_resized_and_wrong_ones_are_errors() -> None:
+    t = io.Transformer({"data": (1, 3, 6, 8)})
+    t.set_mean("data", np.full((3, 12, 16), 7.0))
+    np.testing.assert_allclose(t.mean["data"], np.full((3, 6, 8), 7.0))
+    with pytest.raises(CaffeError, match="2 values for the 3 channels"):
+        t.set_mean("data", np.zeros(2))
+    with pytest.raises(UnknownNameError, match="did you mean data"):
+        t.set_raw_scale("dat", 1)
+    with pytest.raises(CaffeError, match="2 axes given"):
+        t.set_transpose("data", (1, 0))
+
+
+def test_pictures_are_rgb_in_0_to_1(tmp_path: Path) -> None:
+    bgr = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), bgr)
+    image = io.load_image(tmp_path / "a.png")
+    np.testing.assert_allclose(image, bgr[:, :, ::-1] / 255, atol=1e-6)
+    grey = io.load_image(tmp_path / "a.png", color=False)
+    np.testing.assert_allclose(grey[:, :, 0], image @ [0.2125, 0.7154, 0.0721], atol=1e-6)
+    cv2.imwrite(str(tmp_path / "g.png"), bgr[:, :, 0])
+    assert io.load_image(tmp_path / "g.png").shape == (5, 7, 3)
+    (tmp_path / "no.png").write_bytes(b"nothing")
+    with pytest.raises(DataError, match="not an image"):
+        io.load_image(tmp_path / "no.png")
+
+
+def test_resizing_keeps_values_and_any_number_of_channels() -> None:
+    image = np.full((4, 6, 5), 3.0)
+    np.testing.assert_allclose(io.resize_image(image, (8, 3)), np.full((8, 3, 5), 3.0))
+    ramp = np.arange(8, dtype=np.float32)[None, :, None].repeat(4, 0)
+    np.testing.assert_allclose(io.resize_image(ramp, (2, 4))[0, :, 0], [0.5, 2.5, 4.5, 6.5])
+
+
+def test_oversample_takes_corners_centre_and_mirrors() -> None:
+    image = RNG.random((6, 8, 2)).astype(np.float32)
+    crops = io.oversample([image, image], (4, 4))
+    assert crops.shape == (20, 4, 4, 2)
+    np.testing.assert_array_equal(crops[3], image[2:, 4:])
+    np.testing.assert_array_equal(crops[4], image[1:5, 2:6])
+    np.testing.assert_array_equal(crops[15:20], crops[10:15, :, ::-1])
+    with pytest.raises(CaffeError, match="do not fit"):
+        io.oversample([image], (7, 7))

@@ -1,0 +1,84 @@
+"""Nets written in Python."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pycaffe_compat.errors import CaffeError
+from pycaffe_compat.net import Net
+from pycaffe_compat.pycaffe import layers as L
+from pycaffe_compat.pycaffe import params as P
+from pycaffe_compat.pycaffe.coord_map import CropError, UndefinedMapException, coord_map_from_to, crop
+from pycaffe_compat.pycaffe.net_spec import NetSpec, to_proto
+
+
+def lenet() -> NetSpec:
+    n = NetSpec()
+    n.data, n.label = L.DummyData(shape=[{"dim": [8, 1, 28, 28]}, {"dim": [8]}], ntop=2)
+    n.conv1 = L.Convolution(n.data, kernel_size=5, num_output=20, weight_filler={"type": "xavier"}, param=[{"lr_mult": 1}, {"lr_mult": 2}])
+    n.pool1 = L.Pooling(n.conv1, kernel_size=2, stride=2, pool=P.Pooling.AVE)
+    n.ip1 = L.InnerProduct(n.pool1, num_output=10)
+    n.relu1 = L.ReLU(n.ip1, in_place=True)
+    n.loss = L.SoftmaxWithLoss(n.relu1, n.label)
+    return n
+
+
+def test_a_spec_becomes_a_net_that_runs() -> None:
+    proto = lenet().to_proto()
+    assert [layer.name for layer in proto.layer] == ["data", "conv1", "pool1", "ip1", "relu1", "loss"]
+    assert list(proto.layer[0].top) == ["data", "label"]
+    assert proto.layer[1].convolution_param.kernel_size == [5] and proto.layer[1].param[1].lr_mult == 2
+    assert proto.layer[2].pooling_param.pool == P.Pooling.AVE
+    assert list(proto.layer[4].top) == ["ip1"] == list(proto.layer[4].bottom)
+    assert Net(proto, "TRAIN")()["loss"].isfinite()
+
+
+def test_layers_without_names_get_some_and_tops_without_a_spec_work() -> None:
+    data = L.Input(shape={"dim": [1, 3]})
+    proto = to_proto(L.InnerProduct(data, num_output=2, inner_product_param={"axis": 1}))
+    assert [layer.name for layer in proto.layer] == ["Input1", "InnerProduct1"]
+    assert proto.layer[1].inner_product_param.axis == 1
+    n = NetSpec()
+    n.data, n.more = L.DummyData(shape={"dim": [2, 2]}, ntop=2)
+    n.silence = L.Silence(n.data, n.more, ntop=0)
+    assert [layer.type for layer in n.to_proto().layer] == ["DummyData", "Silence"]
+
+
+def test_what_is_no_top_or_no_field_is_an_error() -> None:
+    pair = L.DummyData(ntop=2)
+    with pytest.raises(TypeError, match=r"Silence input 0 is not a Top \(type is <class 'tuple'>\)"):
+        L.Silence(pair, ntop=0)
+    with pytest.raises(CaffeError, match="did you mean num_output"):
+        to_proto(L.InnerProduct(L.Input(), num_outputs=2))
+    with pytest.raises(AttributeError, match="did you mean conv1"):
+        lenet().conv2  # noqa: B018
+
+
+def coordinates(n: NetSpec, a: str, b: str) -> tuple[float, float]:
+    _, scale, shift = coord_map_from_to(n[a], n[b])
+    return float(np.ravel(scale)[0]), float(np.ravel(shift)[0])
+
+
+def test_coordinate_maps_of_strides_pads_and_their_inverse() -> None:
+    n = NetSpec()
+    n.data = L.Input(shape={"dim": [1, 3, 100, 100]})
+    n.conv = L.Convolution(n.data, kernel_size=3, pad=1, num_output=1)
+    n.pool = L.Pooling(n.conv, kernel_size=2, stride=2)
+    n.relu = L.ReLU(n.pool)
+    n.up = L.Deconvolution(n.relu, kernel_size=4, stride=2, pad=1, num_output=1)
+    n.wide = L.Deconvolution(n.relu, kernel_size=4, stride=2, num_output=1)
+    assert coordinates(n, "data", "data") == (1, 0)
+    assert coordinates(n, "pool", "data") == (0.5, -0.25)
+    assert coordinates(n, "data", "pool") == (2, 0.5)
+    assert coordinates(n, "up", "data") == (1, 0)
+    assert coordinates(n, "wide", "data") == (1, 1)
+    with pytest.raises(CropError, match="negative offset"):
+        crop(n.wide, n.data)
+    n.crop = crop(n.data, n.wide)
+    assert n.to_proto().layer[-1].crop_param.offset == [1]
+    with pytest.raises(CropError, match="scale mismatch"):
+        crop(n.pool, n.data)
+    n.ip = L.InnerProduct(n.relu, num_output=1)
+    with pytest.raises((UndefinedMapException, RuntimeError)):
+        coord_map_from_to(n.ip, n.data)
