@@ -102,8 +102,9 @@ class Windows(Layer):
             )
 
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
-        tops = tuple(map(self._top, bottoms))
-        return tops[0] if len(tops) == 1 else tops
+        if len(bottoms) == 1:
+            return self._top(bottoms[0])
+        return tuple(map(self._top, bottoms))
 
     def _top(self, x: Tensor) -> Tensor:
         if self.axis == 1:

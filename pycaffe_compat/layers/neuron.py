@@ -109,7 +109,7 @@ class Dropout(Layer):
             raise self.error(f"dropout_param.dropout_ratio: {self.ratio:g} must be at least 0 and below 1")
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.ratio, self.training)
+        return F.dropout(x, self.ratio) if self.training else x
 
 
 @register("ELU")

@@ -47,7 +47,7 @@ class BatchNorm(Layer):
             factor = self.scale_factor
             factor = torch.where(factor == 0, factor, 1 / factor)
             return F.batch_norm(x, self.running_mean * factor, self.running_var * factor, eps=self.eps)
-        mean, variance = torch.empty_like(self.running_mean), torch.empty_like(self.running_var)
+        mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         y = self._normalise(x, mean, variance)
         with torch.no_grad():
             self.running_mean.mul_(self.fraction).add_(mean)
@@ -56,12 +56,11 @@ class BatchNorm(Layer):
         return y
 
     def _normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        """Return ``x`` normalised by its own statistics, and write them, the variance corrected, into the last two."""
+        """Return ``x`` normalised by its own statistics, and write them, the variance corrected, over the zeros given."""
         if x.numel() > self.channels:
             # momentum 1: torch's running statistics become those of this batch
-            return F.batch_norm(x, mean.zero_(), variance.fill_(1), training=True, momentum=1.0, eps=self.eps)
+            return F.batch_norm(x, mean, variance, training=True, momentum=1.0, eps=self.eps)
         mean.copy_(x.detach().flatten())
-        variance.zero_()
         return x - x
 
 
@@ -84,15 +83,22 @@ class LRN(Layer):
             raise self.error(f"needs a bottom (num, channels, height, width), not of shape {tuple(bottom_shapes[0])}")
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.within:
-            return F.local_response_norm(x, self.size, self.alpha, self.beta, self.k)
-        mean = F.avg_pool2d(x.square(), self.size, stride=1, padding=self.size // 2)
-        return x * (mean * self.alpha + 1).pow(-self.beta)
+        square = x.square()
+        if self.within:
+            scale = F.avg_pool2d(square, self.size, stride=1, padding=self.size // 2) * self.alpha + 1
+        else:
+            # a sum of shifted slices: in torch's own local_response_norm a pooling over 3 axes takes most of the time
+            padded = F.pad(square, (0, 0, 0, 0, self.size // 2, self.size // 2))
+            total = padded.narrow(1, 0, x.shape[1])
+            for shift in range(1, self.size):
+                total = total + padded.narrow(1, shift, x.shape[1])
+            scale = total * (self.alpha / self.size) + self.k
+        return x * scale.pow(-self.beta)
 
 
 @register("MVN")
 class MVN(Layer):
-    """Mean-variance normalisation: each map (or ``across_channels``) minus its mean, divided by its deviation + ``eps``."""
+    """Mean-variance normalisation: a map (or ``across_channels``) minus its mean, over its deviation + ``eps``."""
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
