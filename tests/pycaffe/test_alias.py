@@ -1,0 +1,69 @@
+"""Programs that say ``import caffe``, run as they are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = '''
+import sys
+import numpy as np
+import caffe
+from caffe import layers as L, params as P
+from caffe.proto import caffe_pb2
+import caffe.io
+from caffe.coord_map import crop
+from google.protobuf import text_format
+
+caffe.set_mode_cpu()
+n = caffe.NetSpec()
+n.data = L.Input(shape=dict(dim=[2, 3, 8, 8]))
+n.conv = L.Convolution(n.data, kernel_size=3, num_output=4, weight_filler=dict(type="xavier"))
+n.pool = L.Pooling(n.conv, kernel_size=2, stride=2, pool=P.Pooling.MAX)
+with open("n.prototxt", "w") as f:
+    f.write(str(n.to_proto()))
+net = caffe.Net("n.prototxt", caffe.TEST)
+net.blobs["data"].data[...] = np.arange(2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
+out = net.forward()
+param = caffe_pb2.NetParameter()
+text_format.Merge(open("n.prototxt").read(), param)
+assert [l.name for l in param.layer] == ["data", "conv", "pool"]
+assert "Convolution" in caffe.layer_type_list()
+print(out["pool"].shape, sys.argv[1:], __name__)
+'''
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, "-m", "pycaffe_compat", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_script_and_a_module_run_with_this_package_as_caffe(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    for arguments in (("script.py", "--flag", "x"), ("-m", "script", "--flag", "x")):
+        done = run(tmp_path, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == "(2, 4, 3, 3) ['--flag', 'x'] __main__"
+
+
+def test_unittest_discovery_finds_tests_that_import_caffe(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import unittest, caffe\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertIn('ReLU', caffe.layer_type_list())\n"
+    )
+    done = run(tmp_path, "-m", "unittest", "discover")
+    assert done.returncode == 0 and "Ran 1 test" in done.stderr, done.stderr
+
+
+def test_wrong_arguments_are_said_in_one_line(tmp_path: Path) -> None:
+    assert "no file nothing.py" in run(tmp_path, "nothing.py").stderr
+    assert "usage" in run(tmp_path, "--help").stdout
