@@ -56,7 +56,7 @@ class BatchNorm(Layer):
         return y
 
     def _normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        """Return ``x`` normalised by its own statistics, and write them, the variance corrected, over the zeros given."""
+        """Return ``x`` normalised by its statistics, and write those (the variance corrected) over the zeros."""
         if x.numel() > self.channels:
             # momentum 1: torch's running statistics become those of this batch
             return F.batch_norm(x, mean, variance, training=True, momentum=1.0, eps=self.eps)
