@@ -178,7 +178,7 @@ class Pooling(_Windows):
         return y if self.n_tops == 1 else (y, ops.index_to_mask(index, *window, plane, self.local, x.dtype))
 
     def _stochastic(self, x: Tensor, window: Window, size: Pair) -> Tensor:
-        """Training: a place drawn in proportion to its value. Else the expected value, 0 where the sum is not above 0."""
+        """Training: a place in proportion to its value. Else the expected value; 0 where the sum is not above 0"""
         if not self.training:
             total = ops.pool_sum(x, *window, output_size=size)
             positive = total > 0
@@ -199,8 +199,8 @@ class Depooling(_Windows):
     """The exact transpose of Pooling (the paper's fork), to planes of ``stride * (size - 1) + kernel - 2 * pad``.
 
     SWITCH (or MAX) places each value where the mask, a second bottom, points; FIX at a fixed place of its window; SUM
-    at every place; AVE there too, divided by the window's size. Where windows overlap, values add up. A second top holds
-    the unpooling weights, what ones in the place of the values would give; no gradient flows through it.
+    at every place; AVE there too, divided by the window's size. Where windows overlap, values add up. A second top
+    holds the unpooling weights, what ones in the place of the values would give; no gradient flows through it.
     """
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:

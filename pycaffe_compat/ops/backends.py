@@ -39,17 +39,17 @@ def _load_extension() -> str | None:
     return None
 
 
-def _problem(name: str, device_type: str) -> str | None:
-    """Why the backend ``name`` cannot serve a device of this type; None if it can."""
+def unavailable(name: str, device_type: str) -> str | None:
+    """Say why the backend ``name`` cannot serve devices of a type (``"cpu"``, ``"cuda"``); None if it can."""
     if name == "torch":
         return None
     if name == "extension":
-        problem = _load_extension()
-        if problem is None and not torch._C._dispatch_has_kernel_for_dispatch_key(
+        why = _load_extension()
+        if why is None and not torch._C._dispatch_has_kernel_for_dispatch_key(
             f"{_NAMESPACE}::max_pool_switch", device_type.upper()
         ):
-            problem = f"built without kernels for {device_type}"
-        return problem
+            return f"built without kernels for {device_type}"
+        return why
     if device_type != "cuda":
         return "serves CUDA devices only"
     try:
@@ -58,25 +58,29 @@ def _problem(name: str, device_type: str) -> str | None:
         return str(error)
 
 
+def _operators(name: str) -> Any:
+    """The object whose functions are the operators of an available backend."""
+    if name == "extension":
+        return getattr(torch.ops, _NAMESPACE)
+    return torch_backend if name == "torch" else importlib.import_module(".cupy_backend", __package__)
+
+
 @functools.cache
 def _serve(name: str, device_type: str) -> tuple[str, Any, str]:
-    """Return the chosen backend's name, the object that holds its operators, and the reason for the choice."""
-    if name != "auto" and name not in NAMES:
+    """Return the chosen backend's name, its operators, and the reason for the choice."""
+    if name == "auto":
+        passed = []
+        for candidate in PREFERENCE.get(device_type, ("torch",)):
+            why = unavailable(candidate, device_type)
+            if why is None:
+                return candidate, _operators(candidate), "; ".join(passed) or "preferred"
+            passed.append(f"{candidate}: {why}")
+    if name not in NAMES:
         raise CaffeError(f'{VARIABLE} is "{name}"{nearest(name, NAMES)}; valid: auto, {", ".join(NAMES)}')
-    rejected: list[str] = []
-    problem: str | None = None
-    for candidate in PREFERENCE.get(device_type, ("torch",)) if name == "auto" else (name,):
-        problem = _problem(candidate, device_type)
-        if problem is not None:
-            rejected.append(f"{candidate}: {problem}")
-            continue
-        reason = "forced" if name != "auto" else "; ".join(rejected) or "preferred"
-        if candidate == "extension":
-            return candidate, getattr(torch.ops, _NAMESPACE), reason
-        if candidate == "cupy":
-            return candidate, importlib.import_module(".cupy_backend", __package__), reason
-        return candidate, torch_backend, reason
-    raise CaffeError(f'the pooling backend "{name}" was asked for but cannot serve {device_type}: {problem}')
+    why = unavailable(name, device_type)
+    if why is not None:
+        raise CaffeError(f'the pooling backend "{name}" was asked for but cannot serve {device_type}: {why}')
+    return name, _operators(name), "forced"
 
 
 def _choice() -> str:

@@ -471,7 +471,9 @@ def _over_batches(op: CustomOpDef) -> Callable:
             flat.append(value)
         result = op(*flat)
         many = isinstance(result, tuple)
-        parts = tuple(r.unflatten(0, (info.batch_size, -1)) for r in (result if many else (result,)))
+        parts = tuple(
+            r.unflatten(0, (info.batch_size, r.shape[0] // info.batch_size)) for r in (result if many else (result,))
+        )
         return (parts, (0,) * len(parts)) if many else (parts[0], 0)
 
     return rule

@@ -153,7 +153,8 @@ def max_pool_switch(
     else:
         row = index.div(width, rounding_mode="floor")
         switch = (row - rows) * w.kernel[1] + (index - row * width - columns)
-    return y, switch.to(torch.uint8).masked_fill_(index < 0, NO_SWITCH)
+    switch = switch.to(torch.uint8).masked_fill_(index < 0, NO_SWITCH)
+    return y.contiguous(memory_format=_format(x)), switch.contiguous(memory_format=_format(x))
 
 
 def max_pool_index(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, output_size: Pair) -> tuple[Tensor, Tensor]:
@@ -161,7 +162,8 @@ def max_pool_index(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, output_size
     size = (output_size[0], output_size[1])
     if not x.numel():
         return _empty(x, size), _empty(x, size, torch.int64)
-    return _max_pool(x, window(kernel, stride, pad), size)
+    y, index = _max_pool(x, window(kernel, stride, pad), size)
+    return y.contiguous(memory_format=_format(x)), index.contiguous(memory_format=_format(x))
 
 
 def pool_switch(x: Tensor, switch: Tensor, kernel: Pair, stride: Pair, pad: Pair, gate: Tensor | None) -> Tensor:
@@ -170,7 +172,7 @@ def pool_switch(x: Tensor, switch: Tensor, kernel: Pair, stride: Pair, pad: Pair
     for hit, windows, places in _hits(switch, window(kernel, stride, pad), (x.shape[2], x.shape[3])):
         target = y[windows]
         target.copy_(torch.where(hit, x[places], target))
-    return _close(y, gate)
+    return y if gate is None else y.masked_fill_(gate <= 0, 0)
 
 
 def unpool_switch(
@@ -210,7 +212,8 @@ def pool_switch_normalized(
 ) -> Tensor:
     """Return ``x`` over the number of switches that point there, at each window's switch."""
     if window(kernel, stride, pad).overlaps:
-        x = x * _inverse(unpool_weights(switch, kernel, stride, pad, (x.shape[2], x.shape[3]), x.dtype))
+        weights = unpool_weights(switch, kernel, stride, pad, (x.shape[2], x.shape[3]), x.dtype)
+        x = (x * _inverse(weights)).contiguous(memory_format=_format(x))
     return pool_switch(x, switch, kernel, stride, pad, gate)
 
 
@@ -236,7 +239,7 @@ def pool_fixed(x: Tensor, offset: Pair, stride: Pair, output_size: Pair, gate: T
     y = _empty(x, output_size).zero_()
     windows, places = _fixed(offset, stride, (x.shape[2], x.shape[3]), (output_size[0], output_size[1]))
     y[windows] = x[places]
-    return _close(y, gate)
+    return y if gate is None else y.masked_fill_(gate <= 0, 0)
 
 
 def unpool_fixed(y: Tensor, offset: Pair, stride: Pair, output_size: Pair, gate: Tensor | None) -> Tensor:
@@ -324,10 +327,11 @@ def unpool_index(y: Tensor, index: Tensor, output_size: Pair) -> Tensor:
     """Return planes with each value added at its place."""
     plane = (output_size[0], output_size[1])
     index = _check_index(index, plane)
-    planes, places, wide = y.shape[0] * y.shape[1], plane[0] * plane[1], _wide(y.dtype)
+    planes, windows, places = y.shape[0] * y.shape[1], y.shape[2] * y.shape[3], plane[0] * plane[1]
+    wide = _wide(y.dtype)
     # One place more a plane, for the values that have none.
-    flat = index.masked_fill(index < 0, places).reshape(planes, -1)
-    value = y.to(wide).reshape(planes, -1)
+    flat = index.masked_fill(index < 0, places).reshape(planes, windows)
+    value = y.to(wide).reshape(planes, windows)
     x = torch.zeros(planes, places + 1, dtype=wide, device=y.device)
     if y.device.type == "cpu":
         x.scatter_add_(1, flat, value)
