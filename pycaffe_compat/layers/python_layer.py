@@ -118,8 +118,8 @@ class Layer:
     """The base class of layers written in Python (``caffe.Layer``).
 
     ``setup`` is called once, ``reshape`` before every ``forward`` and when the net is reshaped; it gives the tops their
-    shapes. ``backward`` writes the ``diff`` of each bottom whose ``propagate_down`` is true, and that of ``blobs``; these
-    are 0 before, and what earlier passes found is added by the caller.
+    shapes. ``backward`` writes the ``diff`` of each bottom whose ``propagate_down`` is true, and that of ``blobs``, all 0
+    before; what earlier passes found is added by the caller.
 
     Attributes:
         param_str: ``python_param.param_str``.
@@ -205,6 +205,7 @@ class PythonLayer(base.Layer):
                 f"runs the Python class {self.code}, which came with the net. If you trust it, set {VARIABLE}=1 in the "
                 f"environment or call {__name__}.allow() first"
             )
+        self.place: Tensor
         self.register_buffer("place", torch.empty(0), persistent=False)
         self.bottom_blobs = [Blob(shape) for shape in bottom_shapes]
         names = list(param.bottom)
@@ -297,7 +298,7 @@ class PythonLayer(base.Layer):
         for parameter, host in zip(self.blobs, hosts, strict=True):
             if host.data_ptr() != parameter.data_ptr():
                 parameter.detach().copy_(host)
-        like: Tensor = bottoms[0] if bottoms else self.place
+        like = bottoms[0] if bottoms else self.place
         return [torch.from_numpy(top.data.copy()).to(device=like.device, dtype=like.dtype) for top in self.top_blobs]
 
     def working_dtype(self, tensors: Sequence[Tensor]) -> torch.dtype:
