@@ -195,7 +195,10 @@ def test_shapes_of_the_encoder():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: augment(small(relu("c1"), max_pool("c1"), size=15)), 'layer "c1/pool" (Pooling) makes 8 of 15 along h'),
+        (
+            lambda: augment(small(relu("c1"), max_pool("c1"), size=15)),
+            'layer "c1/pool" (Pooling) makes 8 of 15 along h',
+        ),
         (
             lambda: augment(small(layer("n", "LRN", ["c1"]), max_pool("n"))),
             'layer "n" (LRN) has no mirror image here',

@@ -23,7 +23,10 @@ def test_nothing_else_lies_there():
 
 
 def test_the_files_that_the_paper_needs_are_there():
-    names = ["vgg16", *(f"{kind}_{objective}" for kind in ("sae", "swwae") for objective in ("first", "all", "layerwise"))]
+    names = [
+        "vgg16",
+        *(f"{kind}_{objective}" for kind in ("sae", "swwae") for objective in ("first", "all", "layerwise")),
+    ]
     for name in names:
         for form in ("train_val", "deploy", "solver"):
             assert f"prototxt/{name}_{form}.prototxt" in FILES

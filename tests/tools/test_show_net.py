@@ -1,0 +1,76 @@
+"""tools/show_net.py and tools/make_prototxt.py as commands."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(tool, *arguments, ok=True):
+        path = str(ROOT / "tools" / tool)
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr("sys.argv", [path, *map(str, arguments)])
+        code = None
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code
+        said = capsys.readouterr()
+        assert (not code) == ok, said
+        return said.out + said.err + (code if isinstance(code, str) else "")
+
+    return call
+
+
+def test_both_phases_are_shown_without_a_database(run):
+    text = run("show_net.py", "prototxt/swwae_all_train_val.prototxt", "--phase", "both")
+    assert "phase TRAIN" in text
+    assert "phase TEST" in text
+    assert "parameters   153,071,723" in text
+
+
+def test_shapes_are_given_by_name(run):
+    text = run("show_net.py", "prototxt/demo/vgg_train_val.prototxt", "--shape", "data=2,1,32,32", "--shape", "label=2")
+    assert "2×64×4×4" in text
+
+
+def test_errors_are_one_line(run):
+    assert "show_net: " in run("show_net.py", "nowhere.prototxt", ok=False)
+    assert "is not NAME=N,N" in run("show_net.py", "prototxt/vgg16_deploy.prototxt", "--shape", "data", ok=False)
+    wrong = run("show_net.py", "prototxt/vgg16_deploy.prototxt", "--shape", "dta=1,3,8,8", ok=False)
+    assert '"dta" is no input of the net (did you mean data?)' in wrong
+
+
+def test_the_generated_files_are_checked(run, tmp_path):
+    assert "prototxt/ is up to date" in run("make_prototxt.py", "--check")
+    run("make_prototxt.py", "--root", tmp_path)
+    (tmp_path / "prototxt/vgg16_deploy.prototxt").write_text("")
+    (tmp_path / "prototxt/sae_all_solver.prototxt").unlink()
+    text = run("make_prototxt.py", "--root", tmp_path, "--check", ok=False)
+    assert [line.split()[0] for line in text.splitlines()] == [
+        "prototxt/vgg16_deploy.prototxt",
+        "prototxt/sae_all_solver.prototxt",
+    ]
+
+
+def test_a_net_of_ones_own_gets_a_decoder(run, tmp_path):
+    net = tmp_path / "own.prototxt"
+    net.write_text(
+        """
+        input: "data" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8
+        layer { name: "c1" type: "Convolution" bottom: "data" top: "c1"
+                convolution_param { num_output: 4 kernel_size: 3 pad: 1 } }
+        layer { name: "c1/pool" type: "Pooling" bottom: "c1" top: "p" pooling_param { pool: MAX kernel_size: 2 stride: 2 } }
+        """
+    )
+    out = tmp_path / "augmented.prototxt"
+    run("make_prototxt.py", "--net", net, "--variant", "sae_first", "--out", out)
+    assert "dec:data" in run("show_net.py", out)
+    printed = run("make_prototxt.py", "--net", net, "--variant", "swwae_all", "--reconstruct")
+    assert 'bottom: "p-mask"' in printed
+    assert "lr_mult: 0" in printed
+    assert "make_prototxt: " in run("make_prototxt.py", "--net", net, "--source", "c2", ok=False)
