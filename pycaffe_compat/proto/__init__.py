@@ -1,6 +1,6 @@
 """Caffe's files: the messages, prototxt and binary, upgrades of old forms, and weights."""
 
-from . import caffe_pb2
+from . import caffe_pb2, wire
 from .binary import parse_binary, read_message, write_message
 from .blobs import array_to_blob, blob_to_array
 from .caffemodel import Weights, read_weights
@@ -24,6 +24,7 @@ __all__ = [
     "read_weights",
     "upgrade_net",
     "upgrade_solver",
+    "wire",
     "write_message",
     "write_weights",
 ]

@@ -183,7 +183,10 @@ def blob_to_array(blob: Any, diff: bool = False, what: str = "blob") -> np.ndarr
         ParseError: the shape does not fit the numbers, or the blob holds only the other of data and diff.
     """
     data = blob.SerializeToString()
-    return StoredBlob.read(data, 0, len(data), what).array("diff" if diff else "data").copy()
+    try:
+        return StoredBlob.read(data, 0, len(data), what).array("diff" if diff else "data").copy()
+    except wire.CorruptError as error:
+        raise ParseError(f"{what}: not a valid BlobProto: {error}") from None
 
 
 def array_to_blob(array: Any, diff: Any = None) -> Any:

@@ -160,8 +160,8 @@ def _group(root: Any, name: str) -> Any:
 
 def _memory(value: Any) -> Any:
     """What two blobs have in common if and only if they are the same numbers in memory."""
-    if not (value.size if isinstance(value, np.ndarray) else value.numel()):
-        return object()
-    if isinstance(value, np.ndarray):
+    if hasattr(value, "data_ptr") and value.numel():
+        return value.device, value.data_ptr(), value.shape, value.stride(), value.dtype
+    if isinstance(value, np.ndarray) and value.size:
         return value.__array_interface__["data"][0], value.shape, value.strides, value.dtype
-    return value.device, value.data_ptr(), value.shape, value.stride(), value.dtype
+    return object()

@@ -16,6 +16,7 @@ from typing import Any
 from google.protobuf import text_format
 
 from ..errors import ParseError, nearest, require_file
+from . import caffe_pb2
 
 _TOKEN = re.compile(
     r"""(?P<comment>\#[^\n]*)
@@ -228,20 +229,26 @@ def _diagnosis(text: str, source: _Source, offset: int, messages: list[Any]) -> 
 _TYPE_HINT = 'A "layer" takes a quoted type (type: "Convolution"), the older "layers" a bare one (type: CONVOLUTION)'
 
 
+_ROOTS = (caffe_pb2.NetParameter.DESCRIPTOR, caffe_pb2.SolverParameter.DESCRIPTOR)
+
+
 def _unknown_field(name: str, messages: list[Any]) -> str:
     message = messages[-1]
     names = [field.name for field in message.fields]
     hint = nearest(name, names)
     homes = [f.name for f in message.fields if f.message_type is not None and name in f.message_type.fields_by_name]
     outer = next((m.name for m in reversed(messages[:-1]) if name in m.fields_by_name), "")
+    files = [m.name for m in _ROOTS if name in m.fields_by_name] if len(messages) == 1 else []
     if homes and len(homes) <= 8:
         hint += f"; {name} is a field of {', '.join(homes)}"
     elif outer:
         hint += f"; {name} is a field of {outer}: is a closing brace missing before it?"
-    elif not hint and len(names) <= 30:
-        hint = f"; its fields: {', '.join(sorted(names))}"
+    elif files:
+        hint = f"; {name} is a field of {files[0]}: is this the right file?"
+    elif len(names) > 30:
+        hint += "; if it is of another fork of Caffe: known here are BVLC Caffe and the paper's fork"
     elif not hint:
-        hint = "; it may be of another fork of Caffe: known here are the fields of BVLC Caffe and of the paper's fork"
+        hint = f"; its fields: {', '.join(sorted(names))}"
     return f"{message.name} has no field {name}{hint}"
 
 

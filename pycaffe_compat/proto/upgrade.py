@@ -368,7 +368,11 @@ def _inputs(net: Any) -> str:
 
 
 def _batch_norms(net: Any) -> str:
-    old = [layer for layer in net.layer if layer.type == "BatchNorm" and len(layer.param) == 3]
+    old = [
+        layer
+        for layer in net.layer
+        if layer.type == "BatchNorm" and len(layer.param) == 3 and any(p.lr_mult or p.decay_mult for p in layer.param)
+    ]
     for layer in old:
         for param in layer.param:
             param.lr_mult = param.decay_mult = 0

@@ -1,0 +1,52 @@
+"""The packaged descriptor: compiled from caffe.proto, in a pool of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from google.protobuf import descriptor_pb2
+from grpc_tools import protoc
+
+import pycaffe_compat.proto
+from pycaffe_compat.proto import caffe_pb2
+
+FOLDER = Path(pycaffe_compat.proto.__file__).parent
+
+
+def test_descriptor_is_caffe_proto_compiled(tmp_path):
+    out = tmp_path / "caffe.binpb"
+    # To rebuild the packaged file, run this with --descriptor_set_out=pycaffe_compat/proto/caffe_descriptor.binpb.
+    code = protoc.main(["protoc", f"-I{FOLDER}", f"--descriptor_set_out={out}", str(FOLDER / "caffe.proto")])
+    assert code == 0
+    built = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
+    packaged = descriptor_pb2.FileDescriptorSet.FromString((FOLDER / "caffe_descriptor.binpb").read_bytes())
+    assert built == packaged
+
+
+def test_every_message_and_enum_is_an_attribute():
+    for name in caffe_pb2.DESCRIPTOR.message_types_by_name:
+        assert getattr(caffe_pb2, name)().DESCRIPTOR.full_name == f"caffe.{name}"
+    assert (caffe_pb2.TRAIN, caffe_pb2.TEST) == (0, 1)
+    assert caffe_pb2.Phase.Name(1) == "TEST"
+
+
+COEXIST = """
+import importlib
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from pycaffe_compat.proto import caffe_pb2
+
+# Another module's caffe.proto in the default pool: the same file, package and message names, other fields.
+file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
+other = file.message_type.add(name="NetParameter")
+other.field.add(name="elsewhere", number=1, type=5, label=1)
+pool = descriptor_pool.Default()
+pool.AddSerializedFile(file.SerializeToString())
+theirs = message_factory.GetMessageClass(pool.FindMessageTypeByName("caffe.NetParameter"))
+for module in (caffe_pb2, importlib.reload(caffe_pb2)):  # before theirs, and after
+    assert theirs(elsewhere=3).SerializeToString() == b"\\x08\\x03"
+    assert module.NetParameter(name="x").SerializeToString() == b"\\x0a\\x01x"
+"""
+
+
+def test_coexists_with_another_caffe_pb2_in_the_default_pool():
+    subprocess.run([sys.executable, "-c", COEXIST], check=True)

@@ -1,0 +1,109 @@
+"""Prototxt: what is accepted, and what errors say."""
+
+import contextlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pycaffe_compat.errors import CaffeError, ParseError
+from pycaffe_compat.proto import caffe_pb2, format_text, parse_text
+
+NET = caffe_pb2.NetParameter
+
+
+def test_lax_syntax():
+    text = """
+    name: 'one' "two"  # strings side by side
+    layer: { name: "a", top: "x"; type: "Input" }
+    layer < name: "b" loss_weight: 1. loss_weight: .5 loss_weight: - 2 loss_weight: 1.5f loss_weight: 1e3 >
+    state { level: 0x10 stage: ["p", "q"] }
+    input_dim: 010 force_backward: 1
+    """
+    net = parse_text(text, NET)
+    assert net.name == "onetwo"
+    assert (net.layer[0].name, net.layer[0].top, net.layer[0].type) == ("a", ["x"], "Input")
+    assert net.layer[1].loss_weight == [1, 0.5, -2, 1.5, 1000]
+    assert (net.state.level, net.state.stage, net.input_dim, net.force_backward) == (16, ["p", "q"], [8], True)
+
+
+def test_comments_hold_any_bytes():
+    net = parse_text(b'\xef\xbb\xbfname: "x" # caf\xe9 { " \xff\nlayer { name: "#{" } # }', NET)
+    assert net == NET(name="x", layer=[{"name": "#{"}])
+
+
+def test_an_instance_is_filled_and_kept_where_parsing_fails():
+    net = NET(name="before")
+    assert parse_text('layer { name: "a" }', net) is net
+    assert net == NET(name="before", layer=[{"name": "a"}])
+    with pytest.raises(ParseError):
+        parse_text('layer { name: "b" } oops: 1', net)
+    assert len(net.layer) == 1
+
+
+def test_format_is_protobufs_and_comes_back():
+    net = NET(name="x", layer=[{"name": "a", "pooling_param": {"pool": 32}, "loss_weight": [0.1]}])
+    assert format_text(net).startswith('name: "x"\nlayer {\n  name: "a"\n')
+    assert "pool: SWITCH" in format_text(net) and "loss_weight: 0.1\n" in format_text(net)
+    assert parse_text(format_text(net), NET) == net
+
+
+CONV = 'name: "n"\nlayer {\n  name: "c1"\n  convolution_param {\n    kernal_size: 3\n  }\n}\n'
+
+ERRORS = {
+    "misspelt field": (CONV, "5:5", "kernal_size", "kernel_size", 'layer "c1"', "convolution_param"),
+    "field of an inner message": ('layer { name: "a" num_output: 3 }', "1:19", "convolution_param, inner"),
+    "field of an outer message": ("layer {\n convolution_param {\n pooling_param {} } }", "3:2", "brace missing"),
+    "field of another file": ("base_lr: 0.1", "1:1", "base_lr", "SolverParameter"),
+    "field of another fork": ("layer { roi_warping_param {} }", "1:9", "roi_warping_param", "fork"),
+    "misspelt enum value": ("layer { pooling_param { pool: MAXX } }", "1:31", "MAXX", "MAX, AVE, STOCHASTIC, FIX"),
+    "enum value in another case": ("layer { include { phase: Train } }", "1:26", "Train", "did you mean TRAIN"),
+    "enum number": ("layer { pooling_param { pool: 17 } }", "1:31", "17", "SOFT_SWITCH"),
+    "bare type in layer": ('layer {\n name: "a" type: CONVOLUTION }', "2:18", "quoted", 'type: "Convolution"'),
+    "quoted type in layers": ('layers {\n type: "Convolution" }', "2:8", "bare", "CONVOLUTION"),
+    "duplicate": ('layer { name: "a" name: "b" }', "1:25", "name is given twice"),
+    "duplicate message": ("layer { pooling_param {}\npooling_param {} }", "2:15", "pooling_param is given twice"),
+    "unclosed": ('layer {\n  name: "a"\n  pooling_param {\n', "3:17", "ends inside", 'layer "a", pooling_param'),
+    "closed twice": ('layer { name: "a" }\n}\n', "2:1", "closes nothing"),
+    "text for a number": ('state { level: "3" }', "1:16", "level takes an integer", 'got "3"'),
+    "negative": ("layer { convolution_param { num_output: -3 } }", "1:41", "num_output", "-3", "from 0"),
+    "fraction": ("layer { convolution_param { pad: 0.5 } }", "1:34", "pad takes an integer", "0.5"),
+    "too large": (
+        "layer { convolution_param { pad: [1, 99999999999] } }",
+        "1:38",
+        "pad takes an integer",
+        "99999999999",
+    ),
+    "no boolean": ("force_backward: maybe", "1:17", "true or false", "maybe"),
+    "no message": ("layer { convolution_param: 3 }", "1:28", "convolution_param { … }"),
+    "no quotes": ("layer { name: a }", "1:15", "quoted string", "got a"),
+    "no closing quote": ('layer { name: "abc }\n}', "1:15", "quote is missing"),
+    "no colon": ('name "x"', "1:6", "colon"),
+    "no value": ("layer { name:", "1:14", "ends inside layer"),
+    "missing required": ("layer { clip_param { min: 0 } }", "layer[0].clip_param.max"),
+    "not UTF-8": (b'name: "x"\ninput: "caf\xe9"', "2:12", "0xe9", "UTF-8"),
+    "binary": (NET(name="x", input_dim=[1, 2]).SerializeToString(), "binary", "NetParameter"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_say_where_and_what(case):
+    text, *expected = ERRORS[case]
+    with pytest.raises(ParseError) as caught:
+        parse_text(text, NET, "dir/net.prototxt")
+    message = str(caught.value)
+    assert message.startswith("dir/net.prototxt:")
+    for words in expected:
+        assert words in message, message
+
+
+WORDS = 'layer layers { } < > [ ] : " \' # \n \\ name type - 1. 0x , pooling_param pool MAX 12 "a" include phase TRAIN [a.b/c.D]'
+PIECES = [*WORDS.split(" "), "\x00", "\xe9", "\ud800"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=40).map(" ".join) | st.text(max_size=60) | st.binary(max_size=60))
+def test_any_text_is_a_message_or_an_error_of_ours(text):
+    for cls in (NET, caffe_pb2.SolverParameter):
+        with contextlib.suppress(CaffeError):
+            assert isinstance(parse_text(text, cls), cls)
