@@ -43,7 +43,7 @@ def blobs_logged(net: Net) -> Iterator[None]:
 
     for step in net.steps:
         handles.append(step.layer.register_forward_hook(forward(step)))
-        if step.bottoms:
+        if any(step.bottom_needs):
             handles.append(step.layer.register_full_backward_hook(backward(step)))
     try:
         yield

@@ -31,6 +31,7 @@ from .sharing import share_layers
 from .signals import SNAPSHOT, STOP, Signals
 
 PathLike = str | os.PathLike[str]
+EARLIER = "go on from an earlier snapshot, with a smaller base_lr"
 
 
 def choose_device(param: Any) -> torch.device:
@@ -355,7 +356,11 @@ class Solver:
 
         Raises:
             CaffeError: the folder cannot be written to, or the disk is full; earlier snapshots are as they were.
+            DivergedError: a parameter holds a number that is not finite; nothing is written.
         """
+        spoilt = self._spoilt()
+        if spoilt:
+            raise DivergedError(f"iteration {self.iter}: no snapshot, as {spoilt} holds numbers that are not finite: {EARLIER}")
         model, state = self.snapshot_filename(".caffemodel"), self.snapshot_filename(".solverstate")
         if distributed.rank():
             return model, state
@@ -443,11 +448,9 @@ class Solver:
             or "no layer, when the same batch is run again: the sum of the losses overflowed"
         )
         message = f"iteration {self.iter}: the loss is {loss}; the first number that is not finite is in {where}. "
-        tensors = [learnable.tensor for learnable in self.net.learnable]
-        if not all(bool(torch.isfinite(t).all()) for t in [*tensors, *self.optimizer.history(tensors)]):
-            return DivergedError(
-                message + "The parameters are spoilt too: go on from an earlier snapshot, with a smaller base_lr"
-            )
+        spoilt = self._spoilt()
+        if spoilt:
+            return DivergedError(f"{message}The parameters are spoilt too ({spoilt}): {EARLIER}")
         state = self.snapshot_filename(".solverstate")
         try:
             self.check_snapshot_folder()
@@ -456,6 +459,13 @@ class Solver:
         except CaffeError as error:
             return DivergedError(f"{message}No snapshot could be written: {error}")
         return DivergedError(f"{message}The parameters before this iteration are in {state}; try a smaller base_lr")
+
+    def _spoilt(self) -> str:
+        """The first parameter that holds a number that is not finite, in words; "" where all are sound."""
+        for learnable in self.net.learnable:
+            if not bool(torch.isfinite(learnable.tensor).all()):
+                return f'layer "{learnable.layer.name}", parameter {learnable.index}'
+        return ""
 
     def close(self) -> None:
         """Stop the data layers of all nets."""

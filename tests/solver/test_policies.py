@@ -1,0 +1,84 @@
+"""Learning-rate policies: Caffe's formulas, the steps they count, and the scheduler."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pycaffe_compat.errors import SolverError
+from pycaffe_compat.proto import caffe_pb2, parse_text
+from pycaffe_compat.solver import SGD, CaffeLR, Policy
+
+CASES = {
+    "fixed": ({}, lambda i: 1.0),
+    "step": ({"gamma": 0.5, "stepsize": 3}, lambda i: 0.5 ** (i // 3)),
+    "exp": ({"gamma": 0.9}, lambda i: 0.9**i),
+    "inv": ({"gamma": 0.1, "power": 0.75}, lambda i: (1 + 0.1 * i) ** -0.75),
+    "multistep": ({"gamma": 0.1, "stepvalue": (2, 5)}, lambda i: 0.1 ** ((i >= 2) + (i >= 5))),
+    "poly": ({"power": 2.0, "max_iter": 20}, lambda i: (1 - i / 20) ** 2),
+    "sigmoid": ({"gamma": -0.5, "stepsize": 4}, lambda i: 1 / (1 + math.exp(0.5 * (i - 4)))),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_policy_is_its_formula(name: str) -> None:
+    fields, formula = CASES[name]
+    policy = Policy(name, **fields)
+    for i in range(10):
+        assert policy.rate(0.02, i) == pytest.approx(0.02 * formula(i), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_scheduler_is_the_policy(name: str) -> None:
+    fields, formula = CASES[name]
+    p = torch.nn.Parameter(torch.ones(1))
+    groups = [{"params": [p]}, {"params": [torch.nn.Parameter(torch.ones(1))], "lr": 3.0}]
+    optimizer = SGD(groups, 0.5)
+    scheduler = CaffeLR(optimizer, name, **fields)
+    for i in range(4):
+        assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.5 * formula(i), 3 * formula(i)])
+        optimizer.step()
+        scheduler.step()
+    groups = [{**group, "lr": 9.0} for group in optimizer.param_groups]
+    again = CaffeLR(SGD(groups, 0.5), name, **fields)
+    again.load_state_dict(scheduler.state_dict())
+    scheduler.step()
+    again.step()
+    assert again.get_last_lr()[0] == scheduler.get_last_lr()[0] == pytest.approx(0.5 * formula(5))
+
+
+def test_multistep_takes_one_step_a_call_and_goes_on_from_a_state() -> None:
+    policy = Policy("multistep", gamma=0.5, stepvalue=(2, 2, 3))
+    assert [policy.factor(i) for i in range(5)] == [1, 1, 0.5, 0.25, 0.125]
+    restored = Policy("multistep", gamma=0.5, stepvalue=(2, 2, 3), current_step=2)
+    assert restored.factor(3) == 0.125
+
+
+def test_extremes_are_numbers_or_errors() -> None:
+    assert Policy("exp", gamma=10.0).factor(10**6) == math.inf
+    assert Policy("sigmoid", gamma=100.0, stepsize=10**6).factor(0) == 0
+    with pytest.raises(SolverError, match="no value at iteration 11"):
+        Policy("poly", power=0.5, max_iter=10).factor(11)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["lr_policy is not set", "fixed", "sigmoid"]),
+        ('lr_policy: "stepp"', ["stepp", "did you mean step", "multistep"]),
+        ('lr_policy: "step" gamma: 0.1', ["stepsize"]),
+        ('lr_policy: "step" gamma: 0.1 stepsize: 0', ["stepsize: 0"]),
+        ('lr_policy: "step" gamma: -0.1 stepsize: 1', ["gamma: -0.1"]),
+        ('lr_policy: "exp"', ["gamma"]),
+        ('lr_policy: "inv" gamma: 0.1', ["power"]),
+        ('lr_policy: "multistep" stepvalue: 3', ["gamma"]),
+        ('lr_policy: "poly" power: 1', ["max_iter"]),
+        ('lr_policy: "sigmoid" gamma: 0.1', ["stepsize"]),
+    ],
+)
+def test_what_is_missing_is_named(text: str, words: list[str]) -> None:
+    with pytest.raises(SolverError) as caught:
+        Policy.from_solver(parse_text(text, caffe_pb2.SolverParameter))
+    assert all(word in str(caught.value) for word in words), caught.value
