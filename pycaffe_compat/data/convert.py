@@ -200,7 +200,7 @@ def compute_image_mean(
     records = Database(database)
     _log("db_lmdb.cpp:35", "Opened lmdb %s", database)
 
-    def read(item: tuple[bytes, memoryview]) -> tuple[str, np.ndarray]:
+    def read(item: tuple[bytes, bytes]) -> tuple[str, np.ndarray]:
         name = f'record "{item[0].decode(errors="backslashreplace")}" of {database}'
         try:
             return name, datum_to_array(parse_datum(item[1]))

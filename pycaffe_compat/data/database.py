@@ -95,7 +95,10 @@ class Database:
         return self._environment.entries
 
     def read(self, position: int) -> tuple[bytes, memoryview]:
-        """Return key and value of the record at ``position``, counted in key order and modulo the number of records."""
+        """Return key and value of the record at ``position``, counted in key order and modulo the number of records.
+
+        The value is a view into the mapped file: it must not be touched any more when this object has gone.
+        """
         if self._pid != os.getpid():
             self._open()
         position %= len(self)
@@ -113,8 +116,11 @@ class Database:
                 self._at = -1
                 raise DataError(f"cannot read record {position} of {self.path}: {error}") from error
 
-    def __iter__(self) -> Iterator[tuple[bytes, memoryview]]:
-        return (self.read(position) for position in range(len(self)))
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        """Go through keys and values, copied."""
+        for position in range(len(self)):
+            key, value = self.read(position)
+            yield key, bytes(value)
 
 
 class DatabaseWriter:

@@ -50,7 +50,7 @@ class Transformer:
             raise DataError("transform_param: specify mean_file or mean_value, not both")
         self.mean_file: str = param.mean_file
         self._mean_image = read_mean(param.mean_file) if param.HasField("mean_file") else None
-        self._mean_values = np.array(param.mean_value, np.float32)[:, None, None]
+        self._mean_values = np.array(param.mean_value or (0,), np.float32)
         self._warned = False
 
     def check(self, shape: Sequence[int]) -> tuple[int, int, int]:
@@ -104,26 +104,25 @@ class Transformer:
         if self.crop and self.train:
             top, left = words[0] % (image.shape[1] - height + 1), words[1] % (image.shape[2] - width + 1)
         window = (slice(None), slice(top, top + height), slice(left, left + width))
-        _to_float(image[window], out)
-        if self._mean_image is not None:
-            np.subtract(out, self._mean_image[window], out=out)
-        elif len(self._mean_values):
-            np.subtract(out, self._mean_values, out=out)
-        if self.scale != 1:
-            np.multiply(out, self.scale, out=out)
-        if self.mirror and words[2] & 1:
-            rows = out.reshape(-1, width)
-            cv2.flip(rows, 1, dst=rows)
-
-
-def _to_float(image: np.ndarray, out: np.ndarray) -> None:
-    """Convert C×H×W into ``out``; the transpose of H×W×C is first split into planes, which OpenCV does faster."""
-    if image.dtype == np.uint8 and image.shape[0] > 1 and image.strides[0] == 1:
-        scratch = np.empty(image.shape, np.uint8)
-        for plane, target in zip(cv2.split(image.transpose(1, 2, 0), list(scratch)), out, strict=True):
+        means = self._mean_values if self._mean_image is None else self._mean_image[window]
+        if len(means) == 1:
+            means = np.broadcast_to(means, (len(out), *means.shape[1:]))
+        mirror = self.mirror and words[2] & 1
+        # Plane by plane: what one step has written is still in the cache for the next.
+        for plane, target, mean in zip(_planes(image[window]), out, means, strict=True):
             np.copyto(target, plane)
-    else:
-        np.copyto(out, image)
+            np.subtract(target, mean, out=target)
+            if self.scale != 1:
+                np.multiply(target, self.scale, out=target)
+            if mirror:
+                cv2.flip(target, 1, dst=target)
+
+
+def _planes(image: np.ndarray) -> Sequence[np.ndarray]:
+    """Return the channels of a C×H×W image; OpenCV separates those of a transposed H×W×C image faster than numpy."""
+    if image.dtype == np.uint8 and image.shape[0] > 1 and image.strides[0] == 1:
+        return cv2.split(image.transpose(1, 2, 0), list(np.empty(image.shape, np.uint8)))
+    return list(image)
 
 
 def _by(shape: Sequence[int]) -> str:
