@@ -1,4 +1,4 @@
-"""Layers that combine, reduce, choose and hand on blobs."""
+"""Layers that combine, reduce, choose and hand on blobs. Source: Caffe's layers of these names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inner products, embeddings, and products and sums that are broadcast over axes."""
+"""Inner products, embeddings, and products and sums that are broadcast over axes. Source: Caffe's layers of these names."""
 
 from __future__ import annotations
 

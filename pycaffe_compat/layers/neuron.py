@@ -1,4 +1,4 @@
-"""Layers that work element by element: activations, elementary functions, dropout."""
+"""Layers that work element by element: activations, elementary functions, dropout. Source: Caffe's layers of these names."""
 
 from __future__ import annotations
 
