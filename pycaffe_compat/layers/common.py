@@ -1,4 +1,7 @@
-"""Layers that combine, reduce, choose and hand on blobs. Source: Caffe's layers of these names."""
+"""Layers that combine, reduce, choose and hand on blobs.
+
+Source: Caffe's layers of these names.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Convolution, its transpose, and im2col, over any number of spatial axes. Source: Caffe's layers of these names."""
+"""Convolution, its transpose, and im2col, over any number of spatial axes.
+
+Source: Caffe's layers of these names.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Inner products, embeddings, and products and sums that are broadcast over axes. Source: Caffe's layers of these names."""
+"""Inner products, embeddings, and products and sums that are broadcast over axes.
+
+Source: Caffe's layers of these names.
+"""
 
 from __future__ import annotations
 

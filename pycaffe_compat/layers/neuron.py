@@ -1,4 +1,7 @@
-"""Layers that work element by element: activations, elementary functions, dropout. Source: Caffe's layers of these names."""
+"""Layers that work element by element: activations, elementary functions, dropout.
+
+Source: Caffe's layers of these names.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Layers that normalise: by the statistics of the batch, of neighbours, of each map. Source: Caffe's layers of these names."""
+"""Layers that normalise: by the statistics of the batch, of neighbours, of each map.
+
+Source: Caffe's layers of these names.
+"""
 
 from __future__ import annotations
 

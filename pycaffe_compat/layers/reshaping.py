@@ -1,4 +1,7 @@
-"""Layers that move numbers without changing them: other shapes, parts, repetitions. Source: Caffe's layers of these names."""
+"""Layers that move numbers without changing them: other shapes, parts, repetitions.
+
+Source: Caffe's layers of these names.
+"""
 
 from __future__ import annotations
 

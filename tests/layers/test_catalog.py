@@ -6,13 +6,69 @@ from pycaffe_compat.layers import REGISTRY
 from pycaffe_compat.layers.catalog import catalog, goldens_by_type, option_fields, schema
 from pycaffe_compat.proto import caffe_pb2
 
-BVLC = """
-    AbsVal Accuracy ArgMax BatchNorm BatchReindex Bias BNLL Clip Concat ContrastiveLoss Convolution Crop Data
-    Deconvolution Dropout DummyData Eltwise ELU Embed EuclideanLoss Exp Filter Flatten HDF5Data HDF5Output HingeLoss
-    Im2col ImageData InfogainLoss InnerProduct Input Log LRN LSTM LSTMUnit MemoryData MultinomialLogisticLoss MVN
-    Parameter Pooling Power PReLU Python Reduction ReLU Reshape RNN Scale Sigmoid SigmoidCrossEntropyLoss Silence Slice
-    Softmax SoftmaxWithLoss Split SPP Swish TanH Threshold Tile WindowData
-""".split()
+BVLC = [
+    "AbsVal",
+    "Accuracy",
+    "ArgMax",
+    "BatchNorm",
+    "BatchReindex",
+    "Bias",
+    "BNLL",
+    "Clip",
+    "Concat",
+    "ContrastiveLoss",
+    "Convolution",
+    "Crop",
+    "Data",
+    "Deconvolution",
+    "Dropout",
+    "DummyData",
+    "Eltwise",
+    "ELU",
+    "Embed",
+    "EuclideanLoss",
+    "Exp",
+    "Filter",
+    "Flatten",
+    "HDF5Data",
+    "HDF5Output",
+    "HingeLoss",
+    "Im2col",
+    "ImageData",
+    "InfogainLoss",
+    "InnerProduct",
+    "Input",
+    "Log",
+    "LRN",
+    "LSTM",
+    "LSTMUnit",
+    "MemoryData",
+    "MultinomialLogisticLoss",
+    "MVN",
+    "Parameter",
+    "Pooling",
+    "Power",
+    "PReLU",
+    "Python",
+    "Reduction",
+    "ReLU",
+    "Reshape",
+    "RNN",
+    "Scale",
+    "Sigmoid",
+    "SigmoidCrossEntropyLoss",
+    "Silence",
+    "Slice",
+    "Softmax",
+    "SoftmaxWithLoss",
+    "Split",
+    "SPP",
+    "Swish",
+    "TanH",
+    "Threshold",
+    "Tile",
+    "WindowData",
+]
 FORK = ["Depooling", "SafeInv", "ImageOutput"]
 
 
