@@ -19,13 +19,16 @@ def _load() -> dict[str, Any]:
     files = descriptor_pb2.FileDescriptorSet.FromString(serialized)
     pool = descriptor_pool.DescriptorPool()
     for file in files.file:
-        pool.Add(file)
+        pool.AddSerializedFile(file.SerializeToString())
+    get_class = getattr(message_factory, "GetMessageClass", None)  # protobuf 4.22; before it, a factory's method
+    if get_class is None:
+        get_class = message_factory.MessageFactory(pool).GetPrototype
     names: dict[str, Any] = {}
     for file in files.file:
         descriptor = pool.FindFileByName(file.name)
         names["DESCRIPTOR"] = descriptor
         for name, message in descriptor.message_types_by_name.items():
-            names[name] = message_factory.GetMessageClass(message)
+            names[name] = get_class(message)
         for name, enum in descriptor.enum_types_by_name.items():
             names[name] = enum_type_wrapper.EnumTypeWrapper(enum)
             names.update({value.name: value.number for value in enum.values})

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from google.protobuf.descriptor import FieldDescriptor
 
 from ..errors import ParseError, UnknownNameError, WeightsError, nearest, require_file
 from . import caffe_pb2, wire
@@ -270,7 +271,7 @@ class BinaryWeights(Weights):
 
 
 def _wire_fits(field: Any, got: int) -> bool:
-    if field.cpp_type in (field.CPPTYPE_STRING, field.CPPTYPE_MESSAGE):
+    if field.cpp_type in (FieldDescriptor.CPPTYPE_STRING, FieldDescriptor.CPPTYPE_MESSAGE):
         return got == wire.BYTES
     return got == wire.VARINT or (got == wire.BYTES and field.name == "input_dim")
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import text_format
+from google.protobuf.descriptor import FieldDescriptor
 
 from ..errors import ParseError, nearest, require_file
 from . import caffe_pb2
@@ -216,7 +217,7 @@ def _diagnosis(text: str, source: _Source, offset: int, messages: list[Any]) -> 
     got = value[0] if value else "the end of the file"
     if 'Expected ":"' in text:
         return f"{field.name} needs a colon before {got}"
-    if field.cpp_type == field.CPPTYPE_STRING and value and value[1]:
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING and value and value[1]:
         return f"{field.name}: the string {got} is not valid: a quote is missing, or an escape is wrong"
     hint = ""
     if field.name == "type" and message.name == "LayerParameter":
@@ -271,12 +272,12 @@ def _kind(field: Any) -> str:
     if field.enum_type is not None:
         return "the bare name of a value"
     return {
-        field.CPPTYPE_STRING: "a quoted string",
-        field.CPPTYPE_BOOL: "true or false",
-        field.CPPTYPE_FLOAT: "a number",
-        field.CPPTYPE_DOUBLE: "a number",
-        field.CPPTYPE_INT32: "an integer (32 bits)",
-        field.CPPTYPE_INT64: "an integer (64 bits)",
-        field.CPPTYPE_UINT32: "an integer from 0 to 4294967295",
-        field.CPPTYPE_UINT64: "an integer from 0",
+        FieldDescriptor.CPPTYPE_STRING: "a quoted string",
+        FieldDescriptor.CPPTYPE_BOOL: "true or false",
+        FieldDescriptor.CPPTYPE_FLOAT: "a number",
+        FieldDescriptor.CPPTYPE_DOUBLE: "a number",
+        FieldDescriptor.CPPTYPE_INT32: "an integer (32 bits)",
+        FieldDescriptor.CPPTYPE_INT64: "an integer (64 bits)",
+        FieldDescriptor.CPPTYPE_UINT32: "an integer from 0 to 4294967295",
+        FieldDescriptor.CPPTYPE_UINT64: "an integer from 0",
     }[field.cpp_type]

@@ -39,9 +39,8 @@ from pycaffe_compat.proto import caffe_pb2
 file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
 other = file.message_type.add(name="NetParameter")
 other.field.add(name="elsewhere", number=1, type=5, label=1)
-pool = descriptor_pool.Default()
-pool.AddSerializedFile(file.SerializeToString())
-theirs = message_factory.GetMessageClass(pool.FindMessageTypeByName("caffe.NetParameter"))
+descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
+theirs = message_factory.GetMessages([file])["caffe.NetParameter"]
 for module in (caffe_pb2, importlib.reload(caffe_pb2)):  # before theirs, and after
     assert theirs(elsewhere=3).SerializeToString() == b"\\x08\\x03"
     assert module.NetParameter(name="x").SerializeToString() == b"\\x0a\\x01x"

@@ -97,8 +97,8 @@ def test_errors_say_where_and_what(case):
         assert words in message, message
 
 
-WORDS = 'layer layers { } < > [ ] : " \' # \n \\ name type - 1. 0x , pooling_param pool MAX 12 "a" include phase TRAIN [a.b/c.D]'
-PIECES = [*WORDS.split(" "), "\x00", "\xe9", "\ud800"]
+WORDS = r"layer layers { } < > [ ] : ' # \ name type - 1. 0x , pooling_param pool MAX 12 include phase TRAIN [a.b/c.D]"
+PIECES = [*WORDS.split(" "), '"', '"a"', "\n", "\x00", "\xe9", "\ud800"]
 
 
 @settings(max_examples=300, deadline=None)
