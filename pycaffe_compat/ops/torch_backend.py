@@ -6,7 +6,7 @@ the CPU the values of switches and places are checked; elsewhere that would mean
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -41,51 +41,79 @@ def _close(value: Tensor, gate: Tensor | None) -> Tensor:
     return value if gate is None else value.masked_fill(gate <= 0, 0)
 
 
-def _range(place: int, axis: int, w: Window, plane: Pair, windows: Pair) -> tuple[slice, slice]:
-    """For one place of the window along an axis: the windows whose place lies on the plane, and where it lies."""
-    k, s, p = place, w.stride[axis], w.pad[axis]
-    first = max(0, -(-(p - k) // s))
-    last = min(windows[axis] - 1, (plane[axis] - 1 + p - k) // s)
-    start = first * s - p + k
-    if last < first:
-        return slice(0, 0), slice(0, 0)
-    return slice(first, last + 1), slice(start, start + (last - first) * s + 1, s)
+def _flat(x: Tensor, like: Tensor) -> Tensor:
+    """``x`` with the places of its planes along axis 1: a view if its memory format is that of ``like``."""
+    n, c, h, w = x.shape
+    if like.is_contiguous():
+        return x.reshape(n * c, h * w)
+    return x.permute(0, 2, 3, 1).reshape(n, h * w, c)
 
 
-def _places(w: Window, plane: Pair, windows: Pair, backwards: bool = False) -> Iterator[tuple[int, tuple, tuple]]:
-    """Every place of the window: its switch, the windows in which it lies on the plane, and where it lies there."""
-    order = range(w.places - 1, -1, -1) if backwards else range(w.places)
-    for switch in order:
-        i, j = divmod(switch, w.kernel[1])
-        rows, on_rows = _range(i, 0, w, plane, windows)
-        columns, on_columns = _range(j, 1, w, plane, windows)
-        yield switch, (..., rows, columns), (..., on_rows, on_columns)
+def _none(index: Tensor) -> Tensor | None:
+    """Where there is no place; None if that is known to be nowhere."""
+    none = index < 0
+    return none if index.device.type != "cpu" or bool(none.any()) else None
 
 
-def _raise_stray(switch: Tensor, w: Window, plane: Pair) -> None:
-    rows, columns = corners(w, (switch.shape[2], switch.shape[3]))
-    value = switch.to(torch.int64)
-    row, column = rows + value // w.kernel[1], columns + value % w.kernel[1]
-    outside = (row < 0) | (row >= plane[0]) | (column < 0) | (column >= plane[1])
-    n, c, ph, pw = torch.nonzero((switch != NO_SWITCH) & ((value >= w.places) | outside))[0].tolist()
+def _gather(x: Tensor, index: Tensor) -> Tensor:
+    """The value at each place, 0 where it is negative."""
+    y, none = _empty(x, index.shape[2:]), _none(index)
+    if y.numel():
+        places = index if none is None else index.masked_fill(none, 0)
+        torch.gather(_flat(x, x), 1, _flat(places, x), out=_flat(y, x))
+    return y if none is None else y.masked_fill_(none, 0)
+
+
+def _scatter(value: Tensor, index: Tensor, plane: Pair) -> Tensor:
+    """Each value added at its place, in row-major order; nowhere where that is negative."""
+    x, none = _empty(value, plane, _wide(value.dtype)).zero_(), _none(index)
+    if not index.numel():
+        return x.to(value.dtype)
+    added = value.to(x.dtype)
+    if none is not None:
+        index, added = index.masked_fill(none, 0), added.masked_fill(none, 0)
+    total, places, added = (_flat(t, value) for t in (x, index, added))
+    if value.device.type == "cpu":
+        total.scatter_add_(1, places, added)
+    else:
+        # scatter_add_ adds in any order on a GPU; index_put_ sorts first.
+        where = list(torch.meshgrid(*(torch.arange(n, device=value.device) for n in places.shape), indexing="ij"))
+        where[1] = places
+        total.index_put_(tuple(where), added, accumulate=True)
+    return x.to(value.dtype)
+
+
+def _raise_stray(switch: Tensor, stray: Tensor, w: Window, plane: Pair) -> None:
+    n, c, ph, pw = torch.nonzero(stray)[0].tolist()
     raise OperatorError(
-        f"switch[{n}, {c}, {ph}, {pw}] is {int(value[n, c, ph, pw])}, outside its window: kernel {w.kernel}, "
+        f"switch[{n}, {c}, {ph}, {pw}] is {int(switch[n, c, ph, pw])}, outside its window: kernel {w.kernel}, "
         f"stride {w.stride}, pad {w.pad} on a plane of {plane[0]}x{plane[1]} "
         f"(valid: 0 to {w.places - 1} inside the plane, {NO_SWITCH} for none)"
     )
 
 
-def _hits(switch: Tensor, w: Window, plane: Pair, backwards: bool = False) -> Iterator[tuple[Tensor, tuple, tuple]]:
-    """As :func:`_places`, with where the switch points at the place; on the CPU an error if one points at none."""
-    check = switch.device.type == "cpu"
-    found = 0
-    for value, windows, places in _places(w, plane, (switch.shape[2], switch.shape[3]), backwards):
-        hit = switch[windows] == value
-        if check:
-            found += int(hit.count_nonzero())
-        yield hit, windows, places
-    if check and found != int((switch != NO_SWITCH).count_nonzero()):
-        _raise_stray(switch, w, plane)
+def _index(switch: Tensor, w: Window, plane: Pair) -> Tensor:
+    """The int64 place of each switch, negative for none; on the CPU an error if one points outside its window."""
+    windows = (switch.shape[2], switch.shape[3])
+    rows, columns = corners(w, windows, switch.device)
+    value, device = switch.to(torch.int64), switch.device
+    none = [-4 * (plane[0] + w.kernel[0]) * (plane[1] + w.kernel[1])] * (256 - w.places)
+    stray = (switch >= w.places) & (switch != NO_SWITCH)
+    if w.pad == (0, 0) and max(_after(w, plane, windows)) <= 0:
+        table = [i * plane[1] + j for i in range(w.kernel[0]) for j in range(w.kernel[1])]
+        index = torch.tensor(table + none, device=device).take(value).add_(rows * plane[1] + columns)
+    else:
+        i = [i for i in range(w.kernel[0]) for _ in range(w.kernel[1])]
+        row = torch.tensor(i + none, device=device).take(value).add_(rows)
+        column = torch.tensor([*range(w.kernel[1])] * w.kernel[0] + none, device=device).take(value).add_(columns)
+        outside = (row < 0) | (row >= plane[0]) | (column < 0) | (column >= plane[1])
+        stray |= outside & (switch != NO_SWITCH)
+        index = row.mul_(plane[1]).add_(column)
+    if device.type != "cpu":
+        return index.masked_fill_(stray, -1)
+    if bool(stray.any()):
+        _raise_stray(switch, stray, w, plane)
+    return index
 
 
 def _own_rounding(w: Window, plane: Pair, windows: Pair) -> bool | None:
@@ -145,11 +173,10 @@ def max_pool_switch(
     rows, columns = corners(w, size, x.device)
     width = x.shape[3]
     # (h - hstart) * kernel_w + (w - wstart), from h * width + w: one kernel's width for every plane's width passed.
-    offset = (index - (rows * width + columns)).to(torch.int32)
     if w.kernel[1] <= width:
-        switch = offset.clone()
-        for i in range(1, w.kernel[0]):
-            switch -= (offset >= i * width).to(torch.int32) * (width - w.kernel[1])
+        switch = (index - (rows * width + columns)).to(torch.int32)
+        for passed in range(w.kernel[0] - 1):
+            switch.add_(switch >= passed * w.kernel[1] + width, alpha=w.kernel[1] - width)
     else:
         row = index.div(width, rounding_mode="floor")
         switch = (row - rows) * w.kernel[1] + (index - row * width - columns)
@@ -168,10 +195,7 @@ def max_pool_index(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, output_size
 
 def pool_switch(x: Tensor, switch: Tensor, kernel: Pair, stride: Pair, pad: Pair, gate: Tensor | None) -> Tensor:
     """Return the value at each window's switch."""
-    y = _empty(x, switch.shape[2:]).zero_()
-    for hit, windows, places in _hits(switch, window(kernel, stride, pad), (x.shape[2], x.shape[3])):
-        target = y[windows]
-        target.copy_(torch.where(hit, x[places], target))
+    y = _gather(x, _index(switch, window(kernel, stride, pad), (x.shape[2], x.shape[3])))
     return y if gate is None else y.masked_fill_(gate <= 0, 0)
 
 
@@ -179,28 +203,18 @@ def unpool_switch(
     y: Tensor, switch: Tensor, kernel: Pair, stride: Pair, pad: Pair, output_size: Pair, gate: Tensor | None
 ) -> Tensor:
     """Return planes with each value added at its switch."""
-    w = window(kernel, stride, pad)
-    wide = _wide(y.dtype) if w.overlaps else y.dtype
-    x = _empty(y, output_size, wide).zero_()
-    value = _close(y, gate).to(wide)
-    # Backwards over the places of a window is forwards over the windows that reach a place.
-    for hit, windows, places in _hits(switch, w, (output_size[0], output_size[1]), backwards=True):
-        placed = torch.where(hit, value[windows], 0)
-        if w.overlaps:
-            x[places] += placed
-        else:
-            x[places] = placed
-    return x.to(y.dtype)
+    plane = (output_size[0], output_size[1])
+    value = y if gate is None else y.masked_fill(gate <= 0, 0).contiguous(memory_format=_format(y))
+    return _scatter(value, _index(switch, window(kernel, stride, pad), plane), plane)
 
 
 def unpool_weights(
     switch: Tensor, kernel: Pair, stride: Pair, pad: Pair, output_size: Pair, dtype: torch.dtype
 ) -> Tensor:
     """Return how many switches point at each place."""
-    weights = _empty(switch, output_size, dtype).zero_()
-    for hit, _, places in _hits(switch, window(kernel, stride, pad), (output_size[0], output_size[1])):
-        weights[places] += hit
-    return weights
+    plane = (output_size[0], output_size[1])
+    ones = _empty(switch, switch.shape[2:], dtype).fill_(1)
+    return _scatter(ones, _index(switch, window(kernel, stride, pad), plane), plane)
 
 
 def _inverse(weights: Tensor) -> Tensor:
@@ -227,10 +241,17 @@ def unpool_switch_normalized(
     return x
 
 
+def _range(offset: int, stride: int, plane: int, windows: int) -> tuple[slice, slice]:
+    """Along an axis: the windows whose place ``window * stride + offset`` lies on the plane, and these places."""
+    first, last = max(0, -(offset // stride)), min(windows - 1, (plane - 1 - offset) // stride)
+    if last < first:
+        return slice(0, 0), slice(0, 0)
+    return slice(first, last + 1), slice(first * stride + offset, last * stride + offset + 1, stride)
+
+
 def _fixed(offset: Pair, stride: Pair, plane: Pair, windows: Pair) -> tuple[tuple, tuple]:
-    w = window(1, stride, (-offset[0], -offset[1]))
-    rows, on_rows = _range(0, 0, w, plane, windows)
-    columns, on_columns = _range(0, 1, w, plane, windows)
+    rows, on_rows = _range(offset[0], stride[0], plane[0], windows[0])
+    columns, on_columns = _range(offset[1], stride[1], plane[1], windows[1])
     return (..., rows, columns), (..., on_rows, on_columns)
 
 
@@ -315,29 +336,10 @@ def _check_index(index: Tensor, plane: Pair) -> Tensor:
 
 def pool_index(x: Tensor, index: Tensor) -> Tensor:
     """Return the value at each place, 0 where there is none."""
-    index = _check_index(index, (x.shape[2], x.shape[3]))
-    if not index.numel():
-        return _empty(x, index.shape[2:])
-    flat = index.flatten(2)
-    y = x.flatten(2).gather(2, flat.clamp(min=0)).masked_fill_(flat < 0, 0)
-    return y.view(index.shape).clone(memory_format=_format(x))
+    return _gather(x, _check_index(index, (x.shape[2], x.shape[3])))
 
 
 def unpool_index(y: Tensor, index: Tensor, output_size: Pair) -> Tensor:
     """Return planes with each value added at its place."""
     plane = (output_size[0], output_size[1])
-    index = _check_index(index, plane)
-    planes, windows, places = y.shape[0] * y.shape[1], y.shape[2] * y.shape[3], plane[0] * plane[1]
-    wide = _wide(y.dtype)
-    # One place more a plane, for the values that have none.
-    flat = index.masked_fill(index < 0, places).reshape(planes, windows)
-    value = y.to(wide).reshape(planes, windows)
-    x = torch.zeros(planes, places + 1, dtype=wide, device=y.device)
-    if y.device.type == "cpu":
-        x.scatter_add_(1, flat, value)
-    else:
-        # scatter_add_ adds in any order on a GPU; index_put_ sorts first.
-        row = torch.arange(planes, device=y.device)[:, None].expand_as(flat)
-        x.index_put_((row, flat), value, accumulate=True)
-    x = x[:, :places].reshape(*y.shape[:2], *plane)
-    return x.to(dtype=y.dtype, memory_format=_format(y), copy=True)
+    return _scatter(y, _check_index(index, plane), plane)
