@@ -98,8 +98,8 @@ class ImageOutput(Layer):
     Three channels make one BGR picture; any other number, or ``force_slice_channels``, makes a grey picture of each
     channel, with ``-`` and its number after the index if there are several. Values are scaled (``SCALE``:
     ``x * scale + offset``; ``AutoSCALE``: each item to [0, 1] by its extremes, ``1 - auto_ratio`` of the values left
-    out), multiplied by 256 and rounded down into 0 to 255. Where ``print_iter`` is not 0 the number of the batch, from 1
-    and with that many digits, and ``-`` come before the index. Folders are made.
+    out), multiplied by 256 and rounded down into 0 to 255. Where ``print_iter`` is not 0 the number of the batch, from
+    1 and with that many digits, and ``-`` come before the index. Folders are made.
     Source: ``ImageOutputLayer`` of the paper's fork of Caffe.
     """
 

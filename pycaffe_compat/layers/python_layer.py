@@ -118,8 +118,8 @@ class Layer:
     """The base class of layers written in Python (``caffe.Layer``).
 
     ``setup`` is called once, ``reshape`` before every ``forward`` and when the net is reshaped; it gives the tops their
-    shapes. ``backward`` writes the ``diff`` of each bottom whose ``propagate_down`` is true, and that of ``blobs``, all 0
-    before; what earlier passes found is added by the caller.
+    shapes. ``backward`` writes the ``diff`` of each bottom whose ``propagate_down`` is true, and that of ``blobs``, all
+    0 before; what earlier passes found is added by the caller.
 
     Attributes:
         param_str: ``python_param.param_str``.
