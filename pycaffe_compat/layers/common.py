@@ -177,6 +177,8 @@ class BatchReindex(Layer):
             )
 
     def forward(self, x: Tensor, indices: Tensor) -> Tensor:
+        if not x.shape[0] and indices.shape[0]:
+            raise self.error(f"has {indices.shape[0]} indices, but its bottom {tuple(x.shape)} has no items")
         try:
             return x.index_select(0, indices.long())
         except IndexError:

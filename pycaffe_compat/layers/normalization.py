@@ -38,6 +38,8 @@ class BatchNorm(Layer):
             raise self.error("needs a bottom with at least 1 axis, not a single number")
         self.use_global_stats = options.use_global_stats if options.HasField("use_global_stats") else None
         self.fraction, self.eps = options.moving_average_fraction, options.eps
+        if not self.eps >= 0:
+            raise self.error(f"batch_norm_param.eps: {self.eps:g} must not be negative")
         self.channels = shape[1] if len(shape) > 1 else 1
         self.add_blob("running_mean", (self.channels,), trainable=False)
         self.add_blob("running_var", (self.channels,), trainable=False)
@@ -50,6 +52,8 @@ class BatchNorm(Layer):
             factor = self.scale_factor
             factor = torch.where(factor == 0, factor, 1 / factor)
             return F.batch_norm(x, self.running_mean * factor, self.running_var * factor, eps=self.eps)
+        if not x.numel():
+            return x
         mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         y = self._normalise(x, mean, variance)
         with torch.no_grad():
@@ -61,8 +65,8 @@ class BatchNorm(Layer):
     def _normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         """Return ``x`` normalised by its statistics, and write those (the variance corrected) over the zeros."""
         if x.numel() > self.channels:
-            # momentum 1: torch's running statistics become those of this batch
-            return F.batch_norm(x, mean, variance, training=True, momentum=1.0, eps=self.eps)
+            # momentum 1: torch's running statistics become those of this batch; F.batch_norm would refuse an eps of 0
+            return torch.batch_norm(x, None, None, mean, variance, True, 1.0, self.eps, torch.backends.cudnn.enabled)
         mean.copy_(x.detach().flatten())
         return x - x
 

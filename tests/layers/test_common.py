@@ -105,6 +105,13 @@ def test_batch_reindex_of_an_item_that_does_not_exist(index):
         layer(torch.randn(3, 2), torch.tensor([float(index)]))
 
 
+def test_batch_reindex_of_no_items():
+    layer = gl.build('type: "BatchReindex"', (0, 2), (3,))
+    assert layer(torch.ones(0, 2), torch.ones(0)).shape == (0, 2)
+    with pytest.raises(LayerError, match=r"has 3 indices, but its bottom \(0, 2\) has no items"):
+        layer(torch.ones(0, 2), torch.zeros(3))
+
+
 def test_filter_gradients():
     layer = gl.build('type: "Filter" top: "a" top: "b"', (3, 2), (3,), (3, 1))
     a, b = torch.randn(3, 2, dtype=torch.float64), torch.randn(3, dtype=torch.float64)

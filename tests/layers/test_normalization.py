@@ -79,6 +79,18 @@ def test_batch_norm_of_one_element_a_channel():
     assert layer.running_mean.tolist() == [1, 2, 3] and layer.running_var.tolist() == [0, 0, 0]
 
 
+def test_batch_norm_of_an_empty_batch_learns_nothing():
+    layer = gl.build('type: "BatchNorm"', (2, 3))
+    assert layer(torch.ones(0, 3)).shape == (0, 3)
+    assert layer.scale_factor.item() == 0
+
+
+def test_batch_norm_without_eps():
+    x = torch.randn(4, 3)
+    y = gl.build('type: "BatchNorm" batch_norm_param { eps: 0 }', (4, 3))(x)
+    torch.testing.assert_close(y, (x - x.mean(0)) / x.std(0, unbiased=False))
+
+
 def test_batch_norm_on_meta_keeps_its_statistics_alone():
     layer = gl.build('type: "BatchNorm"', (2, 3))
     for i in range(3):
@@ -118,6 +130,7 @@ def test_lrn_within_does_not_read_k():
         ('"LRN"', (1, 2, 3), r"needs a bottom \(num, channels, height, width\), not of shape \(1, 2, 3\)"),
         ('"MVN"', (3,), "at least 2 axes"),
         ('"BatchNorm"', (), "at least 1 axis"),
+        ('"BatchNorm" batch_norm_param { eps: -1e-5 }', (2, 3), "eps: -1e-05 must not be negative"),
     ],
 )
 def test_bad_options(prototxt, shape, says):
