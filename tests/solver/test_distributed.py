@@ -1,0 +1,36 @@
+"""Several processes under torchrun are one process with the batch of all of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from small_solver import make, write_files
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_two_processes_are_one_with_both_batches(tmp_path: Path) -> None:
+    options = (
+        'type: "Nesterov" momentum: 0.9 weight_decay: 0.01 clip_gradients: 1 iter_size: 2 max_iter: 4 '
+        "test_iter: 1 test_interval: 2 display: 1"
+    )
+    path = write_files(tmp_path, options, batch=3, dropout=0)
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*run, str(ROOT / "tools" / "train_net.py"), "--solver", str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Iteration 2, Testing net") == 1  # the first process logs and tests
+    assert done.stderr.count("solver.cpp:218] Iteration 3") == 1
+
+    alone = make(tmp_path, options, batch=6, dropout=0)
+    alone.step(4)
+    trained = make(tmp_path, options, batch=6, dropout=0)
+    trained.restore(tmp_path / "small_iter_4.solverstate")
+    assert trained.net.sources["data"].state()["position"] == alone.net.sources["data"].state()["position"] == 48
+    for mine, other in zip(trained.net.learnable, alone.net.learnable, strict=True):
+        torch.testing.assert_close(mine.tensor, other.tensor, rtol=1e-4, atol=1e-6)
