@@ -74,6 +74,7 @@ class Net(nn.Module):
         weights: a caffemodel (path or :class:`~pycaffe_compat.proto.Weights`), or several; blobs that they hold are not filled first.
         file: where ``param`` came from, for error messages.
         device: where the parameters live.
+        share: a net whose blobs are used, the very same memory, for the layers of the same names (a test net's train net).
         fuse: run ReLU inside of poolings, hand switches over as bytes, and the like (:mod:`pycaffe_compat.plan`), with
             unchanged results.
 
@@ -94,6 +95,7 @@ class Net(nn.Module):
         weights: Any = None,
         file: str = "",
         device: torch.device | str | None = None,
+        share: Net | None = None,
         fuse: bool = True,
     ) -> None:
         super().__init__()
@@ -124,7 +126,7 @@ class Net(nn.Module):
         self._sources: dict[str, Source] = {}
         try:
             self._build()
-            self._allocate(weights)
+            self._allocate(weights, share)
         except BaseException:
             self.close()
             raise
@@ -217,25 +219,56 @@ class Net(nn.Module):
         if spec.shape != source.shape:
             self._views.append(sharing)
 
-    def _allocate(self, weights: Any) -> None:
-        """Give every blob memory: from the weights where they hold it, from its filler otherwise."""
-        device = self._place.device
-        for learnable in self.learnable:
+    def _allocate(self, weights: Any, share: Net | None) -> None:
+        """Give every blob memory: that of ``share`` for its layers, else from the weights, else from its filler."""
+        if share is not None:
+            self.share_layers(share)
+        own = [learnable for learnable in self.learnable if learnable.tensor.is_meta]
+        for learnable in own:
             spec = learnable.layer.blob_specs[learnable.index]
-            value = torch.empty(spec.shape, device=device)
-            trains = spec.trainable and (learnable.lr_mult != 0 or self.param.force_backward)
+            value = torch.empty(spec.shape, device=self.device)
             if spec.trainable:
+                trains = learnable.lr_mult != 0 or self.param.force_backward
                 value = nn.Parameter(value, requires_grad=trains)
             learnable.layer.set_blob(learnable.index, value)
-            learnable.tensor = learnable.layer.blob(learnable.index)
-        self._reconnect()
+        self._follow()
         loaded: set[int] = set()
         for source in _as_weight_list(weights):
             loaded |= self._copy_weights(source)
-        for learnable in self.learnable:
+        for learnable in own:
             if id(learnable.tensor) not in loaded:
                 with torch.no_grad():
                     fill(learnable.tensor, learnable.layer.blob_specs[learnable.index].filler)
+
+    def share_layers(self, source: Net) -> list[str]:
+        """Use the blobs of ``source`` for the layers of the same names: the very same tensors from now on.
+
+        Returns:
+            The names of the layers that have blobs of their own still.
+
+        Raises:
+            LayerError: a layer has another number of blobs there, or blobs of other shapes.
+        """
+        own = []
+        theirs = source.layers
+        for name, layer in self.layers.items():
+            other = theirs.get(name)
+            if other is None or not other.blob_specs:
+                own += [name] if layer.blob_specs else []
+                continue
+            mine, given = [tuple(b.shape) for b in layer.blobs], [tuple(b.shape) for b in other.blobs]
+            if mine != given:
+                raise layer.error(f"cannot share the blobs of the other net: shapes {mine} here, {given} there")
+            for index in range(len(mine)):
+                layer.set_blob(index, other.blob(index))
+        self._follow()
+        return own
+
+    def _follow(self) -> None:
+        """Let what points at blobs point at those that the layers have now."""
+        self._reconnect()
+        for learnable in self.learnable:
+            learnable.tensor = learnable.layer.blob(learnable.index)
 
     def _reconnect(self) -> None:
         """Let every sharer of a blob see its owner's tensor: the same Parameter, or a view made anew for each pass."""
@@ -248,9 +281,7 @@ class Net(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Net:
         # .to() and .double() may replace parameter objects; what points at them follows
         super()._apply(fn, recurse)
-        self._reconnect()
-        for learnable in self.learnable:
-            learnable.tensor = learnable.layer.blob(learnable.index)
+        self._follow()
         return self
 
     # ---- what it is made of

@@ -426,21 +426,9 @@ class Net:
         """Use the parameters of ``other`` for the layers of the same names: the very same memory from now on.
 
         Raises:
-            CaffeError: a layer whose blobs have another shape there.
+            LayerError: a layer whose blobs have other shapes there.
         """
-        theirs = other.module.layers
-        for step in self._steps:
-            source = theirs.get(step.name)
-            for i in range(len(step.layer.blob_specs)) if source is not None and source.blob_specs else ():
-                mine, their = step.layer.blob(i), source.blob(i)
-                if mine.shape != their.shape:
-                    raise step.layer.error(
-                        f"cannot share blob {i}: shape {tuple(mine.shape)} here, {tuple(their.shape)} in the other net"
-                    )
-                step.layer.set_blob(i, their)
-        self.module._reconnect()
-        for learnable in self.module.learnable:
-            learnable.tensor = learnable.layer.blob(learnable.index)
+        self.module.share_layers(other.module)
 
     def copy_from(self, trained_file: PathLike) -> None:
         """Copy weights from a ``.caffemodel`` or ``.caffemodel.h5`` into the layers of the same names."""
