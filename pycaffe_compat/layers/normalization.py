@@ -92,13 +92,17 @@ class LRN(Layer):
     def forward(self, x: Tensor) -> Tensor:
         square = x.square()
         if self.within:
-            scale = F.avg_pool2d(square, self.size, stride=1, padding=self.size // 2) * self.alpha + 1
+            reach = max(min(self.size // 2, max(x.shape[2:]) - 1), 0)  # the rest of the window is outside
+            mean = F.avg_pool2d(square, 2 * reach + 1, stride=1, padding=reach)
+            scale = mean * (self.alpha * ((2 * reach + 1) / self.size) ** 2) + 1
         else:
             # a sum of shifted slices: in torch's own local_response_norm a pooling over 3 axes takes most of the time
-            padded = F.pad(square, (0, 0, 0, 0, self.size // 2, self.size // 2))
-            total = padded.narrow(1, 0, x.shape[1])
-            for shift in range(1, self.size):
-                total = total + padded.narrow(1, shift, x.shape[1])
+            channels = x.shape[1]
+            reach = max(min(self.size // 2, channels - 1), 0)
+            padded = F.pad(square, (0, 0, 0, 0, reach, reach))
+            total = padded.narrow(1, 0, channels)
+            for shift in range(1, 2 * reach + 1):
+                total = total + padded.narrow(1, shift, channels)
             scale = total * (self.alpha / self.size) + self.k
         return x * scale.pow(-self.beta)
 

@@ -116,6 +116,14 @@ def test_mvn_of_maps_of_one_element():
     assert gl.build('type: "MVN"', (2, 3))(torch.randn(2, 3)).tolist() == [[0] * 3] * 2
 
 
+@pytest.mark.parametrize("region", ["ACROSS_CHANNELS", "WITHIN_CHANNEL"])
+def test_lrn_window_larger_than_its_bottom(region):
+    x = torch.randn(2, 3, 4, 4)
+    layer = gl.build(f'type: "LRN" lrn_param {{ local_size: 4294967295 norm_region: {region} alpha: 1e10 }}', x.shape)
+    total = x.square().sum((2, 3), keepdim=True) / 4294967295 if layer.within else x.square().sum(1, keepdim=True)
+    torch.testing.assert_close(layer(x), x * (1 + 1e10 / 4294967295 * total) ** -0.75)
+
+
 def test_lrn_within_does_not_read_k():
     x = torch.randn(1, 2, 5, 5)
     a, b = (gl.build(f'type: "LRN" lrn_param {{ norm_region: WITHIN_CHANNEL k: {k} }}', x.shape)(x) for k in (1, 7))
