@@ -1,7 +1,7 @@
 """The pooling operators in plain PyTorch: on any device, without a compiler; what kernels are compared with.
 
-Loops run over the places of a window, never over pixels. Additions happen in the order that docs/ops.md lays down. On
-the CPU the values of switches and places are checked; elsewhere that would mean waiting: a stray one is left out.
+They are put together from PyTorch's own pooling, gather and scatter, and add in the order that docs/ops.md lays down.
+On the CPU the values of switches and places are checked; elsewhere that would mean waiting: a stray one is left out.
 """
 
 from __future__ import annotations
@@ -35,10 +35,6 @@ def _empty(like: Tensor, size: Sequence[int], dtype: torch.dtype | None = None) 
     return torch.empty(
         (*like.shape[:2], *size), dtype=dtype or like.dtype, device=like.device, memory_format=_format(like)
     )
-
-
-def _close(value: Tensor, gate: Tensor | None) -> Tensor:
-    return value if gate is None else value.masked_fill(gate <= 0, 0)
 
 
 def _flat(x: Tensor, like: Tensor) -> Tensor:
@@ -157,7 +153,7 @@ def _max_pool(x: Tensor, w: Window, size: Pair) -> tuple[Tensor, Tensor]:
         y, index = _maxima(x, w, size)
         if bool((y > start).all()):
             return y, index
-    # A NaN, or a window with nothing above the start value: rare, but where looking means waiting, taken for granted.
+    # A NaN, or a window with nothing above the start value: rare; where looking would mean waiting, not looked for.
     y, index = _maxima(torch.where(x > start, x, start), w, size)
     return y, index.masked_fill_(y <= start, -1)
 
@@ -193,10 +189,13 @@ def max_pool_index(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, output_size
     return y.contiguous(memory_format=_format(x)), index.contiguous(memory_format=_format(x))
 
 
+def _gated(y: Tensor, gate: Tensor | None) -> Tensor:
+    return y if gate is None else y.masked_fill(gate <= 0, 0).contiguous(memory_format=_format(y))
+
+
 def pool_switch(x: Tensor, switch: Tensor, kernel: Pair, stride: Pair, pad: Pair, gate: Tensor | None) -> Tensor:
     """Return the value at each window's switch."""
-    y = _gather(x, _index(switch, window(kernel, stride, pad), (x.shape[2], x.shape[3])))
-    return y if gate is None else y.masked_fill_(gate <= 0, 0)
+    return _gated(_gather(x, _index(switch, window(kernel, stride, pad), (x.shape[2], x.shape[3]))), gate)
 
 
 def unpool_switch(
@@ -204,8 +203,7 @@ def unpool_switch(
 ) -> Tensor:
     """Return planes with each value added at its switch."""
     plane = (output_size[0], output_size[1])
-    value = y if gate is None else y.masked_fill(gate <= 0, 0).contiguous(memory_format=_format(y))
-    return _scatter(value, _index(switch, window(kernel, stride, pad), plane), plane)
+    return _scatter(_gated(y, gate), _index(switch, window(kernel, stride, pad), plane), plane)
 
 
 def unpool_weights(
@@ -217,28 +215,31 @@ def unpool_weights(
     return _scatter(ones, _index(switch, window(kernel, stride, pad), plane), plane)
 
 
-def _inverse(weights: Tensor) -> Tensor:
-    return torch.where(weights == 0, 0, weights.reciprocal())
+def _shares(like: Tensor, index: Tensor, plane: Pair) -> Tensor:
+    """One over the number of values that are added at each place, 0 where none."""
+    weights = _scatter(_empty(like, index.shape[2:]).fill_(1), index, plane)
+    return weights.reciprocal().masked_fill_(weights == 0, 0)
 
 
 def pool_switch_normalized(
     x: Tensor, switch: Tensor, kernel: Pair, stride: Pair, pad: Pair, gate: Tensor | None
 ) -> Tensor:
     """Return ``x`` over the number of switches that point there, at each window's switch."""
-    if window(kernel, stride, pad).overlaps:
-        weights = unpool_weights(switch, kernel, stride, pad, (x.shape[2], x.shape[3]), x.dtype)
-        x = (x * _inverse(weights)).contiguous(memory_format=_format(x))
-    return pool_switch(x, switch, kernel, stride, pad, gate)
+    w, plane = window(kernel, stride, pad), (x.shape[2], x.shape[3])
+    index = _index(switch, w, plane)
+    if w.overlaps:
+        x = (x * _shares(x, index, plane)).contiguous(memory_format=_format(x))
+    return _gated(_gather(x, index), gate)
 
 
 def unpool_switch_normalized(
     y: Tensor, switch: Tensor, kernel: Pair, stride: Pair, pad: Pair, output_size: Pair, gate: Tensor | None
 ) -> Tensor:
     """Return :func:`unpool_switch` times one over the number of values added."""
-    x = unpool_switch(y, switch, kernel, stride, pad, output_size, gate)
-    if window(kernel, stride, pad).overlaps:
-        x *= _inverse(unpool_weights(switch, kernel, stride, pad, output_size, y.dtype))
-    return x
+    w, plane = window(kernel, stride, pad), (output_size[0], output_size[1])
+    index = _index(switch, w, plane)
+    x = _scatter(_gated(y, gate), index, plane)
+    return x.mul_(_shares(y, index, plane)) if w.overlaps else x
 
 
 def _range(offset: int, stride: int, plane: int, windows: int) -> tuple[slice, slice]:
@@ -260,14 +261,14 @@ def pool_fixed(x: Tensor, offset: Pair, stride: Pair, output_size: Pair, gate: T
     y = _empty(x, output_size).zero_()
     windows, places = _fixed(offset, stride, (x.shape[2], x.shape[3]), (output_size[0], output_size[1]))
     y[windows] = x[places]
-    return y if gate is None else y.masked_fill_(gate <= 0, 0)
+    return _gated(y, gate)
 
 
 def unpool_fixed(y: Tensor, offset: Pair, stride: Pair, output_size: Pair, gate: Tensor | None) -> Tensor:
     """Return planes with each value at ``window * stride + offset``, 0 elsewhere."""
     x = _empty(y, output_size).zero_()
     windows, places = _fixed(offset, stride, (output_size[0], output_size[1]), (y.shape[2], y.shape[3]))
-    x[places] = _close(y[windows], None if gate is None else gate[windows])
+    x[places] = _gated(y, gate)[windows]
     return x
 
 
@@ -293,7 +294,7 @@ def pool_sum(
         y = F.avg_pool2d(F.pad(wide, (w.pad[1], after[1], w.pad[0], after[0])), w.kernel, w.stride, divisor_override=1)
         if average:
             y /= _divisor(w, plane, size, x)
-    return _close(y, gate).to(dtype=x.dtype, memory_format=_format(x))
+    return _gated(y, gate).to(dtype=x.dtype, memory_format=_format(x))
 
 
 def unpool_sum(
@@ -303,7 +304,7 @@ def unpool_sum(
     w, plane, size = window(kernel, stride, pad), (output_size[0], output_size[1]), (y.shape[2], y.shape[3])
     if not y.numel():
         return _empty(y, plane)
-    value = _close(y, gate).to(_wide(y.dtype))
+    value = _gated(y, gate).to(_wide(y.dtype))
     backward = torch.ops.aten.avg_pool2d_backward
     ceil_mode = _own_rounding(w, plane, size)
     if ceil_mode is not None:

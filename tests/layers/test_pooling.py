@@ -1,9 +1,318 @@
-"""Pooling, Depooling, SafeInv and SPP: Caffe's goldens, every option, and the errors."""
+"""Pooling, Depooling, SafeInv and SPP: Caffe's goldens, options that they leave out, fused forms, errors."""
+
+import re
 
 import golden_layer
 import pytest
+import torch
+import torch.nn.functional as F
+from golden_layer import build
+
+from pycaffe_compat import ops
+from pycaffe_compat.errors import LayerError
+
+GOLDENS = golden_layer.names("pool_", "switch_pool", "depool", "safeinv", "spp")
+X = (2, 3, 7, 9)
 
 
-@pytest.mark.parametrize("name", golden_layer.names("pool_", "switch_pool", "depool", "safeinv", "spp"))
+def pooling(options, *shapes, tops=("y",), phase=0):
+    named = " ".join(f'top: "{name}"' for name in tops)
+    return build(f'name: "p" type: "Pooling" {named} pooling_param {{ {options} }}', *(shapes or (X,)), phase=phase)
+
+
+def depooling(options, *shapes, tops=("x",)):
+    named = " ".join(f'top: "{name}"' for name in tops)
+    return build(f'name: "d" type: "Depooling" {named} pooling_param {{ {options} }}', *shapes)
+
+
+@pytest.fixture(params=(False, True), ids=("contiguous", "channels_last"))
+def x(request):
+    torch.manual_seed(1)
+    value = torch.randn(X)
+    if request.param:
+        value = value.to(memory_format=torch.channels_last)
+    return value.requires_grad_()
+
+
+@pytest.mark.parametrize("name", GOLDENS)
 def test_golden(name):
     golden_layer.check(name)
+
+
+@pytest.mark.parametrize("name", [n for n in GOLDENS if n.startswith(("pool_ma", "depool", "pool_ave", "pool_sum"))])
+def test_golden_without_a_compiler(name):
+    with ops.use_backend("torch"):
+        golden_layer.check(name)
+
+
+def test_sizes():
+    assert pooling("kernel_size: 3 stride: 2")(torch.randn(X)).shape == (2, 3, 3, 4)
+    assert pooling("kernel_size: 3 stride: 2 pad: 1")(torch.randn(X)).shape == (2, 3, 4, 5)
+    assert pooling("kernel_size: 2 stride: 2")(torch.randn(X)).shape == (2, 3, 4, 5)
+    assert pooling("kernel_size: 2 stride: 2 round_mode: FLOOR")(torch.randn(X)).shape == (2, 3, 3, 4)
+    layer = pooling("kernel_h: 2 kernel_w: 3 stride_h: 1 stride_w: 2 pad_h: 1 pad_w: 2 engine: CUDNN")
+    assert layer(torch.randn(X)).shape == (2, 3, 8, 6)
+    assert pooling("global_pooling: true pool: AVE")(torch.randn(0, 3, 5, 4)).shape == (0, 3, 1, 1)
+
+
+def test_max_is_pytorchs_where_they_agree(x):
+    y, mask = pooling("kernel_size: 3 stride: 2 pad: 1", tops=("y", "m"))(x)
+    want, index = F.max_pool2d(x, 3, 2, 1, ceil_mode=True, return_indices=True)
+    assert torch.equal(y, want)
+    assert torch.equal(mask, index.float())
+    assert not mask.requires_grad
+    seed = torch.randn_like(y)
+    assert torch.equal(*(torch.autograd.grad(t, x, seed)[0] for t in (y, want)))
+
+
+def test_the_mask_counts_in_floats_wide_enough(x):
+    _, mask = pooling("kernel_size: 2 stride: 2", tops=("y", "m"))(x.bfloat16())
+    assert mask.dtype == torch.float32
+    _, mask = pooling("kernel_size: 2 stride: 2", tops=("y", "m"))(x.double())
+    assert mask.dtype == torch.float64
+
+
+@pytest.mark.parametrize("index_type", ("GLOBAL", "LOCAL"))
+def test_global_max_of_a_large_plane(index_type):
+    x = torch.randn(2, 3, 17, 18, requires_grad=True)
+    layer = pooling(f"global_pooling: true mask_index_type: {index_type}", x.shape, tops=("y", "m"))
+    y, mask = layer(x)
+    assert torch.equal(y.flatten(), x.flatten(2).amax(2).flatten())
+    assert torch.equal(mask.flatten(), x.flatten(2).argmax(2).flatten().float())
+    y.sum().backward()
+    assert torch.equal(x.grad.flatten(2).argmax(2), mask.flatten(1).long())
+    assert layer(torch.randn(1, 3, 30, 20))[1].shape == (1, 3, 1, 1)
+    assert not layer.switchable
+
+
+def test_fix_reads_one_place(x):
+    assert torch.equal(pooling("pool: FIX kernel_size: 2 stride: 2")(x[:, :, :6, :8]), x[:, :, 1:6:2, 1:8:2])
+    layer = pooling("pool: FIX kernel_h: 2 kernel_w: 3 stride_h: 2 stride_w: 3 fix_x: 0 fix_y: 1")
+    y = layer(x)
+    assert torch.equal(y[:, :, :3], x[:, :, 1::2, ::3])
+    assert torch.equal(y[:, :, 3], torch.zeros(2, 3, 3))  # the last window's row 1 lies below the plane
+    assert torch.equal(pooling("pool: FIX kernel_size: 3 stride: 3 fix: 2")(x)[:, :, :2], x[:, :, 2:6:3, 2::3])
+    assert pooling("pool: FIX kernel_h: 2 kernel_w: 5 fix_y: 0").position == (0, 2)
+    assert pooling("pool: FIX kernel_h: 2 kernel_w: 5 fix_x: 0").position == (1, 2)  # without fix_y Caffe reads fix
+
+
+@pytest.mark.parametrize("index_type", ("GLOBAL", "LOCAL"))
+@pytest.mark.parametrize("options", ("kernel_size: 3 stride: 2 pad: 1", "kernel_h: 2 kernel_w: 3 stride: 1"))
+def test_switch_reads_where_the_mask_points(x, options, index_type):
+    options += f" mask_index_type: {index_type}"
+    y, mask = pooling(options, tops=("y", "m"))(x)
+    layer = pooling(f"pool: SWITCH {options}", X, mask.shape)
+    again = layer(x, mask)
+    assert torch.equal(again, y)
+    seed = torch.randn_like(y)
+    assert torch.equal(*(torch.autograd.grad(t, x, seed)[0] for t in (y, again)))
+    with pytest.raises(LayerError, match=re.escape("the mask has shape (2, 3, 1, 1), but the top will have (2, 3, ")):
+        layer(x, mask[:, :, :1, :1])
+
+
+def test_stochastic_in_training_draws_in_proportion():
+    x = torch.tensor([[1.0, 3.0], [0.0, 4.0]]).expand(1, 20000, 2, 2)
+    layer = pooling("pool: STOCHASTIC kernel_size: 2 stride: 2", x.shape)
+    torch.manual_seed(0)
+    y = layer(x)
+    shares = [(y == v).float().mean().item() for v in (1.0, 3.0, 0.0, 4.0)]
+    assert shares == pytest.approx([1 / 8, 3 / 8, 0, 4 / 8], abs=0.02)
+    torch.manual_seed(0)
+    assert torch.equal(layer(x), y)
+    x = torch.rand(X).requires_grad_()
+    y = pooling("pool: STOCHASTIC kernel_size: 3 stride: 2")(x)
+    assert y.shape == (2, 3, 3, 4)
+    y.sum().backward()
+    assert x.grad.sum() == y.numel()
+    assert torch.isin(y, x).all()
+    zero = pooling("pool: STOCHASTIC kernel_size: 3 stride: 2")(torch.zeros(X))
+    assert torch.equal(zero, torch.zeros_like(zero))
+
+
+def test_stochastic_in_testing_is_the_expectation():
+    x = torch.rand(X, dtype=torch.float64).requires_grad_()
+    layer = pooling("pool: STOCHASTIC kernel_size: 3 stride: 3", phase=1)
+    y = layer(x)
+    corner = x[..., 6:, 6:]
+    torch.testing.assert_close(y[..., 2, 2], (corner**2).sum((2, 3)) / corner.sum((2, 3)))
+    assert torch.autograd.gradcheck(layer, (x,))
+    zero = torch.zeros(X, requires_grad=True)
+    layer(zero).sum().backward()
+    assert torch.equal(layer(zero), torch.zeros(2, 3, 3, 3))
+    assert torch.isfinite(zero.grad).all()
+
+
+def test_a_global_mask_may_point_outside_its_window():
+    y = torch.tensor([1.0, 2.0, 4.0, 8.0]).view(1, 1, 2, 2).requires_grad_()
+    mask = torch.tensor([15.0, 15.0, -1.0, 0.0]).view(1, 1, 2, 2)
+    layer = depooling("pool: SWITCH kernel_size: 2 stride: 2", y.shape, mask.shape, tops=("x", "w"))
+    x, weights = layer(y, mask)
+    assert x.flatten().tolist() == [8] + [0] * 14 + [3]
+    assert weights.flatten().tolist() == [1] + [0] * 14 + [2]
+    (x * torch.arange(16.0).view(1, 1, 4, 4)).sum().backward()
+    assert y.grad.flatten().tolist() == [15, 15, 0, 0]
+    with pytest.raises(ops.OperatorError, match=r"index\[0, 0, 0, 0\] is 16, outside the plane of 4x4"):
+        layer(y, mask + 1)
+
+
+def test_max_depooling_is_switch_depooling(x):
+    y, mask = pooling("kernel_size: 2 stride: 1", tops=("y", "m"))(x)
+    options = "kernel_size: 2 stride: 1"
+    tops = [depooling(f"pool: {mode} {options}", y.shape, y.shape)(y, mask) for mode in ("MAX", "SWITCH")]
+    assert torch.equal(*tops)
+    assert tops[0].shape == x.shape
+
+
+MODES = (
+    "pool: SWITCH kernel_size: 2 stride: 2",
+    "pool: SWITCH kernel_size: 3 stride: 2",
+    "pool: SWITCH kernel_size: 3 stride: 1 pad: 1",
+    "pool: AVE kernel_size: 3 stride: 2",
+    "pool: SUM kernel_size: 3 stride: 2 pad: 1",
+    "pool: FIX kernel_size: 3 stride: 2",
+)
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_fused_forms_equal_the_layers_apart(x, options):
+    window = options.split(" ", 2)[2]
+    source = pooling(window, tops=("y", "m"))
+    y, mask = source(x.relu())
+    fused, switch = source.forward_switch(x, relu=True)
+    assert torch.equal(fused, y)
+    assert torch.equal(source.mask(switch, x.shape, x.dtype), mask)
+
+    bottoms = (y.shape, mask.shape) if "SWITCH" in options else (y.shape,)
+    z = (y.detach() - 0.5).requires_grad_()
+    arguments = (z.relu(), mask) if "SWITCH" in options else (z.relu(),)
+    two = depooling(options, *bottoms, tops=("u", "w"))
+    plane = two.fit(y.shape)[1]
+    if plane != X[2:] and "SWITCH" in options:  # the mask counts in the plane that was pooled
+        mask = ops.switch_to_mask(switch, *source.window, plane)
+        arguments = (z.relu(), mask)
+    u, w = two(*arguments)
+    fused_u, fused_w = two.forward_switch(z, switch, relu=True)
+    assert torch.equal(fused_u, u)
+    assert torch.equal(fused_w, w)
+    assert not w.requires_grad
+    one = depooling(options, *bottoms)
+    assert torch.equal(one(*arguments), u)
+    assert torch.equal(one.forward_switch(z, switch, relu=True), u)
+    normal = u * build('name: "i" type: "SafeInv"', w.shape)(w)
+    fused_normal = two.forward_switch(z, switch, relu=True, normalize=True)
+    assert torch.equal(fused_normal, normal)
+    seed = torch.randn_like(normal)
+    torch.testing.assert_close(*(torch.autograd.grad(t, z, seed)[0] for t in (normal, fused_normal)), rtol=0, atol=0)
+
+
+def test_when_switches_may_be_handed_over():
+    def fits(up, down, x_shape=X, down_options=""):
+        source = pooling(up, x_shape, tops=("y", "m"))
+        shape = source(torch.empty(x_shape, device="meta"))[0].shape
+        return depooling(f"pool: SWITCH {down} {down_options}", shape, shape).takes_switch_of(source, x_shape, shape)
+
+    two, three, local = "kernel_size: 2 stride: 2", "kernel_size: 3 stride: 2", "mask_index_type: LOCAL"
+    assert fits(two, two, (2, 3, 8, 8))
+    assert not fits(two, two, (2, 3, 7, 8))  # GLOBAL places mean others in a plane of another size
+    assert fits(f"{two} {local}", f"{two} {local}", (2, 3, 7, 8))
+    assert not fits(two, f"{two} {local}", (2, 3, 8, 8))
+    assert not fits(two, three, (2, 3, 8, 8))
+    padded = f"{three} pad: 1 {local}"
+    assert fits(padded, padded, (2, 3, 7, 9))
+    assert not fits(padded, padded, (2, 3, 8, 9))
+    source = pooling("global_pooling: true", tops=("y", "m"))
+    one = (2, 3, 1, 1)
+    assert not depooling("pool: SWITCH kernel_h: 7 kernel_w: 9", one, one).takes_switch_of(source, X, one)
+
+
+def test_safe_inverse_of_zero_has_no_gradient():
+    x = torch.tensor([0.0, -0.0, 2.0, -4.0], requires_grad=True)
+    y = build('name: "i" type: "SafeInv"', x.shape)(x)
+    assert y.tolist() == [0, 0, 0.5, -0.25]
+    y.backward(torch.tensor([1.0, 2.0, 4.0, 8.0]))
+    assert x.grad.tolist() == [0, 0, -1, -0.5]
+
+
+@pytest.mark.parametrize("method", ("MAX", "AVE"))
+@pytest.mark.parametrize("size", ((12, 13), (8, 8), (9, 15)))
+def test_spp_levels_are_poolings(method, size):
+    x = torch.randn(2, 3, *size)
+    layer = build(f'name: "s" type: "SPP" spp_param {{ pyramid_height: 3 pool: {method} }}', x.shape)
+    y = layer(x)
+    assert y.shape == (2, 3 * (1 + 4 + 16))
+    pool = F.max_pool2d if method == "MAX" else F.avg_pool2d
+    torch.testing.assert_close(y[:, :3], pool(x, size).flatten(1))
+    if size == (8, 8):
+        torch.testing.assert_close(y[:, 3:15], pool(x, 4).flatten(1))
+        torch.testing.assert_close(y[:, 15:], pool(x, 2).flatten(1))
+    assert layer(torch.randn(1, 3, 16, 16)).shape == (1, 63)
+
+
+def test_spp_of_one_level_keeps_its_axes():
+    x = torch.randn(2, 3, 5, 4)
+    y = build('name: "s" type: "SPP" spp_param { pyramid_height: 1 }', x.shape)(x)
+    assert torch.equal(y, x.amax((2, 3), keepdim=True))
+
+
+def test_compile():
+    up = pooling("kernel_size: 3 stride: 2", tops=("y", "m"))
+    shape = (2, 3, 3, 4)
+    down = depooling("pool: SWITCH kernel_size: 3 stride: 2", shape, shape, tops=("u", "w"))
+
+    def chain(x):
+        return down(*up(x))
+
+    x = torch.randn(X)
+    have, want = torch.compile(chain, fullgraph=True, backend="aot_eager")(x), chain(x)
+    assert all(torch.equal(h, w) for h, w in zip(have, want, strict=True))
+
+
+WRONG = {
+    'layer "p" (Pooling): pooling_param: no kernel_size, nor kernel_h and kernel_w': lambda: pooling("stride: 2"),
+    "kernel_h without kernel_w; give kernel_size, or kernel_h and kernel_w": lambda: pooling("kernel_h: 2"),
+    "kernel_h and kernel_w beside kernel_size": lambda: pooling("kernel_size: 2 kernel_h: 2 kernel_w: 2"),
+    "stride_w without stride_h": lambda: pooling("kernel_size: 2 stride_w: 2"),
+    "pad_h without pad_w beside pad": lambda: pooling("kernel_size: 2 pad: 1 pad_h: 1"),
+    "kernel_h is 0, but must be positive": lambda: pooling("kernel_size: 0"),
+    "stride_h is 0, but must be positive": lambda: pooling("kernel_size: 2 stride: 0"),
+    "pad_w is 3, but must be at least 0 and smaller than kernel_w, which is 2": lambda: pooling(
+        "kernel_size: 2 pad_h: 1 pad_w: 3"
+    ),
+    "kernel_size beside global_pooling": lambda: pooling("global_pooling: true kernel_size: 2"),
+    "global_pooling wants pad 0 and stride 1, not (0, 0) and (2, 2)": lambda: pooling("global_pooling: true stride: 2"),
+    "kernel_h is 8, larger than the input's height 7": lambda: pooling("kernel_size: 8"),
+    "with no input in it, as the height is 7": lambda: pooling("kernel_size: 1 stride: 4"),
+    "needs a bottom with 4 axes (N, C, H, W), not of shape (2, 3)": lambda: pooling("kernel_size: 2", (2, 3)),
+    "pad (1, 1) with pool: STOCHASTIC": lambda: pooling("pool: STOCHASTIC kernel_size: 2 pad: 1"),
+    "pad (1, 1) with pool: FIX": lambda: pooling("pool: FIX kernel_size: 2 pad: 1"),
+    "fix_x is for pool: FIX, not MAX": lambda: pooling("kernel_size: 2 fix_x: 1"),
+    "the fixed place (2, 2) (h, w) lies outside the kernel (2, 2)": lambda: pooling("pool: FIX kernel_size: 2 fix: 2"),
+    "SOFT_SWITCH never ran in Caffe": lambda: pooling("pool: SOFT_SWITCH kernel_size: 2", X, X),
+    "has 1 bottom blob, but takes exactly 2": lambda: pooling("pool: SWITCH kernel_size: 2"),
+    "has 2 bottom blobs, but takes exactly 1": lambda: pooling("kernel_size: 2", X, X),
+    "has 2 top blobs, but takes exactly 1": lambda: pooling("pool: AVE kernel_size: 2", tops=("y", "m")),
+    'layer "d" (Depooling): pooling_param: global_pooling': lambda: depooling("global_pooling: true pool: AVE", X),
+    "pooling_param.pool: STOCHASTIC cannot be undone": lambda: depooling("pool: STOCHASTIC kernel_size: 2", X),
+    "the height of the plane is -1, but must be positive": lambda: depooling(
+        "pool: AVE kernel_size: 3 pad: 2", (1, 1, 1, 1)
+    ),
+    "the mask has shape (2, 3, 7, 8), but the values have (2, 3, 7, 9)": lambda: depooling(
+        "pool: SWITCH kernel_size: 2", X, X
+    )(torch.randn(X), torch.randn(2, 3, 7, 8)),
+    "spp_param.pyramid_height is 0": lambda: build('name: "s" type: "SPP"', X),
+    "pad_h is 2, but must be at least 0 and smaller than kernel_h, which is 2": lambda: build(
+        'name: "s" type: "SPP" spp_param { pyramid_height: 3 }', (1, 1, 5, 8)
+    ),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_errors(message):
+    with pytest.raises(LayerError, match=re.escape(message)):
+        WRONG[message]()
+
+
+def test_an_error_after_a_reshape_names_the_layer():
+    layer = pooling("kernel_size: 5")
+    with pytest.raises(LayerError, match=r'layer "p" \(Pooling\): kernel_h is 5, larger than the input\'s height 3'):
+        layer(torch.randn(1, 3, 3, 9))
