@@ -69,7 +69,7 @@ def _operators(name: str) -> Any:
 def _serve(name: str, device_type: str) -> tuple[str, Any, str]:
     """Return the chosen backend's name, its operators, and the reason for the choice."""
     if name == "auto":
-        passed = []
+        passed: list[str] = []
         for candidate in PREFERENCE.get(device_type, ("torch",)):
             why = unavailable(candidate, device_type)
             if why is None:
