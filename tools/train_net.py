@@ -39,14 +39,20 @@ def main() -> int:
     parser.add_argument("--weights", "-weights", default="", metavar="A,B", help="caffemodels to start from")
     parser.add_argument("--snapshot", "-snapshot", default="", metavar="FILE", help="a .solverstate(.h5) to go on from")
     parser.add_argument(
-        "--gpu", "-gpu", default="", metavar="IDS", help="GPU numbers with commas, or all (default: one if there is one)"
+        "--gpu",
+        "-gpu",
+        default="",
+        metavar="IDS",
+        help="GPU numbers with commas, or all (default: one if there is one)",
     )
     parser.add_argument("--cpu", action="store_true", help="use no GPU (as solver_mode: CPU does)")
     parser.add_argument("--iterations", "-iterations", type=int, metavar="N", help="instead of the solver's max_iter")
     parser.add_argument("--level", "-level", type=int, help="level of the train net's state")
     parser.add_argument("--stage", "-stage", default="", metavar="A,B", help="stages of the train net's state")
     parser.add_argument("--sigint_effect", "-sigint_effect", default="stop", choices=EFFECTS, help="what Ctrl-C does")
-    parser.add_argument("--sighup_effect", "-sighup_effect", default="snapshot", choices=EFFECTS, help="what SIGHUP does")
+    parser.add_argument(
+        "--sighup_effect", "-sighup_effect", default="snapshot", choices=EFFECTS, help="what SIGHUP does"
+    )
     parser.add_argument("--tensorboard", default="", metavar="DIR", help="write loss, rate and test scores there")
     parser.add_argument(
         "--progress",

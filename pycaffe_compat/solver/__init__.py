@@ -1,4 +1,4 @@
-"""Caffe's solvers: update rules and learning-rate policies as PyTorch optimizers and schedulers, the loop, its hooks, snapshots."""
+"""Caffe's solvers: update rules as optimizers, policies as schedulers, the loop, its hooks, snapshots."""
 
 from .hooks import Hook, Progress, TensorBoard
 from .log import GlogFormatter, init_log

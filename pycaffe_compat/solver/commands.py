@@ -79,7 +79,8 @@ def train(
         solver: path of the solver's prototxt.
         weights: caffemodels to start from, with commas.
         snapshot: a solver state to go on from; not together with ``weights``.
-        gpu: GPU numbers with commas, or ``"all"``; several start a process each. ``""``: what :func:`choose_device` says.
+        gpu: GPU numbers with commas, or ``"all"``; several start a process each. ``""``: what :func:`choose_device`
+            says.
         cpu: use no GPU.
         iterations: instead of the solver's ``max_iter``.
         level, stages: added to the train net's state.
@@ -89,7 +90,9 @@ def train(
         amp, compile, channels_last: as for :class:`GraphRunner`.
     """
     if weights and snapshot:
-        raise SolverError("give weights to start from or a snapshot to go on from, not both: the snapshot has its weights")
+        raise SolverError(
+            "give weights to start from or a snapshot to go on from, not both: the snapshot has its weights"
+        )
     if snapshot:
         require_file(snapshot, "solver state")
     param = read_solver(solver)
@@ -164,7 +167,9 @@ def test(
     net = Net(model, "TEST", level=level, stages=stages, weights=paths, device=device)
     try:
         if net.inputs:
-            raise SolverError(f"{model}: the net has Input layers ({', '.join(net.inputs)}), so there is nothing to test it on")
+            raise SolverError(
+                f"{model}: the net has Input layers ({', '.join(net.inputs)}), so there is nothing to test it on"
+            )
         return _score(GraphRunner(net, amp=amp), iterations)
     finally:
         net.close()

@@ -1,4 +1,4 @@
-"""What happens around the iterations of a solver. A :class:`Hook` is the way to add behaviour; Caffe's own come first."""
+"""What happens around the iterations of a solver: hooks, Caffe's own and those that users add."""
 
 from __future__ import annotations
 

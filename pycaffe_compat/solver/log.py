@@ -1,7 +1,7 @@
 """Log lines in the form of Caffe's logger, so that the log parsers people have keep working.
 
-``I1122 09:13:00.123456 4242 solver.cpp:218] Iteration 0 (…), loss = 2.3``: level and date, time, process, source, message.
-The source is the place in Caffe that writes the same line: parsers look for it.
+``I1122 09:13:00.123456 4242 solver.cpp:218] Iteration 0 (…), loss = 2.3``: level and date, time, process, source,
+message. The source is the place in Caffe that writes the same line: parsers look for it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class _BesideBar(logging.StreamHandler):
 
 
 def init_log(level: int = logging.INFO, stream: TextIO | None = None) -> None:
-    """Show the package's log lines, in Caffe's form, on ``stream`` (standard error). A second call replaces the first."""
+    """Show the package's log on ``stream`` (standard error), in Caffe's form; a second call replaces the first."""
     handler = _BesideBar(stream or sys.stderr)
     handler.setFormatter(GlogFormatter())
     logger.handlers[:] = [h for h in logger.handlers if not isinstance(h, _BesideBar)] + [handler]

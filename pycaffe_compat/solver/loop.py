@@ -55,7 +55,8 @@ class Solver:
         device: where the nets live; None chooses (:func:`choose_device`).
         runner: makes the :class:`~pycaffe_compat.solver.runner.Runner` of the train net and of each test net.
         hooks: called after Caffe's own (test, display, snapshot).
-        sigint_effect, sighup_effect: ``"stop"``, ``"snapshot"`` or ``"none"``: what the signals do during :meth:`solve`.
+        sigint_effect, sighup_effect: ``"stop"``, ``"snapshot"`` or ``"none"``: what the signals do during
+            :meth:`solve`.
 
     Attributes:
         net, test_nets: the nets; those under test use the parameters of ``net``.
@@ -191,7 +192,7 @@ class Solver:
         log(lines.DONE, "Optimization Done.")
 
     def _last_look(self) -> None:
-        """The loss and the test scores of the final parameters, where ``display`` and ``test_interval`` fall on the end."""
+        """Loss and test scores of the final parameters, where ``display`` and ``test_interval`` fall on the end."""
         if self.displaying:
             objective, self.outputs = self.runner.forward()
             self._losses.append(float(objective))
@@ -245,7 +246,7 @@ class Solver:
         self._losses.append(loss)
 
     def apply_update(self) -> None:
-        """Update the parameters from the gradients, at the rate of this iteration; afterwards the gradients hold the update."""
+        """Update the parameters from the gradients, which hold the update afterwards, at the rate of this iteration."""
         before = self.policy.current_step
         self.rate = self.policy.rate(self.param.base_lr, self.iter)
         if self.param.lr_policy == "multistep" and self.policy.current_step != before:
@@ -336,12 +337,13 @@ class Solver:
             return
         if not param.snapshot_prefix:
             raise SolverError(
-                "snapshots are asked for, but snapshot_prefix is not set (or: snapshot: 0 and snapshot_after_train: false)"
+                "snapshots are asked for, but snapshot_prefix is not set; set it, or snapshot_after_train: false"
             )
         folder = os.path.dirname(os.path.abspath(param.snapshot_prefix))
         if not os.path.isdir(folder):
             raise SolverError(
-                f"snapshot_prefix: {param.snapshot_prefix}: there is no folder {folder}; make it with: mkdir -p {folder}"
+                f"snapshot_prefix: {param.snapshot_prefix}: there is no folder {folder}; "
+                f"make it with: mkdir -p {folder}"
             )
         try:
             with tempfile.TemporaryFile(dir=folder):
@@ -360,7 +362,9 @@ class Solver:
         """
         spoilt = self._spoilt()
         if spoilt:
-            raise DivergedError(f"iteration {self.iter}: no snapshot, as {spoilt} holds numbers that are not finite: {EARLIER}")
+            raise DivergedError(
+                f"iteration {self.iter}: no snapshot, as {spoilt} holds numbers that are not finite: {EARLIER}"
+            )
         model, state = self.snapshot_filename(".caffemodel"), self.snapshot_filename(".solverstate")
         if distributed.rank():
             return model, state
@@ -442,7 +446,7 @@ class Solver:
     # ---- trouble
 
     def _diverged(self, loss: float) -> DivergedError:
-        """The error for a loss that is not finite, after the parameters before this iteration are saved, if they are sound."""
+        """The error for a loss that is not finite, after the parameters of before are saved, if they are sound."""
         where = (
             self.runner.first_nonfinite()
             or "no layer, when the same batch is run again: the sum of the losses overflowed"

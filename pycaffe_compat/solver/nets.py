@@ -1,4 +1,4 @@
-"""Which nets a solver trains and tests: Caffe's rules for ``net``, ``net_param``, ``train_net``, ``test_net`` and the rest."""
+"""Which nets a solver trains and tests: Caffe's rules for ``net``, ``train_net``, ``test_net`` and their like."""
 
 from __future__ import annotations
 
@@ -49,10 +49,13 @@ def train_net_param(param: Any, file: str) -> tuple[Any, str]:
 
 
 def test_net_params(param: Any, file: str) -> list[tuple[Any, str]]:
-    """Return the test nets of a ``SolverParameter``: ``test_net_param``, ``test_net``, and ``net`` for every further ``test_iter``.
+    """Return the test nets of a ``SolverParameter`` with their states, and where each comes from.
+
+    These are ``test_net_param``, ``test_net``, and ``net`` (or ``net_param``) once for every further ``test_iter``.
 
     Raises:
-        SolverError: the numbers of test nets, ``test_iter`` and ``test_state`` do not fit, or ``test_interval`` is missing.
+        SolverError: the numbers of test nets, ``test_iter`` and ``test_state`` do not fit, or ``test_interval`` is
+            missing.
     """
     where = f"{file}: " if file else ""
     own = len(param.test_net_param) + len(param.test_net)
@@ -60,12 +63,13 @@ def test_net_params(param: Any, file: str) -> list[tuple[Any, str]]:
     iters = len(param.test_iter)
     if iters < own or (iters > own and not generic):
         raise SolverError(
-            f"{where}test_iter must be given once for each test net: it is given {iters} times, there are {own} test nets"
+            f"{where}test_iter must be given once for each test net: it is given {iters} times, "
+            f"there are {own} test nets"
         )
     if param.test_state and len(param.test_state) != iters:
         raise SolverError(
-            f"{where}test_state must be given once for each test net or not at all: it is given {len(param.test_state)} times, "
-            f"there are {iters} test nets"
+            f"{where}test_state must be given once for each test net or not at all: "
+            f"it is given {len(param.test_state)} times, there are {iters} test nets"
         )
     if iters and param.test_interval <= 0:
         raise SolverError(

@@ -16,8 +16,8 @@ from ..errors import SolverError, nearest
 class Policy:
     """What multiplies ``base_lr`` at an iteration.
 
-    ``step`` and ``multistep`` keep the number of steps taken so far in ``current_step``, which Caffe stores in its solver
-    state. ``multistep`` takes at most one step a call, so call it once an iteration, in order.
+    ``step`` and ``multistep`` keep the number of steps taken so far in ``current_step``, which Caffe stores in its
+    solver state. ``multistep`` takes at most one step a call, so call it once an iteration, in order.
 
     Raises:
         SolverError: an unknown name, or a field that the policy needs and that is not given.
@@ -44,7 +44,8 @@ class Policy:
         missing = [field for field in needs if getattr(self, field) is None]
         if missing:
             raise SolverError(
-                f'lr_policy "{self.name}" needs {", ".join(needs)}; not given: {", ".join(missing)} (add "{missing[0]}: …")'
+                f'lr_policy "{self.name}" needs {", ".join(needs)}; not given: {", ".join(missing)} '
+                f'(add "{missing[0]}: …")'
             )
         for field in ("stepsize", "max_iter"):
             value = getattr(self, field)
@@ -117,7 +118,7 @@ POLICIES: dict[str, tuple[Callable[[Any, np.float64], np.float64], tuple[str, ..
 
 
 class CaffeLR(torch.optim.lr_scheduler.LRScheduler):
-    """A policy as a PyTorch scheduler, to be stepped once an iteration: ``CaffeLR(optimizer, "inv", gamma=1e-4, power=0.75)``.
+    """A policy as a PyTorch scheduler: ``CaffeLR(optimizer, "inv", gamma=1e-4, power=0.75)``, stepped every iteration.
 
     Each group's ``lr`` at construction is its ``base_lr``.
 

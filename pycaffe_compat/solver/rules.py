@@ -1,11 +1,13 @@
 """Caffe's update rules as ``torch.optim.Optimizer`` classes, with Caffe's arithmetic and Caffe's order of operations.
 
 One ``step``: the gradients (summed over ``iter_size`` backward passes) are clipped by their global L2 norm, divided by
-``iter_size``, given the weight decay, turned into the update by the rule, and the update is subtracted. The learning rate is
-*inside* the momentum buffer (``v = momentum * v + lr * lr_mult * g``), which is why these are not ``torch.optim``'s rules.
+``iter_size``, given the weight decay, turned into the update by the rule, and the update is subtracted. The learning
+rate is *inside* the momentum buffer (``v = momentum * v + lr * lr_mult * g``), which is why these are not
+``torch.optim``'s rules.
 
-A parameter without a gradient has a gradient of zero, as in Caffe: decay and momentum still act on it. After ``step`` the
-gradients hold the update that was subtracted, as Caffe's ``diff`` does, so clear them before the next backward pass.
+A parameter without a gradient has a gradient of zero, as in Caffe: decay and momentum still act on it. After ``step``
+the gradients hold the update that was subtracted, as Caffe's ``diff`` does, so clear them before the next backward
+pass.
 """
 
 from __future__ import annotations
@@ -31,11 +33,12 @@ def rule(cls: type[CaffeOptimizer]) -> type[CaffeOptimizer]:
 
 
 class CaffeOptimizer(torch.optim.Optimizer):
-    """What the rules have in common. A subclass names its buffers and hyper-parameters and turns gradients into updates.
+    """What the rules have in common. A subclass names its buffers and options and turns gradients into updates.
 
     Args:
-        params: tensors or parameter groups. A group may hold ``lr_mult`` and ``decay_mult`` (1), which multiply ``lr`` and
-            ``weight_decay``. Tensors that need no gradient may be among them (BatchNorm's statistics): they stay as they are.
+        params: tensors or parameter groups. A group may hold ``lr_mult`` and ``decay_mult`` (1), which multiply
+            ``lr`` and ``weight_decay``. Tensors that need no gradient may be among them (BatchNorm's statistics):
+            they stay as they are.
         lr: the learning rate, a float or a 0-dim tensor (for CUDA graphs).
         weight_decay: strength of the regularisation; ``regularization_type`` is ``"L2"`` (``+ decay * w``) or ``"L1"``
             (``+ decay * sign(w)``).
@@ -307,9 +310,10 @@ class AdaDelta(CaffeOptimizer):
 
 @rule
 class Adam(CaffeOptimizer):
-    """``m = b1 * m + (1 - b1) * g; v = b2 * v + (1 - b2) * g²; w -= lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + delta)``
+    """``m = b1 * m + (1 - b1) * g; v = b2 * v + (1 - b2) * g²; w -= lr * c * m / (sqrt(v) + delta)``
 
-    with ``b1`` the momentum, ``b2`` momentum2 and ``t`` the iteration, counted from one (Caffe ``AdamSolver``).
+    with ``c = sqrt(1 - b2^t) / (1 - b1^t)``, ``b1`` the momentum, ``b2`` momentum2 and ``t`` the iteration, counted from
+    one (Caffe ``AdamSolver``).
     """
 
     history_names = ("exp_avg", "exp_avg_sq")
@@ -361,7 +365,9 @@ def _no_momentum(cls: type[CaffeOptimizer], param: Any) -> None:
 
 
 def make_optimizer(param: Any, groups: Sequence[Mapping[str, Any]]) -> CaffeOptimizer:
-    """Return the optimizer that an (upgraded) ``SolverParameter`` describes, for parameter groups with their multipliers.
+    """Return the optimizer that an (upgraded) ``SolverParameter`` describes.
+
+    ``groups`` are parameter groups with their ``lr_mult`` and ``decay_mult``.
 
     Raises:
         SolverError: an unknown ``type`` or ``regularization_type``, or a value that the rule cannot work with.

@@ -45,7 +45,8 @@ class Runner:
 class GraphRunner(Runner):
     """The whole graph as one autograd graph.
 
-    Where several processes train together, the gradients of a train net are averaged over them (``DistributedDataParallel``).
+    Where several processes train together, the gradients of a train net are averaged over them
+    (``DistributedDataParallel``).
 
     Args:
         net: the net; its data layers are drawn from.
@@ -133,8 +134,8 @@ class _Objective(nn.Module):
 class HostScalar:
     """A scalar on its way to the host.
 
-    Made between the forward and the backward pass, ``float(...)`` of it waits for the forward pass alone: the device still has
-    the backward pass to do while the host looks at the loss.
+    Made between the forward and the backward pass, ``float(...)`` of it waits for the forward pass alone: the device
+    still has the backward pass to do while the host looks at the loss.
     """
 
     def __init__(self, value: Tensor) -> None:

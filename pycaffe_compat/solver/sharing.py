@@ -6,7 +6,7 @@ from ..net import Net
 
 
 def share_layers(target: Net, source: Net) -> list[str]:
-    """Let every layer of ``target`` use the blobs of the layer of that name in ``source``: the same tensors from now on.
+    """Let every layer of ``target`` use the blobs of the layer of that name in ``source``: the very same tensors.
 
     Returns:
         The names of the layers of ``target`` that have blobs of their own still.

@@ -16,8 +16,8 @@ STOP, SNAPSHOT = "stop", "snapshot"
 class Signals:
     """While it is entered, signals are noted, and :meth:`take` hands them on at the end of an iteration.
 
-    A second SIGINT while the first waits, or after it asked for a stop, does at once what SIGINT did before. Outside the main
-    thread, where Python cannot have handlers, nothing is changed.
+    A second SIGINT while the first waits, or after it asked for a stop, does at once what SIGINT did before. Outside
+    the main thread, where Python cannot have handlers, nothing is changed.
 
     Args:
         sigint, sighup: ``"stop"``, ``"snapshot"`` or ``"none"``.

@@ -1,7 +1,7 @@
 """Caffe's solver state, read and written: ``PREFIX_iter_N.solverstate`` and ``.solverstate.h5``.
 
-The files are Caffe's own. What Caffe has no field for (positions of the data sources, states of the random number generators,
-the window of the averaged loss) is one extra field (binary) or dataset (HDF5) of JSON, which Caffe skips.
+The files are Caffe's own. What Caffe has no field for (positions of the data sources, states of the random number
+generators, the window of the averaged loss) is one extra field (binary) or dataset (HDF5) of JSON, which Caffe skips.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import h5py
@@ -141,7 +142,7 @@ def _parse(data: Any, name: str) -> State:
             state.learned_net = data[item.start : item.end].decode()
         elif item.number == 3:
             blob = StoredBlob.read(data, item.start, item.end, f"{name}: history blob {len(state.history)}")
-            state.history.append(StoredHistory(blob.shape, lambda blob=blob: blob.array().copy()))
+            state.history.append(StoredHistory(blob.shape, partial(_numbers, blob)))
         elif item.number == EXTRA_FIELD:
             state.extra = json.loads(data[item.start : item.end])
     return _checked(state, name)
@@ -172,10 +173,18 @@ def _parse_hdf5(file: h5py.File, name: str) -> State:
         dataset = group[str(index)]
         if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f":
             raise SolverError(f"{name}: history/{index} is no dataset of floating-point numbers")
-        state.history.append(StoredHistory(tuple(dataset.shape), lambda dataset=dataset: dataset[()]))
+        state.history.append(StoredHistory(tuple(dataset.shape), partial(_whole, dataset)))
     if EXTRA_DATASET in file:
         state.extra = json.loads(bytes(file[EXTRA_DATASET][()]))
     return _checked(state, name)
+
+
+def _numbers(blob: StoredBlob) -> np.ndarray:
+    return blob.array().copy()
+
+
+def _whole(dataset: h5py.Dataset) -> np.ndarray:
+    return dataset[()]
 
 
 def _number(file: h5py.File, name: str) -> int:
@@ -214,7 +223,9 @@ def find_learned_net(state: State, path: str | os.PathLike[str]) -> str:
 
 
 def load_history(state: State, name: str, optimizer: Any, learnables: list[Any]) -> None:
-    """Give the optimizer the history blobs of ``state``, read from the file ``name``; ``learnables`` are in the net's order.
+    """Give the optimizer the history blobs of ``state``, read from the file ``name``.
+
+    ``learnables`` are those of the net, in its order.
 
     Raises:
         SolverError: a number of blobs, or a shape, that is not that of the net and the solver's type.
@@ -224,7 +235,8 @@ def load_history(state: State, name: str, optimizer: Any, learnables: list[Any])
     if len(state.history) != len(slots):
         raise SolverError(
             f"{name} has {len(state.history)} history blobs; solver type {kind} on this net has {len(slots)} "
-            f"({len(optimizer.history_names)} for each of {len(learnables)} parameters). Was it written by another solver type or net?"
+            f"({len(optimizer.history_names)} for each of {len(learnables)} parameters). "
+            "Was it written by another solver type or net?"
         )
     arrays = []
     for index, (stored, (_, learnable)) in enumerate(zip(state.history, slots, strict=True)):

@@ -18,7 +18,8 @@ layer {{ name: "data" type: "Data" top: "data" top: "label" include {{ phase: TR
 layer {{ name: "data" type: "Data" top: "data" top: "label" include {{ phase: TEST }}
   transform_param {{ crop_size: 12 scale: 0.00390625 }}
   data_param {{ source: "{lmdb}" batch_size: 5 backend: LMDB }} }}
-layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv" param {{ lr_mult: 1 }} param {{ lr_mult: 2 decay_mult: 0 }}
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  param {{ lr_mult: 1 }} param {{ lr_mult: 2 decay_mult: 0 }}
   convolution_param {{ num_output: 4 kernel_size: 3 stride: 2 weight_filler {{ type: "xavier" }} }} }}
 layer {{ name: "relu" type: "ReLU" bottom: "conv" top: "conv" }}
 layer {{ name: "drop" type: "Dropout" bottom: "conv" top: "conv" dropout_param {{ dropout_ratio: {dropout} }} }}

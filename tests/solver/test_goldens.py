@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden_files import assert_close, golden, names
 
 from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.solver import GraphRunner, Solver
 from pycaffe_compat.solver.snapshot import open_state
 
-GOLDENS = sorted((Path(__file__).parents[1] / "goldens" / "solvers").glob("*.npz"))
+GOLDENS = names("solvers")
 
 
 class Case:
     """One golden: a solver on its net, fed with the stored inputs."""
 
-    def __init__(self, path: Path, folder: Path) -> None:
-        self.data = np.load(path)
-        meta = json.loads(str(self.data["meta"]))
+    def __init__(self, name: str, folder: Path) -> None:
+        read = golden("solvers", name)
+        self.data, meta = read.arrays, read.meta
         self.iters, self.snapshot_iter = meta["iters"], meta["snapshot_iter"]
         param = parse_text(meta["solver"], caffe_pb2.SolverParameter)
         param.net_param.CopyFrom(parse_text(meta["net"], caffe_pb2.NetParameter))
@@ -35,34 +35,35 @@ class Case:
 
         self.solver = Solver(param, device="cpu", runner=Fed)
 
+    def begin(self) -> None:
+        """Take the parameters that Caffe began with."""
+        with torch.no_grad():
+            for layer, blobs in self.solver.net.weights().items():
+                for index, blob in enumerate(blobs):
+                    blob.copy_(torch.from_numpy(self.data[f"init/{layer}/{index}"]))
+
     def step(self) -> None:
         """One step; the loss and the parameters after it are Caffe's."""
         self.solver.step(1)
         done = self.solver.iter
-        close(self.data["loss"][done - 1], self.solver.loss)
+        assert_close(np.float32(self.solver.loss), self.data["loss"][done - 1], f"loss of step {done}")
         for layer, blobs in self.solver.net.weights().items():
             for index, blob in enumerate(blobs):
-                close(self.data[f"param/{done}/{layer}/{index}"], blob.numpy())
+                key = f"param/{done}/{layer}/{index}"
+                assert_close(blob.numpy(), self.data[key], key)
 
 
-def close(want: np.ndarray, have: np.ndarray | float) -> None:
-    np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
-
-
-@pytest.mark.parametrize("path", GOLDENS, ids=lambda p: p.stem)
-def test_every_step_is_caffes(path: Path, tmp_path: Path) -> None:
-    case = Case(path, tmp_path)
-    with torch.no_grad():
-        for layer, blobs in case.solver.net.weights().items():
-            for index, blob in enumerate(blobs):
-                blob.copy_(torch.from_numpy(case.data[f"init/{layer}/{index}"]))
+@pytest.mark.parametrize("name", GOLDENS)
+def test_every_step_is_caffes(name: str, tmp_path: Path) -> None:
+    case = Case(name, tmp_path)
+    case.begin()
     for _ in range(case.iters):
         case.step()
 
 
-@pytest.mark.parametrize("path", GOLDENS, ids=lambda p: p.stem)
-def test_caffes_own_snapshot_goes_on(path: Path, tmp_path: Path) -> None:
-    case = Case(path, tmp_path)
+@pytest.mark.parametrize("name", GOLDENS)
+def test_caffes_own_snapshot_goes_on(name: str, tmp_path: Path) -> None:
+    case = Case(name, tmp_path)
     state = tmp_path / "caffe.solverstate"
     state.write_bytes(case.data["file/solverstate"].tobytes())
     with open_state(state) as opened:
@@ -75,13 +76,10 @@ def test_caffes_own_snapshot_goes_on(path: Path, tmp_path: Path) -> None:
         case.step()
 
 
-@pytest.mark.parametrize("path", GOLDENS, ids=lambda p: p.stem)
-def test_our_snapshot_is_what_caffe_wrote(path: Path, tmp_path: Path) -> None:
-    case = Case(path, tmp_path)
-    with torch.no_grad():
-        for layer, blobs in case.solver.net.weights().items():
-            for index, blob in enumerate(blobs):
-                blob.copy_(torch.from_numpy(case.data[f"init/{layer}/{index}"]))
+@pytest.mark.parametrize("name", GOLDENS)
+def test_our_snapshot_is_what_caffe_wrote(name: str, tmp_path: Path) -> None:
+    case = Case(name, tmp_path)
+    case.begin()
     case.solver.step(case.snapshot_iter)
     model_path, state_path = case.solver.snapshot()
     ours, caffes = caffe_pb2.SolverState(), caffe_pb2.SolverState()
@@ -90,7 +88,7 @@ def test_our_snapshot_is_what_caffe_wrote(path: Path, tmp_path: Path) -> None:
     assert (ours.iter, ours.current_step, ours.learned_net) == (caffes.iter, caffes.current_step, model_path)
     assert [list(blob.shape.dim) for blob in ours.history] == [list(blob.shape.dim) for blob in caffes.history]
     for mine, theirs in zip(ours.history, caffes.history, strict=True):
-        close(np.array(theirs.data), np.array(mine.data))
+        assert_close(np.array(mine.data), np.array(theirs.data), "history")
     net, other = caffe_pb2.NetParameter(), caffe_pb2.NetParameter()
     net.ParseFromString(Path(model_path).read_bytes())
     other.ParseFromString(case.data["file/caffemodel"].tobytes())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +106,16 @@ def test_test_nets_use_the_parameters_of_the_train_net(tmp_path: Path) -> None:
     solver.step(2)
     for net in solver.test_nets:
         for name, layer in net.layers.items():
-            assert all(a is b for a, b in zip(layer.blobs, solver.net.layers[name].blobs if layer.blobs else [], strict=True))
+            assert all(
+                a is b for a, b in zip(layer.blobs, solver.net.layers[name].blobs if layer.blobs else [], strict=True)
+            )
 
 
 def test_layers_that_differ_cannot_be_shared(tmp_path: Path) -> None:
     param = solver_param(tmp_path, "test_iter: 1 test_interval: 1")
-    param.test_net_param.add().CopyFrom(parse_text(net_text().replace("num_output: 10", "num_output: 7"), caffe_pb2.NetParameter))
+    param.test_net_param.add().CopyFrom(
+        parse_text(net_text().replace("num_output: 10", "num_output: 7"), caffe_pb2.NetParameter)
+    )
     with pytest.raises(LayerError, match=r'"ip".*\(7, .*\(10, '):
         Solver(param)
 
@@ -141,7 +146,7 @@ def test_fine_tuning_takes_the_layers_of_every_file(tmp_path: Path, log: Any) ->
 def test_log_is_caffes(tmp_path: Path, log: Any) -> None:
     solver = make(
         tmp_path,
-        'display: 2 test_interval: 3 test_iter: 2 max_iter: 6 test_compute_loss: true snapshot: 4 average_loss: 2 '
+        "display: 2 test_interval: 3 test_iter: 2 max_iter: 6 test_compute_loss: true snapshot: 4 average_loss: 2 "
         'lr_policy: "multistep" gamma: 0.5 stepvalue: 3',
     )
     solver.solve()
@@ -261,7 +266,9 @@ def test_clipping_looks_at_the_sum(tmp_path: Path, log: Any) -> None:
     solver = make(tmp_path, "iter_size: 2 clip_gradients: 0.1 display: 1")
     before = [learnable.tensor.detach().clone() for learnable in solver.net.learnable]
     solver.step(1)
-    steps = [(b - each.tensor.detach()) / (0.05 * each.lr_mult) for b, each in zip(before, solver.net.learnable, strict=True)]
+    steps = [
+        (b - each.tensor.detach()) / (0.05 * each.lr_mult) for b, each in zip(before, solver.net.learnable, strict=True)
+    ]
     assert sum(float((s * s).sum()) for s in steps) ** 0.5 == pytest.approx(0.05, rel=1e-3)
     assert any("scaling down gradients (L2 norm" in line and "> 0.1)" in line for line in lines(log))
 
@@ -316,8 +323,6 @@ def test_no_prefix(tmp_path: Path) -> None:
 
 
 def test_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
-    import resource
-
     solver = make(tmp_path, "type: 'Adam'")
     solver.step(1)
     model, state = solver.snapshot()
@@ -345,7 +350,9 @@ def test_divergence_names_the_layer_and_saves_what_is_sound(tmp_path: Path) -> N
                 layer.register_forward_hook(lambda layer, bottoms, top: top * float("nan"))
 
     solver.hooks.append(Poison())
-    with pytest.raises(DivergedError, match=r'iteration 3: the loss is nan.*layer "relu" \(ReLU\), top "conv"') as caught:
+    with pytest.raises(
+        DivergedError, match=r'iteration 3: the loss is nan.*layer "relu" \(ReLU\), top "conv"'
+    ) as caught:
         solver.solve()
     assert f"{tmp_path}/small_iter_3.solverstate" in str(caught.value)
     resumed = make(tmp_path, "max_iter: 8")
@@ -354,7 +361,9 @@ def test_divergence_names_the_layer_and_saves_what_is_sound(tmp_path: Path) -> N
     resumed.step(1)
 
 
-@pytest.mark.parametrize(("interval", "words"), [(1, "no snapshot, as layer"), (2, "the loss is nan.*spoilt too .layer")])
+@pytest.mark.parametrize(
+    ("interval", "words"), [(1, "no snapshot, as layer"), (2, "the loss is nan.*spoilt too .layer")]
+)
 def test_spoilt_parameters_are_not_saved(interval: int, words: str, tmp_path: Path) -> None:
     solver = make(tmp_path, f"snapshot: {interval}")
 

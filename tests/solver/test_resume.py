@@ -41,7 +41,7 @@ def test_solve_resumes_with_the_same_tests(tmp_path: Path, caplog: pytest.LogCap
 
     def scores() -> list[str]:
         texts = [record.getMessage() for record in caplog.records]
-        return [t for t in texts if "net output" in t or ", loss = " in t and t.startswith("Iteration 8")]
+        return [t for t in texts if "net output" in t or (", loss = " in t and t.startswith("Iteration 8"))]
 
     with caplog.at_level(logging.INFO, "pycaffe_compat"):
         make(tmp_path, options).solve()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from small_solver import RULES, make, solver_param, weights
 
 from pycaffe_compat.errors import CaffeError, MissingFileError, SolverError
 from pycaffe_compat.proto import caffe_pb2, parse_text
+from pycaffe_compat.proto.wire import header
 from pycaffe_compat.solver import Solver
-from pycaffe_compat.solver.snapshot import State, open_state, write_state
+from pycaffe_compat.solver.snapshot import EXTRA_FIELD, State, open_state, write_state
 
 HISTORY = [torch.arange(6.0).reshape(2, 3), torch.tensor(7.0), torch.zeros(0, 4)]
 STATE = State(12, "weights/näme_iter_12.caffemodel", 3, extra={"losses": [1.5]})
@@ -110,7 +112,7 @@ def test_weights_that_are_gone(tmp_path: Path) -> None:
     solver = make(tmp_path)
     model, path = solver.snapshot()
     Path(model).unlink()
-    with pytest.raises(SolverError, match=r"small_iter_0.caffemodel, which are neither there nor"):
+    with pytest.raises(SolverError, match=r"small_iter_0\.caffemodel, which are neither there nor"):
         solver.restore(path)
     with pytest.raises(MissingFileError, match="solver state not found"):
         solver.restore(tmp_path / "other.solverstate")
@@ -123,25 +125,24 @@ def _spoil(path: Path, **values: Any) -> None:
     path.write_bytes(message.SerializeToString())
 
 
-@pytest.mark.parametrize("extra", [b"{", b"[]", b'{"train": 3}', b'{"train": {"data": {"position": "x"}}, "tests": []}'])
+@pytest.mark.parametrize(
+    "extra", [b"{", b"[]", b'{"train": 3}', b'{"train": {"data": {"position": "x"}}, "tests": []}']
+)
 def test_an_extra_field_that_is_not_ours(extra: bytes, tmp_path: Path) -> None:
-    from pycaffe_compat.proto.wire import header
-    from pycaffe_compat.solver.snapshot import EXTRA_FIELD
-
     solver = make(tmp_path)
     _, name = solver.snapshot()
     path = Path(name)
     message = caffe_pb2.SolverState.FromString(path.read_bytes())
     message.DiscardUnknownFields()
     path.write_bytes(message.SerializeToString() + header(EXTRA_FIELD, len(extra)) + extra)
-    with pytest.raises(SolverError, match="small_iter_0.solverstate"):
+    with pytest.raises(SolverError, match=r"small_iter_0\.solverstate"):
         solver.restore(path)
 
 
 def test_iterations_out_of_range(tmp_path: Path) -> None:
     _, name = make(tmp_path).snapshot()
     _spoil(Path(name), iter=-3)
-    with pytest.raises(SolverError, match="iter .* out of range"), open_state(name):
+    with pytest.raises(SolverError, match=r"iter .* out of range"), open_state(name):
         pass
 
 
@@ -186,8 +187,6 @@ def valid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_damaged_files_are_errors_of_ours_or_read(name: str, data: st.DataObject, valid: dict[str, bytes]) -> None:
-    import tempfile
-
     content = bytearray(valid[name])
     if data.draw(st.booleans()):
         del content[data.draw(st.integers(0, len(content))) :]

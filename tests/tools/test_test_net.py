@@ -47,14 +47,18 @@ def test_means_of_every_output(files: tuple[Path, Path], tool: Tool) -> None:
         outputs = [net() for _ in range(5)]
     net.close()
     loss, top3 = (np.mean([float(o[name]) for o in outputs]) for name in ("loss", "top3"))
-    assert [f"Batch {i}, top3 = {float(o['top3']):g}" for i, o in enumerate(outputs)] == [n for n in lines if "Batch" in n and "top3" in n]
+    assert [f"Batch {i}, top3 = {float(o['top3']):g}" for i, o in enumerate(outputs)] == [
+        n for n in lines if "Batch" in n and "top3" in n
+    ]
     assert f"Loss: {3 * loss:g}" in lines
     assert lines[-2:] == [f"loss = {loss:g} (* 3 = {3 * loss:g} loss)", f"top3 = {top3:g}"]
 
 
 def test_mistakes_are_one_line(files: tuple[Path, Path], tmp_path: Path, tool: Tool) -> None:
     model, weights = files
-    (tmp_path / "inputs.prototxt").write_text('layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 } } }')
+    (tmp_path / "inputs.prototxt").write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 } } }'
+    )
     for arguments, words in (
         (["--weights", tmp_path / "no.caffemodel", "--model", model], "no.caffemodel"),
         (["--weights", weights, "--model", tmp_path / "inputs.prototxt"], "Input layers"),

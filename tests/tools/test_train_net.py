@@ -29,7 +29,8 @@ def solver(tmp_path: Path) -> Path:
     path = tmp_path / "solver.prototxt"
     path.write_text(
         f'net: "{tmp_path / "net.prototxt"}" base_lr: 0.0001 lr_policy: "fixed" momentum: 0.9 max_iter: 6 display: 2 '
-        f'test_iter: 3 test_interval: 4 snapshot: 3 snapshot_prefix: "{tmp_path / "model"}" random_seed: 1 solver_mode: CPU'
+        f'test_iter: 3 test_interval: 4 snapshot: 3 snapshot_prefix: "{tmp_path / "model"}" random_seed: 1 '
+        "solver_mode: CPU"
     )
     return path
 
@@ -45,7 +46,9 @@ def test_train_then_go_on_then_fine_tune(solver: Path, tool: Tool) -> None:
     assert "100%" in log and "images/s" in log  # the bar
     assert (folder / "model_iter_6.caffemodel").read_bytes() == through
     solver.write_text(solver.read_text().replace("snapshot: 3", ""))
-    code, log = tool("train_net", "--solver", solver, "--weights", folder / "model_iter_6.caffemodel", "--iterations", 0)
+    code, log = tool(
+        "train_net", "--solver", solver, "--weights", folder / "model_iter_6.caffemodel", "--iterations", 0
+    )
     assert code == 0 and "Finetuning from" in log, log
     tuned = caffe_pb2.NetParameter.FromString((folder / "model_iter_0.caffemodel").read_bytes())
     trained = caffe_pb2.NetParameter.FromString(through)
