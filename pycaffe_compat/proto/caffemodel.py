@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError
 
 from ..errors import ParseError, UnknownNameError, WeightsError, nearest, require_file
 from . import caffe_pb2, wire
@@ -183,7 +184,7 @@ class BinaryWeights(Weights):
                 layer.blobs.append(StoredBlob.read(self._map, item.start, item.end, what))
             elif item.number == _V0_LAYER and v1 and item.wire == wire.BYTES:
                 self._read_layer(layer, item.start, item.end, _V0_FORM, False)
-            elif item.number in form:
+            elif item.number in form or (item.number == _V0_LAYER and v1):
                 raise wire.CorruptError(item.begin, f"field {item.number} of a layer has wire type {item.wire}")
 
     def _string(self, item: wire.Field) -> str:
@@ -254,7 +255,7 @@ class BinaryWeights(Weights):
         net = caffe_pb2.NetParameter()
         try:
             net.ParseFromString(b"".join(pieces))
-        except Exception as error:
+        except (DecodeError, ValueError) as error:
             raise ParseError(f"{self.file}: not a valid caffemodel: {error}") from None
         upgrade_net(net, self.file)
         return net

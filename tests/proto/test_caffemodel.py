@@ -229,6 +229,7 @@ def test_a_broken_file_says_where(tmp_path):
         (caffe_pb2.SolverState(iter=3, learned_net="x").SerializeToString(), "name has wire type 0"),
         (BLOB(num=1, data=[1]).SerializeToString(), "name has wire type 0"),
         (message(100, message(1, b"\xff")), "utf-8"),
+        (message(2, b"\x08\x01", message(4, b"a")), "field 1 of a layer has wire type 0"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
     ],
 )
