@@ -8,6 +8,8 @@ import pkgutil
 from .base import REGISTRY, Layer, Source, layer_class, register
 
 for _module in pkgutil.iter_modules(__path__):
+    if _module.name == "catalog":  # a program about the registry, not a family in it
+        continue
     importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = ["REGISTRY", "Layer", "Source", "layer_class", "register"]
