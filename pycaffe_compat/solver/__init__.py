@@ -6,7 +6,6 @@ from .loop import Solver, choose_device
 from .policies import CaffeLR, Policy
 from .rules import RULES, SGD, AdaDelta, AdaGrad, Adam, CaffeOptimizer, Nesterov, RMSProp, make_optimizer, rule
 from .runner import GraphRunner, Runner
-from .sharing import share_layers
 
 __all__ = [
     "RULES",
@@ -30,5 +29,4 @@ __all__ = [
     "init_log",
     "make_optimizer",
     "rule",
-    "share_layers",
 ]

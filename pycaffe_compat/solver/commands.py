@@ -14,7 +14,7 @@ import torch
 
 from ..errors import SolverError, require_file
 from ..net import Net
-from ..proto import read_solver
+from ..proto import caffe_pb2, read_solver
 from . import distributed, hooks
 from . import log as lines
 from .log import init_log, log
@@ -96,11 +96,7 @@ def train(
     if snapshot:
         require_file(snapshot, "solver state")
     param = read_solver(solver)
-    gpus = parse_gpus(gpu)
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-    if len(gpus) > 1 and alone:
-        launch(gpus)
-    device = distributed.start() or _device(param, gpus, cpu)
+    device = _device(param, gpu, cpu)
     first = distributed.rank() == 0
     init_log(logging.INFO if first else logging.WARNING)
     try:
@@ -129,7 +125,13 @@ def train(
         distributed.stop()
 
 
-def _device(param: Any, gpus: Sequence[int], cpu: bool) -> torch.device:
+def _device(param: Any, gpu: str, cpu: bool) -> torch.device:
+    """The device of this process; where several GPUs are asked for, a process for each is started instead."""
+    if distributed.launched():
+        return distributed.start(not cpu and param.solver_mode != caffe_pb2.SolverParameter.CPU)
+    gpus = [] if cpu else parse_gpus(gpu)
+    if len(gpus) > 1:
+        launch(gpus)
     if cpu:
         return torch.device("cpu")
     return torch.device("cuda", gpus[0]) if gpus else choose_device(param)

@@ -9,16 +9,19 @@ import torch
 import torch.distributed as dist
 
 
-def start() -> torch.device | None:
-    """Join the processes that ``torchrun`` started; return the GPU of this one (None: it has none, or it is alone)."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return None
-    device = None
-    if torch.cuda.is_available():
+def launched() -> bool:
+    """Whether ``torchrun`` started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def start(use_gpu: bool) -> torch.device:
+    """Join the processes that ``torchrun`` started; return the device of this one."""
+    device = torch.device("cpu")
+    if use_gpu and torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     # the others wait while the first one tests
-    dist.init_process_group("nccl" if device else "gloo", timeout=datetime.timedelta(days=2))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(days=2))
     return device
 
 

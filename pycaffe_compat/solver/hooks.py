@@ -49,23 +49,26 @@ class Display(Hook):
 
     def __init__(self) -> None:
         self._since = time.perf_counter()
-        self._last = 0
+        self._done = 0
 
     def before_training(self, solver: Solver) -> None:
-        self._since, self._last = time.perf_counter(), solver.iter
+        self._since, self._done = time.perf_counter(), 0
+
+    def after_update(self, solver: Solver) -> None:
+        self._done += 1
 
     def after_backward(self, solver: Solver) -> None:
         if not solver.displaying:
             return
         now = time.perf_counter()
         lapse = now - self._since
-        rate = (solver.iter - self._last) / lapse if lapse > 0 else 0.0
+        rate = self._done / lapse if lapse > 0 else 0.0
         log(
             lines.ITERATION,
             "Iteration %d (%g iter/s, %gs/%d iters), loss = %g",
             *(solver.iter, rate, lapse, solver.param.display, solver.loss),
         )
-        self._since, self._last = now, solver.iter
+        self._since, self._done = now, 0
         outputs = {name: output.float().cpu().numpy() for name, output in solver.outputs.items()}
         log_outputs(lines.TRAIN_OUTPUT, "Train", outputs, solver.net.loss_weights)
 

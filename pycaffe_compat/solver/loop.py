@@ -27,7 +27,6 @@ from .nets import test_net_params, train_net_param
 from .policies import Policy
 from .rules import CaffeOptimizer, make_optimizer
 from .runner import GraphRunner, Runner
-from .sharing import share_layers
 from .signals import SNAPSHOT, STOP, Signals
 
 PathLike = str | os.PathLike[str]
@@ -133,9 +132,7 @@ class Solver:
                 log(lines.IGNORING, "Ignoring source layer %s", name)
             for index, (net, file) in enumerate(tests):
                 log(lines.CREATING_TEST, "Creating test net (#%d) from %s", index, file or "the solver's parameters")
-                self.test_nets.append(Net(net, file=file, device=self.device))
-                if share_layers(self.test_nets[-1], self.net) and weights:
-                    self.test_nets[-1].load_weights(weights)
+                self.test_nets.append(Net(net, file=file, weights=weights or None, device=self.device, share=self.net))
         except BaseException:
             self.close()
             raise
@@ -327,10 +324,10 @@ class Solver:
         return f"{self.param.snapshot_prefix}_iter_{self.iter}{extension}{'.h5' if hdf5 else ''}"
 
     def check_snapshot_folder(self) -> None:
-        """Find out now whether snapshots can be written.
+        """Find out now whether snapshots can be written; make their folder if it is not there.
 
         Raises:
-            SolverError: the folder does not exist or cannot be written to; says what to do.
+            SolverError: the folder cannot be made or written to.
         """
         param = self.param
         if not (param.snapshot or param.snapshot_after_train) or distributed.rank():
@@ -340,12 +337,8 @@ class Solver:
                 "snapshots are asked for, but snapshot_prefix is not set; set it, or snapshot_after_train: false"
             )
         folder = os.path.dirname(os.path.abspath(param.snapshot_prefix))
-        if not os.path.isdir(folder):
-            raise SolverError(
-                f"snapshot_prefix: {param.snapshot_prefix}: there is no folder {folder}; "
-                f"make it with: mkdir -p {folder}"
-            )
         try:
+            os.makedirs(folder, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
@@ -478,8 +471,7 @@ class Solver:
 
 
 def _own_copy(param: Any) -> Any:
-    copy = caffe_pb2.SolverParameter()
-    copy.CopyFrom(param)
+    copy = caffe_pb2.SolverParameter.FromString(param.SerializeToString())
     upgrade_solver(copy)
     return copy
 

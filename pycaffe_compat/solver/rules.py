@@ -312,8 +312,8 @@ class AdaDelta(CaffeOptimizer):
 class Adam(CaffeOptimizer):
     """``m = b1 * m + (1 - b1) * g; v = b2 * v + (1 - b2) * g²; w -= lr * c * m / (sqrt(v) + delta)``
 
-    with ``c = sqrt(1 - b2^t) / (1 - b1^t)``, ``b1`` the momentum, ``b2`` momentum2 and ``t`` the iteration, counted from
-    one (Caffe ``AdamSolver``).
+    with ``c = sqrt(1 - b2^t) / (1 - b1^t)``, ``b1`` the momentum, ``b2`` momentum2 and ``t`` the iteration, counted
+    from one (Caffe ``AdamSolver``).
     """
 
     history_names = ("exp_avg", "exp_avg_sq")
@@ -380,7 +380,7 @@ def make_optimizer(param: Any, groups: Sequence[Mapping[str, Any]]) -> CaffeOpti
     if not math.isfinite(param.weight_decay):
         raise SolverError(f"weight_decay: {param.weight_decay} must be a finite number")
     return cls(
-        [dict(group) for group in groups],
+        [dict(group) for group in groups] or [{"params": []}],
         param.base_lr,
         weight_decay=param.weight_decay,
         regularization_type=param.regularization_type,

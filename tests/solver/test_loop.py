@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import re
 import resource
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from small_solver import RULES, make, net_text, solver_param, weights, write_fil
 
 from pycaffe_compat.errors import CaffeError, DivergedError, LayerError, SolverError
 from pycaffe_compat.proto import caffe_pb2, parse_text
-from pycaffe_compat.solver import Hook, Solver
+from pycaffe_compat.solver import GraphRunner, Hook, Solver, TensorBoard
 from pycaffe_compat.solver.nets import test_net_params, train_net_param
 
 
@@ -378,3 +380,46 @@ def test_spoilt_parameters_are_not_saved(interval: int, words: str, tmp_path: Pa
     assert "earlier snapshot" in str(caught.value)
     assert not (tmp_path / "small_iter_3.caffemodel").exists()
     assert (tmp_path / "small_iter_2.solverstate").exists()
+
+
+# ---- other ways to run
+
+
+@pytest.mark.parametrize("options", [{"amp": "bfloat16"}, {"channels_last": True}])
+def test_other_ways_to_compute_are_close(options: dict[str, Any], tmp_path: Path) -> None:
+    plain = Solver(solver_param(tmp_path, dropout=0))
+    other = Solver(solver_param(tmp_path, dropout=0), runner=partial(GraphRunner, **options))
+    plain.step(3)
+    other.step(3)
+    assert other.loss == pytest.approx(plain.loss, rel=0.02)
+    model, state = other.snapshot()
+    again = Solver(solver_param(tmp_path), weights=model)
+    assert weights(again) == weights(other)
+    again.restore(state)
+
+
+def test_unknown_precision(tmp_path: Path) -> None:
+    with pytest.raises(SolverError, match='"float8" is not known; valid: bfloat16'):
+        Solver(solver_param(tmp_path), runner=partial(GraphRunner, amp="float8"))
+
+
+def test_net_without_parameters(tmp_path: Path) -> None:
+    param = solver_param(tmp_path)
+    text = """
+      layer { name: "x" type: "DummyData" top: "x" top: "t" dummy_data_param { shape { dim: 2 dim: 3 } } }
+      layer { name: "loss" type: "EuclideanLoss" bottom: "x" bottom: "t" top: "loss" }"""
+    param.net_param.CopyFrom(parse_text(text, caffe_pb2.NetParameter))
+    solver = Solver(param)
+    solver.solve()
+    assert (solver.iter, solver.loss) == (10, 0.0)
+
+
+def test_events_for_tensorboard(tmp_path: Path) -> None:
+    folder = tmp_path / "events"
+    if importlib.util.find_spec("tensorboard") is None:
+        with pytest.raises(SolverError, match="pip install tensorboard"):
+            TensorBoard(folder)
+    else:
+        make(tmp_path, "test_interval: 2 test_iter: 1 max_iter: 3", hooks=[TensorBoard(folder, every=1)]).solve()
+        written = b"".join(path.read_bytes() for path in folder.iterdir())
+        assert written.count(b"train/loss") == 3 and written.count(b"test0/accuracy") == 2
