@@ -19,7 +19,7 @@ LEVELDB = (
     "LevelDB is not supported: make {path} again as an LMDB (python tools/convert_imageset.py, from images), or copy "
     "its records into one with the leveldb and lmdb packages; then say backend: LMDB"
 )
-_environments: weakref.WeakValueDictionary[tuple[int, str], _Environment] = weakref.WeakValueDictionary()
+_environments: weakref.WeakValueDictionary[tuple[int, int], _Environment] = weakref.WeakValueDictionary()
 _opening = threading.Lock()
 
 
@@ -45,11 +45,12 @@ class _Environment:
 
 
 def _environment(path: str) -> _Environment:
-    real = os.path.realpath(path)
+    status = os.stat(os.path.join(path, "data.mdb"))
+    key = (status.st_dev, status.st_ino)
     with _opening:
-        environment = _environments.get((os.getpid(), real))
+        environment = _environments.get(key)
         if environment is None:
-            environment = _environments[(os.getpid(), real)] = _Environment(real)
+            environment = _environments[key] = _Environment(path)
         return environment
 
 
@@ -79,16 +80,16 @@ class Database:
             raise MissingFileError(
                 f"no database in {self.path}: the folder holds no data.mdb; {CREATE.format(path=self.path)}"
             )
-        self._open()
+        self._environment = _environment(self.path)
+        self._begin()
         if not len(self):
             raise DataError(f"database {self.path} is empty: it has no records; {CREATE.format(path=self.path)}")
 
-    def _open(self) -> None:
+    def _begin(self) -> None:
+        """Make what a forked process cannot share with its parent."""
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._environment = _environment(self.path)
-        self._transaction = self._environment.handle.begin(buffers=True)
-        self._cursor = self._transaction.cursor()
+        self._cursor = self._environment.handle.begin(buffers=True).cursor()
         self._at = -1
 
     def __len__(self) -> int:
@@ -100,7 +101,7 @@ class Database:
         The value is a view into the mapped file: it must not be touched any more when this object has gone.
         """
         if self._pid != os.getpid():
-            self._open()
+            self._begin()
         position %= len(self)
         with self._lock:
             try:
