@@ -234,7 +234,7 @@ class Net(nn.Module):
         self._follow()
         loaded: set[int] = set()
         for source in _as_weight_list(weights):
-            loaded |= self._copy_weights(source)
+            loaded |= self._copy_weights(source, None if share is None else {entry.layer.name for entry in own})
         for learnable in own:
             if id(learnable.tensor) not in loaded:
                 with torch.no_grad():
@@ -473,13 +473,14 @@ class Net(nn.Module):
             self._copy_weights(source)
 
     @torch.no_grad()
-    def _copy_weights(self, weights: Weights) -> set[int]:
+    def _copy_weights(self, weights: Weights, only: set[str] | None = None) -> set[int]:
+        """Copy into the layers (those in ``only``); return the ids of the tensors that were written."""
         loaded: set[int] = set()
         layers = self.layers
         self.ignored_layers = [name for name in weights if name not in layers]
         for name in weights:
             layer = layers.get(name)
-            if layer is None:
+            if layer is None or (only is not None and name not in only):
                 continue
             shapes = weights.shapes(name)
             if len(shapes) != len(layer.blob_specs):

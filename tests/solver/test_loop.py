@@ -298,18 +298,26 @@ def test_statistics_are_left_to_their_layer(tmp_path: Path) -> None:
 # ---- trouble
 
 
+def test_missing_folder_is_made(tmp_path: Path) -> None:
+    solver = make(tmp_path / "not" / "there")
+    solver.solve()
+    assert (tmp_path / "not" / "there" / "small_iter_10.caffemodel").exists()
+
+
 @pytest.mark.parametrize("options", ["", "snapshot_after_train: false snapshot: 5"])
-def test_missing_folder_is_found_before_training(options: str, tmp_path: Path) -> None:
-    solver = make(tmp_path / "not there", options)
-    with pytest.raises(SolverError, match=f"mkdir -p {tmp_path}/not there"):
+def test_unwritable_folder_is_found_before_training(options: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    solver = make(tmp_path / "file" / "folder", options)
+    with pytest.raises(SolverError, match=f"cannot write to the folder {tmp_path}/file/folder: Not a directory"):
         solver.solve()
     assert solver.iter == 0
 
 
 def test_steps_without_snapshots_need_no_folder(tmp_path: Path) -> None:
-    solver = make(tmp_path / "not there", "snapshot: 5")
+    (tmp_path / "file").write_text("in the way")
+    solver = make(tmp_path / "file", "snapshot: 5")
     solver.step(4)
-    with pytest.raises(SolverError, match="mkdir -p"):
+    with pytest.raises(SolverError, match="cannot write to the folder"):
         solver.step(1)
     assert solver.iter == 4
 
