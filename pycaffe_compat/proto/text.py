@@ -29,6 +29,7 @@ _TOKEN = re.compile(
       | (?P<byte>[\ud800-\udfff])""",
     re.VERBOSE,
 )
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _CONTROL = frozenset(range(32)) - set(b"\t\n\v\f\r")
 
 
@@ -103,8 +104,8 @@ class _Source:
 
 
 def looks_binary(data: bytes) -> bool:
-    """Whether ``data`` begins as no text file does: with control characters."""
-    return not _CONTROL.isdisjoint(data[:4096])
+    """Whether ``data`` begins as no text file does: with control characters (UTF-16 text has them too, and is text)."""
+    return not _CONTROL.isdisjoint(data[:4096]) and not data.startswith(_UTF16)
 
 
 def parse_text(text: str | bytes, message: Any, file: str = "<string>") -> Any:
@@ -120,6 +121,8 @@ def parse_text(text: str | bytes, message: Any, file: str = "<string>") -> Any:
     """
     cls: Any = message if isinstance(message, type) else type(message)
     if isinstance(text, bytes):
+        if text.startswith(_UTF16):
+            raise ParseError(f"{file}: the text is in UTF-16; save it as UTF-8")
         if looks_binary(text):
             raise ParseError(
                 f"{file}: not a text file but a binary one; expected prototxt text of a {cls.DESCRIPTOR.name}"

@@ -28,7 +28,7 @@ def write_weights(
 
     Args:
         path: the file.
-        net: the ``NetParameter``: its name and layers are stored (blobs inside it are not).
+        net: the ``NetParameter``: its name and layers are stored, as Caffe does (blobs inside it are not).
         blobs: layer name to its blobs: numpy arrays or tensors, float32 (``data``) or float64 (``double_data``).
         diffs: likewise the gradients, or None to store none.
         hdf5: the form, whatever the path ends in; None to go by the path.
@@ -55,9 +55,7 @@ def write_weights(
             write_hdf5(temporary, names, blobs, diffs)
             return
         with open(temporary, "wb") as file:
-            head = caffe_pb2.NetParameter()
-            head.CopyFrom(_without(net, {"layer"}))
-            file.write(head.SerializeToString())
+            file.write(caffe_pb2.NetParameter(name=net.name).SerializeToString())
             for layer in net.layer:
                 _write_layer(file, layer, blobs.get(layer.name, ()), (diffs or {}).get(layer.name))
 

@@ -82,6 +82,7 @@ ERRORS = {
     "no value": ("layer { name:", "1:14", "ends inside layer"),
     "missing required": ("layer { clip_param { min: 0 } }", "layer[0].clip_param.max"),
     "not UTF-8": (b'name: "x"\ninput: "caf\xe9"', "2:12", "0xe9", "UTF-8"),
+    "UTF-16": ('name: "x"'.encode("utf-16"), "UTF-16", "save it as UTF-8"),
     "binary": (NET(name="x", input_dim=[1, 2]).SerializeToString(), "binary", "NetParameter"),
 }
 

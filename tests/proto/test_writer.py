@@ -62,7 +62,9 @@ def test_byte_for_byte_caffes_own_snapshot(tmp_path, name):
 @pytest.mark.parametrize("with_diffs", [False, True])
 def test_equals_the_message_built_the_ordinary_way(tmp_path, net, blobs, with_diffs):
     diffs = {name: [-blob for blob in values] for name, values in blobs.items()} if with_diffs else None
-    write_weights(tmp_path / "m.caffemodel", net, blobs, diffs)
+    given = parse_text("force_backward: true state { level: 1 }", NET)  # not stored by Caffe
+    given.MergeFrom(net)
+    write_weights(tmp_path / "m.caffemodel", given, blobs, diffs)
     for layer in net.layer:
         for index, blob in enumerate(blobs.get(layer.name, [])):
             layer.blobs.append(array_to_blob(blob, None if diffs is None else diffs[layer.name][index]))
