@@ -56,6 +56,8 @@ from .pycaffe import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "TEST",
+    "TRAIN",
     "AdaDeltaSolver",
     "AdaGradSolver",
     "AdamSolver",
@@ -76,8 +78,6 @@ __all__ = [
     "RMSPropSolver",
     "SGDSolver",
     "SolverError",
-    "TEST",
-    "TRAIN",
     "UnknownNameError",
     "WeightsError",
     "caffe_pb2",

@@ -14,8 +14,8 @@ from .errors import CaffeError, DivergedError, LayerError, NetError, UnknownName
 from .layers import Layer, Source, layer_class
 from .layers.base import Shape, count
 from .layers.fillers import fill
-from .proto import Weights, caffe_pb2, filter_net, read_net, read_weights, upgrade_net, write_weights
 from .plan import Call, plan
+from .proto import Weights, caffe_pb2, filter_net, read_net, read_weights, upgrade_net, write_weights
 from .wiring import Step, Wiring
 
 PathLike = str | os.PathLike[str]
@@ -55,7 +55,7 @@ class _Sharing:
 def as_phase(phase: int | str) -> int:
     """Return Caffe's phase number for ``"TRAIN"``, ``"TEST"`` or the number itself."""
     if isinstance(phase, str):
-        if phase.upper() not in caffe_pb2.Phase.keys():
+        if phase.upper() not in ("TRAIN", "TEST"):
             raise NetError(f'unknown phase "{phase}": it is TRAIN or TEST')
         return caffe_pb2.Phase.Value(phase.upper())
     return int(phase)
@@ -71,7 +71,8 @@ class Net(nn.Module):
         param: the net, or the path of its prototxt.
         phase: ``TRAIN`` or ``TEST``; None takes it from the net's own ``state`` (``TEST`` if it has none).
         level, stages: added to the net's ``state``, for ``include`` and ``exclude`` rules.
-        weights: a caffemodel (path or :class:`~pycaffe_compat.proto.Weights`), or several; blobs that they hold are not filled first.
+        weights: a caffemodel (path or :class:`~pycaffe_compat.proto.Weights`), or several; blobs that they hold are
+            not filled first.
         file: where ``param`` came from, for error messages.
         device: where the parameters live.
         share: a net whose blobs are used, the very same memory, for the layers of the same names (a test net's train net).
@@ -160,7 +161,9 @@ class Net(nn.Module):
         self.steps = wiring.steps
         self.inputs = wiring.inputs
         self.outputs = wiring.outputs
-        self._source_values = {t: v for s in self.steps if s.is_source for t, v in zip(s.tops, s.top_values, strict=True)}
+        self._source_values = {
+            t: v for s in self.steps if s.is_source for t, v in zip(s.tops, s.top_values, strict=True)
+        }
         self._output_values = {name: wiring.newest[name] for name in self.outputs}
         self._plan()
 
@@ -186,7 +189,12 @@ class Net(nn.Module):
             owner = owners.get(given.name) if given.name else None
             if owner is None:
                 learnable = Learnable(
-                    layer, index, layer.blob(index), given.lr_mult, given.decay_mult, given.name or f"{param.name}.{spec.name}"
+                    layer,
+                    index,
+                    layer.blob(index),
+                    given.lr_mult,
+                    given.decay_mult,
+                    given.name or f"{param.name}.{spec.name}",
                 )
                 self.learnable.append(learnable)
                 if given.name:
@@ -314,12 +322,17 @@ class Net(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the net lives: batches are brought there."""
-        return self._place.device
+        return self._buffer().device
 
     @property
     def dtype(self) -> torch.dtype:
         """The floating-point type of the net."""
-        return self._place.dtype
+        return self._buffer().dtype
+
+    def _buffer(self) -> Tensor:
+        place = self._buffers["_place"]
+        assert place is not None
+        return place
 
     def get_submodule(self, target: str) -> nn.Module:
         """As ``nn.Module.get_submodule``, also for layers that are named like an attribute of modules."""
@@ -361,7 +374,9 @@ class Net(nn.Module):
 
     def run(self, *args: Any, **blobs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Run the net, every layer as it is, and return the newest value of every blob, and the objective."""
-        calls = [replace(call, frees=()) for call in plan(self._wiring, fuse=False, propagate_all=self.param.force_backward)]
+        calls = [
+            replace(call, frees=()) for call in plan(self._wiring, fuse=False, propagate_all=self.param.force_backward)
+        ]
         values, objective = self._execute(self._gather(args, blobs), calls)
         return {name: values[self._wiring.newest[name]] for name in self.blob_names}, objective
 
@@ -373,7 +388,9 @@ class Net(nn.Module):
             blobs = {**args[0], **blobs}
         elif args:
             if len(args) > len(self.inputs):
-                raise UnknownNameError(f"{len(args)} inputs given; the net has {len(self.inputs)}: {', '.join(self.inputs)}")
+                raise UnknownNameError(
+                    f"{len(args)} inputs given; the net has {len(self.inputs)}: {', '.join(self.inputs)}"
+                )
             blobs = {**dict(zip(self.inputs, args, strict=False)), **blobs}
         if self._sources:
             blobs = {**self.draw(blobs), **blobs}
@@ -387,7 +404,9 @@ class Net(nn.Module):
 
     def _no_input(self, name: str) -> UnknownNameError:
         inputs = ", ".join(self._source_values) or "none"
-        return UnknownNameError(f'"{name}" is no input of the net{nearest(name, self._source_values)}; it takes {inputs}')
+        return UnknownNameError(
+            f'"{name}" is no input of the net{nearest(name, self._source_values)}; it takes {inputs}'
+        )
 
     def _execute(self, given: dict[str, Tensor], calls: list[Call]) -> tuple[dict[int, Tensor], Tensor]:
         values = {self._source_values[name]: value for name, value in given.items()}
@@ -450,7 +469,9 @@ class Net(nn.Module):
         new = list(self._wiring.shapes)
         for step in self.steps:
             if step.layer.type_name == "Input":
-                tops: list[Shape] = [tuple(shapes.get(t, new[v])) for t, v in zip(step.tops, step.top_values, strict=True)]
+                tops: list[Shape] = [
+                    tuple(shapes.get(t, new[v])) for t, v in zip(step.tops, step.top_values, strict=True)
+                ]
             elif isinstance(step.layer, Source):
                 tops = [tuple(s) for s in step.layer.top_shapes()]
             else:
@@ -485,14 +506,15 @@ class Net(nn.Module):
             shapes = weights.shapes(name)
             if len(shapes) != len(layer.blob_specs):
                 raise WeightsError(
-                    f'layer "{name}" has {len(layer.blob_specs)} blobs in {self.file or "the net"}, but {len(shapes)} in {weights.file}'
+                    f'layer "{name}" has {len(layer.blob_specs)} blobs in {self.file or "the net"}, '
+                    f"but {len(shapes)} in {weights.file}"
                 )
-            for index, shape in enumerate(shapes):
+            for index, stored in enumerate(shapes):
                 blob = layer.blob(index)
-                if not _same_shape(tuple(shape), tuple(blob.shape)):
+                if not _same_shape(tuple(stored), tuple(blob.shape)):
                     raise WeightsError(
                         f'layer "{name}", blob {index}: shape {_dims(blob.shape)} in {self.file or "the net"}, '
-                        f"but {_dims(shape)} in {weights.file}. To train it anew, give the layer another name"
+                        f"but {_dims(stored)} in {weights.file}. To train it anew, give the layer another name"
                     )
             for index in range(len(shapes)):
                 blob = layer.blob(index)
@@ -518,7 +540,9 @@ class Net(nn.Module):
         grads = None
         if diffs:
             grads = {
-                step.name: [(torch.zeros_like(b) if b.grad is None else b.grad).detach().cpu().numpy() for b in step.layer.blobs]
+                step.name: [
+                    (torch.zeros_like(b) if b.grad is None else b.grad).detach().cpu().numpy() for b in step.layer.blobs
+                ]
                 for step in self.steps
                 if step.layer.blob_specs
             }

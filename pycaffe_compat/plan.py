@@ -3,7 +3,7 @@
 Fusions leave every result as it is. They apply where nothing else reads the blob in between:
 
 - ReLU → MAX Pooling, and ReLU → Depooling: the ReLU happens inside, so its result is never stored;
-- a Pooling mask that only Depooling layers with the same windows read: the one-byte switch is handed over, and no float mask made;
+- a Pooling mask that only Depooling layers with the same windows read: the one-byte switch is handed over instead;
 - Depooling → SafeInv → Eltwise PROD: one pass, the unpooling normalised by its weights (the AlexNet decoder).
 """
 
@@ -157,7 +157,10 @@ class _Fusions:
                 and isinstance(safe_inv.layer, SafeInv)
                 and len(unpool.tops) == 2
                 and unpool.top_values == (value, safe_inv.bottom_values[0])
-                and all(self._only_reader(v) is s for v, s in ((value, step), (inverse, step), (unpool.top_values[1], safe_inv)))
+                and all(
+                    self._only_reader(v) is s
+                    for v, s in ((value, step), (inverse, step), (unpool.top_values[1], safe_inv))
+                )
                 and (len(unpool.bottoms) == 1 or unpool.bottom_values[1] in self._switches)
             ):
                 self._normalized[step.top_values[0]] = unpool

@@ -95,7 +95,9 @@ class Wiring:
             in_place = index < len(param.bottom) and param.bottom[index] == top
             if (top in self.newest and not in_place) or top in tops[:index]:
                 made_by = next((s.name for s in reversed(self.steps) if top in s.tops), param.name)
-                raise self.error(param, f'top blob "{top}" is already made by layer "{made_by}"; give one of them another name')
+                raise self.error(
+                    param, f'top blob "{top}" is already made by layer "{made_by}"; give one of them another name'
+                )
         return tops
 
     def _automatic_name(self) -> str:
@@ -109,7 +111,9 @@ class Wiring:
         """Add a layer whose tops have these names and shapes."""
         if param.loss_weight and len(param.loss_weight) != len(tops):
             raise self.error(
-                param, f"loss_weight is given {len(param.loss_weight)} times for {len(tops)} tops; give it once a top or not at all"
+                param,
+                f"loss_weight is given {len(param.loss_weight)} times for {len(tops)} tops; "
+                "give it once a top or not at all",
             )
         weights = list(param.loss_weight) or [1.0 if layer.loss and i == 0 else 0.0 for i in range(len(tops))]
         bottom_values = tuple(self.newest[bottom] for bottom in param.bottom)
@@ -157,10 +161,10 @@ class Wiring:
         """
         value_needs = [False] * len(self.names)
         for step in self.steps:
-            needs = [value_needs[v] for v in step.bottom_values]
+            given = [value_needs[v] for v in step.bottom_values]
             step.param_needs = learns[step.name]
-            step.needs_backward = any(needs) or any(step.param_needs)
-            step.bottom_needs = list(step.propagate_down) if step.propagate_down else needs
+            step.needs_backward = any(given) or any(step.param_needs)
+            step.bottom_needs = list(step.propagate_down) if step.propagate_down else given
             for value in step.top_values:
                 value_needs[value] = step.needs_backward
         reaches_loss: set[int] = set()
@@ -169,7 +173,9 @@ class Wiring:
         for step in reversed(self.steps):
             weighted = any(step.loss_weights)
             contributes = weighted or any(v in reaches_loss for v in step.top_values)
-            skipped = bool(step.tops) and not any(w or v in asked or v not in consumed for w, v in self._top_items(step))
+            skipped = bool(step.tops) and not any(
+                w or v in asked or v not in consumed for w, v in self._top_items(step)
+            )
             if skipped or not contributes:
                 step.needs_backward = False
                 step.bottom_needs = [False] * len(step.bottoms)

@@ -32,7 +32,9 @@ def ip(name: str, bottom: str, top: str, outputs: int, more: str = "") -> str:
 def test_a_net_is_called_with_tensors_by_name_and_returns_outputs_by_name() -> None:
     net = net_of(INPUT + ip("a", "x", "a", 4) + ip("b", "a", "b", 5))
     x = torch.randn(7, 3)
-    want = torch.nn.functional.linear(torch.nn.functional.linear(x, net.get_parameter("a.weight")), net.get_parameter("b.weight"))
+    want = torch.nn.functional.linear(
+        torch.nn.functional.linear(x, net.get_parameter("a.weight")), net.get_parameter("b.weight")
+    )
     for made in (net(x=x), net({"x": x}), net(x)):
         assert list(made) == ["b"]
         torch.testing.assert_close(made["b"], want)
@@ -87,7 +89,9 @@ def test_shared_parameters_of_different_shapes_or_rates_are_errors() -> None:
     with pytest.raises(LayerError, match=r'shares param "w" with layer "a".*4×3.*5×4|shares.*5×4.*4×3'):
         net_of(INPUT + ip("a", "x", "a", 4, 'param { name: "w" }') + ip("b", "a", "b", 5, 'param { name: "w" }'))
     with pytest.raises(LayerError, match="lr_mult 3 here and 1"):
-        net_of(INPUT + ip("a", "x", "a", 3, 'param { name: "w" }') + ip("b", "a", "b", 3, 'param { name: "w" lr_mult: 3 }'))
+        net_of(
+            INPUT + ip("a", "x", "a", 3, 'param { name: "w" }') + ip("b", "a", "b", 3, 'param { name: "w" lr_mult: 3 }')
+        )
 
 
 def test_lr_mult_zero_and_propagate_down_decide_which_gradients_exist() -> None:
@@ -101,7 +105,12 @@ def test_lr_mult_zero_and_propagate_down_decide_which_gradients_exist() -> None:
     net.objective(x=torch.randn(2, 3))[0].backward()
     assert net.get_parameter("a.weight").grad is None
     assert net.get_parameter("b.weight").grad is not None
-    cut = net_of(text.replace("lr_mult: 0", "lr_mult: 1").replace('bottom: "b" bottom: "x"', 'bottom: "b" bottom: "x" propagate_down: false propagate_down: false'), "TRAIN")
+    cut = net_of(
+        text.replace("lr_mult: 0", "lr_mult: 1").replace(
+            'bottom: "b" bottom: "x"', 'bottom: "b" bottom: "x" propagate_down: false propagate_down: false'
+        ),
+        "TRAIN",
+    )
     assert not cut.objective(x=torch.randn(2, 3))[0].requires_grad
 
 
@@ -134,9 +143,18 @@ def test_layers_are_kept_by_phase_stage_and_level() -> None:
         ('layer { name: "r" type: "ReLU" bottom: "X" top: "z" }', r'unknown bottom blob "X".*did you mean x'),
         ('layer { name: "r" type: "ReLu" bottom: "x" top: "z" }', r'unknown layer type "ReLu".*did you mean ReLU'),
         ('layer { name: "r" type: "ReLU" top: "z" }', "has 0 bottom blobs, but takes exactly 1"),
-        ('layer { name: "r" type: "ReLU" bottom: "x" top: "z" } layer { name: "q" type: "TanH" bottom: "x" top: "z" }', 'top blob "z" is already made by layer "r"'),
-        ('layer { name: "r" type: "ReLU" bottom: "x" top: "z" loss_weight: 1 loss_weight: 2 }', "loss_weight is given 2 times for 1 top"),
-        ('layer { name: "r" type: "ReLU" bottom: "x" top: "z" propagate_down: true propagate_down: true }', "propagate_down is given 2 times for 1 bottom"),
+        (
+            'layer { name: "r" type: "ReLU" bottom: "x" top: "z" } layer { name: "q" type: "TanH" bottom: "x" top: "z" }',
+            'top blob "z" is already made by layer "r"',
+        ),
+        (
+            'layer { name: "r" type: "ReLU" bottom: "x" top: "z" loss_weight: 1 loss_weight: 2 }',
+            "loss_weight is given 2 times for 1 top",
+        ),
+        (
+            'layer { name: "r" type: "ReLU" bottom: "x" top: "z" propagate_down: true propagate_down: true }',
+            "propagate_down is given 2 times for 1 bottom",
+        ),
         ('layer { name: "in" type: "ReLU" bottom: "x" top: "z" }', "has this name already"),
         ('layer { name: "e" type: "Eltwise" bottom: "x" bottom: "a" top: "z" }', "(?i)shape|size|2×3|same"),
     ],
@@ -178,7 +196,10 @@ def test_weights_in_four_legacy_dimensions_fit() -> None:
 
 
 def test_reshape_works_out_all_shapes_again() -> None:
-    net = net_of(INPUT.replace("dim: 2 dim: 3", "dim: 2 dim: 3 dim: 8 dim: 8") + 'layer { name: "p" type: "Pooling" bottom: "x" top: "p" pooling_param { kernel_size: 2 stride: 2 } }')
+    net = net_of(
+        INPUT.replace("dim: 2 dim: 3", "dim: 2 dim: 3 dim: 8 dim: 8")
+        + 'layer { name: "p" type: "Pooling" bottom: "x" top: "p" pooling_param { kernel_size: 2 stride: 2 } }'
+    )
     assert net.blob_shapes["p"] == (2, 3, 4, 4)
     net.reshape({"x": (5, 3, 12, 6)})
     assert net.blob_shapes["p"] == (5, 3, 6, 3)
@@ -211,7 +232,9 @@ def test_first_nonfinite_names_the_layer_and_the_blob() -> None:
     with torch.no_grad():
         net.get_parameter("b.weight")[0, 0] = float("nan")
     assert 'layer "b" (InnerProduct), parameter 0 (1 NaN' in str(net.first_nonfinite(batch))
-    assert 'layer "in" (Input), top "x" (0 NaN and 3 inf' in str(net.first_nonfinite({"x": torch.full((1, 3), torch.inf)}))
+    assert 'layer "in" (Input), top "x" (0 NaN and 3 inf' in str(
+        net.first_nonfinite({"x": torch.full((1, 3), torch.inf)})
+    )
     net.get_parameter("a.weight").data.fill_(3e38)
     assert 'layer "a" (InnerProduct), top "a" (0 NaN and 4 infinite' in str(net.first_nonfinite(batch))
 
@@ -224,4 +247,6 @@ def test_load_reads_files(tmp_path: Path) -> None:
     net.save(tmp_path / "w.caffemodel.h5")
     again = pycaffe_compat.load(path, tmp_path / "w.caffemodel.h5", phase="TRAIN")
     assert again.training
-    np.testing.assert_array_equal(again.get_parameter("a.weight").detach().numpy(), net.get_parameter("a.weight").detach().numpy())
+    np.testing.assert_array_equal(
+        again.get_parameter("a.weight").detach().numpy(), net.get_parameter("a.weight").detach().numpy()
+    )

@@ -52,7 +52,9 @@ def test_relu_and_switches_go_into_pooling_and_depooling(relu: str) -> None:
 
 
 def test_depooling_safeinv_product_is_one_call() -> None:
-    text = IMAGE + RELU_POOL.format(relu="x", window=WINDOW) + UNPOOL.format(second='top: "w"', window=WINDOW) + NORMALIZE
+    text = (
+        IMAGE + RELU_POOL.format(relu="x", window=WINDOW) + UNPOOL.format(second='top: "w"', window=WINDOW) + NORMALIZE
+    )
     fused, plain = same(text)
     assert [len(plain._calls), len(fused._calls)] == [7, 3]
 
@@ -65,14 +67,28 @@ def test_depooling_safeinv_product_is_one_call() -> None:
     ],
 )
 def test_a_blob_that_somebody_reads_is_made(more: str) -> None:
-    fused, plain = same(IMAGE + RELU_POOL.format(relu="y", window=WINDOW) + UNPOOL.format(second="", window=WINDOW) + more)
+    fused, plain = same(
+        IMAGE + RELU_POOL.format(relu="y", window=WINDOW) + UNPOOL.format(second="", window=WINDOW) + more
+    )
     assert len(fused._calls) > len(plain._calls) - 2
 
 
 def test_windows_that_differ_keep_the_float_mask() -> None:
-    text = IMAGE + RELU_POOL.format(relu="x", window="kernel_size: 3 stride: 3") + UNPOOL.format(second="", window="kernel_size: 3 stride: 3").replace("SWITCH kernel_size: 3", "SWITCH mask_index_type: GLOBAL kernel_size: 3")
+    text = (
+        IMAGE
+        + RELU_POOL.format(relu="x", window="kernel_size: 3 stride: 3")
+        + UNPOOL.format(second="", window="kernel_size: 3 stride: 3").replace(
+            "SWITCH kernel_size: 3", "SWITCH mask_index_type: GLOBAL kernel_size: 3"
+        )
+    )
     fused, _ = same(text)
-    local = net_of(text.replace("pooling_param { kernel_size: 3 stride: 3 }", "pooling_param { kernel_size: 3 stride: 3 mask_index_type: LOCAL }"), "TRAIN")
+    local = net_of(
+        text.replace(
+            "pooling_param { kernel_size: 3 stride: 3 }",
+            "pooling_param { kernel_size: 3 stride: 3 mask_index_type: LOCAL }",
+        ),
+        "TRAIN",
+    )
     assert len(local._calls) > len(fused._calls)
 
 
