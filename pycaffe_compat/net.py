@@ -498,6 +498,7 @@ class Net(nn.Module):
         """Copy into the layers (those in ``only``); return the ids of the tensors that were written."""
         loaded: set[int] = set()
         layers = self.layers
+        shared = {(sharing.layer.name, sharing.index) for sharing in self._sharing}
         self.ignored_layers = [name for name in weights if name not in layers]
         for name in weights:
             layer = layers.get(name)
@@ -511,12 +512,21 @@ class Net(nn.Module):
                 )
             for index, stored in enumerate(shapes):
                 blob = layer.blob(index)
+                if stored is None:
+                    if (name, index) not in shared:
+                        raise WeightsError(
+                            f'layer "{name}", blob {index} is not in {weights.file}, which leaves out blobs that '
+                            "layers share; here it is not shared"
+                        )
+                    continue
                 if not _same_shape(tuple(stored), tuple(blob.shape)):
                     raise WeightsError(
                         f'layer "{name}", blob {index}: shape {_dims(blob.shape)} in {self.file or "the net"}, '
                         f"but {_dims(stored)} in {weights.file}. To train it anew, give the layer another name"
                     )
-            for index in range(len(shapes)):
+            for index, stored in enumerate(shapes):
+                if stored is None:
+                    continue
                 blob = layer.blob(index)
                 if blob.device.type == "cpu" and blob.is_contiguous():
                     weights.readinto(name, index, blob.detach().numpy())
