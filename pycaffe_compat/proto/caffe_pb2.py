@@ -20,9 +20,11 @@ def _load() -> dict[str, Any]:
     pool = descriptor_pool.DescriptorPool()
     for file in files.file:
         pool.AddSerializedFile(file.SerializeToString())
-    get_class = getattr(message_factory, "GetMessageClass", None)  # protobuf 4.22; before it, a factory's method
-    if get_class is None:
-        get_class = message_factory.MessageFactory(pool).GetPrototype
+    factory: Any = message_factory
+    if hasattr(factory, "GetMessageClass"):
+        get_class = factory.GetMessageClass
+    else:  # protobuf before 4.22
+        get_class = factory.MessageFactory(pool).GetPrototype
     names: dict[str, Any] = {}
     for file in files.file:
         descriptor = pool.FindFileByName(file.name)
