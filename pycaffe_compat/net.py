@@ -505,6 +505,8 @@ class Net(nn.Module):
             if layer is None or (only is not None and name not in only):
                 continue
             shapes = weights.shapes(name)
+            if weights.partial:
+                shapes += [None] * (len(layer.blob_specs) - len(shapes))
             if len(shapes) != len(layer.blob_specs):
                 raise WeightsError(
                     f'layer "{name}" has {len(layer.blob_specs)} blobs in {self.file or "the net"}, '

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -193,6 +194,19 @@ def test_weights_in_four_legacy_dimensions_fit() -> None:
             layer, index = key.split("/")
             got = net.layers[layer].blob(int(index)).detach().numpy()
             np.testing.assert_array_equal(got, want[key].reshape(got.shape), err_msg=key)
+
+
+def test_hdf5_weights_leave_shared_blobs_out(tmp_path: Path) -> None:
+    share = 'param { name: "w" } param { name: "b" }'
+    net = net_of(INPUT + ip("a", "x", "a", 3, share) + ip("b", "a", "b", 3, share))
+    net.save(tmp_path / "w.h5")
+    with h5py.File(tmp_path / "w.h5", "a") as file:
+        for index in list(file["data/b"]):
+            del file["data/b"][index]
+    again = net_of(INPUT + ip("a", "x", "a", 3, share) + ip("b", "a", "b", 3, share), weights=tmp_path / "w.h5")
+    torch.testing.assert_close(again.get_parameter("b.weight"), net.get_parameter("b.weight"))
+    with pytest.raises(WeightsError, match='layer "b", blob 0 is not in .*w.h5'):
+        net_of(INPUT + ip("a", "x", "a", 3) + ip("b", "a", "b", 3), weights=tmp_path / "w.h5")
 
 
 def test_reshape_works_out_all_shapes_again() -> None:
