@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #if defined(__linux__)
@@ -57,26 +58,33 @@ struct Kernels {
 #if SP_X86
 #define SP_ISA avx512
 #define SP_BYTES 64
+#define SP_STREAM 1
+#define SP_FLAGS "avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"
+#define SP_LAMBDA __attribute__((target(SP_FLAGS)))
 SP_TARGET("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
 #include "cpu_kernels.h"
 SP_TARGET_END
 #undef SP_ISA
 #undef SP_BYTES
+#undef SP_FLAGS
 
 #define SP_ISA avx2
 #define SP_BYTES 32
+#define SP_FLAGS "avx2"
 SP_TARGET("avx2")
 #include "cpu_kernels.h"
 SP_TARGET_END
 #undef SP_ISA
 #undef SP_BYTES
+#undef SP_STREAM
+#undef SP_LAMBDA
 #endif
 
 #define SP_ISA portable
-#define SP_BYTES 0
+#define SP_BYTES 16
+#define SP_STREAM 0
+#define SP_LAMBDA
 #include "cpu_kernels.h"
-#undef SP_ISA
-#undef SP_BYTES
 
 namespace switch_pool {
 namespace cpu {

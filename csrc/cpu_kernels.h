@@ -1,61 +1,20 @@
 // Row kernels over raw pointers. cpu.cpp includes this file once for each instruction set, inside a region that makes the
-// compiler target it; SP_ISA is the namespace, SP_BYTES the vector width (0: no streaming stores). Hot loops are written so
-// that compilers vectorise them: constant strides, selects instead of branches, no aliasing.
+// compiler target it; SP_ISA is the namespace, SP_BYTES the width of its vectors, SP_STREAM whether it writes past the
+// caches. Hot loops are written so that compilers vectorise them: constant strides, selects instead of branches, no
+// aliasing. Where neighbours have to change lanes, GNU vectors say so. SP_LAMBDA gives lambdas the target, which they do not
+// inherit from the region.
 
 namespace switch_pool {
 namespace SP_ISA {
 
-// ---- Types: Bits is what memory holds, Acc what sums are made in, Key what maxima compare ------------------------------
-
-template <class F>
-struct Native {
-  using Bits = F;
-  using Acc = F;
-  using Key = F;
-  static constexpr Key kLowest = -FLT_MAX;
-  static Acc load(Bits x) { return x; }
-  static Bits store(Acc x) { return x; }
-  static Bits value(Key key) { return key; }
-  static bool closed(Bits gate) { return gate <= 0; }
-  template <bool kRelu>
-  static Key key(Bits x) {
-    return kRelu && x < 0 ? Key(0) : x;
-  }
-};
-
-using Float = Native<float>;
-using Double = Native<double>;
-
-// A 16-bit float orders like the integer of its magnitude and sign, so that maxima need no conversion. NaN becomes the
-// smallest integer, -0 and 0 are one.
-template <int kInfinity>
-struct Narrow {
-  using Bits = uint16_t;
-  using Acc = float;
-  using Key = int16_t;
-  static constexpr Key kLowest = -(kInfinity - 1);
-  static Bits value(Key key) { return key < 0 ? Bits(0x8000 | -key) : Bits(key); }
-  static bool closed(Bits gate) { return gate == 0 || Bits(gate - 0x8000) <= kInfinity; }
-  template <bool kRelu>
-  static Key key(Bits x) {
-    const Key magnitude = Key(x & 0x7fff);
-    Key signed_key = Key(x) < 0 ? Key(kRelu ? 0 : -magnitude) : magnitude;
-    return magnitude > kInfinity ? Key(-0x8000) : signed_key;
-  }
-};
-
-struct Half : Narrow<0x7c00> {
-  static float load(Bits x) { return c10::detail::fp16_ieee_to_fp32_value(x); }
-  static Bits store(float x) { return c10::detail::fp16_ieee_from_fp32_value(x); }
-};
-
-struct BFloat16 : Narrow<0x7f80> {
-  static float load(Bits x) { return c10::detail::f32_from_bits(x); }
-  static Bits store(float x) { return c10::detail::round_to_nearest_even(x); }
-};
+// ---- Vectors: T stands for a lane, kLanes for their number -------------------------------------------------------------
 
 template <int kSize>
 struct IntegerOf;
+template <>
+struct IntegerOf<1> {
+  using type = int8_t;
+};
 template <>
 struct IntegerOf<2> {
   using type = int16_t;
@@ -72,6 +31,207 @@ struct IntegerOf<8> {
 template <class Key>
 using PlaceOf = typename IntegerOf<sizeof(Key)>::type;
 
+template <class T, int kLanes>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(kLanes * sizeof(T))));
+};
+template <class T, int kLanes>
+using Vector = typename VectorOf<T, kLanes>::type;
+
+template <class V>
+inline V load_vector(const void* from) {
+  V v;
+  std::memcpy(&v, from, sizeof(V));
+  return v;
+}
+
+template <int kFirst, class T, int kLanes, int... kLane>
+inline Vector<T, kLanes> every_other(Vector<T, kLanes> a, Vector<T, kLanes> b, std::integer_sequence<int, kLane...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, (2 * kLane + kFirst)...);
+#else
+  return __builtin_shuffle(a, b, Vector<PlaceOf<T>, kLanes>{PlaceOf<T>(2 * kLane + kFirst)...});
+#endif
+}
+
+// The elements at from[0], from[2], … and those at from[1], from[3], …
+template <class T, int kLanes>
+inline void load_split(const void* from, Vector<T, kLanes>& even, Vector<T, kLanes>& odd) {
+  using V = Vector<T, kLanes>;
+  const V a = load_vector<V>(from), b = load_vector<V>(static_cast<const char*>(from) + sizeof(V));
+  even = every_other<0, T, kLanes>(a, b, std::make_integer_sequence<int, kLanes>());
+  odd = every_other<1, T, kLanes>(a, b, std::make_integer_sequence<int, kLanes>());
+}
+
+// The reverse: even[0], odd[0], even[1], … in a and on in b.
+template <class T, int kLanes, int... kLane>
+inline void merge(Vector<T, kLanes> even, Vector<T, kLanes> odd, Vector<T, kLanes>& a, Vector<T, kLanes>& b,
+                  std::integer_sequence<int, kLane...>) {
+#if defined(__clang__)
+  a = __builtin_shufflevector(even, odd, (kLane / 2 + kLane % 2 * kLanes)...);
+  b = __builtin_shufflevector(even, odd, ((kLanes + kLane) / 2 + kLane % 2 * kLanes)...);
+#else
+  using Index = Vector<PlaceOf<T>, kLanes>;
+  a = __builtin_shuffle(even, odd, Index{PlaceOf<T>(kLane / 2 + kLane % 2 * kLanes)...});
+  b = __builtin_shuffle(even, odd, Index{PlaceOf<T>((kLanes + kLane) / 2 + kLane % 2 * kLanes)...});
+#endif
+}
+
+template <class T, int kLanes>
+inline void merge(Vector<T, kLanes> even, Vector<T, kLanes> odd, Vector<T, kLanes>& a, Vector<T, kLanes>& b) {
+  merge<T, kLanes>(even, odd, a, b, std::make_integer_sequence<int, kLanes>());
+}
+
+// Integers are widened and narrowed by a factor of two at a time: what compilers have instructions for.
+template <class Place, int kLanes, class From>
+inline Vector<Place, kLanes> convert_places(Vector<From, kLanes> s) {
+  if constexpr (sizeof(From) == sizeof(Place)) {
+    return (Vector<Place, kLanes>)s;
+  } else {
+    constexpr int kNext = sizeof(From) < sizeof(Place) ? sizeof(From) * 2 : sizeof(From) / 2;
+    using Next = std::make_unsigned_t<typename IntegerOf<kNext>::type>;
+    return convert_places<Place, kLanes, Next>(__builtin_convertvector(s, Vector<Next, kLanes>));
+  }
+}
+
+template <class Place, int kLanes>
+inline Vector<Place, kLanes> load_switches(const uint8_t* s) {
+  return convert_places<Place, kLanes, uint8_t>(load_vector<Vector<uint8_t, kLanes>>(s));
+}
+
+template <class T>
+constexpr int kWidest = SP_BYTES / sizeof(T);
+
+template <int kLanes>
+struct Lanes {
+  static constexpr int value = kLanes;
+};
+
+// Calls run(Lanes, j) so that j to j + lanes cover 0 to n, the last vector overlapping the one before. Too few for the
+// widest vectors: narrower ones. False if there are too few for any.
+template <int kLanes, class Run>
+inline bool for_vectors(int64_t n, const Run& run) {
+  if constexpr (kLanes < 4) {
+    return n == 0;
+  } else {
+    if (n < kLanes) return for_vectors<kLanes / 2>(n, run);
+    for (int64_t j = 0; j + kLanes <= n; j += kLanes) run(Lanes<kLanes>(), j);
+    if (n % kLanes) run(Lanes<kLanes>(), n - kLanes);
+    return true;
+  }
+}
+
+// ---- Types: Bits is what memory holds, Acc what sums are made in, Key what maxima compare ------------------------------
+
+// Functions of X or K take one element or a vector of them.
+template <class F>
+struct Native {
+  using Bits = F;
+  using Acc = F;
+  using Key = F;
+  static constexpr Key kLowest = -FLT_MAX;
+  template <int kLanes>
+  static Vector<Acc, kLanes> widen(Vector<Key, kLanes> x) {
+    return x;
+  }
+  template <int kLanes>
+  static Vector<Key, kLanes> narrow(Vector<Acc, kLanes> x) {
+    return x;
+  }
+  static Acc load(Bits x) { return x; }
+  static Bits store(Acc x) { return x; }
+  template <bool kRelu, class X>
+  static X key(X x) {
+    return kRelu ? (x < 0 ? X{} : x) : x;
+  }
+  template <class K>
+  static K value(K key) {
+    return key;
+  }
+  template <class X>
+  static auto closed(X gate) {
+    return gate <= 0;
+  }
+};
+
+using Float = Native<float>;
+using Double = Native<double>;
+
+// A 16-bit float orders like the integer of its magnitude and sign, so that maxima need no conversion. NaN becomes the
+// smallest integer, -0 and 0 are one.
+template <int kInfinity>
+struct Narrow {
+  using Bits = uint16_t;
+  using Acc = float;
+  using Key = int16_t;
+  static constexpr Key kLowest = -(kInfinity - 1), kNan = -0x8000;
+  template <bool kRelu, class X>
+  static X key(X x) {
+    const X magnitude = X(x & Key(0x7fff));
+    const X ordered = x < 0 ? (kRelu ? X{} : X(-magnitude)) : magnitude;
+    return magnitude > Key(kInfinity) ? X(X{} + kNan) : ordered;
+  }
+  template <class K>
+  static K value(K key) {
+    return key < 0 ? K(-key | kNan) : key;
+  }
+  template <class X>
+  static auto closed(X gate) {
+    const X ordered = key<false>(gate);
+    return (ordered <= 0) & (ordered != kNan);
+  }
+};
+
+struct Half : Narrow<0x7c00> {
+  static float load(Bits x) { return c10::detail::fp16_ieee_to_fp32_value(x); }
+  static Bits store(float x) { return c10::detail::fp16_ieee_from_fp32_value(x); }
+  // As the scalar does it: a normal number by moving its exponent, a denormal by subtracting one.
+  template <int kLanes>
+  static Vector<float, kLanes> widen(Vector<Key, kLanes> x) {
+    using U = Vector<uint32_t, kLanes>;
+    using F = Vector<float, kLanes>;
+    const U bits = __builtin_convertvector((Vector<uint16_t, kLanes>)x, U) << 16, twice = bits + bits;
+    const F normal = (F)((twice >> 4) + (0xe0u << 23)) * 0x1p-112f;
+    const F denormal = (F)((twice >> 17) | 0x3f000000u) - 0.5f;
+    return (F)((bits & 0x80000000u) | (twice < (1u << 27) ? (U)denormal : (U)normal));
+  }
+  template <int kLanes>
+  static Vector<Key, kLanes> narrow(Vector<float, kLanes> x) {
+    using U = Vector<uint32_t, kLanes>;
+    using F = Vector<float, kLanes>;
+    const U bits = (U)x, twice = bits + bits;
+    const U exponent = (twice & 0xff000000u) < 0x71000000u ? U{} + 0x71000000u : (twice & 0xff000000u);
+    // Adding a power of two that stands where the last bit kept shall be makes the processor round.
+    const F scaled = (F)(bits & 0x7fffffffu) * 0x1p+112f * 0x1p-110f;
+    const U rounded = (U)((F)((exponent >> 1) + 0x07800000u) + scaled);
+    const U magnitude = ((rounded >> 13) & 0x7c00u) + (rounded & 0xfffu);
+    const U result = ((bits & 0x80000000u) >> 16) | (twice > 0xff000000u ? U{} + 0x7e00u : magnitude);
+    return (Vector<Key, kLanes>)__builtin_convertvector(result, Vector<uint16_t, kLanes>);
+  }
+};
+
+struct BFloat16 : Narrow<0x7f80> {
+  static float load(Bits x) { return c10::detail::f32_from_bits(x); }
+  static Bits store(float x) { return c10::detail::round_to_nearest_even(x); }
+  template <int kLanes>
+  static Vector<float, kLanes> widen(Vector<Key, kLanes> x) {
+    using U = Vector<uint32_t, kLanes>;
+    return (Vector<float, kLanes>)(__builtin_convertvector((Vector<uint16_t, kLanes>)x, U) << 16);
+  }
+  template <int kLanes>
+  static Vector<Key, kLanes> narrow(Vector<float, kLanes> x) {
+    using U = Vector<uint32_t, kLanes>;
+    const U bits = (U)x, rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const U result = (bits & 0x7fffffffu) > 0x7f800000u ? U{} + 0x7fc0u : rounded;
+    return (Vector<Key, kLanes>)__builtin_convertvector(result, Vector<uint16_t, kLanes>);
+  }
+};
+
+template <class D>
+inline bool is_closed(typename D::Bits gate) {
+  return D::closed(static_cast<typename D::Key>(gate));
+}
+
 // ---- Output ------------------------------------------------------------------------------------------------------------
 
 // Writes a range from front to back. Streaming goes through a buffer in the nearest cache and past the others: a line that
@@ -80,14 +240,14 @@ template <class T>
 class Sink {
  public:
   Sink(T* begin, size_t most, bool stream) : next_(begin) {
-    if (stream && SP_BYTES != 0) {
+    if (stream && SP_STREAM) {
       buffer_.resize(std::max<size_t>(most + 64, 16384 / sizeof(T)));
     }
   }
   ~Sink() {
     if (!buffer_.empty()) {
       std::memcpy(next_, buffer_.data(), used_ * sizeof(T));
-#if SP_BYTES
+#if SP_STREAM
       _mm_sfence();
 #endif
     }
@@ -118,9 +278,9 @@ class Sink {
     from += head;
     const size_t lines = (used_ - head) / kLine;
     for (size_t i = 0; i < lines; ++i, next_ += kLine, from += kLine) {
-#if SP_BYTES == 64
+#if SP_STREAM && SP_BYTES == 64
       _mm512_stream_si512(reinterpret_cast<__m512i*>(next_), _mm512_loadu_si512(from));
-#elif SP_BYTES == 32
+#elif SP_STREAM && SP_BYTES == 32
       for (int k = 0; k < 2; ++k) {
         _mm256_stream_si256(reinterpret_cast<__m256i*>(next_) + k,
                             _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from) + k));
@@ -174,27 +334,25 @@ inline bool is_square(const Geometry& g, int kernel, int stride) {
 inline bool is_disjoint(const Geometry& g) { return g.stride_h >= g.kernel_h && g.stride_w >= g.kernel_w; }
 
 inline bool all_in_window(const uint8_t* __restrict s, int64_t n, int places) {
-  unsigned worst = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const unsigned place = s[i] == kNone ? 0 : s[i];
-    worst = place > worst ? place : worst;
-  }
-  return static_cast<int>(worst) < places;
+  uint8_t stray = 0;
+  const uint8_t last = static_cast<uint8_t>(places - 1);
+  for (int64_t i = 0; i < n; ++i) stray |= uint8_t(s[i] > last) & uint8_t(s[i] != kNone);
+  return stray == 0;
 }
 
 // Whether the switches of a row of windows (`step` of them side by side: the channels) point into window and plane.
 inline bool row_is_valid(const Geometry& g, const uint8_t* s, int row, int64_t step) {
-  const int start = row * g.stride_h - g.pad_h;
-  const Span high = inside(start, g.kernel_h, g.height);
-  const Span w = whole(g.width, g.kernel_w, g.stride_w, g.pad_w, g.cols);
-  bool valid = all_in_window(s, g.cols * step, g.kernel_h * g.kernel_w);
+  const Span high = inside(row * g.stride_h - g.pad_h, g.kernel_h, g.height);
+  const Span full = whole(g.width, g.kernel_w, g.stride_w, g.pad_w, g.cols);
   const bool clipped = high.begin > 0 || high.end < g.kernel_h;
-  for (int c = 0; c < g.cols; ++c) {
-    if (!clipped && c >= w.begin && c < w.end) continue;
-    const Span wide = inside(c * g.stride_w - g.pad_w, g.kernel_w, g.width);
-    for (int64_t i = 0; i < step; ++i) {
-      const int place = s[c * step + i], h = place / g.kernel_w, v = place % g.kernel_w;
-      valid &= place == kNone || (h >= high.begin && h < high.end && v >= wide.begin && v < wide.end);
+  bool valid = all_in_window(s, g.cols * step, g.kernel_h * g.kernel_w);
+  for (int col = 0; col < g.cols; ++col) {
+    if (!clipped && col == full.begin) col = full.end;
+    if (col >= g.cols) break;
+    const Span wide = inside(col * g.stride_w - g.pad_w, g.kernel_w, g.width);
+    for (int64_t i = col * step; i < (col + 1) * step; ++i) {
+      const int h = s[i] / g.kernel_w, w = s[i] % g.kernel_w;
+      valid &= s[i] == kNone || (h >= high.begin && h < high.end && w >= wide.begin && w < wide.end);
     }
   }
   return valid;
@@ -208,13 +366,38 @@ struct Maximum {
   using Place = PlaceOf<Value>;
   static constexpr bool kHasPlace = true;
   static constexpr Value kStart = D::kLowest;
-  static void step(Value& best, Place& at, typename D::Bits x, int place) {
-    const Value key = D::template key<kRelu>(x);
-    const bool larger = key > best;
-    best = larger ? key : best;
-    at = larger ? static_cast<Place>(place) : at;
+  static void step(Value& best, Place& at, typename D::Bits x, int place) { step_any(best, at, Value(x), Place(place)); }
+  static typename D::Bits finish(Value best, int) { return static_cast<typename D::Bits>(D::value(best)); }
+
+  // V, P: Value and Place, or vectors of them.
+  template <class V, class P>
+  static void step_any(V& best, P& at, V x, P place) {
+    const V key = D::template key<kRelu>(x);
+    at = key > best ? place : at;
+    best = key > best ? key : best;
   }
-  static typename D::Bits finish(Value best, int) { return D::value(best); }
+
+  // kLanes windows of kSide x kSide, stride 2, side by side; rows point to the first of them.
+  template <int kSide, int kLanes>
+  static void square(const typename D::Bits* const* rows, typename D::Bits* y, uint8_t* s) {
+    using V = Vector<Value, kLanes>;
+    using P = Vector<Place, kLanes>;
+    V best = V{} + kStart;
+    P at = P{} + Place(kNone);
+    for (int i = 0; i < kSide; ++i) {
+      V first, second, third;
+      load_split<Value, kLanes>(rows[i * kSide], first, second);
+      step_any(best, at, first, P{} + Place(i * kSide));
+      // From one element on, so that no load reaches past the last window.
+      if (kSide == 3) load_split<Value, kLanes>(rows[i * kSide] + 1, second, third);
+      step_any(best, at, second, P{} + Place(i * kSide + 1));
+      if (kSide == 3) step_any(best, at, third, P{} + Place(i * kSide + 2));
+    }
+    const V value = D::value(best);
+    const auto place = convert_places<uint8_t, kLanes, Place>(at);
+    std::memcpy(y, &value, sizeof(value));
+    std::memcpy(s, &place, sizeof(place));
+  }
 };
 
 template <class D, bool kAverages>
@@ -303,10 +486,25 @@ inline void for_each_run(const Geometry& g, bool channels_last, const Run& run) 
   }
 }
 
+// Runs n windows of kSide x kSide, stride 2, side by side by Op::square; false where there are too few for a vector.
+template <class Op, int kSide, class Bits>
+inline bool reduce_squares(const Bits* const* from, Bits* y, uint8_t* s, int64_t n) {
+  return for_vectors<kWidest<Bits>>(n, [&](auto lanes, int64_t j) SP_LAMBDA {
+    const Bits* rows[kSide * kSide];
+    for (int i = 0; i < kSide; ++i) rows[i * kSide] = from[i * kSide] + 2 * j;
+    Op::template square<kSide, decltype(lanes)::value>(rows, y + j, s + j);
+  });
+}
+
 template <class Op, class Bits>
 inline void reduce_run(const Geometry& g, const Places<Bits>& p, int step, Bits* y, uint8_t* s, int64_t n, int size) {
   const Bits* const* from = p.from.data();
   const bool full = p.count() == g.kernel_h * g.kernel_w;
+  if constexpr (Op::kHasPlace) {
+    const bool square = full && step == 2 && g.kernel_h == g.kernel_w;
+    if (square && p.count() == 4 && reduce_squares<Op, 2>(from, y, s, n)) return;
+    if (square && p.count() == 9 && reduce_squares<Op, 3>(from, y, s, n)) return;
+  }
   if (full && step == 1 && p.count() == 4) return reduce_unrolled<Op, Bits, 4, 1>(from, y, s, n, size);
   if (full && step == 1 && p.count() == 9) return reduce_unrolled<Op, Bits, 9, 1>(from, y, s, n, size);
   if (full && step == 2 && p.count() == 4) return reduce_unrolled<Op, Bits, 4, 2>(from, y, s, n, size);
@@ -322,7 +520,7 @@ inline void reduce_run(const Geometry& g, const Places<Bits>& p, int step, Bits*
 
 template <class D>
 inline void close_gates(const typename D::Bits* __restrict gate, typename D::Bits* __restrict y, int64_t n) {
-  for (int64_t j = 0; j < n; ++j) y[j] = D::closed(gate[j]) ? typename D::Bits(0) : y[j];
+  for (int64_t j = 0; j < n; ++j) y[j] = is_closed<D>(gate[j]) ? typename D::Bits(0) : y[j];
 }
 
 // Sizes of the two sides, in elements: a row of a plane, a plane, a row of windows.
@@ -348,8 +546,8 @@ void reduce(const Geometry& g, bool channels_last, const void* x_, const void* g
     Bits* y = y_sink.reserve(e.out);
     uint8_t* at = s ? s_sink.reserve(e.out) : s;
     const int size_h = divisor(row * g.stride_h - g.pad_h, g.kernel_h, g.height, g.pad_h);
-    for_each_run(g, channels_last, [&](int col, int64_t n, int step) {
-      places.find(g, [&](int h) { return x + h * e.pitch; }, e.pixel, row, col);
+    for_each_run(g, channels_last, [&](int col, int64_t n, int step) SP_LAMBDA {
+      places.find(g, [&](int h) SP_LAMBDA { return x + h * e.pitch; }, e.pixel, row, col);
       const int size = size_h * divisor(col * g.stride_w - g.pad_w, g.kernel_w, g.width, g.pad_w);
       reduce_run<Op, Bits>(g, places, step, y + col * e.pixel, s ? at + col * e.pixel : s, n, size);
     });
@@ -367,6 +565,119 @@ struct Switches {
   const uint8_t* at(int64_t index) const { return s ? s + index : same.data(); }
 };
 
+template <class D>
+inline typename D::Acc inverse(typename D::Acc count) {
+  using Acc = typename D::Acc;
+  return D::load(D::store(count == 0 ? Acc(0) : Acc(1) / count));
+}
+
+// Where values come from: 1 each, memory, memory behind gates.
+enum Values { kOnes, kOpen, kGated };
+
+template <class D, Values kValues, int kLanes>
+inline Vector<typename D::Acc, kLanes> load_values(const typename D::Bits* v, const typename D::Bits* gate, int64_t at) {
+  using K = Vector<typename D::Key, kLanes>;
+  using A = Vector<typename D::Acc, kLanes>;
+  if constexpr (kValues == kOnes) {
+    return A{} + 1;
+  } else {
+    K value = load_vector<K>(v + at);
+    if constexpr (kValues == kGated) value = D::closed(load_vector<K>(gate + at)) ? K{} : value;
+    return D::template widen<kLanes>(value);
+  }
+}
+
+// What becomes of the sum and the number of the values that meet at a place: the sum; the sum over the number, bit for bit
+// what SafeInv and Eltwise PROD make of it; x over the number.
+enum Finish { kPlain, kSumOverCount, kInputOverCount };
+
+template <class D, int kLanes>
+inline Vector<typename D::Acc, kLanes> rounded(Vector<typename D::Acc, kLanes> value) {
+  return D::template widen<kLanes>(D::template narrow<kLanes>(value));
+}
+
+template <class D, Finish kFinish, int kLanes>
+inline void finish(Vector<typename D::Acc, kLanes> sum, Vector<typename D::Acc, kLanes> count, const typename D::Bits* x,
+                   typename D::Bits* out) {
+  using A = Vector<typename D::Acc, kLanes>;
+  using K = Vector<typename D::Key, kLanes>;
+  if constexpr (kFinish != kPlain) {
+    const A inverse = rounded<D, kLanes>(count == 0 ? A{} : 1 / count);
+    const A value = kFinish == kInputOverCount ? D::template widen<kLanes>(load_vector<K>(x)) : rounded<D, kLanes>(sum);
+    sum = value * inverse;
+  }
+  const K result = D::template narrow<kLanes>(sum);
+  std::memcpy(out, &result, sizeof(result));
+}
+
+template <class D, Finish kFinish>
+inline void finish(typename D::Acc sum, typename D::Acc count, const typename D::Bits* x, typename D::Bits* out) {
+  if (kFinish != kPlain) {
+    const auto value = kFinish == kInputOverCount ? D::load(*x) : D::load(D::store(sum));
+    sum = value * inverse<D>(count);
+  }
+  *out = D::store(sum);
+}
+
+// One row of a plane under 3x3 windows, stride 2, NCHW: even places meet two windows of each row of windows, odd places
+// one. v and gate may be null as kValues says, x if kFinish does not need it. False where the windows are too few for
+// vectors, or end too far outside.
+template <class D, Values kValues, Finish kFinish>
+bool three_two(const Geometry& g, const typename D::Bits* v, const typename D::Bits* gate, const uint8_t* s, int64_t s_pitch,
+               int h, const typename D::Bits* x, typename D::Bits* out) {
+  using Acc = typename D::Acc;
+  const int n = g.cols;
+  if (n < 2 || g.width + g.pad_w < 2 * n) return false;
+  const Span rows = covering(h, 3, 2, g.pad_h, g.rows);
+  const auto line = [&](int row) SP_LAMBDA { return (h - row * 2 + g.pad_h) * 3; };
+  // Window j meets places 2j and 2j + 1 of the padded row, window j - 1 place 2j.
+  const bool vectors = for_vectors<kWidest<Acc>>(n - 1, [&](auto lanes, int64_t j) SP_LAMBDA {
+    constexpr int kLanes = decltype(lanes)::value;
+    using A = Vector<Acc, kLanes>;
+    using P = Vector<PlaceOf<Acc>, kLanes>;
+    A even{}, odd{}, even_count{}, odd_count{}, none{}, one = none + 1;
+    for (int row = rows.begin; row < rows.end; ++row) {
+      const int64_t at = static_cast<int64_t>(row) * n + j;
+      const uint8_t* place = s + row * s_pitch + j;
+      const PlaceOf<Acc> first = line(row);
+      const P right = load_switches<PlaceOf<Acc>, kLanes>(place + 1);
+      const auto third = load_switches<PlaceOf<Acc>, kLanes>(place) == first + 2;
+      const A before = load_values<D, kValues, kLanes>(v, gate, at), here = load_values<D, kValues, kLanes>(v, gate, at + 1);
+      even += third ? before : none;
+      even += right == first ? here : none;
+      odd += right == first + 1 ? here : none;
+      if (kFinish != kPlain) {
+        even_count += (third ? one : none) + (right == first ? one : none);
+        odd_count += right == first + 1 ? one : none;
+      }
+    }
+    A a, b, a_count{}, b_count{};
+    merge<Acc, kLanes>(even, odd, a, b);
+    if (kFinish != kPlain) merge<Acc, kLanes>(even_count, odd_count, a_count, b_count);
+    const int64_t w = 2 * j + 2 - g.pad_w;
+    finish<D, kFinish, kLanes>(a, a_count, x + w, out + w);
+    finish<D, kFinish, kLanes>(b, b_count, x + w + kLanes, out + w + kLanes);
+  });
+  if (!vectors) return false;
+  // Places 0 and 1 have the first window alone, 2n the last, and the rest none.
+  const auto edge = [&](int place) SP_LAMBDA {
+    const int w = place - g.pad_w, col = place < 2 ? 0 : n - 1;
+    if (w < 0 || w >= g.width) return;
+    Acc sum = 0, count = 0;
+    for (int row = rows.begin; row < rows.end && place <= 2 * n; ++row) {
+      if (s[row * s_pitch + col] != line(row) + place - 2 * col) continue;
+      const int64_t at = static_cast<int64_t>(row) * n + col;
+      const Acc value = kValues == kOnes ? Acc(1) : D::load(v[at]);
+      sum += kValues == kGated && is_closed<D>(gate[at]) ? Acc(0) : value;
+      count += 1;
+    }
+    finish<D, kFinish>(sum, count, x + w, out + w);
+  };
+  edge(0), edge(1);
+  for (int place = 2 * n; place < g.width + g.pad_w; ++place) edge(place);
+  return true;
+}
+
 // Sums of one row of one plane (NCHW), in the coordinates of the padded row: place w is at w + pad_w + lead.
 template <class D>
 class RowSums {
@@ -379,49 +690,42 @@ class RowSums {
         mode_(mode),
         lead_(std::max(0, -g.pad_w)),
         sums_(lead_ + std::max((g.cols - 1) * g.stride_w + g.kernel_w + 1, g.pad_w + g.width)),
-        values_(g.cols + 2),
-        places_(g.cols + 2, kNone) {}
+        values_(g.cols) {}
 
   // v and gate may be null: every value is 1, every gate is open. They and s point to the plane's first window.
   const Acc* compute(const Bits* v, const Bits* gate, const uint8_t* s, int64_t s_pitch, int h) {
-    std::fill(sums_.begin(), sums_.end(), Acc(0));
     const Span rows = covering(h, g_.kernel_h, g_.stride_h, g_.pad_h, g_.rows);
+    std::fill(sums_.begin(), sums_.end(), Acc(0));
     for (int row = rows.begin; row < rows.end; ++row) {
       const int64_t at = static_cast<int64_t>(row) * g_.cols;
       fetch(v ? v + at : v, gate ? gate + at : gate, row);
-      const int line = (h - row * g_.stride_h + g_.pad_h) * g_.kernel_w;
-      if (mode_ != kSwitch) {
-        add_everywhere();
-      } else if (g_.kernel_w == 3 && g_.stride_w == 2) {
-        std::memcpy(places_.data() + 1, s + row * s_pitch, g_.cols);
-        add_switched_3_2(line);
+      if (mode_ == kSwitch) {
+        add_switched(s + row * s_pitch, (h - row * g_.stride_h + g_.pad_h) * g_.kernel_w);
       } else {
-        add_switched(s + row * s_pitch, line);
+        add_everywhere();
       }
     }
     return sums_.data() + lead_ + g_.pad_w;
   }
 
  private:
+  static Acc open_value(const Bits* v, const Bits* gate, int j) {
+    const Acc value = v ? D::load(v[j]) : Acc(1);
+    return gate && is_closed<D>(gate[j]) ? Acc(0) : value;
+  }
+
   void fetch(const Bits* __restrict v, const Bits* __restrict gate, int row) {
-    Acc* __restrict to = values_.data() + 1;
-    if (!v) {
-      std::fill(to, to + g_.cols, Acc(1));
-    } else if (!gate) {
-      for (int j = 0; j < g_.cols; ++j) to[j] = D::load(v[j]);
-    } else {
-      for (int j = 0; j < g_.cols; ++j) to[j] = D::closed(gate[j]) ? Acc(0) : D::load(v[j]);
-    }
+    for (int j = 0; j < g_.cols; ++j) values_[j] = open_value(v, gate, j);
     if (mode_ != kAverage) return;
     const int size_h = divisor(row * g_.stride_h - g_.pad_h, g_.kernel_h, g_.height, g_.pad_h);
     for (int j = 0; j < g_.cols; ++j) {
-      to[j] /= Acc(size_h * divisor(j * g_.stride_w - g_.pad_w, g_.kernel_w, g_.width, g_.pad_w));
+      values_[j] /= Acc(size_h * divisor(j * g_.stride_w - g_.pad_w, g_.kernel_w, g_.width, g_.pad_w));
     }
   }
 
   // From the last place of the windows to the first, so that every place meets its windows from left to right.
   void add_everywhere() {
-    const Acc* __restrict value = values_.data() + 1;
+    const Acc* __restrict value = values_.data();
     for (int c = g_.kernel_w - 1; c >= 0; --c) {
       Acc* __restrict to = sums_.data() + lead_ + c;
       for (int j = 0; j < g_.cols; ++j) to[static_cast<int64_t>(j) * g_.stride_w] += value[j];
@@ -432,22 +736,7 @@ class RowSums {
     Acc* to = sums_.data() + lead_;
     for (int j = 0; j < g_.cols; ++j, to += g_.stride_w) {
       const unsigned c = s[j] - line;
-      if (s[j] != kNone && c < static_cast<unsigned>(g_.kernel_w)) to[c] += values_[j + 1];
-    }
-  }
-
-  // Even places meet two windows, odd places one; beyond both ends stand windows without a switch.
-  void add_switched_3_2(int line) {
-    Acc* __restrict to = sums_.data() + lead_;
-    const Acc* __restrict value = values_.data();
-    const uint8_t* __restrict place = places_.data();
-    const int first = line, second = line + 1, third = line + 2;
-    for (int j = 0; j <= g_.cols; ++j) {
-      const Acc left = place[j] == third ? value[j] : Acc(0);
-      const Acc right = place[j + 1] == first ? value[j + 1] : Acc(0);
-      const Acc middle = place[j + 1] == second ? value[j + 1] : Acc(0);
-      to[2 * j] = to[2 * j] + left + right;
-      to[2 * j + 1] += middle;
+      if (s[j] != kNone && c < static_cast<unsigned>(g_.kernel_w)) to[c] += values_[j];
     }
   }
 
@@ -455,7 +744,6 @@ class RowSums {
   const Mode mode_;
   const int lead_;
   std::vector<Acc> sums_, values_;
-  std::vector<uint8_t> places_;
 };
 
 // Sums of one place of all channels (channels_last), kBlock channels at a time.
@@ -478,6 +766,24 @@ class PixelSums {
   int64_t window() const { return static_cast<int64_t>(rows_.begin) * g_.cols + cols_.begin; }
   int position() const { return position(rows_.begin, cols_.begin); }
 
+  // All channels of the place, where few windows meet: straight into `out`. v, gate and s are those of the image's first
+  // window, x those of the place. False where there are too many windows or too few channels.
+  template <Values kValues, Finish kFinish>
+  bool gather(const Bits* v, const Bits* gate, const uint8_t* s, bool same_switch, const Bits* x, Bits* out) const {
+    const int count = (rows_.end - rows_.begin) * (cols_.end - cols_.begin);
+    if (mode_ != kSwitch || g_.channels < 4) return false;
+    switch (count) {
+      case 1:
+        return gather<kValues, kFinish, 1>(v, gate, s, same_switch, x, out);
+      case 2:
+        return gather<kValues, kFinish, 2>(v, gate, s, same_switch, x, out);
+      case 4:
+        return gather<kValues, kFinish, 4>(v, gate, s, same_switch, x, out);
+      default:
+        return false;
+    }
+  }
+
   // The sums of n channels from the one that v, gate and s (of the image's first window) point to.
   const Acc* compute(const Bits* v, const Bits* gate, const uint8_t* s, bool same_switch, int n) {
     std::fill(sums_, sums_ + n, Acc(0));
@@ -499,20 +805,55 @@ class PixelSums {
     return (h_ - row * g_.stride_h + g_.pad_h) * g_.kernel_w + w_ - col * g_.stride_w + g_.pad_w;
   }
 
+  template <Values kValues, Finish kFinish, int kCount>
+  bool gather(const Bits* v, const Bits* gate, const uint8_t* s, bool same_switch, const Bits* x, Bits* out) const {
+    int64_t at[kCount] = {};
+    PlaceOf<Acc> here[kCount] = {};
+    int i = 0;
+    for (int row = rows_.begin; row < rows_.end; ++row) {
+      for (int col = cols_.begin; col < cols_.end; ++col, ++i) {
+        at[i] = (static_cast<int64_t>(row) * g_.cols + col) * g_.channels;
+        here[i] = position(row, col);
+      }
+    }
+    return for_vectors<kWidest<Acc>>(g_.channels, [&](auto lanes, int64_t c) SP_LAMBDA {
+      constexpr int kLanes = decltype(lanes)::value;
+      using A = Vector<Acc, kLanes>;
+      A sum{}, number{}, none{}, one = none + 1;
+#pragma GCC unroll 4
+      for (int k = 0; k < kCount; ++k) {
+        const auto hit = load_switches<PlaceOf<Acc>, kLanes>(s + (same_switch ? c : at[k] + c)) == here[k];
+        const A value = load_values<D, kValues, kLanes>(v, gate, at[k] + c);
+        sum += hit ? value : none;
+        if (kFinish != kPlain) number += hit ? one : none;
+      }
+      finish<D, kFinish, kLanes>(sum, number, x + c, out + c);
+    });
+  }
+
   void add(const Bits* __restrict v, const Bits* __restrict gate, const uint8_t* __restrict s, int here, int size, int n) {
     Acc* __restrict sums = sums_;
-    Acc* __restrict value = values_;
+    const auto run = [&](auto value) SP_LAMBDA {
+      if (mode_ == kSwitch) {
+        for (int j = 0; j < n; ++j) {
+          const Acc here_value = value(j);
+          sums[j] += s[j] == here ? here_value : Acc(0);
+        }
+      } else if (mode_ == kSum) {
+        for (int j = 0; j < n; ++j) sums[j] += value(j);
+      } else {
+        for (int j = 0; j < n; ++j) sums[j] += value(j) / Acc(size);
+      }
+    };
     if (!v) {
-      std::fill(value, value + n, Acc(1));
+      run([](int) SP_LAMBDA { return Acc(1); });
     } else if (!gate) {
-      for (int j = 0; j < n; ++j) value[j] = D::load(v[j]);
+      run([&](int j) SP_LAMBDA { return D::load(v[j]); });
     } else {
-      for (int j = 0; j < n; ++j) value[j] = D::closed(gate[j]) ? Acc(0) : D::load(v[j]);
-    }
-    if (mode_ == kSwitch) {
-      for (int j = 0; j < n; ++j) sums[j] += s[j] == here ? value[j] : Acc(0);
-    } else {
-      for (int j = 0; j < n; ++j) sums[j] += mode_ == kAverage ? value[j] / Acc(size) : value[j];
+      run([&](int j) SP_LAMBDA {
+        const Acc value = D::load(v[j]);
+        return is_closed<D>(gate[j]) ? Acc(0) : value;
+      });
     }
   }
 
@@ -520,14 +861,8 @@ class PixelSums {
   const Mode mode_;
   int h_ = 0, w_ = 0;
   Span rows_{0, 0}, cols_{0, 0};
-  Acc sums_[kBlock], values_[kBlock];
+  Acc sums_[kBlock];
 };
-
-template <class D>
-inline typename D::Acc inverse(typename D::Acc count) {
-  using Acc = typename D::Acc;
-  return D::load(D::store(count == 0 ? Acc(0) : Acc(1) / count));
-}
 
 // One side of a product of two rounded factors: bit for bit what SafeInv and Eltwise PROD give.
 template <class D>
@@ -541,29 +876,61 @@ inline void store_all(const typename D::Acc* __restrict value, typename D::Bits*
   for (int j = 0; j < n; ++j) to[j] = D::store(value[j]);
 }
 
-// out[j * kStep] = v[j] where s[j] is `here` and the gate is open, else 0.
+// out[j] = v[j] where s[j] is `here` and the gate is open, else 0.
 template <class D>
-inline void move_switched(const typename D::Bits* __restrict v, const typename D::Bits* __restrict gate,
-                          const uint8_t* __restrict s, int here, typename D::Bits* __restrict out, int64_t n) {
-  using Bits = typename D::Bits;
-  if (gate) {
-    for (int64_t j = 0; j < n; ++j) out[j] = s[j] == here && !D::closed(gate[j]) ? v[j] : Bits(0);
-  } else {
-    for (int64_t j = 0; j < n; ++j) out[j] = s[j] == here ? v[j] : Bits(0);
+inline void move_switched(const typename D::Bits* v, const typename D::Bits* gate, const uint8_t* s, int here,
+                          typename D::Bits* out, int64_t n) {
+  using Key = typename D::Key;
+  const bool vectors = for_vectors<kWidest<Key>>(n, [&](auto lanes, int64_t j) SP_LAMBDA {
+    constexpr int kLanes = decltype(lanes)::value;
+    using K = Vector<Key, kLanes>;
+    K value = load_vector<K>(v + j), none{};
+    if (gate) value = D::closed(load_vector<K>(gate + j)) ? none : value;
+    value = load_switches<PlaceOf<Key>, kLanes>(s + j) == PlaceOf<Key>(here) ? value : none;
+    std::memcpy(out + j, &value, sizeof(value));
+  });
+  for (int64_t j = 0; j < n && !vectors; ++j) {
+    out[j] = s[j] == here && !(gate && is_closed<D>(gate[j])) ? v[j] : typename D::Bits(0);
   }
 }
 
 // A row of 2x2/2 windows side by side onto one of their two rows.
-template <class D, bool kGated>
-inline void move_pairs(const typename D::Bits* __restrict v, const typename D::Bits* __restrict gate,
-                       const uint8_t* __restrict s, int line, typename D::Bits* __restrict out, int n) {
-  using Bits = typename D::Bits;
-  const uint8_t left = static_cast<uint8_t>(line), right = static_cast<uint8_t>(line + 1);
-  for (int j = 0; j < n; ++j) {
-    const Bits value = kGated && D::closed(gate[j]) ? Bits(0) : v[j];
-    out[2 * j] = s[j] == left ? value : Bits(0);
-    out[2 * j + 1] = s[j] == right ? value : Bits(0);
+template <class D>
+inline void move_pairs(const typename D::Bits* v, const typename D::Bits* gate, const uint8_t* s, int line,
+                       typename D::Bits* out, int64_t n) {
+  using Key = typename D::Key;
+  const bool vectors = for_vectors<kWidest<Key>>(n, [&](auto lanes, int64_t j) SP_LAMBDA {
+    constexpr int kLanes = decltype(lanes)::value;
+    using K = Vector<Key, kLanes>;
+    K value = load_vector<K>(v + j), none{};
+    if (gate) value = D::closed(load_vector<K>(gate + j)) ? none : value;
+    const auto place = load_switches<PlaceOf<Key>, kLanes>(s + j);
+    const PlaceOf<Key> left = line, right = line + 1;
+    K a, b;
+    merge<Key, kLanes>(place == left ? value : none, place == right ? value : none, a, b);
+    std::memcpy(out + 2 * j, &a, sizeof(a));
+    std::memcpy(out + 2 * j + kLanes, &b, sizeof(b));
+  });
+  for (int64_t j = 0; j < n && !vectors; ++j) {
+    const auto value = gate && is_closed<D>(gate[j]) ? typename D::Bits(0) : v[j];
+    out[2 * j] = s[j] == line ? value : typename D::Bits(0);
+    out[2 * j + 1] = s[j] == line + 1 ? value : typename D::Bits(0);
   }
+}
+
+// The fast ways: a row (NCHW), a place (channels_last). False where there is none.
+template <class D, Finish kFinish>
+inline bool fast_row(const Geometry& g, const typename D::Bits* v, const typename D::Bits* gate, const uint8_t* s,
+                     int64_t s_pitch, int h, typename D::Bits* out) {
+  return gate ? three_two<D, kGated, kFinish>(g, v, gate, s, s_pitch, h, nullptr, out)
+              : three_two<D, kOpen, kFinish>(g, v, gate, s, s_pitch, h, nullptr, out);
+}
+
+template <class D, Finish kFinish>
+inline bool fast_place(const PixelSums<D>& sums, const typename D::Bits* v, const typename D::Bits* gate, const uint8_t* s,
+                       bool same_switch, typename D::Bits* out) {
+  return gate ? sums.template gather<kGated, kFinish>(v, gate, s, same_switch, nullptr, out)
+              : sums.template gather<kOpen, kFinish>(v, gate, s, same_switch, nullptr, out);
 }
 
 // Units are rows of the plane. Returns whether all switches were valid.
@@ -577,6 +944,7 @@ bool spread(const Geometry& g, Mode mode, What what, bool channels_last, const v
   const auto* gates = static_cast<const Bits*>(gate_);
   const bool moves = is_disjoint(g) && what != kCounts && mode == kSwitch;
   const bool pairs = moves && !channels_last && is_square(g, 2, 2) && g.pad_h == 0 && g.pad_w == 0;
+  const bool three = mode == kSwitch && !channels_last && is_square(g, 3, 2) && s_;
   Sink<Bits> sink(static_cast<Bits*>(out_) + begin * e.pitch, e.pitch, stream);
   RowSums<D> sums(g, mode), counts(g, mode);
   PixelSums<D> pixel_sums(g, mode), pixel_counts(g, mode);
@@ -598,15 +966,14 @@ bool spread(const Geometry& g, Mode mode, What what, bool channels_last, const v
       const int row = h / 2, n = row < g.rows ? std::min(g.cols, g.width / 2) : 0, line = h % 2 * 2;
       const int64_t at = row * e.out;
       const uint8_t* place = s_ ? s + at : s;
-      if (gate) {
-        move_pairs<D, true>(v + at, gate + at, place, line, out, n);
-      } else {
-        move_pairs<D, false>(v + at, nullptr, place, line, out, n);
-      }
+      move_pairs<D>(v + at, gate ? gate + at : gate, place, line, out, n);
       std::fill(out + 2 * n, out + g.width, Bits(0));
       if (n < g.cols && row < g.rows && 2 * n < g.width && place[n] == line) {
-        out[2 * n] = gate && D::closed(gate[at + n]) ? Bits(0) : v[at + n];
+        out[2 * n] = gate && is_closed<D>(gate[at + n]) ? Bits(0) : v[at + n];
       }
+    } else if (three && ((what == kSums && fast_row<D, kPlain>(g, v, gate, s, e.out, h, out)) ||
+                         (what == kNormalized && fast_row<D, kSumOverCount>(g, v, gate, s, e.out, h, out)))) {
+      continue;
     } else if (!channels_last) {
       const auto* sum = sums.compute(what == kCounts ? nullptr : v, gate, s, s_ ? e.out : 0, h);
       if (what == kNormalized) {
@@ -623,6 +990,9 @@ bool spread(const Geometry& g, Mode mode, What what, bool channels_last, const v
         } else if (moves) {
           const int64_t at = pixel_sums.window() * e.pixel;
           move_switched<D>(v + at, gate ? gate + at : gate, s_ ? s + at : s, pixel_sums.position(), out, e.pixel);
+        } else if ((what == kSums && fast_place<D, kPlain>(pixel_sums, v, gate, s, !s_, out)) ||
+                   (what == kNormalized && fast_place<D, kSumOverCount>(pixel_sums, v, gate, s, !s_, out))) {
+          continue;
         } else {
           for (int64_t c = 0; c < e.pixel; c += kBlock) {
             const int n = static_cast<int>(std::min<int64_t>(kBlock, e.pixel - c));
@@ -644,32 +1014,59 @@ bool spread(const Geometry& g, Mode mode, What what, bool channels_last, const v
 
 // ---- Reading at switches -----------------------------------------------------------------------------------------------
 
-template <class Bits, int kPlaces, int kStep>
-inline void select_unrolled(const Bits* const* from, const uint8_t* __restrict s, Bits* __restrict y, int64_t n) {
-  const Bits* p[kPlaces];
-  for (int i = 0; i < kPlaces; ++i) p[i] = from[i];
-  for (int64_t j = 0; j < n; ++j) {
-    Bits value = 0;
-#pragma GCC unroll 16
-    for (int i = 0; i < kPlaces; ++i) value = s[j] == i ? p[i][j * kStep] : value;
-    y[j] = value;
-  }
+// n windows side by side over kPlaces places each, one apart in x: place i of window j is at from[i] + j. Bits are moved, never
+// computed with. False where there are too few for a vector.
+template <class Bits, int kPlaces>
+inline bool select_contiguous(const Bits* const* from, const uint8_t* s, Bits* y, int64_t n) {
+  return for_vectors<kWidest<Bits>>(n, [&](auto lanes, int64_t j) SP_LAMBDA {
+    constexpr int kLanes = decltype(lanes)::value;
+    using V = Vector<PlaceOf<Bits>, kLanes>;
+    const V place = load_switches<PlaceOf<Bits>, kLanes>(s + j);
+    V value{};
+    for (int i = 0; i < kPlaces; ++i) value = place == PlaceOf<Bits>(i) ? load_vector<V>(from[i] + j) : value;
+    std::memcpy(y + j, &value, sizeof(value));
+  });
+}
+
+// The same for windows of kSide x kSide, stride 2, along a row.
+template <class Bits, int kSide>
+inline bool select_squares(const Bits* const* from, const uint8_t* s, Bits* y, int64_t n) {
+  using Lane = PlaceOf<Bits>;
+  return for_vectors<kWidest<Bits>>(n, [&](auto lanes, int64_t j) SP_LAMBDA {
+    constexpr int kLanes = decltype(lanes)::value;
+    using V = Vector<Lane, kLanes>;
+    const V place = load_switches<Lane, kLanes>(s + j);
+    V value{};
+    for (int i = 0; i < kSide; ++i) {
+      const Bits* row = from[i * kSide] + 2 * j;
+      V first, second, third;
+      load_split<Lane, kLanes>(row, first, second);
+      if (kSide == 3) load_split<Lane, kLanes>(row + 1, second, third);
+      value = place == Lane(i * kSide) ? first : value;
+      value = place == Lane(i * kSide + 1) ? second : value;
+      if (kSide == 3) value = place == Lane(i * kSide + 2) ? third : value;
+    }
+    std::memcpy(y + j, &value, sizeof(value));
+  });
 }
 
 template <class Bits>
 inline void select_run(const Geometry& g, const Places<Bits>& p, int step, const uint8_t* __restrict s,
                        Bits* __restrict y, int64_t n) {
   const Bits* const* from = p.from.data();
-  const bool full = p.count() == g.kernel_h * g.kernel_w;
-  if (full && step == 1 && p.count() == 4) return select_unrolled<Bits, 4, 1>(from, s, y, n);
-  if (full && step == 1 && p.count() == 9) return select_unrolled<Bits, 9, 1>(from, s, y, n);
-  if (full && step == 2 && p.count() == 4) return select_unrolled<Bits, 4, 2>(from, s, y, n);
-  if (full && step == 2 && p.count() == 9) return select_unrolled<Bits, 9, 2>(from, s, y, n);
+  const bool full = p.count() == g.kernel_h * g.kernel_w, square = full && step == 2 && g.kernel_h == g.kernel_w;
+  if (square && p.count() == 4 && select_squares<Bits, 2>(from, s, y, n)) return;
+  if (square && p.count() == 9 && select_squares<Bits, 3>(from, s, y, n)) return;
+  if (full && step == 1 && p.count() == 4 && select_contiguous<Bits, 4>(from, s, y, n)) return;
+  if (full && step == 1 && p.count() == 9 && select_contiguous<Bits, 9>(from, s, y, n)) return;
   std::fill(y, y + n, Bits(0));
   for (int i = 0; i < p.count(); ++i) {
     const Bits* __restrict x = from[i];
     const int here = p.place[i];
-    for (int64_t j = 0; j < n; ++j) y[j] = s[j] == here ? x[j * step] : y[j];
+    for (int64_t j = 0; j < n; ++j) {
+      const Bits value = x[j * step];
+      y[j] = s[j] == here ? value : y[j];
+    }
   }
 }
 
@@ -694,15 +1091,21 @@ class ScaledRows {
     if (held_[h % g_.kernel_h] == tag) return row;
     held_[h % g_.kernel_h] = tag;
     x += h * e_.pitch;
+    if (!channels_last_ && is_square(g_, 3, 2) &&
+        three_two<D, kOnes, kInputOverCount>(g_, nullptr, nullptr, s, e_.out, h, x, row)) {
+      return row;
+    }
     if (!channels_last_) {
       scale(x, row_counts_.compute(nullptr, nullptr, s, e_.out, h), row, g_.width);
       return row;
     }
     for (int w = 0; w < g_.width; ++w) {
       pixel_counts_.place(h, w);
+      const int64_t first = w * e_.pixel;
+      if (pixel_counts_.template gather<kOnes, kInputOverCount>(nullptr, nullptr, s, false, x + first, row + first)) continue;
       for (int64_t c = 0; c < e_.pixel; c += kBlock) {
         const int n = static_cast<int>(std::min<int64_t>(kBlock, e_.pixel - c));
-        const int64_t at = w * e_.pixel + c;
+        const int64_t at = first + c;
         scale(x + at, pixel_counts_.compute(nullptr, nullptr, s + c, false, n), row + at, n);
       }
     }
@@ -744,8 +1147,8 @@ bool select(const Geometry& g, bool normalized, bool channels_last, const void* 
     const uint8_t* s = switches.at(unit * e.out);
     Bits* y = sink.reserve(e.out);
     if (s_) valid &= row_is_valid(g, s, row, e.pixel);
-    for_each_run(g, channels_last, [&](int col, int64_t n, int step) {
-      const auto row_at = [&](int h) {
+    for_each_run(g, channels_last, [&](int col, int64_t n, int step) SP_LAMBDA {
+      const auto row_at = [&](int h) SP_LAMBDA {
         return scaled ? scaled->get(x, s_ + image * g.rows * e.out, image, h) : x + h * e.pitch;
       };
       places.find(g, row_at, e.pixel, row, col);
