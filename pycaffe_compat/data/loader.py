@@ -166,7 +166,7 @@ class _Work:
             self.changed.notify_all()
             return batch.arrays
 
-    def stop(self, patience: float = 5.0) -> None:
+    def stop(self, patience: float = 2.0) -> None:
         """End the threads; one that hangs in a read is left behind after ``patience`` seconds: it is a daemon."""
         if self.pid != os.getpid():
             return

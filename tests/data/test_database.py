@@ -25,7 +25,8 @@ def labels(database, positions):
 def test_caffes_own_database_is_read_in_key_order():
     database = Database(GOLDENS / "raw_lmdb")
     keys = [key for key, _ in database]
-    assert len(database) == 12 and keys == sorted(keys)
+    assert len(database) == 12
+    assert keys == sorted(keys)
     assert keys[4] == b"00000004_im04.png"
     assert labels(database, range(4)) == [0, 7, 4, 1]
 
@@ -109,7 +110,8 @@ def test_a_database_made_anew_under_the_same_name_is_the_one_that_is_read(path):
     old = Database(path)
     os.rename(path, path + "_old")
     raw_database(path, [image(99)])
-    assert len(Database(path)) == 1 and len(old) == 7
+    assert len(Database(path)) == 1
+    assert len(old) == 7
     assert labels(old, [6]) == [6]
 
 
@@ -135,7 +137,7 @@ def test_what_breaks_off_leaves_nothing(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(CaffeError, match="cannot write .*No such file"), DatabaseWriter(tmp_path / "no" / "db"):
+    with pytest.raises(CaffeError, match=r"cannot write .*No such file"), DatabaseWriter(tmp_path / "no" / "db"):
         pass
 
 
@@ -152,5 +154,6 @@ with DatabaseWriter(sys.argv[1]) as writer:
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
     result = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path / "db")], capture_output=True, text=True)
     assert result.returncode == 1
-    assert "CaffeError: cannot write" in result.stderr and "is the disk full?" in result.stderr
+    assert "CaffeError: cannot write" in result.stderr
+    assert "is the disk full?" in result.stderr
     assert not list(tmp_path.iterdir())

@@ -15,15 +15,18 @@ def test_raw_bytes_come_back_without_a_copy():
     value = array_to_datum(planes, 7).SerializeToString()
     record = parse_datum(value)
     array = datum_to_array(record)
-    assert record.label == 7 and array.dtype == np.uint8
+    assert record.label == 7
+    assert array.dtype == np.uint8
     np.testing.assert_array_equal(array, planes)
-    assert isinstance(record.data, memoryview) and record.data.obj is value
+    assert isinstance(record.data, memoryview)
+    assert record.data.obj is value
 
 
 def test_floats_come_back():
     values = np.linspace(-3, 3, 24, dtype=np.float32).reshape(2, 3, 4)
     datum = array_to_datum(values, -1)
-    assert len(datum.float_data) == 24 and not datum.data
+    assert len(datum.float_data) == 24
+    assert not datum.data
     record = parse_datum(datum.SerializeToString())
     assert record.label == -1
     np.testing.assert_array_equal(datum_to_array(record), values)

@@ -5,13 +5,16 @@ from pycaffe_compat.data import draws
 
 def test_words_depend_on_the_position_not_on_the_company():
     together = draws.words(7, [3, 100, 5], 4)
-    assert together.shape == (3, 4) and together.dtype == np.uint64
+    assert together.shape == (3, 4)
+    assert together.dtype == np.uint64
     np.testing.assert_array_equal(together[1], draws.words(7, [100], 4)[0])
     np.testing.assert_array_equal(together[:, :2], draws.words(7, [3, 100, 5], 2))
 
 
 def test_words_of_seeds_positions_and_streams_differ_and_fill_their_range():
-    words = np.concatenate([draws.words(seed, range(2000), 3, stream) for seed in (0, 1, 2**64 - 1) for stream in (0, 1)])
+    words = np.concatenate(
+        [draws.words(seed, range(2000), 3, stream) for seed in (0, 1, 2**64 - 1) for stream in (0, 1)]
+    )
     assert len(np.unique(words)) == words.size
     bits = (words.reshape(-1, 1) >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
     # Each bit is set in half of the words: 5 standard deviations of a fair coin.

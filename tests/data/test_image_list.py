@@ -1,0 +1,51 @@
+import cv2
+import numpy as np
+import pytest
+from samples import GOLDENS, image
+
+from pycaffe_compat.data.image_list import Entry, read_image, read_list
+from pycaffe_compat.errors import DataError, MissingFileError
+
+
+def test_paths_may_hold_spaces(tmp_path):
+    (tmp_path / "list").write_bytes("a b/c d.jpg 3\r\n\n  é.png\t-1  \nlast 0".encode())
+    assert read_list(tmp_path / "list") == [Entry("a b/c d.jpg", 3), Entry("é.png", -1), Entry("last", 0)]
+
+
+@pytest.mark.parametrize("line", ["image.jpg", "my image.jpg", "image.jpg 1.5", "image.jpg 1 ?"])
+def test_a_line_without_a_label_is_named(tmp_path, line):
+    (tmp_path / "list").write_text(f"fine.jpg 1\n{line}\n")
+    with pytest.raises(DataError, match=r"list:2: no label in "):
+        read_list(tmp_path / "list")
+
+
+def test_lists_that_cannot_be(tmp_path):
+    with pytest.raises(MissingFileError, match="list file not found"):
+        read_list(tmp_path / "nothing")
+    (tmp_path / "list").write_text("\n\n")
+    with pytest.raises(DataError, match="is empty"):
+        read_list(tmp_path / "list")
+    with pytest.raises(DataError, match="cannot read"):
+        read_list(tmp_path)
+
+
+def test_images_are_read_as_opencv_reads_them():
+    path = GOLDENS / "images" / "im04.png"
+    np.testing.assert_array_equal(read_image(path), cv2.imread(str(path)))
+    np.testing.assert_array_equal(read_image(path, color=False), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+    assert read_image(path, size=(5, 9)).shape == (5, 9, 3)
+    assert read_image(path, color=False, size=(5, 9)).shape == (5, 9)
+
+
+def test_images_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(MissingFileError, match=r"image not found: .*gone\.jpg"):
+        read_image(tmp_path / "gone.jpg")
+    (tmp_path / "text.jpg").write_text("no image")
+    with pytest.raises(DataError, match=r"text\.jpg: does not decode"):
+        read_image(tmp_path / "text.jpg")
+    with pytest.raises(DataError, match="cannot read image"):
+        read_image(tmp_path)
+    data = cv2.imencode(".png", image()[0])[1].tobytes()
+    (tmp_path / "cut.png").write_bytes(data[:40])
+    with pytest.raises(DataError, match=r"cut\.png: does not decode"):
+        read_image(tmp_path / "cut.png")

@@ -1,0 +1,340 @@
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+import torch
+from golden_files import ROOT, golden
+
+from pycaffe_compat.errors import DataError, LayerError, MissingFileError
+from pycaffe_compat.layers import layer_class
+from pycaffe_compat.proto import caffe_pb2, parse_text
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from samples import database, encoded, image, raw_database
+
+GOLDEN = golden("data", "data_layers")
+
+
+def make(text, phase=caffe_pb2.TEST):
+    param = parse_text(f'name: "d" {text}', caffe_pb2.LayerParameter)
+    param.phase = phase
+    return layer_class(param)(param, [])
+
+
+def data_layer(source, batch=4, transform="", phase=caffe_pb2.TRAIN, more=""):
+    options = f'source: "{source}" batch_size: {batch} backend: LMDB {more}'
+    return make(f'type: "Data" top: "data" top: "label" data_param {{ {options} }} {transform}', phase)
+
+
+def batches(layer, count):
+    made = [[top.clone() for top in layer()] for _ in range(count)]
+    layer.close()
+    return made
+
+
+def same(one, two):
+    pairs = zip(one, two, strict=True)
+    return all(torch.equal(a, b) for x, y in pairs for a, b in zip(x, y, strict=True))
+
+
+@pytest.mark.parametrize("case", GOLDEN.meta["cases"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_caffes_batches(case, threads, monkeypatch):
+    monkeypatch.chdir(ROOT / "data")
+    net = parse_text(GOLDEN.meta["cases"][case], caffe_pb2.NetParameter)
+    param = net.layer[0]
+    param.phase = caffe_pb2.TEST
+    layer = layer_class(param)(param, [])
+    layer.threads = threads
+    for number in range(3):
+        tops = layer()
+        assert [tuple(top.shape) for top in tops] == layer.top_shapes()
+        for name, top in zip(param.top, tops, strict=True):
+            assert top.dtype == torch.float32
+            np.testing.assert_array_equal(top.numpy(), GOLDEN.arrays[f"{case}/{number}/{name}"])
+    layer.close()
+
+
+@pytest.fixture
+def source(tmp_path):
+    return raw_database(tmp_path / "db", [image(i, 9, 8) for i in range(10)])
+
+
+AUGMENT = "transform_param { crop_size: 5 mirror: true }"
+
+
+def test_threads_do_not_change_what_is_drawn(source):
+    made = []
+    for threads in (1, 2, 5):
+        layer = data_layer(source, 4, AUGMENT)
+        layer.seed, layer.threads = 3, threads
+        made.append(batches(layer, 8))
+    assert same(made[0], made[1])
+    assert same(made[0], made[2])
+    other = data_layer(source, 4, AUGMENT)
+    other.seed = 4
+    assert not same(made[0], batches(other, 8))
+
+
+def test_crops_reach_every_place_and_are_mirrored_in_half_of_the_cases(tmp_path):
+    planes = image(0, 9, 8, 1)
+    layer = data_layer(raw_database(tmp_path / "db", [planes]), 200, AUGMENT)
+    layer.seed = 1
+    [[data, _]] = batches(layer, 1)
+    windows = {}
+    for top in range(5):
+        for left in range(4):
+            part = planes[0, top : top + 5, left : left + 5]
+            windows[part.tobytes()], windows[part[:, ::-1].tobytes()] = (top, left, 0), (top, left, 1)
+    seen = [windows[item[0].astype(np.uint8).tobytes()] for item in data.numpy()]
+    assert {place[:2] for place in seen} == {(top, left) for top in range(5) for left in range(4)}
+    assert 70 < sum(place[2] for place in seen) < 130
+
+
+def test_a_test_layer_takes_the_centre_but_mirrors_as_caffe_does(tmp_path):
+    planes = image(0, 9, 8, 1)
+    [[data, _]] = batches(data_layer(raw_database(tmp_path / "db", [planes]), 50, AUGMENT, caffe_pb2.TEST), 1)
+    part = planes[0, 2:7, 1:6]
+    kinds = {item[0].astype(np.uint8).tobytes() for item in data.numpy()}
+    assert kinds == {part.tobytes(), part[:, ::-1].tobytes()}
+
+
+@pytest.mark.parametrize("kind", ["Data", "ImageData", "HDF5Data", "WindowData"])
+def test_resuming_goes_on_bit_for_bit(kind, source, tmp_path):
+    for i in range(5):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), image(i, 9, 8).transpose(1, 2, 0))
+    (tmp_path / "list.txt").write_text("".join(f"{tmp_path}/{i}.png {i}\n" for i in range(5)))
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        file["data"], file["label"] = np.random.default_rng(0).normal(size=(7, 2)), np.arange(7)
+    (tmp_path / "files.txt").write_text(f"{tmp_path}/rows.h5")
+    (tmp_path / "windows.txt").write_text(f"# 0\n{tmp_path}/0.png\n3 9 8\n2\n1 0.9 0 0 5 6\n0 0.1 1 2 7 8\n")
+    options = {
+        "Data": f'data_param {{ source: "{source}" batch_size: 3 backend: LMDB }} {AUGMENT}',
+        "ImageData": f'image_data_param {{ source: "{tmp_path}/list.txt" batch_size: 3 shuffle: true rand_skip: 4 }}'
+        + AUGMENT,
+        "HDF5Data": f'hdf5_data_param {{ source: "{tmp_path}/files.txt" batch_size: 3 shuffle: true }}',
+        "WindowData": f'window_data_param {{ source: "{tmp_path}/windows.txt" batch_size: 3 }} {AUGMENT}',
+    }[kind]
+    text = f'type: "{kind}" top: "data" top: "label" {options}'
+    whole, part, rest = (make(text, caffe_pb2.TRAIN) for _ in range(3))
+    whole.seed = part.seed = 2**63 + 11
+    want = batches(whole, 9)
+    assert same(batches(part, 4), want[:4])
+    state = json.loads(json.dumps(part.state()))
+    assert len(json.dumps(state)) < 100
+    rest.seek(state)
+    assert same(batches(rest, 5), want[4:])
+    rest.seek({"position": 0, "seed": part.seed})
+    assert same(batches(rest, 9), want)
+
+
+def test_the_seed_is_torchs_unless_set(source):
+    torch.manual_seed(77)
+    one, two = data_layer(source, 4, AUGMENT), data_layer(source, 4, AUGMENT)
+    two.seed = 77
+    assert one.seed == 77
+    assert same(batches(one, 3), batches(two, 3))
+
+
+def test_processes_share_the_records_and_see_what_one_alone_would(source):
+    alone = data_layer(source, 6, AUGMENT)
+    shares = [data_layer(source, 2, AUGMENT) for _ in range(3)]
+    alone.seed = 5
+    for rank, layer in enumerate(shares):
+        layer.seed, layer.rank, layer.world = 5, rank, 3
+    want = torch.cat([data for data, _ in batches(alone, 4)])
+    got = [torch.cat([data for data, _ in batches(layer, 4)]) for layer in shares]
+    assert all(torch.equal(got[rank], want[rank::3]) for rank in range(3))
+    assert shares[0].state() == alone.state()
+
+
+def test_the_first_record_of_a_batch_decides_its_shape(tmp_path):
+    planes = [image(i, *size) for i, size in enumerate([(5, 6), (7, 8), (9, 4)])]
+    source = database(tmp_path / "db", [encoded(item, i) for i, item in enumerate(planes)])
+    layer = data_layer(source, 1)
+    assert layer.top_shapes() == [(1, 3, 5, 6), (1,)]
+    assert [tuple(data.shape) for data, _ in batches(layer, 4)] == [
+        (1, 3, 5, 6),
+        (1, 3, 7, 8),
+        (1, 3, 9, 4),
+        (1, 3, 5, 6),
+    ]
+    layer = data_layer(source, 2)
+    with pytest.raises(DataError, match=r'layer "d" \(Data\): record "00000001" of .*db: gives 3 × 7 × 8 .* 3 × 5 × 6'):
+        layer()
+    layer.close()
+
+
+@pytest.mark.parametrize(
+    ("stored", "transform", "more", "channels"),
+    [
+        (1, "", "", 1),
+        (3, "", "", 3),
+        (1, "transform_param { force_color: true }", "", 3),
+        (3, "transform_param { force_gray: true }", "", 1),
+        (1, "", "force_encoded_color: true", 3),
+    ],
+)
+def test_encoded_images_have_the_channels_asked_for(tmp_path, stored, transform, more, channels):
+    source = database(tmp_path / "db", [encoded(image(0, 4, 4, stored), 2)])
+    layer = data_layer(source, 1, transform, more=more)
+    data, label = layer()
+    assert data.shape == (1, channels, 4, 4)
+    assert label.item() == 2
+    layer.close()
+
+
+def test_a_top_less_is_a_top_less(source):
+    layer = make(f'type: "Data" top: "data" data_param {{ source: "{source}" batch_size: 2 backend: LMDB }}')
+    assert len(layer.top_shapes()) == len(layer()) == 1
+    layer.close()
+
+
+def test_a_bad_record_is_named_when_its_turn_comes(tmp_path):
+    datums = [encoded(image()), encoded(image()), b"no datum at all", encoded(image())]
+    layer = data_layer(database(tmp_path / "db", datums), 1)
+    layer(), layer()
+    for _ in range(2):
+        with pytest.raises(DataError, match=r'layer "d" \(Data\): record "00000002" of .*db: is no Datum'):
+            layer()
+    layer.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ('data_param { source: "/no/db" batch_size: 1 backend: LMDB }', MissingFileError, "convert_imageset"),
+        ('data_param { source: "{db}" batch_size: 1 backend: LEVELDB }', DataError, "LevelDB is not supported"),
+        ('data_param { source: "{db}" backend: LMDB }', LayerError, "batch_size is 0; it must be at least 1"),
+        (
+            'data_param { source: "{db}" batch_size: 1 backend: LMDB } transform_param { crop_size: 20 }',
+            DataError,
+            'record "00000000" of .*: crop_size 20 is larger than the image, which is 9 × 8',
+        ),
+        (
+            'data_param { source: "{db}" batch_size: 1 backend: LMDB } transform_param { mean_file: "{mean}" }',
+            DataError,
+            r"mean\.binaryproto has shape 3 × 40 × 48, but the image 3 × 9 × 8",
+        ),
+    ],
+)
+def test_set_up_says_what_is_wrong(source, text, error, message):
+    text = text.replace("{db}", source).replace("{mean}", str(ROOT / "data" / "mean.binaryproto"))
+    with pytest.raises(error, match=rf'layer "d" \(Data\): .*{message}'):
+        make(f'type: "Data" top: "data" {text}')
+
+
+def test_a_backend_that_is_left_out_is_what_is_there(source):
+    layer = make(f'type: "Data" top: "data" data_param {{ source: "{source}" batch_size: 2 }}')
+    assert layer.top_shapes() == [(2, 3, 9, 8)]
+
+
+@pytest.fixture
+def images(tmp_path):
+    for i in range(6):
+        cv2.imwrite(str(tmp_path / f"my {i}.png"), image(i, 9, 8).transpose(1, 2, 0))
+    (tmp_path / "list.txt").write_text("".join(f"my {i}.png {i}\n" for i in range(6)))
+    files = f'source: "{tmp_path}/list.txt" root_folder: "{tmp_path}/"'
+    return f'type: "ImageData" top: "data" top: "label" image_data_param {{ {files}'
+
+
+def test_shuffled_images_come_once_an_epoch(images):
+    layer = make(f"{images} batch_size: 6 shuffle: true }}", caffe_pb2.TRAIN)
+    layer.seed = 1
+    epochs = [label.int().tolist() for _, label in batches(layer, 4)]
+    assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
+    assert len(set(map(tuple, epochs))) > 1
+
+
+def test_skipping_begins_at_one_of_the_first(images):
+    starts = set()
+    for seed in range(30):
+        layer = make(f"{images} batch_size: 2 rand_skip: 3 }}")
+        layer.seed = seed
+        [[_, label]] = batches(layer, 1)
+        assert label[1] == label[0] + 1
+        starts.add(int(label[0]))
+    assert starts == {0, 1, 2}
+
+
+def test_image_data_errors(images, tmp_path):
+    with pytest.raises(LayerError, match="new_height is 3 and new_width 0; set both, or neither"):
+        make(f"{images} batch_size: 2 new_height: 3 }}")
+    with pytest.raises(DataError, match="rand_skip 7 is more than the 6 images"):
+        make(f"{images} batch_size: 2 rand_skip: 7 }}")
+    with pytest.raises(LayerError, match="exactly 2"):
+        make(f'type: "ImageData" top: "data" image_data_param {{ source: "{tmp_path}/list.txt" }}')
+    layer = make(f"{images} batch_size: 2 }}")
+    (tmp_path / "my 2.png").unlink()
+    layer()
+    with pytest.raises(MissingFileError, match=r'layer "d" \(ImageData\): image not found: .*my 2\.png'):
+        layer()
+    layer.close()
+
+
+def test_hdf5_data_takes_the_datasets_of_its_tops(tmp_path):
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        file["x"], file["y"] = np.arange(12.0).reshape(3, 2, 2), np.arange(3)
+    (tmp_path / "files.txt").write_text(f"{tmp_path}/rows.h5\n")
+    text = f'type: "HDF5Data" top: "y" top: "x" hdf5_data_param {{ source: "{tmp_path}/files.txt" batch_size: 2 }}'
+    layer = make(text)
+    assert layer.top_shapes() == [(2,), (2, 2, 2)]
+    made = batches(layer, 3)
+    assert [y.tolist() for y, _ in made] == [[0, 1], [2, 0], [1, 2]]
+    assert made[1][1].tolist() == [[[8, 9], [10, 11]], [[0, 1], [2, 3]]]
+    with pytest.raises(LayerError, match="does not transform data"):
+        make(text + " transform_param { scale: 2 }")
+    with pytest.raises(DataError, match=r'layer "d" \(HDF5Data\): .* has no dataset "z"'):
+        make(text.replace('top: "x"', 'top: "z"'))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("} transform_param { crop_size: 0", "crop_size is 0"),
+        ('crop_mode: "sqare" } transform_param { crop_size: 4', 'crop_mode is "sqare"; it must be "warp" or "square"'),
+    ],
+)
+def test_window_data_errors(options, message):
+    with pytest.raises(LayerError, match=message):
+        make(f'type: "WindowData" top: "a" top: "b" window_data_param {{ source: "w" batch_size: 1 {options} }}')
+
+
+MEMORY = 'type: "MemoryData" top: "a" top: "b" memory_data_param { batch_size: 2 channels: 1 height: 2 width: 3 }'
+
+
+def test_memory_data_gives_views_of_the_arrays_it_was_given():
+    layer = make(MEMORY)
+    data, labels = np.arange(24, dtype=np.float32).reshape(4, 1, 2, 3), np.arange(4, dtype=np.float32)
+    layer.reset(data, labels)
+    assert [layer()[1].tolist() for _ in range(3)] == [[0, 1], [2, 3], [0, 1]]
+    data[2:] = -1
+    state = layer.state()
+    assert (layer()[0] == -1).all()
+    layer.seek(state)
+    assert layer()[1].tolist() == [2, 3]
+    layer.reset(data.astype(np.float64), labels[:, None, None, None])
+    assert layer()[1].tolist() == [0, 1]
+    assert layer.top_shapes() == [(2, 1, 2, 3), (2,)]
+
+
+def test_memory_data_errors(caplog):
+    with pytest.raises(LayerError, match="given and positive; they are 2, 1, 2, 0"):
+        make(MEMORY.replace("width: 3", ""))
+    layer = make(MEMORY + " transform_param { scale: 2 }")
+    with pytest.raises(LayerError, match="has no data yet"):
+        layer()
+    for data, labels, message in [
+        (np.zeros((2, 1, 2, 4)), np.zeros(2), r"data has shape \(2, 1, 2, 4\); wanted \(N, 1, 2, 3\)"),
+        (np.zeros((3, 1, 2, 3)), np.zeros(3), "data has 3 images; wanted a multiple of batch_size 2"),
+        (np.zeros((0, 1, 2, 3)), np.zeros(0), "data has 0 images"),
+        (np.zeros((2, 1, 2, 3)), np.zeros(3), r"labels has shape \(3,\)"),
+    ]:
+        with pytest.raises(LayerError, match=message):
+            layer.reset(data, labels)
+    layer.reset(np.zeros((2, 1, 2, 3)), np.zeros(2))
+    assert "does not transform" in caplog.text
