@@ -158,7 +158,9 @@ class DatabaseWriter:
         return self
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Add a record."""
+        """Add a record; keys are 1 to 511 bytes long."""
+        if not 0 < len(key) <= 511:
+            raise DataError(f"key {key.decode(errors='backslashreplace')} has {len(key)} bytes; LMDB takes 1 to 511")
         self._pending.append((key, value))
         self._bytes += len(value)
         if len(self._pending) >= self._commit or self._bytes >= 1 << 27:

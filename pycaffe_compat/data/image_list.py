@@ -37,7 +37,9 @@ def read_list(path: str | os.PathLike[str]) -> list[Entry]:
                 try:
                     entries.append(Entry(words[0], int(words[1])))
                 except (IndexError, ValueError):
-                    raise DataError(f'{name}:{number}: no label in "{line.strip()}"; wanted "PATH LABEL"') from None
+                    raise DataError(
+                        f'{name}:{number}: no integer label at the end of "{line.strip()}"; wanted "PATH LABEL"'
+                    ) from None
     except OSError as error:
         raise DataError(f"cannot read list file {name}: {error.strerror}") from error
     if not entries:

@@ -105,6 +105,13 @@ class BatchSource(Source):
         self.seed = state["seed"]
         self._position = int(state["position"])
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> BatchSource:
+        """Return a source that stands where this one does and reads by itself."""
+        copy = type(self)(self.param, [])
+        copy.seek(self.state())
+        copy.rank, copy.world, copy.threads = self.rank, self.world, self.threads
+        return copy
+
     def close(self) -> None:
         loader, self._loader = self._loader, None
         if loader is not None:

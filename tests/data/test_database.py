@@ -136,6 +136,13 @@ def test_what_breaks_off_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_keys_that_lmdb_does_not_take_are_errors(tmp_path):
+    for key in (b"", b"k" * 512):
+        with pytest.raises(DataError, match=f"has {len(key)} bytes"), DatabaseWriter(tmp_path / "db") as writer:
+            writer.put(key, b"value")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(CaffeError, match=r"cannot write .*No such file"), DatabaseWriter(tmp_path / "no" / "db"):
         pass

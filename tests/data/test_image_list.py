@@ -15,7 +15,7 @@ def test_paths_may_hold_spaces(tmp_path):
 @pytest.mark.parametrize("line", ["image.jpg", "my image.jpg", "image.jpg 1.5", "image.jpg 1 ?"])
 def test_a_line_without_a_label_is_named(tmp_path, line):
     (tmp_path / "list").write_text(f"fine.jpg 1\n{line}\n")
-    with pytest.raises(DataError, match=r"list:2: no label in "):
+    with pytest.raises(DataError, match=r"list:2: no integer label at the end of "):
         read_list(tmp_path / "list")
 
 

@@ -1,3 +1,4 @@
+import copy
 import json
 import sys
 from pathlib import Path
@@ -130,6 +131,15 @@ def test_resuming_goes_on_bit_for_bit(kind, source, tmp_path):
     assert same(batches(rest, 5), want[4:])
     rest.seek({"position": 0, "seed": part.seed})
     assert same(batches(rest, 9), want)
+
+
+def test_a_copy_goes_on_by_itself(source):
+    layer = data_layer(source, 4, AUGMENT)
+    layer.seed, layer.rank, layer.world, layer.threads = 9, 1, 2, 1
+    layer()
+    other = copy.deepcopy(layer)
+    assert (other.rank, other.world, other.threads) == (1, 2, 1)
+    assert same(batches(layer, 5), batches(other, 5))
 
 
 def test_the_seed_is_torchs_unless_set(source):
