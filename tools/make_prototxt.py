@@ -1,77 +1,9 @@
 #!/usr/bin/env python
 """Write the nets and solver files of the paper, or give a net of your own a decoder."""
 
-import argparse
-import os
 import sys
 
-from pycaffe_compat.errors import CaffeError
-from pycaffe_compat.files import atomic_path
-from pycaffe_compat.proto import read_net
-from pycaffe_compat.swwae import Decoder, augment, reconstruction_net
-from pycaffe_compat.swwae.generate import VARIANTS, all_files, net_text, write_all, write_paper_tree
-
-EPILOG = """
-examples:
-  %(prog)s                                   write prototxt/ anew
-  %(prog)s --check                           say which files of prototxt/ are not what would be written
-  %(prog)s --net my_vgg.prototxt --variant swwae_all --out my_swwae.prototxt
-                                             the same net with a decoder, to train with both losses
-  %(prog)s --net my_vgg.prototxt --variant sae_first --source conv3_3 --reconstruct --out recon3.prototxt
-                                             the encoder up to conv3_3, fixed, and a decoder from there
-  %(prog)s --paper-tree DIR                  every deploy and dump net of the authors' release, laid out as theirs
-"""
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--root", default=".", help="write prototxt/ under this folder (default: here)")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file differs")
-    parser.add_argument("--paper-tree", metavar="DIR", help="write the authors' deploy and dump nets under DIR instead")
-    parser.add_argument("--net", metavar="FILE", help="a classification net of your own to give a decoder")
-    parser.add_argument("--variant", default="swwae_all", choices=[each.name for each in VARIANTS])
-    parser.add_argument(
-        "--source", default="", metavar="LAYER", help="decode from this layer (default: the last with a pooling)"
-    )
-    parser.add_argument("--reconstruct", action="store_true", help="leave the classifier out and fix the encoder")
-    parser.add_argument(
-        "--image-shape", type=int, nargs=3, metavar=("C", "H", "W"), help="one image, if the net does not say"
-    )
-    parser.add_argument("--out", metavar="FILE", help="where the net of --net goes (default: standard output)")
-    args = parser.parse_args()
-    if args.net:
-        kind, objective = args.variant.split("_")
-        decoder = Decoder(kind, objective, image_shape=tuple(args.image_shape) if args.image_shape else None)
-        induce = reconstruction_net if args.reconstruct else augment
-        net = induce(read_net(args.net), decoder, source=args.source)
-        text = net_text(net, f"{args.variant} decoder for {args.net}")
-        if args.out:
-            with atomic_path(args.out) as temporary, open(temporary, "w") as file:
-                file.write(text)
-        else:
-            print(text, end="")
-        return 0
-    if args.check:
-        stale = [name for name, text in all_files().items() if not _holds(os.path.join(args.root, name), text)]
-        print("\n".join(f"{name} is not what {parser.prog} writes" for name in stale) or "prototxt/ is up to date")
-        return 1 if stale else 0
-    paths = write_paper_tree(args.paper_tree) if args.paper_tree else write_all(args.root)
-    print(f"{len(paths)} files written under {args.paper_tree or os.path.join(args.root, 'prototxt')}")
-    return 0
-
-
-def _holds(path: str, text: str) -> bool:
-    try:
-        with open(path) as file:
-            return file.read() == text
-    except FileNotFoundError:
-        return False
-
+from pycaffe_compat.commands.make_prototxt import main
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except CaffeError as error:
-        sys.exit(f"make_prototxt: {error}")
+    sys.exit(main())

@@ -1,56 +1,9 @@
 #!/usr/bin/env python
-"""Show a net: its layers with their blobs, shapes, parameters, memory and arithmetic, and the totals."""
+"""Show a net: its layers, shapes, parameters, memory and arithmetic."""
 
-import argparse
 import sys
 
-from pycaffe_compat.errors import CaffeError
-from pycaffe_compat.proto import read_net
-from pycaffe_compat.summary import describe, summarize
-
-EPILOG = """
-examples:
-  %(prog)s prototxt/vgg16_deploy.prototxt
-  %(prog)s prototxt/swwae_all_train_val.prototxt --phase both
-  %(prog)s deploy.prototxt --shape data=10,3,227,227
-
-The memory of a layer is that of its tops, in float32; a layer that works in place needs none of its own. FLOPs count
-2 for each multiply-add of Convolution, Deconvolution, InnerProduct, RNN and LSTM; other layers are not counted. A data
-layer is opened only where its options do not say the shapes: --shape says them for a database that is not here.
-"""
-
-
-def shape(text: str) -> tuple[str, tuple[int, ...]]:
-    name, _, numbers = text.rpartition("=")
-    try:
-        sizes = tuple(int(n) for n in numbers.split(","))
-    except ValueError:
-        sizes = ()
-    if not name or not sizes or min(sizes) < 0:
-        raise argparse.ArgumentTypeError(f'"{text}" is not NAME=N,N,…, as in data=1,3,224,224')
-    return name, sizes
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("net", help="the net's prototxt")
-    parser.add_argument("--phase", default="TEST", type=str.upper, choices=["TRAIN", "TEST", "BOTH"])
-    parser.add_argument(
-        "--shape", action="append", default=[], type=shape, metavar="NAME=N,N,…", help="of an input blob"
-    )
-    args = parser.parse_args()
-    net = read_net(args.net)
-    for phase in ("TRAIN", "TEST") if args.phase == "BOTH" else (args.phase,):
-        print(f"{args.net}" + (f' "{net.name}"' if net.name else "") + f", phase {phase}\n")
-        print(summarize(describe(net, phase, dict(args.shape), args.net)), end="\n\n")
-
+from pycaffe_compat.commands.show_net import main
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CaffeError as error:
-        sys.exit(f"show_net: {error}")
-    except BrokenPipeError:
-        sys.stderr.close()
+    sys.exit(main())

@@ -1,76 +1,9 @@
 #!/usr/bin/env python
 """Train a net as Caffe does, from a solver file."""
 
-import argparse
 import sys
 
-from pycaffe_compat.errors import CaffeError
-from pycaffe_compat.solver.commands import train
-from pycaffe_compat.solver.runner import AMP
-from pycaffe_compat.solver.signals import EFFECTS
-
-EPILOG = """
-examples:
-  %(prog)s --solver prototxt/swwae_all_solver.prototxt
-                           train from the fillers, on a GPU if there is one
-  %(prog)s --solver solver.prototxt --weights VGG_ILSVRC_16_layers.caffemodel
-                           fine-tune: layers of the same names take their weights from the file
-  %(prog)s --solver solver.prototxt --weights encoder.caffemodel,decoder.caffemodel
-                           the layers of several files; what comes later wins
-  %(prog)s --solver solver.prototxt --snapshot snapshots/net_iter_5000.solverstate
-                           go on where a snapshot was taken, bit for bit: data order and dropout included
-  %(prog)s --solver solver.prototxt --gpu all
-                           a process for each GPU; each takes its own batches, gradients are averaged
-  torchrun --nproc-per-node 8 --nnodes 2 … %(prog)s --solver solver.prototxt
-                           the same over several machines
-  %(prog)s --solver solver.prototxt --iterations 20 --cpu
-                           a short try without a GPU
-
-Ctrl-C stops at the end of the iteration and writes a snapshot; a second Ctrl-C stops at once. `kill -HUP PID` writes a
-snapshot and training goes on. The log on standard error is Caffe's, for the log parsers that you have.
-"""
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--solver", "-solver", required=True, metavar="FILE", help="the solver's prototxt")
-    parser.add_argument("--weights", "-weights", default="", metavar="A,B", help="caffemodels to start from")
-    parser.add_argument("--snapshot", "-snapshot", default="", metavar="FILE", help="a .solverstate(.h5) to go on from")
-    parser.add_argument(
-        "--gpu",
-        "-gpu",
-        default="",
-        metavar="IDS",
-        help="GPU numbers with commas, or all (default: one if there is one)",
-    )
-    parser.add_argument("--cpu", action="store_true", help="use no GPU (as solver_mode: CPU does)")
-    parser.add_argument("--iterations", "-iterations", type=int, metavar="N", help="instead of the solver's max_iter")
-    parser.add_argument("--level", "-level", type=int, help="level of the train net's state")
-    parser.add_argument("--stage", "-stage", default="", metavar="A,B", help="stages of the train net's state")
-    parser.add_argument("--sigint_effect", "-sigint_effect", default="stop", choices=EFFECTS, help="what Ctrl-C does")
-    parser.add_argument(
-        "--sighup_effect", "-sighup_effect", default="snapshot", choices=EFFECTS, help="what SIGHUP does"
-    )
-    parser.add_argument("--tensorboard", default="", metavar="DIR", help="write loss, rate and test scores there")
-    parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        help="a progress bar (default: if standard error is a terminal)",
-    )
-    parser.add_argument("--amp", nargs="?", const="bfloat16", choices=sorted(AMP), help="compute in mixed precision")
-    parser.add_argument("--compile", action="store_true", help="compile the net with torch.compile first")
-    parser.add_argument("--channels-last", action="store_true", help="the memory layout that tensor cores like")
-    args = vars(parser.parse_args())
-    args["stages"] = [stage for stage in args.pop("stage").split(",") if stage]
-    try:
-        train(args.pop("solver"), **args)
-    except CaffeError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
+from pycaffe_compat.commands.train_net import main
 
 if __name__ == "__main__":
     sys.exit(main())
