@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -14,6 +16,7 @@ from ..errors import LayerError, nearest
 from ..proto import caffe_pb2
 
 Shape = tuple[int, ...]
+PLUG_INS = "pycaffe_compat.layers"  # the entry-point group of packages that bring layers of their own
 REGISTRY: dict[str, type[Layer]] = {}
 LayerClass = TypeVar("LayerClass", bound="type[Layer]")
 
@@ -29,20 +32,40 @@ def register(type_name: str) -> Callable[[LayerClass], LayerClass]:
     return enter
 
 
+@functools.cache
+def load_plug_ins() -> tuple[str, ...]:
+    """Import what installed packages name in the entry-point group :data:`PLUG_INS`, so that it registers its layers.
+
+    Done once, when a net names a type that is not registered. Returns what went wrong, in words, a string a plug-in.
+    """
+    broken = []
+    for plug_in in entry_points(group=PLUG_INS):
+        try:
+            plug_in.load()
+        except (Exception, SystemExit) as error:
+            package = f" of the package {plug_in.dist.name}" if plug_in.dist else ""
+            broken.append(f'plug-in "{plug_in.name}" ({plug_in.value}){package}: {type(error).__name__}: {error}')
+    return tuple(broken)
+
+
 def layer_class(param: Any, file: str = "") -> type[Layer]:
-    """Return the class registered for ``param.type``.
+    """Return the class registered for ``param.type``, by this package, by the program or by a plug-in.
 
     Raises:
-        LayerError: no layer has that type; the message names the layer, its file and the types that are spelt alike.
+        LayerError: no layer has that type; the message names the layer, its file, the types that are spelt alike, and
+            plug-ins that could not be loaded.
     """
-    cls = REGISTRY.get(param.type)
-    if cls is None:
-        where = f" in {file}" if file else ""
-        raise LayerError(
-            f'layer "{param.name}"{where}: unknown layer type "{param.type}"{nearest(param.type, REGISTRY)}; '
-            f"known types: {', '.join(sorted(REGISTRY))}. Register your own with @pycaffe_compat.layers.register"
-        )
-    return cls
+    if param.type not in REGISTRY:
+        broken = load_plug_ins()
+        if param.type not in REGISTRY:
+            where = f" in {file}" if file else ""
+            unloaded = "".join(f". It may be in what could not be loaded: {each}" for each in broken)
+            raise LayerError(
+                f'layer "{param.name}"{where}: unknown layer type "{param.type}"{nearest(param.type, REGISTRY)}; '
+                f"known types: {', '.join(sorted(REGISTRY))}. Register your own with @pycaffe_compat.layers.register"
+                f"{unloaded}"
+            )
+    return REGISTRY[param.type]
 
 
 @dataclass
