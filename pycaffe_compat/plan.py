@@ -4,7 +4,8 @@ Fusions leave every result as it is. They apply where nothing else reads the blo
 
 - ReLU → MAX Pooling, and ReLU → Depooling: the ReLU happens inside, so its result is never stored;
 - a Pooling mask that only Depooling layers with the same windows read: the one-byte switch is handed over instead;
-- Depooling → SafeInv → Eltwise PROD: one pass, the unpooling normalised by its weights (the AlexNet decoder).
+- Depooling → SafeInv → Eltwise PROD: one pass, the unpooling normalised by its weights (the AlexNet decoder);
+- Convolution, Deconvolution or InnerProduct → ReLU: the ReLU writes over its input, whose memory nobody needs any more.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .layers.common import Eltwise
+from .layers.convolution import Convolution, Deconvolution
+from .layers.linear import InnerProduct
 from .layers.neuron import ReLU
 from .layers.pooling import Depooling, Pooling, SafeInv
 from .wiring import Step, Wiring
@@ -95,7 +99,17 @@ class _Fusions:
             return self._unpool(step, plain, normalize=False)
         if isinstance(step.layer, Eltwise) and step.top_values[0] in self._normalized:
             return self._unpool(self._normalized[step.top_values[0]], plain, normalize=True)
+        if self._may_overwrite(step):
+            return replace(plain, run=torch.relu_)
         return plain
+
+    def _may_overwrite(self, step: Step) -> bool:
+        """Whether a ReLU may work in place: its bottom is fresh memory that neither a layer nor a gradient reads again."""
+        if not isinstance(step.layer, ReLU) or step.layer.negative_slope or step.propagate_down:
+            return False
+        maker = self._maker[step.bottom_values[0]].layer
+        fresh = isinstance(maker, (Convolution, Deconvolution, InnerProduct))
+        return fresh and self._only_reader(step.bottom_values[0]) is step
 
     def _pool(self, step: Step, plain: Call) -> Call:
         source = self._relus.get(step.bottom_values[0])

@@ -105,3 +105,17 @@ def test_the_papers_nets_are_unchanged(name: str) -> None:
         net.objective(batch)[0].backward()
     for (key, a), b in zip(fused.named_parameters(), plain.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad), key
+
+
+def test_a_relu_after_a_layer_that_makes_fresh_memory_writes_over_it() -> None:
+    chain = (
+        IMAGE
+        + 'layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }'
+    )
+    relu = 'layer { name: "r" type: "ReLU" bottom: "c" top: "r" }'
+    fused, _ = same(chain + relu)
+    assert fused._calls[-1].run is torch.relu_
+    fused, _ = same(chain + relu + 'layer { name: "t" type: "TanH" bottom: "c" top: "t" }')
+    assert all(call.run is not torch.relu_ for call in fused._calls)
+    fused, _ = same(IMAGE + 'layer { name: "r" type: "ReLU" bottom: "x" top: "x" }')
+    assert all(call.run is not torch.relu_ for call in fused._calls)
