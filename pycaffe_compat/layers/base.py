@@ -185,7 +185,7 @@ class Source(Layer):
         """The shape of each top of the next batch."""
         raise NotImplementedError
 
-    def forward(self) -> Tensor | tuple[Tensor, ...]:  # noqa: D102  (documented on Layer)
+    def forward(self) -> Tensor | tuple[Tensor, ...]:
         raise NotImplementedError
 
     def state(self) -> dict[str, Any]:

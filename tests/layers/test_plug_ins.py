@@ -65,7 +65,7 @@ def test_a_plug_in_brings_a_type_and_is_loaded_once_when_it_is_needed(install) -
     net = net_of("Thrice")
     assert torch.equal(net(x=torch.ones(2, 3))["y"], torch.full((2, 3), 3.0))
     for _ in range(2):
-        with pytest.raises(LayerError, match=r'unknown layer type "Thrise" \(did you mean Thrice\?\)'):
+        with pytest.raises(LayerError, match=r'unknown layer type "Thrise" \(did you mean Thrice'):
             net_of("Thrise")
     assert sys.modules["good_layers"].loaded == [1]
 
