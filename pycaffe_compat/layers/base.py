@@ -174,8 +174,8 @@ class Layer(nn.Module):
 class Source(Layer):
     """A layer without bottoms whose tops come from outside the graph: data layers and ``Input``.
 
-    It declares the shapes of its tops instead of being run on the meta device. ``next_batch`` makes the tops; ``Input`` has
-    no ``next_batch`` of its own: its tops are the arguments of the net.
+    It declares the shapes of its tops instead of being run on the meta device. ``forward`` makes the next batch; that of
+    ``Input`` is never called: its tops are the arguments of the net.
     """
 
     bottoms: ClassVar[tuple[int, int | None]] = (0, 0)
