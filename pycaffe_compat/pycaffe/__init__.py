@@ -13,9 +13,20 @@ from .blob import Blob
 from .classifier import Classifier
 from .detector import Detector
 from .log import init_log, log
-from .mode import set_device, set_mode_cpu, set_mode_gpu, set_random_seed
+from .mode import (
+    set_device,
+    set_mode_cpu,
+    set_mode_gpu,
+    set_multiprocess,
+    set_random_seed,
+    set_solver_count,
+    set_solver_rank,
+    solver_count,
+    solver_rank,
+)
 from .net import Net
 from .net_spec import NetSpec, layers, params, to_proto
+from .parallel import NCCL, has_nccl
 from .solver import (
     AdaDeltaSolver,
     AdaGradSolver,
@@ -25,6 +36,7 @@ from .solver import (
     SGDSolver,
     get_solver,
 )
+from .timer import Timer
 
 __version__ = "1.0.0"  # of the interface
 
@@ -35,6 +47,7 @@ def layer_type_list() -> list[str]:
 
 
 __all__ = [
+    "NCCL",
     "TEST",
     "TRAIN",
     "AdaDeltaSolver",
@@ -49,12 +62,14 @@ __all__ = [
     "NetSpec",
     "RMSPropSolver",
     "SGDSolver",
+    "Timer",
     "caffe_pb2",
     "classifier",
     "coord_map",
     "detector",
     "draw",
     "get_solver",
+    "has_nccl",
     "init_log",
     "install_as_caffe",
     "io",
@@ -67,6 +82,11 @@ __all__ = [
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",
+    "set_multiprocess",
     "set_random_seed",
+    "set_solver_count",
+    "set_solver_rank",
+    "solver_count",
+    "solver_rank",
     "to_proto",
 ]

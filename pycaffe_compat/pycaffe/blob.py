@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,69 +11,100 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import CaffeError
+from .. import memory
+from ..errors import CaffeError, NetError
 
-_ONLY_OURS = 2  # what sys.getrefcount says of an array that nobody else holds: our attribute and its own argument
+MOST_AXES = 32  # of a blob, as in Caffe
 
 
 class SyncedArray:
     """A tensor and a numpy array of the same values, each brought up to date when it is asked for.
 
-    On the CPU the two share memory. On a GPU asking for the array makes the host the newer side, since numpy cannot say
-    whether it was written to; the next computation uploads it.
+    On the CPU they share memory, and as long as someone holds the array (or a view of it) new values are copied into that
+    memory; otherwise the tensor that a layer made is taken as it is. On a GPU asking for the array makes the host the newer
+    side, since numpy cannot say whether it was written to; the next computation uploads it.
     """
 
-    def __init__(self, shape: Sequence[int], device: torch.device, fill: float = 0.0) -> None:
+    def __init__(self, shape: Sequence[int], device: torch.device, fill: float = 0.0, what: str = "a blob") -> None:
         self._shape = tuple(shape)
         self._device = device
         self._fill = fill
+        self._what = what
         self._tensor: Tensor | None = None
-        self._host: np.ndarray | None = None
+        self._lent: Callable[[], np.ndarray | None] = _nothing  # on the CPU: the array, while someone holds it
+        self._host: np.ndarray | None = None  # on a GPU
         self._host_newer = False
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self._shape
 
+    @property
+    def used(self) -> bool:
+        """Whether the values have been looked at or made; otherwise they are still the initial ones."""
+        return self._tensor is not None or self._host is not None
+
+    @property
+    def lent(self) -> bool:
+        """Whether someone holds the array whose memory the tensor is, so that new values will be written into it."""
+        return self._lent() is not None
+
     def tensor(self) -> Tensor:
-        """The values on the device."""
+        """The values on the device.
+
+        Raises:
+            NetError: they have not been used before, and there is no memory for them.
+        """
+        self.upload()
+        if self._tensor is None:
+            self._tensor = self._initial()
+        return self._tensor
+
+    def upload(self) -> None:
+        """Bring what was written into the array to the device."""
         if self._host_newer and self._host is not None:
             self._tensor = torch.from_numpy(self._host).to(self._device)
             self._host_newer = False
-        if self._tensor is None:
-            self._tensor = torch.full(self._shape, self._fill, device=self._device)
-        return self._tensor
+
+    def _initial(self) -> Tensor:
+        lacking = memory.lacking(4 * math.prod(self._shape)) if self._device.type == "cpu" else ""
+        if not lacking:
+            try:
+                return torch.full(self._shape, self._fill, device=self._device)
+            except (RuntimeError, TypeError) as error:  # a dimension that no integer of torch's holds is a TypeError
+                lacking = f"memory that cannot be had ({str(error).splitlines()[0]})"
+        raise NetError(f"{self._what} of shape {self._shape} needs {lacking}")
 
     def set(self, value: Tensor) -> None:
-        """Take new values from the device. An array that the user still holds is brought up to date where it is the memory."""
+        """Take new values from the device."""
         value = value.detach()
-        self._shape = tuple(value.shape)
-        host = self._host
-        if host is not None and host.shape != self._shape:
-            host = self._host = None
+        if value.dtype is not torch.float32:
+            value = value.float()
         self._host_newer = False
-        if host is not None and self._device.type == "cpu":
-            if sys.getrefcount(self._host) > _ONLY_OURS + 1:
-                if value.data_ptr() != host.ctypes.data:
-                    np.copyto(host, value.numpy())
-                self._tensor = torch.from_numpy(host)
-                return
-            self._host = None
+        lent = self._lent()
+        if lent is not None and lent.shape == tuple(value.shape):
+            if self._tensor is None or value.data_ptr() != self._tensor.data_ptr():
+                np.copyto(lent, value.numpy())
+            return
+        if lent is not None:
+            self._lent = _nothing
+        self._shape = tuple(value.shape)
         self._tensor = value
 
     def host(self) -> np.ndarray:
-        """The values as a writable array; what is written there is what the next computation sees."""
-        tensor = self.tensor()
+        """The values as a writable float32 array in C order; what is written there is what the next computation sees."""
         if self._device.type == "cpu":
-            if self._host is None:
-                if not tensor.is_contiguous():
-                    tensor = self._tensor = tensor.contiguous()
-                self._host = tensor.numpy()
-            return self._host
-        if self._host is None:
-            self._host = np.empty(self._shape, np.float32)
-        np.copyto(self._host, tensor.cpu().numpy())
-        self._host_newer = True
+            lent = self._lent()
+            if lent is None:
+                self._tensor = self.tensor().contiguous()
+                lent = self._tensor.numpy()
+                self._lent = weakref.ref(lent)
+            return lent
+        if self._host is None or self._host.shape != self._shape:
+            self._host, self._host_newer = np.empty(self._shape, np.float32), False
+        if not self._host_newer:
+            np.copyto(self._host, self.tensor().cpu().numpy())
+            self._host_newer = True
         return self._host
 
     def resize(self, shape: Sequence[int]) -> None:
@@ -81,59 +112,77 @@ class SyncedArray:
         size = tuple(shape)
         if size == self._shape:
             return
-        if self._tensor is not None:
-            self._tensor = self.tensor().reshape(size) if math.prod(size) == math.prod(self._shape) else None
-        self._host = None
-        self._host_newer = False
+        if self._tensor is not None or self._host_newer:
+            same = math.prod(size) == math.prod(self._shape)
+            self._tensor = self.tensor().contiguous().view(size) if same else None
+        self._lent, self._host, self._host_newer = _nothing, None, False
         self._shape = size
+
+
+def _nothing() -> None:
+    """What a reference to no array returns."""
 
 
 class ParameterArray:
     """As :class:`SyncedArray`, for the memory of a parameter (or of its gradient), which stays where it is."""
 
-    def __init__(self, memory: Callable[[], Tensor]) -> None:
+    def __init__(self, memory: Callable[[], Tensor], used: Callable[[], bool] | None = None) -> None:
         self._memory = memory
-        self._host: np.ndarray | None = None
+        self._used = used
+        self._host: np.ndarray | None = None  # on a GPU
         self._host_newer = False
 
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self._memory().shape)
 
-    def tensor(self) -> Tensor:
-        """The memory itself, after what was written into the array has been uploaded."""
-        memory = self._memory()
+    @property
+    def used(self) -> bool:
+        """Whether there is any memory yet: a gradient gets some once it is needed."""
+        return self._used is None or self._used()
+
+    @property
+    def lent(self) -> bool:
+        """New values never replace the memory."""
+        return False
+
+    def upload(self) -> None:
+        """As :meth:`SyncedArray.upload`."""
         if self._host_newer and self._host is not None:
             with torch.no_grad():
-                memory.copy_(torch.from_numpy(self._host))
+                self._memory().copy_(torch.from_numpy(self._host))
             self._host_newer = False
-        return memory
+
+    def tensor(self) -> Tensor:
+        """The memory itself, after what was written into the array has been uploaded."""
+        self.upload()
+        return self._memory()
 
     def set(self, value: Tensor) -> None:
         """Copy new values into the memory."""
+        self._host_newer = False
         with torch.no_grad():
             self._memory().copy_(value)
-        self._host_newer = False
 
     def host(self) -> np.ndarray:
         """The values as a writable array."""
-        memory = self.tensor().detach()
-        if memory.device.type == "cpu":
-            host = memory.numpy()
-            if self._host is None or self._host.ctypes.data != host.ctypes.data:
-                self._host = host
+        if self._host_newer and self._host is not None:
             return self._host
+        values = self._memory().detach()
+        if values.device.type == "cpu":
+            return values.numpy()
         if self._host is None:
-            self._host = np.empty(tuple(memory.shape), np.float32)
-        np.copyto(self._host, memory.cpu().numpy())
+            self._host = np.empty(tuple(values.shape), np.float32)
+        np.copyto(self._host, values.cpu().numpy())
         self._host_newer = True
         return self._host
 
     def resize(self, shape: Sequence[int]) -> None:
-        raise CaffeError(
-            f"the shape of a parameter, {self.shape}, is the layer's; change the layer's options, or the net it is in, "
-            f"to make it {tuple(shape)}"
-        )
+        if tuple(shape) != self.shape:
+            raise CaffeError(
+                f"the shape of a parameter, {self.shape}, is the layer's; change the layer's options, or the net it is "
+                f"in, to make it {tuple(shape)}"
+            )
 
 
 class Blob:
@@ -147,9 +196,10 @@ class Blob:
         self.synced_diff = diff
 
     @classmethod
-    def empty(cls, shape: Sequence[int], device: torch.device, diff: float = 0.0) -> Blob:
-        """A blob of zeros whose gradients are all ``diff``."""
-        return cls(SyncedArray(shape, device), SyncedArray(shape, device, diff))
+    def empty(cls, shape: Sequence[int], device: torch.device, diff: float = 0.0, name: str = "") -> Blob:
+        """A blob of zeros whose gradients are all ``diff``; it has memory once it is looked at."""
+        what = f'blob "{name}"' if name else "a blob"
+        return cls(SyncedArray(shape, device, what=what), SyncedArray(shape, device, diff, f"the diff of {what}"))
 
     @property
     def data(self) -> np.ndarray:
@@ -158,7 +208,7 @@ class Blob:
 
     @data.setter
     def data(self, value: Any) -> None:
-        self.data[...] = value
+        _assign(self.data, value)
 
     @property
     def diff(self) -> np.ndarray:
@@ -167,11 +217,21 @@ class Blob:
 
     @diff.setter
     def diff(self, value: Any) -> None:
-        self.diff[...] = value
+        _assign(self.diff, value)
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.synced_data.shape
+
+    @property
+    def has_diff(self) -> bool:
+        """Whether anyone has looked at ``diff``, or a backward pass has made it."""
+        return self.synced_diff.used
+
+    def upload(self) -> None:
+        """Bring what was written into the arrays to the device."""
+        self.synced_data.upload()
+        self.synced_diff.upload()
 
     @property
     def count(self) -> int:
@@ -180,7 +240,9 @@ class Blob:
 
     def _legacy(self, axis: int) -> int:
         if len(self.shape) > 4:
-            raise CaffeError(f"num, channels, height and width are for blobs of at most 4 axes; this one has shape {self.shape}")
+            raise CaffeError(
+                f"num, channels, height and width are for blobs of at most 4 axes; this one has shape {self.shape}"
+            )
         return self.shape[axis] if axis < len(self.shape) else 1
 
     @property
@@ -206,16 +268,31 @@ class Blob:
     def reshape(self, *shape: int) -> None:
         """Give the blob another shape, before the next ``forward`` (or ``net.reshape()``) passes it on.
 
+        Values are kept where their number stays the same; otherwise they are 0 again, and an array that is still held from
+        before is the blob's no longer.
+
         Raises:
-            CaffeError: a dimension that is negative or no whole number.
+            CaffeError: a dimension that is negative or no whole number, or more than 32 of them.
         """
         if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
             shape = tuple(shape[0])
-        if any(int(n) != n or n < 0 for n in shape):
-            raise CaffeError(f"a blob cannot have shape {shape}: every dimension is a whole number, 0 or more")
-        size = tuple(int(n) for n in shape)
+        try:
+            size = tuple(int(n) for n in shape)
+        except (TypeError, ValueError, OverflowError):
+            size = (-1,)
+        if size != tuple(shape) or min(size, default=0) < 0 or len(size) > MOST_AXES:
+            raise CaffeError(
+                f"a blob cannot have shape {shape}: at most {MOST_AXES} dimensions, every one a whole number, 0 or more"
+            )
         self.synced_data.resize(size)
         self.synced_diff.resize(size)
 
     def __repr__(self) -> str:
         return f"Blob(shape={self.shape})"
+
+
+def _assign(array: np.ndarray, value: Any) -> None:
+    try:
+        array[...] = value
+    except (TypeError, ValueError) as error:
+        raise CaffeError(f"a blob of shape {array.shape} does not take these values: {error}") from error

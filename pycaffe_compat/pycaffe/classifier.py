@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -39,11 +39,11 @@ class ImageNet(Net):
         if channel_swap is not None:
             self.transformer.set_channel_swap(name, channel_swap)
 
-    def scores(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+    def scores(self, crops: Iterable[np.ndarray]) -> np.ndarray:
         """Feed crops of the input's size (or any size: they are resized) and return the first output, a row a crop."""
         name = self.inputs[0]
         batch = np.stack([self.transformer.preprocess(name, crop) for crop in crops])
-        return self.forward_all(**{name: batch})[self.outputs[0]]
+        return self.forward_all(None, **{name: batch})[self.outputs[0]]
 
 
 class Classifier(ImageNet):
@@ -66,17 +66,17 @@ class Classifier(ImageNet):
         channel_swap: Sequence[int] | None = None,
     ) -> None:
         super().__init__(model_file, pretrained_file, mean, input_scale, raw_scale, channel_swap)
-        self.crop_dims = np.array(self.blobs[self.inputs[0]].data.shape[2:])
-        self.image_dims = np.array(image_dims if image_dims else self.crop_dims)
+        self.crop_dims = np.array(self.blobs[self.inputs[0]].shape[2:])
+        self.image_dims = np.array(self.crop_dims if image_dims is None else image_dims)
 
     def predict(self, inputs: Sequence[np.ndarray], oversample: bool = True) -> np.ndarray:
         """Return class scores of images (height×width×channels in [0, 1], as ``io.load_image`` gives), a row an image.
 
         ``oversample`` averages over ten crops; otherwise the centre crop alone is used.
         """
-        images = [io.resize_image(image, self.image_dims) for image in inputs]
+        images = [io.resize_image(image, tuple(self.image_dims)) for image in inputs]
         if oversample:
-            scores = self.scores(io.oversample(images, self.crop_dims))
+            scores = self.scores(io.oversample(images, tuple(self.crop_dims)))
             return scores.reshape(len(images), 10, *scores.shape[1:]).mean(axis=1)
         top, left = (self.image_dims - self.crop_dims) // 2
         height, width = self.crop_dims

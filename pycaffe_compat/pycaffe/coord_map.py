@@ -13,10 +13,30 @@ import numpy as np
 from ..errors import CaffeError
 from .net_spec import Function, Top, layers
 
-_PASS_THROUGH = (
-    "AbsVal BatchNorm Bias BNLL Dropout Eltwise ELU Exp Log LRN MVN Power PReLU ReLU Scale Sigmoid Softmax Split Swish TanH "
-    "Threshold Clip"
-).split()
+_PASS_THROUGH = [
+    "AbsVal",
+    "BatchNorm",
+    "Bias",
+    "BNLL",
+    "Dropout",
+    "Eltwise",
+    "ELU",
+    "Exp",
+    "Log",
+    "LRN",
+    "MVN",
+    "Power",
+    "PReLU",
+    "ReLU",
+    "Scale",
+    "Sigmoid",
+    "Softmax",
+    "Split",
+    "Swish",
+    "TanH",
+    "Threshold",
+    "Clip",
+]
 
 Map = tuple[Any, Any, Any]
 

@@ -86,7 +86,12 @@ class Detector(ImageNet):
         half_h, half_w = (y1 - y0 + 1) / 2.0, (x1 - x0 + 1) / 2.0
         center = (y0 + half_h, x0 + half_w)
         box = np.round(
-            (center[0] - scale * half_h, center[1] - scale * half_w, center[0] + scale * half_h, center[1] + scale * half_w)
+            (
+                center[0] - scale * half_h,
+                center[1] - scale * half_w,
+                center[0] + scale * half_h,
+                center[1] + scale * half_w,
+            )
         )
         full_h, full_w = box[2] - box[0] + 1, box[3] - box[1] + 1
         scale_h, scale_w = side / full_h, side / full_w

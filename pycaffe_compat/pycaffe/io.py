@@ -11,7 +11,7 @@ import numpy as np
 from ..data.datum import array_to_datum as _array_to_datum
 from ..data.datum import datum_to_array as _datum_to_array
 from ..data.datum import parse_datum
-from ..errors import CaffeError, DataError, UnknownNameError, nearest, require_file
+from ..errors import DataError, UnknownNameError, nearest, require_file
 from ..proto import array_to_blob, blob_to_array, caffe_pb2
 
 # luminance of linear RGB primaries (ITU-R BT.709), the weights of the grey pictures that pycaffe loads
@@ -48,8 +48,16 @@ def blobprotovector_str_to_arraylist(data: bytes) -> list[np.ndarray]:
 
 
 def array_to_datum(arr: np.ndarray, label: int | None = None) -> Any:
-    """Return a ``Datum`` of a channels×height×width array: ``uint8`` as bytes, anything else as floats."""
-    return _array_to_datum(np.asarray(arr), label or 0)
+    """Return a ``Datum`` of a channels×height×width array: ``uint8`` as bytes, anything else as floats.
+
+    Raises:
+        DataError: the array has not three axes.
+    """
+    datum = _array_to_datum(np.asarray(arr), label or 0)
+    datum.ClearField("encoded")
+    if label is None:
+        datum.ClearField("label")
+    return datum
 
 
 def datum_to_array(datum: Any) -> np.ndarray:
@@ -74,7 +82,9 @@ class Transformer:
 
     def _check(self, name: str) -> None:
         if name not in self.inputs:
-            raise UnknownNameError(f'"{name}" is not one of the net inputs: {", ".join(self.inputs)}{nearest(name, self.inputs)}')
+            raise UnknownNameError(
+                f'"{name}" is not one of the net inputs: {", ".join(self.inputs)}{nearest(name, self.inputs)}'
+            )
 
     def preprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
         """Return one image (height×width×channels) ready for the input ``in_``.
@@ -119,14 +129,14 @@ class Transformer:
         """Set the order of the image's axes; ``(2, 0, 1)`` makes channels×height×width of height×width×channels."""
         self._check(in_)
         if len(order) != len(self.inputs[in_]) - 1:
-            raise CaffeError(f"set_transpose: {len(order)} axes given for an input of {len(self.inputs[in_]) - 1}")
+            raise DataError(f"set_transpose: {len(order)} axes given for an input of {len(self.inputs[in_]) - 1}")
         self.transpose[in_] = tuple(order)
 
     def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
         """Set the order of the channels; ``(2, 1, 0)`` makes BGR of RGB. Channels are the first axis by then."""
         self._check(in_)
         if len(order) != self.inputs[in_][1]:
-            raise CaffeError(f"set_channel_swap: {len(order)} channels given for an input of {self.inputs[in_][1]}")
+            raise DataError(f"set_channel_swap: {len(order)} channels given for an input of {self.inputs[in_][1]}")
         self.channel_swap[in_] = tuple(order)
 
     def set_raw_scale(self, in_: str, scale: float) -> None:
@@ -141,13 +151,15 @@ class Transformer:
         channels, *size = self.inputs[in_][1:]
         if mean.ndim == 1:
             if mean.shape[0] != channels:
-                raise CaffeError(f'set_mean: {mean.shape[0]} values for the {channels} channels of "{in_}"')
+                raise DataError(f'set_mean: {mean.shape[0]} values for the {channels} channels of "{in_}"')
             mean = mean[:, None, None]
         else:
             if mean.ndim == 2:
                 mean = mean[None]
             if mean.ndim != 3 or mean.shape[0] != channels:
-                raise CaffeError(f'set_mean: a mean of shape {mean.shape} does not fit "{in_}", {tuple(self.inputs[in_][1:])}')
+                raise DataError(
+                    f'set_mean: a mean of shape {mean.shape} does not fit "{in_}", {tuple(self.inputs[in_][1:])}'
+                )
             if mean.shape[1:] != tuple(size):
                 mean = resize_image(mean.transpose(1, 2, 0).astype(np.float32), size).transpose(2, 0, 1)
         self.mean[in_] = mean
@@ -164,7 +176,8 @@ def load_image(filename: str, color: bool = True) -> np.ndarray:
     image = cv2.imread(str(filename), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise DataError(f"{filename} is not an image that OpenCV can read")
-    image = image.astype(np.float32) / (np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1)
+    largest = {"uint8": 255, "uint16": 65535}.get(image.dtype.name, 1)
+    image = image.astype(np.float32) / largest
     if image.ndim == 2:
         image = image[:, :, None]
     image = image[:, :, 2::-1] if image.shape[2] >= 3 else image[:, :, :1]
@@ -185,7 +198,9 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1)
     if channels <= 4:
         planes = cv2.resize(source, (width, height), interpolation=method)
     else:
-        planes = np.stack([cv2.resize(source[:, :, c], (width, height), interpolation=method) for c in range(channels)], -1)
+        planes = np.stack(
+            [cv2.resize(source[:, :, c], (width, height), interpolation=method) for c in range(channels)], -1
+        )
     return planes.reshape(height, width, channels)
 
 
@@ -202,7 +217,7 @@ def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int]) -> np.nda
     height, width = images[0].shape[:2]
     crop_h, crop_w = (int(n) for n in crop_dims)
     if crop_h > height or crop_w > width:
-        raise CaffeError(f"oversample: crops of {crop_h}×{crop_w} do not fit into images of {height}×{width}")
+        raise DataError(f"oversample: crops of {crop_h}×{crop_w} do not fit into images of {height}×{width}")
     corners = [(y, x) for y in (0, height - crop_h) for x in (0, width - crop_w)]
     windows = [*corners, ((height - crop_h) // 2, (width - crop_w) // 2)]
     crops = np.empty((10 * len(images), crop_h, crop_w, images[0].shape[-1]), np.float32)

@@ -1,4 +1,4 @@
-"""Where new nets live: Caffe's process-wide CPU or GPU mode."""
+"""What Caffe keeps for the whole process: CPU or GPU, the random seed, and which of several solvers this one is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from ..errors import CaffeError
 
 _mode = "cpu"
 _device_id = 0
+_solver_count = 1
+_solver_rank = 0
 
 
 def set_mode_cpu() -> None:
@@ -48,3 +50,33 @@ def current_device() -> torch.device:
 def set_random_seed(seed: int) -> None:
     """Seed every random choice: fillers, dropout, crops and mirrors."""
     torch.manual_seed(seed)
+
+
+def solver_count() -> int:
+    """How many processes train together."""
+    return _solver_count
+
+
+def set_solver_count(count: int) -> None:
+    """Say how many processes train together, before the solver is made."""
+    global _solver_count
+    if count < 1:
+        raise CaffeError(f"set_solver_count({count}): there is at least 1 solver")
+    _solver_count = count
+
+
+def solver_rank() -> int:
+    """The number of this process, from 0."""
+    return _solver_rank
+
+
+def set_solver_rank(rank: int) -> None:
+    """Say which of the processes this is, before the solver is made. The first one, 0, logs, tests and writes snapshots."""
+    global _solver_rank
+    if rank < 0:
+        raise CaffeError(f"set_solver_rank({rank}): ranks are counted from 0")
+    _solver_rank = rank
+
+
+def set_multiprocess(yes: bool) -> None:
+    """Accepted for scripts that train with several processes; here several solvers always are several processes."""

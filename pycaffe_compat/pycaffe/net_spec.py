@@ -24,7 +24,9 @@ def param_name_dict() -> dict[str, str]:
 
 _OPTIONS = param_name_dict()
 # layers whose options are another type's
-_OPTIONS.update(Deconvolution="convolution", Depooling="pooling", SoftmaxWithLoss="softmax", RNN="recurrent", LSTM="recurrent")
+_OPTIONS.update(
+    Deconvolution="convolution", Depooling="pooling", SoftmaxWithLoss="softmax", RNN="recurrent", LSTM="recurrent"
+)
 _LAYER_FIELDS = frozenset(f.name for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields)
 
 
@@ -146,6 +148,8 @@ class Function:
 
 class NetSpec:
     """Tops by name: ``n.conv1 = L.Convolution(n.data, …)`` names the top, and with it the layer."""
+
+    tops: OrderedDict[str, Top]
 
     def __init__(self) -> None:
         super().__setattr__("tops", OrderedDict())

@@ -6,15 +6,21 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from .. import net as torch_net
 from ..errors import SolverError, nearest
-from ..proto import read_solver
+from ..layers.data_layers import BatchSource
+from ..proto import caffe_pb2, read_solver
 from ..solver import Solver as TorchSolver
+from ..solver import distributed
 from ..solver.runner import Pass, Runner
-from .mode import current_device
+from .mode import current_device, solver_count, solver_rank
 from .net import Net
+from .parallel import NCCL
 
 PathLike = str | os.PathLike[str]
+Callback = Callable[[], None]
 
 
 class NumpyRunner(Runner):
@@ -38,7 +44,12 @@ class NumpyRunner(Runner):
 
     def first_nonfinite(self) -> str | None:
         face = self.face
-        given = {top: face.blobs[top].synced_data.tensor() for step in face.module.steps if not step.bottoms for top in step.tops}
+        given = {
+            top: face.blobs[top].synced_data.tensor()
+            for step in face.module.steps
+            if not step.bottoms
+            for top in step.tops
+        }
         return face.module.first_nonfinite(given)
 
 
@@ -56,25 +67,33 @@ class SGDSolver:
     type_name = "SGD"
 
     def __init__(self, solver_file: PathLike | Any) -> None:
-        param = read_solver(solver_file) if isinstance(solver_file, (str, os.PathLike)) else solver_file
-        if param.type != self.type_name or not param.HasField("type"):
-            param.type = self.type_name
+        file = os.fspath(solver_file) if isinstance(solver_file, (str, os.PathLike)) else ""
+        param = caffe_pb2.SolverParameter()
+        param.CopyFrom(read_solver(file) if file else solver_file)
+        param.type = self.type_name
         faces: list[Net] = []
 
         def runner(module: torch_net.Net) -> NumpyRunner:
             faces.append(Net.of(module))
             return NumpyRunner(faces[-1])
 
-        self.solver = TorchSolver(param, device=current_device(), runner=runner)
+        self.solver = TorchSolver(param, file=file, device=current_device(), runner=runner)
+        if solver_count() > 1 and distributed.world() == 1:  # the processes meet later, in NCCL
+            for source in self.solver.net.sources.values():
+                if isinstance(source, BatchSource):
+                    source.rank, source.world = solver_rank(), solver_count()
+            torch.manual_seed(torch.initial_seed() + solver_rank())
         self.net = faces[0]
         self.test_nets = faces[1:]
 
     @property
     def iter(self) -> int:
+        """The number of updates done."""
         return self.solver.iter
 
     @property
     def param(self) -> Any:
+        """The ``SolverParameter``."""
         return self.solver.param
 
     @property
@@ -104,9 +123,14 @@ class SGDSolver:
         self.net.sync_params()
         self.solver.apply_update()
 
-    def add_callback(self, on_start: Callable[[], None], on_gradients_ready: Callable[[], None]) -> None:
-        """Call two functions in every iteration: before its first pass, and before its update."""
-        self.solver.add_callback(on_start, on_gradients_ready)
+    def add_callback(self, on_start: Callback | NCCL, on_gradients_ready: Callback | None = None) -> None:
+        """Call two functions in every iteration: before its first pass, and before its update; or those of an ``NCCL``."""
+        if isinstance(on_start, NCCL):
+            self.solver.add_callback(on_start.on_start, on_start.on_gradients_ready)
+        elif on_gradients_ready is not None:
+            self.solver.add_callback(on_start, on_gradients_ready)
+        else:
+            raise TypeError("add_callback takes two functions, on_start and on_gradients_ready, or an NCCL")
 
     def share_weights(self, net: Net) -> None:
         """Let ``net`` use the parameters of the train net, for the layers of the same names."""
@@ -157,5 +181,7 @@ def get_solver(solver_file: PathLike) -> SGDSolver:
     param = read_solver(solver_file)
     cls = _SOLVERS.get(param.type)
     if cls is None:
-        raise SolverError(f'{solver_file}: unknown solver type "{param.type}"{nearest(param.type, _SOLVERS)}; valid: {", ".join(_SOLVERS)}')
+        raise SolverError(
+            f'{solver_file}: unknown solver type "{param.type}"{nearest(param.type, _SOLVERS)}; valid: {", ".join(_SOLVERS)}'
+        )
     return cls(solver_file)

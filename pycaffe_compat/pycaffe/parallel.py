@@ -1,0 +1,86 @@
+"""``caffe.NCCL``: several processes that train one net together, on ``torch.distributed``."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+import weakref
+from typing import TYPE_CHECKING
+
+import torch.distributed as dist
+
+from ..errors import CaffeError
+from ..solver import distributed
+from .mode import current_device, solver_count, solver_rank
+
+if TYPE_CHECKING:
+    from .solver import SGDSolver
+
+
+def has_nccl() -> bool:
+    """Whether processes can train together here: NCCL between GPUs, gloo between CPUs."""
+    return dist.is_available()
+
+
+class NCCL:
+    """Averages the gradients of a solver over all processes.
+
+    Every process calls :func:`set_solver_count` and :func:`set_solver_rank`, makes its solver, then ``NCCL(solver, uid)``
+    with the same ``uid``; ``bcast`` and ``solver.add_callback(nccl)`` do the rest. One process alone needs no others. Under
+    ``torchrun`` the processes know each other already, and ``uid`` does not matter.
+
+    Raises:
+        CaffeError: ``torch.distributed`` is missing, or the other processes do not come.
+    """
+
+    def __init__(self, solver: SGDSolver, uid: bytes | str) -> None:
+        self._solver = solver
+        if solver_count() == 1 or (has_nccl() and dist.is_initialized()):
+            return
+        if not has_nccl():
+            raise CaffeError(
+                "NCCL: this build of torch has no torch.distributed, so there is no training by several processes"
+            )
+        if solver_rank() >= solver_count():
+            raise CaffeError(f"NCCL: solver_rank {solver_rank()} of {solver_count()} solvers: ranks are counted from 0")
+        backend = "nccl" if current_device().type == "cuda" and dist.is_nccl_available() else "gloo"
+        place = uid.decode() if isinstance(uid, bytes) else uid
+        try:
+            dist.init_process_group(backend, f"file://{place}", rank=solver_rank(), world_size=solver_count())
+        except (RuntimeError, ValueError) as error:
+            raise CaffeError(f"NCCL: the {solver_count()} processes did not meet at {place}: {error}") from error
+        weakref.finalize(self, distributed.stop)
+
+    @staticmethod
+    def new_uid() -> bytes:
+        """A name under which the processes of one machine find each other, to be passed to all of them."""
+        return os.path.join(tempfile.gettempdir(), f"pycaffe_compat-{uuid.uuid4().hex}").encode()
+
+    def bcast(self) -> None:
+        """Give every process the parameters of the first one."""
+        self._solver.net.sync_params()
+        if distributed.world() > 1:
+            for learnable in self._solver.net.module.learnable:
+                dist.broadcast(learnable.tensor.detach(), 0)
+
+    def on_start(self) -> None:
+        """Called before an iteration; nothing is to be done."""
+
+    def on_gradients_ready(self) -> None:
+        """Average the gradients over all processes."""
+        world = distributed.world()
+        if world == 1:
+            return
+        self._solver.net.sync_params()
+        for learnable in self._solver.net.module.learnable:
+            gradient = learnable.tensor.grad
+            if gradient is not None:
+                dist.all_reduce(gradient)
+                gradient.div_(world)
+
+    def __call__(self, layer: int) -> None:
+        """As a callback after each layer's backward pass (``layer_wise_reduce``): gradients wait until all are ready.
+
+        They are averaged once an iteration, whatever ``iter_size`` is and whichever layers share parameters.
+        """

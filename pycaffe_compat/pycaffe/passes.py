@@ -1,0 +1,232 @@
+"""The layers of a net run one by one, from blob to blob and back, as the numpy face wants it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import memory
+from ..errors import CaffeError
+from ..layers import Source
+from ..net import Net
+from ..wiring import Step
+from .blob import Blob
+
+Callback = Callable[[int], Any]
+Record = tuple[list[Tensor], tuple[Tensor, ...]]  # what a layer read and made, with the graph in between
+
+
+class Passes:
+    """Forward and backward passes over any range of layers.
+
+    Every layer reads the blobs as they are when it runs, cut off from what made them, so what was written into a blob is
+    what the next layer sees, and each has a small graph of its own for the way back.
+
+    Args:
+        module: the net.
+        blobs: its blobs by name.
+        params: layer name → its parameter blobs.
+
+    Attributes:
+        before_forward, after_forward, before_backward, after_backward: functions that are called with the layer's index.
+    """
+
+    def __init__(self, module: Net, blobs: Mapping[str, Blob], params: Mapping[str, Sequence[Blob]]) -> None:
+        self._module = module
+        self._blobs = blobs
+        self._params = params
+        self._steps: list[Step] = module.steps
+        self._records: list[Record | None] = [None] * len(self._steps)
+        self.before_forward: list[Callback] = []
+        self.after_forward: list[Callback] = []
+        self.before_backward: list[Callback] = []
+        self.after_backward: list[Callback] = []
+        self._consumers: dict[int, list[int]] = {}
+        newest: dict[str, int] = {}
+        for i, step in enumerate(self._steps):
+            newest.update(zip(step.tops, step.top_values, strict=True))
+            for value in step.bottom_values:
+                self._consumers.setdefault(value, []).append(i)
+        # a blob rewritten in place loses the value that the graph of an earlier layer still needs
+        self._rewritten = [
+            tuple(v != newest[n] for n, v in zip(s.bottoms, s.bottom_values, strict=True)) for s in self._steps
+        ]
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what the layers read and made: after a reshape."""
+        self._records = [None] * len(self._steps)
+        shapes = self._module.blob_shapes
+        self._bytes = [4 * sum(math.prod(shapes[top]) for top in step.tops) for step in self._steps]
+
+    @property
+    def has_run(self) -> bool:
+        """Whether any layer that has a backward pass has run forward."""
+        return any(record is not None for record in self._records)
+
+    # ---- forward
+
+    def forward(self, start: int, end: int) -> float:
+        """Run the layers ``start`` to ``end`` (both included); return the sum of their weighted losses."""
+        self._check_range(start, end)
+        losses: list[Tensor] = []
+        self._records[start : end + 1] = [None] * max(end + 1 - start, 0)
+        for index in range(start, end + 1):
+            for callback in self.before_forward:
+                callback(index)
+            losses += self._forward_step(index)
+            for callback in self.after_forward:
+                callback(index)
+        return float(torch.stack(losses).sum()) if losses else 0.0
+
+    def _check_range(self, *indices: int) -> None:
+        for index in indices:
+            if not 0 <= index < len(self._steps):
+                raise CaffeError(f"there is no layer {index}: the net has {len(self._steps)}, numbered from 0")
+
+    def _forward_step(self, index: int) -> list[Tensor]:
+        step = self._steps[index]
+        layer = step.layer
+        if isinstance(layer, Source):
+            if layer.type_name != "Input":
+                made = layer()
+                for top, value in zip(step.tops, made if isinstance(made, tuple) else (made,), strict=True):
+                    self._set(top, value.to(self._module.device))
+            return []
+        bottoms, tops = self._run(index)
+        if step.needs_backward:
+            self._records[index] = bottoms, tops
+        losses = []
+        for top, weight, value in zip(step.tops, step.loss_weights, tops, strict=True):
+            self._set(top, value if layer.type_name in _SHARING else _apart(value, bottoms))
+            if weight:
+                losses.append(value.detach().sum() * weight)
+        return losses
+
+    def _set(self, name: str, value: Tensor) -> None:
+        blob = self._blobs[name]
+        blob.synced_data.set(value)
+        if blob.synced_diff.shape != blob.synced_data.shape:
+            blob.synced_diff.resize(blob.synced_data.shape)
+
+    def _run(self, index: int) -> Record:
+        """Run one layer on its bottoms as they are; no blob changes."""
+        step = self._steps[index]
+        layer = step.layer
+        bottoms = [self._blobs[name].synced_data.tensor() for name in step.bottoms]
+        lacking = memory.lacking(self._bytes[index]) if self._module.device.type == "cpu" else ""
+        if lacking:
+            raise layer.error(f"its tops need {lacking}")
+        try:
+            if step.needs_backward:
+                bottoms = [
+                    (b.clone() if rewritten and self._blobs[name].synced_data.lent else b)
+                    .detach()
+                    .requires_grad_(needs)
+                    for name, b, needs, rewritten in zip(
+                        step.bottoms, bottoms, step.bottom_needs, self._rewritten[index], strict=True
+                    )
+                ]
+                with torch.enable_grad():
+                    made = layer(*bottoms)
+            else:
+                with torch.no_grad():
+                    made = layer(*bottoms)
+        except CaffeError:
+            raise
+        except (RuntimeError, ValueError, IndexError) as error:
+            shapes = ", ".join(str(tuple(b.shape)) for b in bottoms)
+            raise layer.error(f"cannot run on bottoms of shape {shapes}: {error}") from error
+        return bottoms, made if isinstance(made, tuple) else ((made,) if step.tops else ())
+
+    # ---- backward
+
+    def backward(self, start: int, end: int) -> None:
+        """Run the layers ``start`` down to ``end`` backwards, from the ``diff`` of the tops to that of the bottoms.
+
+        A layer that has not run forward yet is run, as if it had, on what is in its bottoms.
+        """
+        self._check_range(start, end)
+        begun: set[str] = set()
+        for index in range(start, end - 1, -1):
+            for callback in self.before_backward:
+                callback(index)
+            if self._steps[index].needs_backward and not isinstance(self._steps[index].layer, Source):
+                self._backward_step(index, start, begun)
+            for callback in self.after_backward:
+                callback(index)
+
+    def _backward_step(self, index: int, start: int, begun: set[str]) -> None:
+        step = self._steps[index]
+        record = self._records[index]
+        if record is None:
+            record = self._records[index] = self._run(index)
+        bottoms, tops = record
+        outer = [self._top_diff(step, i, top, start, begun) for i, top in enumerate(tops)]
+        begun.difference_update(step.tops)
+        params = [
+            (i, step.layer.blob(i))
+            for i, needs in enumerate(step.param_needs)
+            if needs and step.layer.blob(i).requires_grad
+        ]
+        wanted = [b for b in bottoms if b.requires_grad] + [p for _, p in params]
+        pairs = [(t, g) for t, g in zip(tops, outer, strict=True) if t.requires_grad]
+        grads: tuple[Tensor | None, ...] = (None,) * len(wanted)
+        if pairs and wanted:
+            try:
+                grads = torch.autograd.grad(
+                    [t for t, _ in pairs], wanted, [g for _, g in pairs], retain_graph=True, allow_unused=True
+                )
+            except CaffeError:
+                raise
+            except (RuntimeError, ValueError, IndexError) as error:
+                raise step.layer.error(f"cannot run backward: {error}") from error
+        found = iter(grads)
+        taken = list(outer)
+        for name, bottom in zip(step.bottoms, bottoms, strict=True):
+            if bottom.requires_grad:
+                grad = next(found)
+                grad = torch.zeros_like(bottom) if grad is None else _apart(grad, taken)
+                taken.append(grad)
+                diff = self._blobs[name].synced_diff
+                diff.set(diff.tensor() + grad if name in begun else grad)
+                begun.add(name)
+        for i, _ in params:
+            grad = next(found)
+            if grad is not None:
+                self._params[step.name][i].synced_diff.tensor().add_(grad)
+
+    def _top_diff(self, step: Step, i: int, top: Tensor, start: int, begun: set[str]) -> Tensor:
+        """The gradient of a top: what its consumers in this pass found, or what is in the blob's ``diff``."""
+        name, weight = step.tops[i], step.loss_weights[i]
+        diff = self._blobs[name].synced_diff
+        if name in begun:
+            total = diff.tensor()
+        elif any(c <= start for c in self._consumers.get(step.top_values[i], [])):
+            total = torch.zeros_like(top)
+        else:
+            given = diff.tensor()
+            if given.numel() != top.numel():
+                raise step.layer.error(
+                    f'the diff of "{name}" has shape {tuple(given.shape)}, but the last forward pass made '
+                    f"{tuple(top.shape)}; run forward again after a reshape"
+                )
+            return given.reshape(top.shape)
+        total = total + weight if weight else total
+        diff.set(total)
+        return total
+
+
+_SHARING = frozenset(("Flatten", "Parameter", "Reshape", "Split"))  # whose tops are their bottoms' memory in Caffe too
+
+
+def _apart(value: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """``value``, in memory of its own if it lies in that of one of ``others``."""
+    place = value.untyped_storage().data_ptr()
+    if any(other.untyped_storage().data_ptr() == place for other in others):
+        return value.detach().clone(memory_format=torch.contiguous_format)
+    return value
