@@ -1,0 +1,108 @@
+"""Score windows of images (R-CNN): class scores of the windows that a table lists."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ..errors import CaffeError, DataError, require_file
+from ..files import atomic_path
+from ..pycaffe import Detector
+from .images import add_net, net_options
+from .options import Parser, command
+
+COORDINATES = ("ymin", "xmin", "ymax", "xmax")
+MODES = ("list", "selective_search")
+EPILOG = """
+example:
+  %(prog)s windows.csv scores.h5 --model_def deploy.prototxt --pretrained_model rcnn.caffemodel --context_pad 16
+
+The table has a line for each window:
+  filename,ymin,xmin,ymax,xmax
+  images/cat.jpg,10,20,200,180
+
+The result is a table as well (.csv: filename, ymin, xmin, ymax, xmax, class0, class1, …) or an HDF5 file (.h5) with the
+datasets filename, window (N×4) and prediction (N×classes).
+"""
+
+
+def read_windows(path: str) -> list[tuple[str, np.ndarray]]:
+    """Return the images of a table and for each its windows, rows of (ymin, xmin, ymax, xmax).
+
+    Raises:
+        MissingFileError, DataError: no such file, or a line that is no window.
+    """
+    found: dict[str, list[list[float]]] = {}
+    with open(require_file(path, "table of windows"), newline="", encoding="utf-8", errors="surrogateescape") as file:
+        table = csv.DictReader(file, skipinitialspace=True)
+        missing = [name for name in ("filename", *COORDINATES) if name not in (table.fieldnames or ())]
+        if missing:
+            raise DataError(
+                f"{path}: the first line must name the columns filename,ymin,xmin,ymax,xmax; {', '.join(missing)} missing"
+            )
+        for line in table:
+            try:
+                ymin, xmin, ymax, xmax = window = [float(line[name]) for name in COORDINATES]
+            except (TypeError, ValueError):
+                raise DataError(f"{path}:{table.line_num}: wanted a file name and four numbers") from None
+            if not (0 <= ymin < ymax and 0 <= xmin < xmax):
+                raise DataError(f"{path}:{table.line_num}: the window {window} is empty or begins outside of the image")
+            found.setdefault(line["filename"], []).append(window)
+    if not found:
+        raise DataError(f"{path} lists no windows")
+    return [(name, np.array(windows)) for name, windows in found.items()]
+
+
+def write_detections(path: str, detections: Sequence[dict[str, Any]]) -> None:
+    """Write what ``Detector.detect_windows`` returned: a table for ``.csv``, HDF5 otherwise."""
+    windows = np.array([each["window"] for each in detections])
+    predictions = np.array([each["prediction"] for each in detections])
+    names = [str(each["filename"]) for each in detections]
+    with atomic_path(path) as temporary:
+        if path.lower().endswith(".csv"):
+            with open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+                writer = csv.writer(file)
+                classes = [f"class{i}" for i in range(predictions[0].size)]
+                writer.writerow(["filename", *COORDINATES, *classes])
+                for name, window, prediction in zip(names, windows, predictions, strict=True):
+                    writer.writerow([name, *window.tolist(), *prediction.reshape(-1).tolist()])
+            return
+        with h5py.File(temporary, "w") as store:
+            store["filename"] = np.array(names, dtype=h5py.string_dtype())
+            store["window"] = windows
+            store["prediction"] = predictions
+
+
+def run(argv: list[str]) -> None:
+    """Do what the arguments say."""
+    parser = Parser(__doc__, EPILOG)
+    parser.add_argument("input_file", metavar="INPUT", help="the table of windows (.csv)")
+    parser.add_argument("output_file", metavar="OUTPUT", help="the file to write: .csv or .h5")
+    add_net(parser)
+    parser.add_argument("--crop_mode", default="list", choices=MODES, help="where windows come from (default: list)")
+    parser.add_argument(
+        "--context_pad", type=int, default=16, metavar="N", help="pixels of surroundings on each side (default: 16)"
+    )
+    args = vars(parser.parse_args(argv))
+    if not args["output_file"].lower().endswith((".csv", ".h5", ".hdf5")):
+        raise DataError(f"{args['output_file']}: the ending says the format: .csv or .h5")
+    if args["crop_mode"] != "list":
+        raise CaffeError(
+            "--crop_mode selective_search is not available: the search is a MATLAB program that is not part of this "
+            "package; propose windows by another program and list them in a table"
+        )
+    windows = read_windows(args["input_file"])
+    detector = Detector(context_pad=args["context_pad"], **net_options(args))
+    start = time.perf_counter()
+    detections = detector.detect_windows(windows)
+    print(f"Processed {len(detections)} windows in {time.perf_counter() - start:.3f} s.")
+    write_detections(args["output_file"], detections)
+    print(f"Saved to {args['output_file']}")
+
+
+main = command("detect", run)

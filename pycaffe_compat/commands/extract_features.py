@@ -1,0 +1,138 @@
+"""Run a net over its own data and write blobs of it to LMDBs, a record an item, as Caffe's extract_features does."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..data.database import LEVELDB, DatabaseWriter
+from ..errors import DataError, LayerError, NetError, UnknownNameError, nearest
+from ..net import Net
+from ..proto import caffe_pb2
+from ..solver.commands import parse_gpus
+from ..solver.log import init_log, log
+from .options import Parser, add_python_layers, command, names, python_layers
+
+DEVICE, STARTS, COUNT, ENDS = (f"extract_features.cpp:{line}" for line in (64, 134, 171, 185))
+EVERY = 1000  # records between two lines of the log, as in Caffe
+
+EPILOG = """
+example:
+  %(prog)s bvlc_reference_caffenet.caffemodel imagenet_val.prototxt fc7,prob features/fc7,features/prob 10 lmdb GPU 0
+                           10 batches of the net's TEST phase; two databases
+
+A record is a Datum with the floats of one item under the key %%010d, counted from 0. A database that is not complete does
+not get its name.
+"""
+
+
+def extract_features(
+    weights: str,
+    model: str,
+    blobs: Sequence[str],
+    databases: Sequence[str],
+    batches: int,
+    *,
+    db_type: str = "lmdb",
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> int:
+    """Write the items of blobs to databases; return the number of records in each.
+
+    Args:
+        weights: the caffemodel.
+        model: path of the net's prototxt, with data layers in its TEST phase.
+        blobs: the names of the blobs; axis 0 counts items.
+        databases: for each blob the folder to make.
+        batches: how many batches to run.
+        db_type: ``"lmdb"``; any other is an error.
+        device: where the net runs.
+        progress: show a progress bar.
+
+    Raises:
+        UnknownNameError: the net has no such blob.
+        LayerError: a blob with more than four axes, which a Datum cannot describe.
+        DataError: the numbers of blobs and databases differ, a database exists, or ``db_type`` is not known.
+        NetError: the net has no data of its own.
+    """
+    if db_type != "lmdb":
+        raise DataError(f'db_type "{db_type}" is not supported: {LEVELDB.format(path=databases[0])}')
+    if len(blobs) != len(databases) or len(set(databases)) != len(databases):
+        raise DataError(
+            f"{len(blobs)} blobs ({', '.join(blobs)}) need as many databases, each its own; given are {', '.join(databases)}"
+        )
+    if batches < 1:
+        raise DataError(f"num_mini_batches: {batches} must be at least 1")
+    net = Net(model, "TEST", weights=weights, device=device)
+    with contextlib.closing(net), contextlib.ExitStack() as stack:
+        _check(net, blobs)
+        writers = [stack.enter_context(DatabaseWriter(path)) for path in databases]
+        counts = [0] * len(blobs)
+        log(STARTS, "Extracting Features")
+        for _ in tqdm(range(batches), unit="batches", disable=not progress, mininterval=0.5):
+            with torch.no_grad():
+                values, _ = net.run()
+            for i, (name, writer) in enumerate(zip(blobs, writers, strict=True)):
+                for datum in _datums(values[name]):
+                    writer.put(b"%010d" % counts[i], datum.SerializeToString())
+                    counts[i] += 1
+                    if counts[i] % EVERY == 0:
+                        log(COUNT, "Extracted features of %d query images for feature blob %s", counts[i], name)
+        for name, count in zip(blobs, counts, strict=True):
+            if count % EVERY:
+                log(COUNT, "Extracted features of %d query images for feature blob %s", count, name)
+    log(ENDS, "Successfully extracted the features!")
+    return counts[0]
+
+
+def _check(net: Net, blobs: Sequence[str]) -> None:
+    if net.inputs:
+        raise NetError(
+            f"{net.file}: the net has Input layers ({', '.join(net.inputs)}); features are extracted from what data layers "
+            "read: give the net one for the TEST phase"
+        )
+    shapes = net.blob_shapes
+    for name in blobs:
+        if name not in shapes:
+            raise UnknownNameError(f'{net.file}: the net has no blob "{name}"{nearest(name, shapes)}')
+        if len(shapes[name]) > 4:
+            raise LayerError(f'blob "{name}" has {len(shapes[name])} axes; a Datum describes at most 4')
+
+
+def _datums(blob: Tensor) -> list[caffe_pb2.Datum]:
+    """The items of a blob, as Datums of floats with the blob's channels, height and width (1 where it has no such axis)."""
+    channels, height, width = (*blob.shape[1:], 1, 1, 1)[:3]
+    items = blob.float().cpu().reshape(blob.shape[0] if blob.dim() else 1, -1)
+    return [caffe_pb2.Datum(channels=channels, height=height, width=width, float_data=item) for item in items.tolist()]
+
+
+def run(argv: list[str]) -> None:
+    """Do what the arguments say."""
+    parser = Parser(__doc__, EPILOG)
+    parser.add_argument("weights", metavar="PRETRAINED_NET_PARAM", help="the caffemodel")
+    parser.add_argument("model", metavar="FEATURE_EXTRACTION_PROTO_FILE", help="the net's prototxt, with data layers")
+    parser.add_argument("blobs", type=names, metavar="BLOB1[,BLOB2]", help="names of blobs")
+    parser.add_argument("databases", type=names, metavar="DB1[,DB2]", help="for each the LMDB to make")
+    parser.add_argument("batches", type=int, metavar="NUM_MINI_BATCHES", help="how many batches to run")
+    parser.add_argument("db_type", metavar="DB_TYPE", help="the database to write; only lmdb")
+    parser.add_argument("mode", nargs="?", default="CPU", choices=["CPU", "GPU"], help="default: CPU")
+    parser.add_argument("device_id", nargs="?", default="0", metavar="DEVICE_ID", help="of the GPU (default: 0)")
+    add_python_layers(parser)
+    args = vars(parser.parse_args(argv))
+    python_layers(args)
+    init_log()
+    device = "cpu"
+    if args.pop("mode") == "GPU":
+        device = f"cuda:{parse_gpus(args['device_id'])[0]}"
+    log(DEVICE, "Using %s", device.upper(), level=logging.INFO)
+    del args["device_id"]
+    extract_features(**args, device=device, progress=sys.stderr.isatty())
+
+
+main = command("extract_features", run, "no database was made")
