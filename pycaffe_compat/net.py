@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import memory
 from .errors import CaffeError, DivergedError, LayerError, NetError, UnknownNameError, WeightsError, nearest
 from .layers import Layer, Source, layer_class
 from .layers.base import Shape, count
@@ -232,9 +233,14 @@ class Net(nn.Module):
         if share is not None:
             self.share_layers(share)
         own = [learnable for learnable in self.learnable if learnable.tensor.is_meta]
+        self._check_memory(own)
         for learnable in own:
             spec = learnable.layer.blob_specs[learnable.index]
-            value = torch.empty(spec.shape, device=self.device)
+            try:
+                value = torch.empty(spec.shape, device=self.device)
+            except RuntimeError as error:
+                reason = str(error).splitlines()[0]
+                raise learnable.layer.error(f"no memory for {spec.name}, {_dims(spec.shape)}: {reason}") from error
             if spec.trainable:
                 trains = learnable.lr_mult != 0 or self.param.force_backward
                 value = nn.Parameter(value, requires_grad=trains)
@@ -245,8 +251,23 @@ class Net(nn.Module):
             loaded |= self._copy_weights(source, None if share is None else {entry.layer.name for entry in own})
         for learnable in own:
             if id(learnable.tensor) not in loaded:
-                with torch.no_grad():
+                try:
                     fill(learnable.tensor, learnable.layer.blob_specs[learnable.index].filler)
+                except LayerError as error:
+                    spec = learnable.layer.blob_specs[learnable.index]
+                    raise _in_file(learnable.layer.error(f"{spec.name}: {error}"), self.file) from error
+
+    def _check_memory(self, learnables: Sequence[Learnable]) -> None:
+        """Refuse parameters that do not fit into memory, before any of it is taken."""
+        if self.device.type != "cpu" or not learnables:
+            return
+        sizes = [4 * count(entry.layer.blob_specs[entry.index].shape) for entry in learnables]
+        lacking = memory.lacking(sum(sizes))
+        if lacking:
+            most = learnables[sizes.index(max(sizes))]
+            spec = most.layer.blob_specs[most.index]
+            largest = f"the largest is {spec.name}, {_dims(spec.shape)}"
+            raise _in_file(most.layer.error(f"the parameters of the net need {lacking}; {largest}"), self.file)
 
     def share_layers(self, source: Net) -> list[str]:
         """Use the blobs of ``source`` for the layers of the same names: the very same tensors from now on.

@@ -74,7 +74,7 @@ class BlobSpec:
 
     name: str
     shape: Shape
-    filler: Any  # FillerParameter or None (zeros)
+    filler: Any  # FillerParameter, a tensor of the values, or None (zeros)
     trainable: bool
 
 
@@ -133,11 +133,18 @@ class Layer(nn.Module):
     def add_blob(self, name: str, shape: Sequence[int], filler: Any = None, trainable: bool = True) -> None:
         """Declare the next blob: a parameter, or a buffer if not ``trainable``; it has memory after :meth:`allocate`.
 
-        ``filler`` is a ``FillerParameter`` or None for zeros. The order of the calls is the order of Caffe's ``blobs``.
+        ``filler`` is a ``FillerParameter``, a tensor of the values, or None for zeros. The order of the calls is the order
+        of Caffe's ``blobs``.
+
+        Raises:
+            LayerError: a negative dimension, or more elements than can be counted.
         """
         size = tuple(int(n) for n in shape)
         self.blob_specs.append(BlobSpec(name, size, filler, trainable))
-        value = torch.empty(size, device="meta")
+        try:
+            value = torch.empty(size, device="meta")
+        except (RuntimeError, TypeError) as error:
+            raise self.error(f"its {name} cannot have shape {size}: {str(error).splitlines()[0]}") from error
         if trainable:
             self.register_parameter(name, nn.Parameter(value))
         else:

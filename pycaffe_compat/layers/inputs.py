@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import memory
 from ..errors import LayerError
 from ..proto import caffe_pb2
-from .base import Layer, Shape, Source, register
+from .base import Layer, Shape, Source, count, register
 from .fillers import fill
 
 
@@ -72,7 +73,7 @@ class DummyData(Source):
         self.fillers = _one_each(self, fillers, "dummy_data_param { data_filler }")
         for i, (shape, filler) in enumerate(zip(self.shapes, self.fillers, strict=True)):
             constant = filler.type == "constant"
-            value = torch.empty(shape, device="cpu" if constant else "meta")
+            value = self._empty(shape, "cpu" if constant else "meta")
             try:
                 fill(value, filler)
             except LayerError as error:
@@ -99,9 +100,18 @@ class DummyData(Source):
         return tuple(self._top(i) for i in range(self.n_tops))
 
     def _top(self, i: int) -> Tensor:
-        memory: Tensor = getattr(self, f"top{i}")
+        constant: Tensor = getattr(self, f"top{i}")
         if self.fillers[i].type == "constant":
-            return memory
-        value = memory.new_empty(self.shapes[i])
+            return constant
+        value = self._empty(self.shapes[i], constant.device).to(constant.dtype)
         fill(value, self.fillers[i])
         return value
+
+    def _empty(self, shape: Shape, device: torch.device | str) -> Tensor:
+        lacking = memory.lacking(4 * count(shape)) if torch.device(device).type == "cpu" else ""
+        if lacking:
+            raise self.error(f"a top of shape {shape} needs {lacking}")
+        try:
+            return torch.empty(shape, device=device)
+        except (RuntimeError, TypeError) as error:
+            raise self.error(f"a top cannot have shape {shape}: {str(error).splitlines()[0]}") from error
