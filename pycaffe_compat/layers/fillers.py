@@ -15,11 +15,17 @@ from .base import count
 
 
 def fill(tensor: Tensor, filler: Any = None) -> None:
-    """Fill ``tensor`` in place as the ``FillerParameter`` says; zeros for None. Random numbers are torch's global ones.
+    """Fill ``tensor`` in place as the ``FillerParameter`` says; zeros for None; with the values of a tensor, if it is one.
+
+    Random numbers are torch's global ones.
 
     Raises:
         LayerError: an unknown filler type, or one that cannot fill a blob of this shape or has impossible options.
     """
+    if isinstance(filler, Tensor):
+        with torch.no_grad():
+            tensor.copy_(filler)
+        return
     if filler is None:
         filler = caffe_pb2.FillerParameter()
     kind = filler.type

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import LayerError, nearest
-from . import base, fillers
+from . import base
 
 VARIABLE = "PYCAFFE_COMPAT_PYTHON_LAYERS"
 _allowed = False
@@ -141,6 +141,11 @@ class Layer:
         self.param_str = param.python_param.param_str
         self.phase = param.phase
 
+    @property
+    def param_str_(self) -> str:
+        """What ``param_str`` was called in pycaffe's first years."""
+        return self.param_str
+
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Read ``param_str``, check the numbers of blobs, make parameters."""
 
@@ -154,25 +159,6 @@ class Layer:
     def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
         """Write the ``diff`` of the bottoms."""
         raise NotImplementedError(f"{self.__class__.__name__} has no backward, but a gradient is needed below it")
-
-
-class _Initial:
-    """The values that ``setup`` gave a parameter, in the place of a filler."""
-
-    type = "python"
-    sparse = -1
-
-    def __init__(self, values: np.ndarray) -> None:
-        self.values = torch.from_numpy(values.copy())
-
-
-def _fill_initial(tensor: Tensor, filler: Any) -> None:
-    if not isinstance(filler, _Initial):
-        raise LayerError('filler "python" is for the parameters of Python layers, which fill them in setup')
-    tensor.copy_(filler.values)
-
-
-fillers.FILLERS[_Initial.type] = _fill_initial
 
 
 def _error_class(kind: type[Exception]) -> type[LayerError]:
@@ -214,7 +200,7 @@ class PythonLayer(base.Layer):
         self.python = self._make(options.module, options.layer)
         self.call("setup", self.bottom_blobs, self.top_blobs)
         for i, blob in enumerate(self.python.blobs):
-            self.add_blob(f"blob{i}", blob.shape, _Initial(blob.data))
+            self.add_blob(f"blob{i}", blob.shape, torch.from_numpy(blob.data.copy()))
 
     def _make(self, module: str, name: str) -> Layer:
         if not module or not name:

@@ -281,5 +281,5 @@ def test_blob_shapes():
 
 
 def test_python_filler_is_not_for_files():
-    with pytest.raises(LayerError, match='filler "python" is for the parameters of Python layers'):
+    with pytest.raises(LayerError, match='unknown filler "python"'):
         gl.build('type: "InnerProduct" inner_product_param { num_output: 1 weight_filler { type: "python" } }', (2, 3))
