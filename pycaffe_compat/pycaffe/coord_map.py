@@ -1,11 +1,12 @@
 """Which pixel of one blob lies over which pixel of another: the arithmetic of fully convolutional nets' crops.
 
-A map is ``(axis, a, b)``: a coordinate ``x`` of one blob is ``a·x + b`` in the other, over the spatial axes from ``axis`` on.
+A map is ``(axis, a, b)``: the coordinate ``x`` of one blob is ``a·x + b`` in the other, over the spatial axes from ``axis`` on.
 ``a`` and ``b`` are numbers, or arrays of one number an axis.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,8 @@ def _conv_params(fn: Function) -> tuple[int, Any, Any, Any, Any]:
     """The axis, stride, effective kernel size and pad of a convolution, deconvolution or pooling."""
     params = fn.params.get("convolution_param", fn.params.get("pooling_param", fn.params))
     axis = params.get("axis", 1)
+    if "kernel_size" not in params:
+        raise UndefinedMapException(f"a {fn.type_name} layer without kernel_size has no coordinate map")
     kernel = np.array(params["kernel_size"], ndmin=1)
     dilation = np.array(params.get("dilation", 1), ndmin=1)
     for name in ("kernel_h", "kernel_w", "pad_h", "pad_w", "stride_h", "stride_w"):
@@ -76,7 +79,7 @@ def _crop_params(fn: Function) -> tuple[int, Any]:
 
 
 def coord_map(fn: Function) -> Map:
-    """The map from a layer's top to its first bottom.
+    """The map from the coordinates of a layer's bottom to those of its top.
 
     Raises:
         UndefinedMapException: a layer type that has none.
@@ -114,44 +117,39 @@ def inverse(coord: Map) -> Map:
     return axis, 1 / a, -b / a
 
 
+def _ancestors(top: Top) -> Iterator[tuple[Top, Map]]:
+    """Yield ``top`` and the blobs it is made of, as far as maps are defined; each with the map from it to ``top``."""
+    maps: dict[Top, Map] = {top: (None, 1, 0)}
+    frontier = [top]
+    while frontier:
+        found = frontier.pop(0)
+        yield found, maps[found]
+        # a crop's second bottom only lends its size
+        bottoms = found.fn.inputs[:1] if found.fn.type_name == "Crop" else found.fn.inputs
+        for bottom in bottoms:
+            if bottom not in maps:
+                try:
+                    maps[bottom] = compose(maps[found], coord_map(found.fn))
+                except UndefinedMapException:
+                    break
+                frontier.append(bottom)
+
+
 def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
-    """The map between two tops that have an ancestor in common.
+    """The map from the coordinates of one top to those of another, which have an ancestor in common.
 
     Raises:
         UnconnectedError: they have none.
     """
-
-    def bottoms(top: Top) -> tuple[Top, ...]:
-        # a crop's second bottom only lends its size
-        return top.fn.inputs[:1] if top.fn.type_name == "Crop" else top.fn.inputs
-
-    maps: dict[Top, Map] = {top_from: (None, 1, 0)}
-    frontier = [top_from]
-    while frontier:
-        top = frontier.pop()
-        try:
-            for bottom in bottoms(top):
-                maps[bottom] = compose(maps[top], coord_map(top.fn))
-                frontier.append(bottom)
-        except UndefinedMapException:
-            pass
-    to_maps: dict[Top, Map] = {top_to: (None, 1, 0)}
-    frontier = [top_to]
-    while frontier:
-        top = frontier.pop()
-        if top in maps:
-            return compose(maps[top], inverse(to_maps[top]))
-        try:
-            for bottom in bottoms(top):
-                to_maps[bottom] = compose(to_maps[top], coord_map(top.fn))
-                frontier.append(bottom)
-        except UndefinedMapException:
-            pass
+    maps = dict(_ancestors(top_from))
+    for found, to_map in _ancestors(top_to):
+        if found in maps:
+            return compose(to_map, inverse(maps[found]))
     raise UnconnectedError("the two blobs have no ancestor in common whose coordinates map to both")
 
 
 def crop(top_from: Top, top_to: Top) -> Top:
-    """A ``Crop`` layer that cuts ``top_from`` to lie over ``top_to``.
+    """A ``Crop`` layer that cuts ``top_from`` to the size of ``top_to``, so that pixels lie over the same place.
 
     Raises:
         CropError: the two differ in scale, or would lie off by a fraction of a pixel, or outside.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,9 @@ from pycaffe_compat.pycaffe.net_spec import NetSpec, to_proto
 def lenet() -> NetSpec:
     n = NetSpec()
     n.data, n.label = L.DummyData(shape=[{"dim": [8, 1, 28, 28]}, {"dim": [8]}], ntop=2)
-    n.conv1 = L.Convolution(n.data, kernel_size=5, num_output=20, weight_filler={"type": "xavier"}, param=[{"lr_mult": 1}, {"lr_mult": 2}])
+    n.conv1 = L.Convolution(
+        n.data, kernel_size=5, num_output=20, weight_filler={"type": "xavier"}, param=[{"lr_mult": 1}, {"lr_mult": 2}]
+    )
     n.pool1 = L.Pooling(n.conv1, kernel_size=2, stride=2, pool=P.Pooling.AVE)
     n.ip1 = L.InnerProduct(n.pool1, num_output=10)
     n.relu1 = L.ReLU(n.ip1, in_place=True)
@@ -69,16 +73,66 @@ def test_coordinate_maps_of_strides_pads_and_their_inverse() -> None:
     n.up = L.Deconvolution(n.relu, kernel_size=4, stride=2, pad=1, num_output=1)
     n.wide = L.Deconvolution(n.relu, kernel_size=4, stride=2, num_output=1)
     assert coordinates(n, "data", "data") == (1, 0)
-    assert coordinates(n, "pool", "data") == (0.5, -0.25)
-    assert coordinates(n, "data", "pool") == (2, 0.5)
+    assert coordinates(n, "data", "pool") == (0.5, -0.25)
+    assert coordinates(n, "pool", "data") == (2, 0.5)
     assert coordinates(n, "up", "data") == (1, 0)
-    assert coordinates(n, "wide", "data") == (1, 1)
+    assert coordinates(n, "wide", "data") == (1, -1)
     with pytest.raises(CropError, match="negative offset"):
-        crop(n.wide, n.data)
-    n.crop = crop(n.data, n.wide)
+        crop(n.data, n.wide)
+    n.crop = crop(n.wide, n.data)
     assert n.to_proto().layer[-1].crop_param.offset == [1]
     with pytest.raises(CropError, match="scale mismatch"):
         crop(n.pool, n.data)
     n.ip = L.InnerProduct(n.relu, num_output=1)
     with pytest.raises((UndefinedMapException, RuntimeError)):
         coord_map_from_to(n.ip, n.data)
+
+
+def test_the_crop_of_a_fully_convolutional_net_is_at_19() -> None:
+    """FCN-32s: pad 100, five poolings by 2, a 7×7 fc6, a 64×64 upsampling by 32: its authors' nets crop at 19."""
+    n = NetSpec()
+    n.data = L.Input(shape={"dim": [1, 3, 500, 500]})
+    n.conv1 = L.Convolution(n.data, kernel_size=3, pad=100, num_output=1)
+    top = n.conv1
+    for i in range(5):
+        top = L.Pooling(
+            L.ReLU(L.Convolution(top, kernel_size=3, pad=1, num_output=1), in_place=True), kernel_size=2, stride=2
+        )
+        n[f"pool{i + 1}"] = top
+    n.fc6 = L.Convolution(top, kernel_size=7, num_output=1)
+    n.score = L.Convolution(L.Dropout(n.fc6), kernel_size=1, num_output=1)
+    n.up = L.Deconvolution(
+        n.score, convolution_param={"num_output": 1, "kernel_size": 64, "stride": 32, "bias_term": False}
+    )
+    n.out = crop(n.up, n.data)
+    proto = n.to_proto()
+    assert (proto.layer[-1].crop_param.axis, list(proto.layer[-1].crop_param.offset)) == (2, [19])
+    assert Net(proto, "TEST").blob_shapes["out"] == (1, 1, 500, 500)
+
+
+def test_maps_of_rectangular_windows_three_axes_and_crops_of_crops() -> None:
+    def deconv(kernel: int | list[int], stride: int | list[int], pad: int | list[int]) -> tuple[Any, Any, Any]:
+        n = NetSpec()
+        n.data = L.Input(shape={"dim": [1, 1, 90, 90]})
+        n.conv = L.Convolution(n.data, num_output=1, kernel_size=kernel, stride=stride, pad=pad)
+        n.up = L.Deconvolution(n.conv, num_output=1, kernel_size=4, stride=2)
+        n.cut = L.Crop(n.up, n.data, axis=2, offset=3)
+        scale, shift = coordinates(n, "up", "data")
+        assert coordinates(n, "cut", "data") == (scale, shift + 3 * scale)
+        return coord_map_from_to(n.up, n.data)
+
+    one, other, both = deconv(3, 1, 0), deconv(5, 2, 10), deconv([3, 5], [1, 2], [0, 10])
+    assert one[0] == other[0] == both[0] == 1
+    assert [one[1], other[1]] == list(both[1]) and [one[2], other[2]] == list(both[2])
+    solid = NetSpec()
+    solid.data = L.Input(shape={"dim": [1, 1, 9, 9, 9]})
+    solid.conv = L.Convolution(solid.data, num_output=1, kernel_size=3, pad=[0, 1, 2])
+    assert list(coord_map_from_to(solid.data, solid.conv)[2]) == [-1, 0, 1]
+
+
+def test_a_walk_through_many_shortcuts_ends() -> None:
+    n = NetSpec()
+    n.data = top = L.Input(shape={"dim": [1, 1, 9, 9]})
+    for _ in range(60):
+        top = L.Eltwise(L.ReLU(top), top)
+    assert coord_map_from_to(top, n.data)[1:] == (1, 0)
