@@ -44,8 +44,10 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parse, after the flags are brought to argparse's own form."""
-        plain = [self._plain(each) for each in (sys.argv[1:] if args is None else args)]
-        return super().parse_known_args([each for each in plain if each is not None], namespace)
+        given = list(sys.argv[1:] if args is None else args)
+        end = given.index("--") if "--" in given else len(given)
+        plain = [each for each in map(self._plain, given[:end]) if each is not None]
+        return super().parse_known_args(plain + given[end:], namespace)
 
     def _plain(self, argument: str) -> str | None:
         """The argument as argparse writes it; None for a switch that is turned off and was never on."""

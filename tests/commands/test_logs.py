@@ -1,0 +1,147 @@
+"""Reading logs in the forms that Caffe's logger had over the years."""
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+
+from pycaffe_compat.commands.logs import read_log
+from pycaffe_compat.commands.parse_log import parse_log
+from pycaffe_compat.commands.plot_training_log import CHARTS, plot_training_log
+from pycaffe_compat.errors import CaffeError, DataError, MissingFileError
+
+LOG = """\
+Log file created at: 2016/12/31 23:59:00
+I1231 23:58:59.500000  1234 caffe.cpp:217] Using GPUs 0
+I1231 23:59:00.000000  1234 solver.cpp:272] Solving LeNet
+I1231 23:59:00.000100  1234 solver.cpp:273] Learning Rate Policy: step
+I1231 23:59:00.250000  1234 solver.cpp:330] Iteration 0, Testing net (#0)
+I1231 23:59:01.500000  1234 solver.cpp:397]     Test net output #0: accuracy = 0.125
+I1231 23:59:01.500001  1234 solver.cpp:397]     Test net output #1: loss = 2.31 (* 1 = 2.31 loss)
+I1231 23:59:02.000000  1234 solver.cpp:218] Iteration 0 (-1.2e-38 iter/s, 1.75s/100 iters), loss = 2.5
+I1231 23:59:02.000001  1234 solver.cpp:237]     Train net output #0: loss = 2.5 (* 1 = 2.5 loss)
+I1231 23:59:02.000002  1234 sgd_solver.cpp:105] Iteration 0, lr = 0.01
+some other program's words: Iteration 77, loss = 1
+I0101 00:00:00.000000  1234 solver.cpp:218] Iteration 100 (2 iter/s, 50s/100 iters), loss = 0.5
+I0101 00:00:00.000001  1234 solver.cpp:237]     Train net output #0: loss = 4e-01 (* 1 = 0.4 loss)
+I0101 00:00:00.000002  1234 sgd_solver.cpp:105] Iteration 100, lr = 1e-03
+I0101 00:00:01.000000  1234 solver.cpp:330] Iteration 200, Testing net (#0)
+I0101 00:00:02.000000  1234 solver.cpp:397]     Test net output #0: accuracy = 0.75
+I0101 00:00:02.000001  1234 solver.cpp:397]     Test net output #1: loss = -nan
+I0101 00:00:03.000000  1234 solver.cpp:218] Iteration 200, loss = 0.25
+I0101 00:00:03.000001  1234 solver.cpp:237]     Train net output #0: loss = inf (* 1 = inf loss)
+I0101 00:00:03.000002  1234 sgd_solver.cpp:105] Iteration 200, lr = 0.001
+"""
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "train.log"
+    path.write_text(LOG)
+    return path
+
+
+def test_rows(log: Path) -> None:
+    read = read_log(log)
+    assert [(row["NumIters"], row["Seconds"], row["LearningRate"], row["loss"]) for row in read.train] == [
+        (0, 2.000001, 0.01, 2.5),
+        (100, 60.000001, 0.01, 0.4),  # as with Caffe's parser: the rate of this iteration is logged after it
+        (200, 63.000001, 0.001, math.inf),
+    ]
+    assert [(row["NumIters"], row["Seconds"], row["LearningRate"], row["accuracy"]) for row in read.test] == [
+        (0, 1.5, 0.01, 0.125),
+        (200, 62, 0.001, 0.75),
+    ]
+    assert math.isnan(read.test[1]["loss"])
+    assert [(row["NumIters"], row["LearningRate"], row["loss"]) for row in read.losses] == [
+        (0, 0.01, 2.5),
+        (100, 0.001, 0.5),
+        (200, 0.001, 0.25),
+    ]
+
+
+def test_tables_are_those_that_caffes_parser_writes(log: Path, tmp_path: Path) -> None:
+    assert parse_log(str(log), str(tmp_path)) == [f"{log}.train", f"{log}.test"]
+    assert (tmp_path / "train.log.train").read_bytes() == (
+        b"NumIters,Seconds,LearningRate,loss\r\n"
+        b"0.0,2.000001,0.01,2.5\r\n100.0,60.000001,0.01,0.4\r\n200.0,63.000001,0.001,inf\r\n"
+    )
+    assert (tmp_path / "train.log.test").read_bytes() == (
+        b"NumIters,Seconds,LearningRate,accuracy,loss\r\n0.0,1.5,0.01,0.125,2.31\r\n200.0,62.0,0.001,0.75,nan\r\n"
+    )
+    parse_log(str(log), str(tmp_path), "\t")
+    with open(tmp_path / "train.log.test", newline="") as file:
+        assert next(csv.reader(file, delimiter="\t"))[3] == "accuracy"
+
+
+def test_several_test_nets_outputs_of_several_values_and_four_digit_years(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    lines = []
+    for iteration in (0, 10):
+        for net in (0, 1):
+            lines += [f"solver.cpp:330] Iteration {iteration}, Testing net (#{net})"]
+            lines += [f"solver.cpp:397]     Test net output #{i}: per_class = {net + i / 8}" for i in range(3)]
+    path.write_text("".join(f"I20240229 10:00:{i:02}.5 7 {line}\n" for i, line in enumerate(lines)))
+    assert read_log(path).test == [
+        {
+            "NumIters": iteration,
+            "Seconds": seconds,
+            "TestNet": net,
+            "per_class": net,
+            "per_class[1]": net + 0.125,
+            "per_class[2]": net + 0.25,
+            "LearningRate": pytest.approx(math.nan, nan_ok=True),
+        }
+        for iteration, net, seconds in ((0, 0, 1), (0, 1, 5), (10, 0, 9), (10, 1, 13))
+    ]
+
+
+def test_what_is_no_log(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    with pytest.raises(MissingFileError, match=r"log not found: .*x\.log"):
+        read_log(path)
+    path.write_bytes(b"\xff\x00 Iteration 5, loss = 2\nI9999 99:99:99.0 1 x] Iteration 3\n")
+    with pytest.raises(DataError, match=r"no log of a training run"):
+        read_log(path)
+    path.write_text("I0102 10:00:00.5 7 x.cpp:1] Iteration 0, Testing net (#0)\n")
+    with pytest.raises(DataError, match=r"no outputs of a train or test net"):
+        parse_log(str(path), str(tmp_path))
+    path.write_text(LOG)
+    with pytest.raises(CaffeError, match=r"nowhere"):
+        parse_log(str(path), str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"one character"):
+        parse_log(str(path), str(tmp_path), "::")
+
+
+def drawn(picture: Path) -> str:
+    """The words in an SVG picture, where matplotlib leaves them in comments."""
+    return "|".join(line for line in picture.read_text().splitlines() if line.strip().startswith("<!--"))
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_all_charts(number: int, log: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "chart.svg"
+    other = tmp_path / "other.log"
+    other.write_text(LOG)
+    plot_training_log(number, str(picture), [str(log), str(other)])
+    words = drawn(picture)
+    chart = CHARTS[number]
+    column = ("accuracy", "accuracy", "loss", "loss", "LearningRate", "LearningRate", "loss", "loss")[number]
+    assert f"<!-- {chart.title} -->" in words
+    assert f"<!-- {'Seconds' if number % 2 else 'NumIters'} -->" in words
+    assert f"<!-- train.log {column} -->" in words
+    assert f"<!-- other.log {column} -->" in words
+
+
+def test_a_chart_of_a_named_output(log: Path, tmp_path: Path) -> None:
+    plot_training_log(6, str(tmp_path / "a.svg"), [str(log)], output="loss")
+    assert "<!-- train.log loss -->" in drawn(tmp_path / "a.svg")
+    with pytest.raises(DataError, match=r'no test output "acuracy" \(did you mean accuracy\?\)'):
+        plot_training_log(0, str(tmp_path / "b.png"), [str(log)], output="acuracy")
+    with pytest.raises(CaffeError, match=r"b\.doc: the ending says the format; known are"):
+        plot_training_log(0, str(tmp_path / "b.doc"), [str(log)])
+    log.write_text("\n".join(line for line in LOG.splitlines() if "Test net" not in line))
+    with pytest.raises(DataError, match=r"nothing for the chart Test accuracy vs\. Iters"):
+        plot_training_log(0, str(tmp_path / "b.png"), [str(log)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.svg", "train.log"]
