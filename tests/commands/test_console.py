@@ -2,19 +2,11 @@
 
 import importlib
 import runpy
-import sys
-from pathlib import Path
 
 import pytest
+from console_scripts import ROOT, SCRIPTS
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # pytest brings it
-
-ROOT = Path(__file__).parents[2]
 IN_THE_REPOSITORY = {"demo", "train_stages"}  # these work on its prototxt/
-SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

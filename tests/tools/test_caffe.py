@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +124,8 @@ def test_python_layers_run_when_they_are_allowed(folder: Path, tool: Tool, monke
     python_layer.allow(False)
     monkeypatch.setenv(python_layer.VARIABLE, "1")
     assert tool(*arguments)[0] == 0
+    for name in [name for name in sys.modules if name.split(".")[0] == "caffe"]:
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize(
