@@ -169,7 +169,25 @@ class Net(nn.Module):
         self._plan()
 
     def _plan(self) -> None:
-        self._calls = plan(self._wiring, fuse=self.fuse, propagate_all=self.param.force_backward)
+        self._plain = plan(self._wiring, fuse=False, propagate_all=self.param.force_backward)
+        self._fused = (
+            plan(self._wiring, fuse=True, propagate_all=self.param.force_backward) if self.fuse else self._plain
+        )
+        self._covered = [layer for call in self._fused for layer in call.covers]
+
+    @property
+    def _calls(self) -> list[Call]:
+        """The calls of a pass: the fused ones, unless somebody has hooked into a layer that they would not call."""
+        if not torch.compiler.is_compiling():
+            for layer in self._covered:
+                if (
+                    layer._forward_hooks
+                    or layer._forward_pre_hooks
+                    or layer._backward_hooks
+                    or layer._backward_pre_hooks
+                ):
+                    return self._plain
+        return self._fused
 
     def _add_layer(self, name: str, layer: Layer) -> None:
         # dots in a layer's name make nested modules, so that every key of state_dict is the layer's name and the blob's;
@@ -395,9 +413,7 @@ class Net(nn.Module):
 
     def run(self, *args: Any, **blobs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Run the net, every layer as it is, and return the newest value of every blob, and the objective."""
-        calls = [
-            replace(call, frees=()) for call in plan(self._wiring, fuse=False, propagate_all=self.param.force_backward)
-        ]
+        calls = [replace(call, frees=()) for call in self._plain]
         values, objective = self._execute(self._gather(args, blobs), calls)
         return {name: values[self._wiring.newest[name]] for name in self.blob_names}, objective
 
@@ -453,7 +469,7 @@ class Net(nn.Module):
         ``batch`` holds the inputs and the tops of the data layers.
         """
         values = dict(batch)
-        calls = iter(plan(self._wiring, fuse=False, propagate_all=self.param.force_backward))
+        calls = iter(self._plain)
         for step in self.steps:
             if not step.is_source:
                 made = _run(next(calls), [values[name] for name in step.bottoms])

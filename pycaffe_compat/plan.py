@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .layers.base import Layer
 from .layers.common import Eltwise
 from .layers.convolution import Convolution, Deconvolution
 from .layers.linear import InnerProduct
@@ -29,7 +30,8 @@ from .wiring import Step, Wiring
 class Call:
     """One call: ``run`` takes the values numbered ``reads`` and makes those numbered ``writes``.
 
-    ``detach`` says which reads pass no gradient on (``propagate_down: false``); ``frees``, what nobody reads after it.
+    ``detach`` says which reads pass no gradient on (``propagate_down: false``); ``frees``, what nobody reads after it;
+    ``covers``, which layers are done without being called themselves, so that their hooks would not run.
     """
 
     run: Callable[..., Any]
@@ -38,6 +40,7 @@ class Call:
     loss_weights: tuple[float, ...]
     detach: tuple[bool, ...] | None
     frees: tuple[int, ...] = ()
+    covers: tuple[Layer, ...] = ()
 
 
 def plan(wiring: Wiring, *, fuse: bool, propagate_all: bool) -> list[Call]:
@@ -100,7 +103,7 @@ class _Fusions:
         if isinstance(step.layer, Eltwise) and step.top_values[0] in self._normalized:
             return self._unpool(self._normalized[step.top_values[0]], plain, normalize=True)
         if self._may_overwrite(step):
-            return replace(plain, run=torch.relu_)
+            return replace(plain, run=torch.relu_, covers=(step.layer,))
         return plain
 
     def _may_overwrite(self, step: Step) -> bool:
@@ -117,7 +120,8 @@ class _Fusions:
         if source is None and not hands_switch:
             return plain
         run = _pooling(step.layer, relu=source is not None, tops=len(step.tops), hands_switch=hands_switch)  # type: ignore[arg-type]
-        return replace(plain, run=run, reads=(step.bottom_values[0] if source is None else source,))
+        reads = (step.bottom_values[0] if source is None else source,)
+        return replace(plain, run=run, reads=reads, covers=(step.layer, *self._relu_layer(step)))
 
     def _unpool(self, step: Step, plain: Call, normalize: bool) -> Call:
         value, *mask = step.bottom_values
@@ -126,7 +130,15 @@ class _Fusions:
         if source is None and not takes_switch and not normalize:
             return plain
         run = _unpooling(step.layer, relu=source is not None, normalize=normalize)  # type: ignore[arg-type]
-        return replace(plain, run=run, reads=(value if source is None else source, *mask), detach=_detach(step))
+        covers: tuple[Layer, ...] = (step.layer, *self._relu_layer(step))
+        if normalize:
+            covers += tuple(self._readers[v][0].layer for v in step.top_values)
+        reads = (value if source is None else source, *mask)
+        return replace(plain, run=run, reads=reads, detach=_detach(step), covers=covers)
+
+    def _relu_layer(self, step: Step) -> tuple[Layer, ...]:
+        value = step.bottom_values[0]
+        return (self._maker[value].layer,) if value in self._relus else ()
 
     def _only_reader(self, value: int) -> Step | None:
         """The one layer that reads a value which nobody else sees."""

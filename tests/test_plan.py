@@ -119,3 +119,14 @@ def test_a_relu_after_a_layer_that_makes_fresh_memory_writes_over_it() -> None:
     assert all(call.run is not torch.relu_ for call in fused._calls)
     fused, _ = same(IMAGE + 'layer { name: "r" type: "ReLU" bottom: "x" top: "x" }')
     assert all(call.run is not torch.relu_ for call in fused._calls)
+
+
+def test_a_hook_on_a_layer_is_called_although_the_layer_would_be_fused() -> None:
+    net = net_of(IMAGE + RELU_POOL.format(relu="y", window=WINDOW))
+    seen = []
+    handle = net.layers["r"].register_forward_hook(lambda layer, bottoms, top: seen.append(top))
+    net(x=torch.randn(2, 3, 9, 9))
+    assert len(seen) == 1
+    handle.remove()
+    net(x=torch.randn(2, 3, 9, 9))
+    assert len(seen) == 1
