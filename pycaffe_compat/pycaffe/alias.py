@@ -35,4 +35,7 @@ def install_as_caffe() -> None:
     if loaded is not None and loaded is not face:
         raise CaffeError(f"another caffe is imported already, from {getattr(loaded, '__file__', '?')}")
     for name, target in _MODULES.items():
-        sys.modules[name] = importlib.import_module(target)
+        module = sys.modules[name] = importlib.import_module(target)
+        parent, _, attribute = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], attribute, module)

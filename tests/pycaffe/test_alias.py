@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = '''
+SCRIPT = """
 import sys
 import numpy as np
 import caffe
@@ -32,7 +32,7 @@ text_format.Merge(open("n.prototxt").read(), param)
 assert [l.name for l in param.layer] == ["data", "conv", "pool"]
 assert "Convolution" in caffe.layer_type_list()
 print(out["pool"].shape, sys.argv[1:], __name__)
-'''
+"""
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -58,7 +58,8 @@ def test_a_script_and_a_module_run_with_this_package_as_caffe(tmp_path: Path) ->
 
 def test_unittest_discovery_finds_tests_that_import_caffe(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
-        "import unittest, caffe\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertIn('ReLU', caffe.layer_type_list())\n"
+        "import unittest, caffe\nclass T(unittest.TestCase):\n    def test(self):\n"
+        "        self.assertIn('ReLU', caffe.layer_type_list())\n"
     )
     done = run(tmp_path, "-m", "unittest", "discover")
     assert done.returncode == 0 and "Ran 1 test" in done.stderr, done.stderr

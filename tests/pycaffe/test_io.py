@@ -18,7 +18,9 @@ RNG = np.random.default_rng(0)
 def test_arrays_and_messages_are_converted_both_ways() -> None:
     array = RNG.standard_normal((2, 3, 4)).astype(np.float32)
     np.testing.assert_array_equal(io.blobproto_to_array(io.array_to_blobproto(array)), array)
-    np.testing.assert_array_equal(io.blobproto_to_array(io.array_to_blobproto(array, array + 1), return_diff=True), array + 1)
+    np.testing.assert_array_equal(
+        io.blobproto_to_array(io.array_to_blobproto(array, array + 1), return_diff=True), array + 1
+    )
     legacy = caffe_pb2.BlobProto(num=1, channels=2, height=1, width=3, data=range(6))
     assert io.blobproto_to_array(legacy).shape == (1, 2, 1, 3)
     vector = io.arraylist_to_blobprotovector_str([array, array[0]])

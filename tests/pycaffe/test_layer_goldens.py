@@ -41,4 +41,6 @@ def test_golden(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         layer, index = path.rsplit("/", 1)
         got = net.params[layer][int(index)].diff
         # a bias in front of a batch normalisation has gradient zero but for rounding
-        assert_close(got, want, f"diff of {path}") if np.abs(want).max() > 1e-5 else np.testing.assert_allclose(got, want, atol=1e-5)
+        assert_close(got, want, f"diff of {path}") if np.abs(want).max() > 1e-5 else np.testing.assert_allclose(
+            got, want, atol=1e-5
+        )

@@ -12,11 +12,14 @@ from pycaffe_compat.errors import CaffeError, LayerError, UnknownNameError, Weig
 
 NET = """
 name: "testnet" force_backward: true
-layer { name: "data" type: "Input" top: "data" top: "label" input_param { shape { dim: 5 dim: 2 dim: 6 dim: 6 } shape { dim: 5 } } }
+layer { name: "data" type: "Input" top: "data" top: "label"
+  input_param { shape { dim: 5 dim: 2 dim: 6 dim: 6 } shape { dim: 5 } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" param { lr_mult: 1 } param { lr_mult: 2 }
-  convolution_param { num_output: 3 kernel_size: 3 weight_filler { type: "gaussian" std: 1 } bias_filler { type: "constant" value: 2 } } }
+  convolution_param { num_output: 3 kernel_size: 3
+    weight_filler { type: "gaussian" std: 1 } bias_filler { type: "constant" value: 2 } } }
 layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
-layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip" inner_product_param { num_output: 7 weight_filler { type: "gaussian" std: 0.3 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip"
+  inner_product_param { num_output: 7 weight_filler { type: "gaussian" std: 0.3 } } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
 """
 
@@ -163,7 +166,7 @@ def test_saving_and_copying_weights(net: caffe.Net, file: Path, tmp_path: Path) 
                 for twin in (other, also, third):
                     np.testing.assert_array_equal(twin.params[name][i].data, blob.data)
     file.write_text(NET.replace("num_output: 7", "num_output: 8"))
-    with pytest.raises(WeightsError, match="8×48.*7×48"):
+    with pytest.raises(WeightsError, match=r"8×48.*7×48"):
         caffe.Net(str(file), str(tmp_path / "a.caffemodel"), caffe.TEST)
 
 

@@ -14,7 +14,9 @@ from pycaffe_compat.errors import SolverError
 
 def solver_of(case: Golden, folder: Path) -> caffe.SGDSolver:
     (folder / "net.prototxt").write_text(case.meta["net"])
-    (folder / "solver.prototxt").write_text(f'net: "{folder}/net.prototxt" snapshot_prefix: "{folder}/snap" {case.meta["solver"]}')
+    (folder / "solver.prototxt").write_text(
+        f'net: "{folder}/net.prototxt" snapshot_prefix: "{folder}/snap" {case.meta["solver"]}'
+    )
     return caffe.get_solver(str(folder / "solver.prototxt"))
 
 
