@@ -128,7 +128,7 @@ class Pooling(_Windows):
         """
         plane = (shape[2], shape[3])
         window = self.window or ops.window(plane, 1, 0)
-        problem = window.problem(plane, full=True)
+        problem = window.problem(plane)
         if problem is None:
             windows = window.pooled(plane, self.ceil_mode)
             problem = window.problem(plane, windows)

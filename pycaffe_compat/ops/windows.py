@@ -61,7 +61,7 @@ class Window(NamedTuple):
         def along(axis: int) -> int:
             span, s, p = plane[axis] + 2 * self.pad[axis] - self.kernel[axis], self.stride[axis], self.pad[axis]
             count = (-(-span // s) if ceil_mode else span // s) + 1
-            return torch.sym_min(count, (plane[axis] + p - 1) // s + 1) if p else count
+            return torch.sym_min(count, (plane[axis] + p - 1) // s + 1) if any(self.pad) else count
 
         return along(0), along(1)
 
@@ -70,13 +70,12 @@ class Window(NamedTuple):
         h, w = (self.stride[a] * (windows[a] - 1) + self.kernel[a] - 2 * self.pad[a] for a in (0, 1))
         return h, w
 
-    def problem(self, plane: Pair | None = None, windows: Pair | None = None, full: bool = False) -> str | None:
+    def problem(self, plane: Pair | None = None, windows: Pair | None = None) -> str | None:
         """Say why this pooling cannot be, or return None.
 
         Args:
             plane: the size of the plane that the windows lie on.
             windows: how many windows there are; each must reach the plane.
-            full: also refuse a kernel larger than the padded plane, as the rule for Caffe's output size needs it.
 
         Sizes that are symbolic (while a graph is traced) are not looked at.
         """
@@ -90,13 +89,12 @@ class Window(NamedTuple):
                 return f"pad_{letter} is {p}, but must be at least 0 and smaller than kernel_{letter}, which is {k}"
             side = "height" if axis == 0 else "width"
             size = plane[axis] if plane is not None else None
-            if isinstance(size, int):
-                if size <= 0:
-                    return f"the {side} of the plane is {size}, but must be positive"
-                if full and k > size + 2 * p:
-                    return f"kernel_{letter} is {k}, larger than the input's {side} {size} plus twice pad_{letter} {p}"
+            if isinstance(size, int) and size <= 0:
+                return f"the {side} of the plane is {size}, but must be positive"
             count = windows[axis] if windows is not None else None
             if isinstance(count, int):
+                if count <= 0 and isinstance(size, int) and k > size + 2 * p:
+                    return f"kernel_{letter} is {k}, larger than the input's {side} {size} plus twice pad_{letter} {p}"
                 if count <= 0:
                     return f"the number of windows along the {side} is {count}, but must be positive"
                 if isinstance(size, int) and (count - 1) * s - p >= size:
@@ -115,13 +113,15 @@ def window(kernel: PairLike, stride: PairLike, pad: PairLike) -> Window:
 def pooled_size(size: PairLike, kernel: PairLike, stride: PairLike, pad: PairLike, ceil_mode: bool = True) -> Pair:
     """The number of windows of Caffe's Pooling on a plane of ``size``: ``ceil((size + 2*pad - kernel) / stride) + 1``.
 
-    With padding, one less where the last window would start in it. ``ceil_mode`` False is ``round_mode: FLOOR``.
+    With padding on any side, one less where the last window would start past the plane or in its padding. A kernel may be
+    larger than the padded plane, by less than the stride: there is one window then. ``ceil_mode`` False is
+    ``round_mode: FLOOR``.
 
     Raises:
         OperatorError: an impossible window, one larger than its input, or (stride > kernel) one with no input at all.
     """
     w, plane = window(kernel, stride, pad), pair(size, "size")
-    problem = w.problem(plane, full=True)
+    problem = w.problem(plane)
     if problem is None:
         windows = w.pooled(plane, ceil_mode)
         problem = w.problem(plane, windows)

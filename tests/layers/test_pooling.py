@@ -55,6 +55,26 @@ def test_sizes():
     assert pooling("global_pooling: true pool: AVE")(torch.randn(0, 3, 5, 4)).shape == (0, 3, 1, 1)
 
 
+def test_a_pad_on_one_side_drops_windows_past_the_other():
+    options = "kernel_h: 1 kernel_w: 3 stride_h: 4 stride_w: 3 pad_h: 0 pad_w: 1"
+    assert pooling(options)(torch.randn(X)).shape == (2, 3, 2, 4)
+
+
+@pytest.mark.parametrize("backend", ("auto", "torch"))
+def test_a_kernel_larger_than_its_input_by_less_than_the_stride(backend):
+    x = torch.randn(2, 3, 7, 4, requires_grad=True)
+    with ops.use_backend(backend):
+        y, mask = pooling("kernel_h: 9 kernel_w: 5 stride: 3", x.shape, tops=("y", "m"))(x)
+        assert torch.equal(y, x.amax((2, 3), keepdim=True))
+        assert torch.equal(mask.flatten(), x.flatten(2).argmax(2).flatten().float())
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+        assert torch.equal(gradient, (x == y).float())
+        y = pooling("pool: AVE kernel_h: 9 kernel_w: 5 stride: 3", x.shape)(x)
+        torch.testing.assert_close(y, x.mean((2, 3), keepdim=True))
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+        torch.testing.assert_close(gradient, torch.full_like(x, 1 / 28))
+
+
 def test_max_is_pytorchs_where_they_agree(x):
     y, mask = pooling("kernel_size: 3 stride: 2 pad: 1", tops=("y", "m"))(x)
     want, index = F.max_pool2d(x, 3, 2, 1, ceil_mode=True, return_indices=True)
@@ -281,6 +301,10 @@ WRONG = {
     "kernel_size beside global_pooling": lambda: pooling("global_pooling: true kernel_size: 2"),
     "global_pooling wants pad 0 and stride 1, not (0, 0) and (2, 2)": lambda: pooling("global_pooling: true stride: 2"),
     "kernel_h is 8, larger than the input's height 7": lambda: pooling("kernel_size: 8"),
+    "kernel_h is 9, larger than the input's height 7": lambda: pooling("kernel_size: 9 stride: 2"),
+    "kernel_w is 10, larger than the input's width 9": lambda: pooling(
+        "kernel_h: 3 kernel_w: 10 stride: 2 round_mode: FLOOR"
+    ),
     "with no input in it, as the height is 7": lambda: pooling("kernel_size: 1 stride: 4"),
     "needs a bottom with 4 axes (N, C, H, W), not of shape (2, 3)": lambda: pooling("kernel_size: 2", (2, 3)),
     "pad (1, 1) with pool: STOCHASTIC": lambda: pooling("pool: STOCHASTIC kernel_size: 2 pad: 1"),
