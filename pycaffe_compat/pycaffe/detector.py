@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CaffeError
+from ..errors import CaffeError, DataError
 from . import io
 from .classifier import ImageNet
 
@@ -76,9 +76,17 @@ class Detector(ImageNet):
         """Cut a window (ymin, xmin, ymax, xmax) out of an image, with its surroundings if ``context_pad`` asks for them.
 
         What lies outside of the image is filled with the mean.
+
+        Raises:
+            DataError: the window has no pixels, or begins outside of the image.
         """
         y0, x0, y1, x1 = (int(v) for v in window)
         crop = im[y0:y1, x0:x1]
+        if not crop.size or min(y0, x0) < 0:
+            raise DataError(
+                f"window {(y0, x0, y1, x1)} (ymin, xmin, ymax, xmax) does not lie in the image, {im.shape[0]} high and "
+                f"{im.shape[1]} wide"
+            )
         if not self.context_pad:
             return crop
         side = int(self.transformer.inputs[self.inputs[0]][2])

@@ -134,10 +134,12 @@ def test_windows_of_images(net: list[str], ending: str) -> None:
         ("filename,ymin,xmin,ymax,xmax\n", [], "lists no windows"),
         (WINDOWS, [], "context_pad: 16 leaves nothing of an input 8 wide"),
         (WINDOWS, ["--context_pad", "2"], "image not found: a.png"),
+        (WINDOWS.replace("a.png,0,1,8,9", "c.png,0,20,8,29"), ["--context_pad", "2"], "image, 12 high and 12 wide"),
     ],
 )
 def test_mistakes_in_tables(net: list[str], capsys: pytest.CaptureFixture[str], table, options, words) -> None:
     Path("windows.csv").write_text(table)
+    picture("c.png", (12, 12))
     assert detect.main(["windows.csv", "out.csv", *net, *options]) == 1
     error = capsys.readouterr().err
     assert error.startswith("detect: ")
