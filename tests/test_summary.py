@@ -6,8 +6,8 @@ from pycaffe_compat.errors import CaffeError, UnknownNameError
 from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.summary import build_shapes, describe, summarize
 from pycaffe_compat.swwae import Decoder, augment, reconstruction_net, vgg
-from pycaffe_compat.swwae.generate import paper_tree
 from pycaffe_compat.swwae.nets import imagenet_inputs
+from pycaffe_compat.swwae.release import paper_tree
 
 DATA = """
 layer { name: "d" type: "Data" top: "data" top: "label" include { phase: TRAIN }

@@ -7,7 +7,9 @@ import os
 from ..files import atomic_path
 from ..proto import read_net
 from ..swwae import Decoder, augment, reconstruction_net
-from ..swwae.generate import VARIANTS, all_files, net_text, write_all, write_paper_tree
+from ..swwae.generate import VARIANTS, all_files, write_all
+from ..swwae.prototxt import net_text
+from ..swwae.release import write_paper_tree
 from .options import Parser, command
 
 EPILOG = """

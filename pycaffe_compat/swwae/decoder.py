@@ -144,6 +144,30 @@ def reconstruction_net(
     return augment(kept, decoder, loss_weights, units[-1].name, dump)
 
 
+def strip_decoder(net: Any) -> Any:
+    """Return the classification net inside an augmented one: what :func:`augment` added is taken away.
+
+    Args:
+        net: an upgraded ``NetParameter``; it is not changed.
+    """
+    kept = caffe_pb2.NetParameter()
+    kept.CopyFrom(net)
+    decoding = {"mean"}
+    layers = []
+    for each in net.layer:
+        ends = ("/scaled", "/scaled/add-mean", "/add-mean")
+        if each.name.startswith("dec:") or (each.name.endswith(ends) and each.bottom) or each.name in decoding:
+            decoding.update(each.top)
+        else:
+            layers.append(each)
+    _replace_layers(kept, layers)
+    read = {bottom for each in kept.layer for bottom in each.bottom}
+    for each in kept.layer:
+        if each.type == "Pooling" and len(each.top) == 2 and each.top[1] not in read:
+            del each.top[1]
+    return kept
+
+
 def paper_loss_weights(units: Sequence[Unit], image: str = "data") -> dict[str, float]:
     """Return the paper's loss weights: image 1e-4, the deepest pooled activation 1e-10, the others 1e-12."""
     pooled = [unit.name for unit in units[:-1] if unit.pool is not None]

@@ -99,7 +99,7 @@ def image_shape(net: Any, image: str = "data") -> Shape:
             return tuple(shapes[index if len(shapes) > 1 else 0].dim)[1:]
         transform = layer.transform_param
         channels = 1 if transform.force_gray else len(transform.mean_value)
-        if transform.crop_size and channels:
+        if transform.crop_size and (channels > 1 or transform.force_gray):
             return (channels, transform.crop_size, transform.crop_size)
         raise NetError(
             f'layer "{layer.name}" ({layer.type}) does not say the shape of "{image}" (crop_size and mean_value '

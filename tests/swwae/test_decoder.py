@@ -10,7 +10,7 @@ from pycaffe_compat.proto import caffe_pb2
 from pycaffe_compat.swwae import KINDS, OBJECTIVES, Decoder, alexnet, augment, reconstruction_net, vgg
 from pycaffe_compat.swwae.blocks import input_layer, layer, max_pool, relu, weighted
 from pycaffe_compat.swwae.encoder import read_encoder
-from pycaffe_compat.swwae.generate import paper_tree
+from pycaffe_compat.swwae.release import paper_tree
 
 PAPER_NETS = json.loads((Path(__file__).parents[1] / "goldens/nets/paper_nets.json").read_text())
 GAUSSIAN = {"type": "gaussian", "std": 0.01}

