@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -40,22 +41,33 @@ def read_windows(path: str) -> list[tuple[str, np.ndarray]]:
     found: dict[str, list[list[float]]] = {}
     with open(require_file(path, "table of windows"), newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.DictReader(file, skipinitialspace=True)
-        missing = [name for name in ("filename", *COORDINATES) if name not in (table.fieldnames or ())]
-        if missing:
-            raise DataError(
-                f"{path}: the first line must name the columns filename,ymin,xmin,ymax,xmax; {', '.join(missing)} missing"
-            )
-        for line in table:
-            try:
-                ymin, xmin, ymax, xmax = window = [float(line[name]) for name in COORDINATES]
-            except (TypeError, ValueError):
-                raise DataError(f"{path}:{table.line_num}: wanted a file name and four numbers") from None
-            if not (0 <= ymin < ymax and 0 <= xmin < xmax):
-                raise DataError(f"{path}:{table.line_num}: the window {window} is empty or begins outside of the image")
-            found.setdefault(line["filename"], []).append(window)
+        try:
+            _check_columns(path, table.fieldnames)
+            for line in table:
+                found.setdefault(line["filename"], []).append(_window(f"{path}:{table.line_num}", line))
+        except csv.Error as error:
+            raise DataError(f"{path}:{table.line_num}: {error}") from error
     if not found:
         raise DataError(f"{path} lists no windows")
     return [(name, np.array(windows)) for name, windows in found.items()]
+
+
+def _check_columns(path: str, columns: Sequence[str] | None) -> None:
+    missing = [name for name in ("filename", *COORDINATES) if name not in (columns or ())]
+    if missing:
+        raise DataError(
+            f"{path}: the first line must name the columns filename,ymin,xmin,ymax,xmax; {', '.join(missing)} missing"
+        )
+
+
+def _window(where: str, line: dict[str, str]) -> list[float]:
+    try:
+        ymin, xmin, ymax, xmax = window = [float(line[name]) for name in COORDINATES]
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: wanted a file name and four numbers") from None
+    if not (0 <= ymin < ymax < math.inf and 0 <= xmin < xmax < math.inf):
+        raise DataError(f"{where}: the window {window} is empty or begins outside of the image")
+    return window
 
 
 def write_detections(path: str, detections: Sequence[dict[str, Any]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..data.mean import read_mean
-from ..errors import DataError, NetError, require_file
+from ..errors import CaffeError, DataError, NetError, require_file
 from ..files import atomic_path
 from ..proto import read_net
 from ..pycaffe import set_mode_cpu, set_mode_gpu
@@ -71,13 +71,15 @@ def read_array(path: str, what: str) -> np.ndarray:
     Raises:
         MissingFileError, DataError: no such file, or not an array of numbers.
     """
-    try:
-        array = np.load(require_file(path, what), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    try:  # mapped, so that a size in the header which the file does not have is noticed before memory is taken
+        array = np.load(require_file(path, what), mmap_mode="r", allow_pickle=False)
+    except CaffeError:
+        raise
+    except Exception as error:
         raise DataError(f"{what} {path} is not a .npy file with an array of numbers: {error}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
         raise DataError(f"{what} {path} is not a .npy file with an array of numbers")
-    return array
+    return np.array(array)
 
 
 def numbers(text: str, option: str) -> list[int]:
