@@ -14,7 +14,7 @@ import lmdb
 
 from ..errors import CaffeError, DataError, MissingFileError, require_file
 
-CREATE = "make it with: python tools/convert_imageset.py ROOTFOLDER/ LISTFILE {path}"
+CREATE = "Make it with: python tools/convert_imageset.py ROOTFOLDER/ LISTFILE {path}"
 LEVELDB = (
     "LevelDB is not supported: make {path} again as an LMDB (python tools/convert_imageset.py, from images), or copy "
     "its records into one with the leveldb and lmdb packages; then say backend: LMDB"
