@@ -56,7 +56,11 @@ def default_architectures(cuda_home: str) -> str:
     text = subprocess.run(
         [os.path.join(cuda_home, "bin", "nvcc"), "--list-gpu-arch"], capture_output=True, text=True, check=True
     ).stdout
-    known = [name for name in ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0") if f"compute_{name.replace('.', '')}" in text.split()]
+    known = [
+        name
+        for name in ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0")
+        if f"compute_{name.replace('.', '')}" in text.split()
+    ]
     return ";".join(known) + "+PTX"
 
 

@@ -347,7 +347,7 @@ SP_KERNEL any_sum(const Task t) {
   for (int v = 0; v < V; ++v) sum[v] = 0;
   for (int i = larger(0, -h); i < end; ++i) {
     const typename D::Bits* row = input<D>(t) + base + (static_cast<index_t>(h + i) * g.width + w) * spot.step;
-#pragma unroll 4
+#pragma unroll 2
     for (int j = first; j < last; ++j) {
       Pack<D, V> x;
       x.load(row + j * spot.step);
@@ -405,6 +405,7 @@ SP_KERNEL any_unpool(const Task t) {
 #pragma unroll
   for (int v = 0; v < V; ++v) sum[v] = 0, count[v] = 0;
   for (int row = first_covering(spot.row, g.kernel_h, g.stride_h, g.pad_h); row < last_row; ++row) {
+#pragma unroll 1
     for (int col = first_covering(spot.col, g.kernel_w, g.stride_w, g.pad_w); col < last_col; ++col) {
       const int h = row * g.stride_h - g.pad_h, w = col * g.stride_w - g.pad_w;
       const int here = (spot.row - h) * g.kernel_w + spot.col - w;
@@ -711,17 +712,21 @@ struct Run {
     const int ready = static_cast<int>((total - base) / kVector);  // vectors that the tensor has whole
     const int whole = vectors < ready ? vectors : ready;
     const uint4* source = reinterpret_cast<const uint4*>(from + base);
-    int i = threadIdx.x;
-    for (; i + 3 * kThreads < whole; i += 4 * kThreads) {
-      uint4 v[4];
+#pragma unroll 1
+    for (int i = threadIdx.x; i < whole; i += 4 * kThreads) {
+      uint4 v[4];  // four loads on their way before the first is stored
 #pragma unroll
-      for (int k = 0; k < 4; ++k) v[k] = source[i + k * kThreads];
+      for (int k = 0; k < 4; ++k) {
+        if (i + k * kThreads < whole) v[k] = source[i + k * kThreads];
+      }
 #pragma unroll
-      for (int k = 0; k < 4; ++k) to[i + k * kThreads] = v[k];
+      for (int k = 0; k < 4; ++k) {
+        if (i + k * kThreads < whole) to[i + k * kThreads] = v[k];
+      }
     }
-    for (; i < whole; i += kThreads) to[i] = source[i];
     if (whole < vectors) {
       B* tail = reinterpret_cast<B*>(to);
+#pragma unroll 1
       for (index_t e = static_cast<index_t>(whole) * kVector + threadIdx.x; base + e < total; e += kThreads) {
         tail[e] = from[base + e];
       }
@@ -737,6 +742,7 @@ struct Run {
       if (first >= 0 && last <= count) {
         reinterpret_cast<uint4*>(to + base)[i] = from[i];
       } else {
+#pragma unroll 1
         for (int e = larger(first, 0); e < smaller(last, count); ++e) to[start + e] = elements[shift + e];
       }
     }
@@ -787,6 +793,7 @@ SP_KERNEL tiles_max(const Task t) {
   const B* x = reinterpret_cast<const B*>(shared) + xs.shift;
   B* y = reinterpret_cast<B*>(y_room) + ys.shift;
   unsigned char* s = reinterpret_cast<unsigned char*>(s_room) + ss.shift;
+#pragma unroll 1
   for (int i = threadIdx.x; i < ys.count; i += kThreads) {
     unsigned index = i;
     const int col = split(index, t.d1);
@@ -840,6 +847,7 @@ SP_KERNEL tiles_select(const Task t) {
   const B* x = reinterpret_cast<const B*>(shared) + xs.shift;
   B* y = reinterpret_cast<B*>(y_room) + ys.shift;
   const unsigned char* s = reinterpret_cast<const unsigned char*>(s_room) + ss.shift + above * g.cols;
+#pragma unroll 1
   for (int i = threadIdx.x; i < ys.count; i += kThreads) {
     unsigned index = i;
     const int col = split(index, t.d1);
@@ -899,6 +907,7 @@ SP_KERNEL tiles_unpool(const Task t) {
   const B* gate = reinterpret_cast<const B*>(gate_room) + ys.shift;
   const unsigned char* s = reinterpret_cast<const unsigned char*>(s_room) + ss.shift;
   const int blocks = static_cast<int>(t.d1.divisor), lines = last_block - first_block;
+#pragma unroll 1
   for (int i = threadIdx.x; i < tile.planes * lines * blocks; i += kThreads) {
     unsigned index = i;
     const int col = split(index, t.d1);
