@@ -20,23 +20,10 @@ from ..proto import caffe_pb2
 from ..proto.binary import read_message
 from ..proto.blobs import blob_to_array
 from .base import Layer, Shape, count, register
+from .slope import WithSlope
 
 LOG_THRESHOLD = 1e-20  # Caffe's floor under probabilities before their logarithm
 FLT_MIN = torch.finfo(torch.float32).tiny
-
-
-class _WithSlope(torch.autograd.Function):
-    """``value``, with ``slope`` (1 for None) for its derivative by ``x``: Caffe's gradient is not always its loss's."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor | None) -> Tensor:
-        ctx.save_for_backward(slope)
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        (slope,) = ctx.saved_tensors
-        return grad if slope is None else grad * slope, None, None
 
 
 def _precise(x: Tensor) -> Tensor:
@@ -176,7 +163,7 @@ class _SoftmaxLoss(LossLayer):
 
     def floored(self, logarithm: Tensor) -> Tensor:
         """Keep the value from falling under the log of ``floor``; the gradient passes as if there were none."""
-        return _WithSlope.apply(logarithm, logarithm.detach().clamp(min=math.log(self.floor)), None)
+        return WithSlope.apply(logarithm, logarithm.detach().clamp(min=math.log(self.floor)), None)
 
     def finish(self, x: Tensor, axis: int, labels: Labels, loss: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return the tops from one loss for each place, in the labels' shape."""
@@ -261,7 +248,7 @@ class MultinomialLogisticLoss(LossLayer):
         labels = read_labels(self, probabilities, 1, label)
         picked = probabilities.gather(1, labels.classes)
         bounded = picked.detach().clamp(min=LOG_THRESHOLD)
-        return labels.guard(-_WithSlope.apply(picked, bounded.log(), 1 / bounded).sum() / n)
+        return labels.guard(-WithSlope.apply(picked, bounded.log(), 1 / bounded).sum() / n)
 
 
 @register("EuclideanLoss")
@@ -332,7 +319,7 @@ class ContrastiveLoss(LossLayer):
             apart = F.relu(self.margin - d).square()
             slope = -F.relu(self.margin - d) / (d + 1e-4)
         match = matches.detach().reshape(n).trunc() != 0
-        loss = _WithSlope.apply(squares, torch.where(match, d2, apart), slope.masked_fill(match, 1))
+        loss = WithSlope.apply(squares, torch.where(match, d2, apart), slope.masked_fill(match, 1))
         return loss.sum() / (2 * n)
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .base import Layer, Shape, count, register
+from .slope import WithSlope
 
 
 class Recurrent(Layer):
@@ -175,6 +176,8 @@ class LSTM(Recurrent):
 def lstm_unit(c: Tensor, gates: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     """One step: ``c' = keep * sigmoid(f) * c + sigmoid(i) * tanh(g)``, ``h' = sigmoid(o) * tanh(c')``.
 
+    As in Caffe the derivative of ``s = keep * sigmoid(f)`` by f is ``s * (1 - s)``, also where keep is a fraction.
+
     Args:
         c: (…, D).
         gates: (…, 4D): i, f, o, g before their nonlinearities.
@@ -185,7 +188,9 @@ def lstm_unit(c: Tensor, gates: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     """
     size = c.shape[-1]
     i, f, o = torch.sigmoid(gates[..., : 3 * size]).split(size, -1)
-    c = keep * f * c + i * torch.tanh(gates[..., 3 * size :])
+    kept = (keep * f).detach()
+    forget = WithSlope.apply(gates[..., size : 2 * size], kept, kept * (1 - kept))
+    c = forget * c + i * torch.tanh(gates[..., 3 * size :])
     return c, o * torch.tanh(c)
 
 

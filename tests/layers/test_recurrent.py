@@ -137,6 +137,16 @@ def test_unit_gradients():
     assert torch.autograd.gradcheck(lambda c, g: layer(c, g, cont), (c, gates))
 
 
+def test_the_forget_gate_of_a_fraction_of_a_sequence_has_caffes_slope():
+    """It is that of the sigmoid where the sigmoid is what the gate lets through, ``cont`` included."""
+    layer = gl.build('type: "LSTMUnit"', (1, 3, 1), (1, 3, 4), (1, 3))
+    c, gates = torch.full((1, 3, 1), 2.0), torch.zeros(1, 3, 4).requires_grad_()
+    top, _ = layer(c, gates, torch.tensor([[0, 0.5, 1]]))
+    assert top.flatten().tolist() == [0, 0.5, 1]  # cont * sigmoid(0) * 2
+    top.sum().backward()
+    assert gates.grad[0, :, 1].tolist() == [0, 2 * 0.25 * 0.75, 2 * 0.5 * 0.5]
+
+
 @pytest.mark.parametrize(
     "type_, options, shapes, message",
     [
