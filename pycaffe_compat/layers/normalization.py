@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..proto import caffe_pb2
-from .base import Layer, Shape, register
+from .base import Layer, Shape, count, register
 
 
 @register("BatchNorm")
@@ -109,20 +109,22 @@ class LRN(Layer):
 
 @register("MVN")
 class MVN(Layer):
-    """Mean-variance normalisation: a map (or ``across_channels``) minus its mean, over its deviation + ``eps``."""
+    """Mean-variance normalisation: a map (or ``across_channels``) minus its mean, over its deviation + ``eps``.
+
+    The top has at least four axes, as Caffe's has: those that the bottom lacks are added with length 1.
+    """
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         options = param.mvn_param
         self.normalize_variance, self.eps = options.normalize_variance, options.eps
         self.lead = 1 if options.across_channels else 2
-        shape = tuple(bottom_shapes[0])
-        if len(shape) < self.lead:
-            raise self.error(f"needs a bottom with at least {self.lead} axes, not one of shape {shape}")
+        self.in_place = bool(param.top) and param.top[:1] == param.bottom[:1]
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.reshape(*x.shape, *(1,) * (4 - x.dim()))
         axes = tuple(range(self.lead, x.dim()))
-        if not axes:
+        if count(x.shape, self.lead) == 1:
             return x - x
         y = x - x.mean(axes, keepdim=True)
         if not self.normalize_variance:
@@ -130,4 +132,14 @@ class MVN(Layer):
         variance = y.square().mean(axes, keepdim=True)
         # Caffe differentiates as if std + eps were the root of the variance, so that is what the root is taken of
         deviation = variance.detach().sqrt() + self.eps
-        return y / (variance + (deviation.square() - variance.detach())).sqrt()
+        y = y / (variance + (deviation.square() - variance.detach())).sqrt()
+        return _as_overwritten(x, y.detach(), axes, deviation) if self.in_place else y
+
+
+def _as_overwritten(x: Tensor, y: Tensor, axes: tuple[int, ...], deviation: Tensor) -> Tensor:
+    """``y`` with the gradient that Caffe's MVN hands back in place: ``-2 * y * mean(y * dy) / deviation``.
+
+    It has written over the gradient of its top before it reads it for the last time.
+    """
+    drift = (y * (x - x.detach())).mean(axes, keepdim=True)  # 0, but for its derivative
+    return y - 2 * y / deviation * drift

@@ -102,18 +102,41 @@ def test_mvn_differentiates_as_caffe_does():
     """Caffe takes std + eps for the root of the variance: seen with a large eps, and with a constant map, finite."""
     layer = gl.build('type: "MVN" mvn_param { eps: 0.5 }', (1, 1, 8), dtype=torch.float64)
     x = torch.randn(1, 1, 8, dtype=torch.float64, requires_grad=True)
-    y, dy = layer(x), torch.randn(1, 1, 8, dtype=torch.float64)
+    y, dy = layer(x), torch.randn(1, 1, 8, 1, dtype=torch.float64)
     y.backward(dy)
     deviation = x.detach().std(unbiased=False) + 0.5
-    torch.testing.assert_close(y.detach(), (x.detach() - x.detach().mean()) / deviation)
-    torch.testing.assert_close(x.grad, (dy - dy.mean() - y.detach() * (dy * y.detach()).mean()) / deviation)
+    y, gradient = y.detach().reshape(1, 1, 8), x.grad
+    torch.testing.assert_close(y, (x.detach() - x.detach().mean()) / deviation)
+    dy = dy.reshape(1, 1, 8)
+    torch.testing.assert_close(gradient, (dy - dy.mean() - y * (dy * y).mean()) / deviation)
     constant = torch.ones(1, 1, 8, dtype=torch.float64, requires_grad=True)
-    layer(constant).backward(dy)
+    layer(constant).backward(dy.reshape(1, 1, 8, 1))
     torch.testing.assert_close(constant.grad, (dy - dy.mean()) / 0.5)
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 3, 4), (2, 3, 4, 5)])
+def test_mvn_makes_four_axes(shape):
+    x = torch.randn(shape)
+    four = x.reshape(*shape, *(1,) * (4 - len(shape)))
+    layer = gl.build('type: "MVN" mvn_param { normalize_variance: false }', shape)
+    assert gl.meta_shapes(layer, [shape]) == [tuple(four.shape)]
+    torch.testing.assert_close(layer(x), four - four.mean((2, 3), keepdim=True))
+
+
 def test_mvn_of_maps_of_one_element():
-    assert gl.build('type: "MVN"', (2, 3))(torch.randn(2, 3)).tolist() == [[0] * 3] * 2
+    assert gl.build('type: "MVN"', (2, 3))(torch.randn(2, 3)).flatten().tolist() == [0] * 6
+
+
+def test_mvn_in_place_has_the_gradient_that_is_left_of_what_caffe_overwrote():
+    layer = gl.build('type: "MVN" bottom: "x" top: "x"', (2, 3, 4, 5), dtype=torch.float64)
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    y, dy = layer(x), torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    y.backward(dy)
+    y, deviation = y.detach(), x.detach().std((2, 3), unbiased=False, keepdim=True)
+    torch.testing.assert_close(y, (x.detach() - x.detach().mean((2, 3), keepdim=True)) / deviation)
+    total = y * (y * dy).sum((2, 3), keepdim=True)  # here the gradient was; what follows reads the total in its place
+    total = total / -20 + total / -20
+    torch.testing.assert_close(x.grad, total / deviation)
 
 
 @pytest.mark.parametrize("region", ["ACROSS_CHANNELS", "WITHIN_CHANNEL"])
@@ -136,7 +159,6 @@ def test_lrn_within_does_not_read_k():
         ('"LRN" lrn_param { local_size: 4 }', (1, 2, 3, 3), "local_size: 4 must be odd"),
         ('"LRN" lrn_param { local_size: 0 }', (1, 2, 3, 3), "local_size: 0 must be odd"),
         ('"LRN"', (1, 2, 3), r"needs a bottom \(num, channels, height, width\), not of shape \(1, 2, 3\)"),
-        ('"MVN"', (3,), "at least 2 axes"),
         ('"BatchNorm"', (), "at least 1 axis"),
         ('"BatchNorm" batch_norm_param { eps: -1e-5 }', (2, 3), "eps: -1e-05 must not be negative"),
     ],
