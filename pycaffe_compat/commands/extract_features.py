@@ -62,7 +62,9 @@ def extract_features(
         NetError: the net has no data of its own.
     """
     if db_type != "lmdb":
-        raise DataError(f'db_type "{db_type}" is not supported: {LEVELDB.format(path=databases[0])}')
+        raise DataError(f'db_type "{db_type}" is not supported: {LEVELDB.format(path=", ".join(databases))}')
+    if not blobs:
+        raise DataError("no blob is named to extract")
     if len(blobs) != len(databases) or len(set(databases)) != len(databases):
         raise DataError(
             f"{len(blobs)} blobs ({', '.join(blobs)}) need as many databases, each its own; given are {', '.join(databases)}"
@@ -129,7 +131,7 @@ def run(argv: list[str]) -> None:
     init_log()
     device = "cpu"
     if args.pop("mode") == "GPU":
-        device = f"cuda:{parse_gpus(args['device_id'])[0]}"
+        device = f"cuda:{parse_gpus(args['device_id'] or '0')[0]}"
     log(DEVICE, "Using %s", device.upper(), level=logging.INFO)
     del args["device_id"]
     extract_features(**args, device=device, progress=sys.stderr.isatty())

@@ -74,6 +74,7 @@ def test_records_are_those_of_caffe(files: tuple[str, str], tmp_path: Path) -> N
     [
         (["conv", "ipp"], {}, UnknownNameError, r'no blob "ipp" \(did you mean ip\?\)'),
         (["conv", "deep"], {}, LayerError, r'"deep" has 5 axes'),
+        ([], {}, DataError, r"no blob is named"),
         (["conv"], {}, DataError, r"1 blobs \(conv\) need as many databases"),
         (["conv", "ip"], {"batches": 0}, DataError, r"num_mini_batches: 0"),
         (["conv", "ip"], {"db_type": "leveldb"}, DataError, r'db_type "leveldb" is not supported'),
