@@ -242,7 +242,7 @@ def test_other_bad_files(tmp_path):
     with pytest.raises(MissingFileError):
         read_model(tmp_path / "none.pt")
     np.savez(tmp_path / "ints.npz", **{"a.weight": np.arange(3)})
-    with pytest.raises(WeightsError, match='"a.weight" holds int64'):
+    with pytest.raises(WeightsError, match=r'"a\.weight" holds int64'):
         read_model(tmp_path / "ints.npz")
     header = json.dumps({"__metadata__": {"pycaffe_compat.layers": "3"}}).encode()
     (tmp_path / "meta.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)

@@ -92,7 +92,6 @@ def train_in_stages(decoder: Decoder, weights: str, options: Sequence[str] = ())
         if os.path.exists(final):
             print(f"step {stage.step}: {stage.title}: done before, {final}")
         else:
-            os.makedirs(os.path.dirname(final) or ".", exist_ok=True)
             state = stage.newest_state()
             start = f"{weights},{decoded}" if decoded else weights
             begin = ["--snapshot", state] if state else ["--weights", start]
