@@ -13,7 +13,8 @@ from pycaffe_compat.net import Net
 
 Tool = Callable[..., tuple[int, str]]
 NET = f"""
-layer {{ name: "data" type: "Data" top: "data" data_param {{ source: "{GOLDENS / "data" / "gray_lmdb"}" batch_size: 4 backend: LMDB }} }}
+layer {{ name: "data" type: "Data" top: "data"
+  data_param {{ source: "{GOLDENS / "data" / "gray_lmdb"}" batch_size: 4 backend: LMDB }} }}
 layer {{ name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param {{ num_output: 3 }} }}
 """
 
@@ -45,7 +46,7 @@ def test_two_blobs_to_two_databases(files: list[Path], tmp_path: Path, tool: Too
         (["ip", "{}/a", 2], 2, "DB_TYPE"),
         (["ip", "{}/a", "two", "lmdb"], 2, "invalid int value: 'two'"),
         (["ip", "{}/a", 2, "leveldb"], 1, "LevelDB is not supported"),
-        (["iq", "{}/a", 2, "lmdb"], 1, "did you mean ip"),
+        (["dta", "{}/a", 2, "lmdb"], 1, "did you mean data"),
         (["ip", "{}/a", 2, "lmdb", "GPU", 99], 1, "GPU 99 is not here"),
     ],
 )
