@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +20,9 @@ from .plan import Call, plan
 from .proto import Weights, caffe_pb2, filter_net, read_net, read_weights, upgrade_net, write_weights
 from .wiring import Step, Wiring
 
+log = logging.getLogger(__name__)
 PathLike = str | os.PathLike[str]
+RATES = ("lr_mult", "decay_mult")
 
 
 @dataclass
@@ -138,13 +141,12 @@ class Net(nn.Module):
 
     def _build(self) -> None:
         wiring = self._wiring
-        owners: dict[str, Learnable] = {}
+        owners: dict[str, tuple[Learnable, set[str]]] = {}
         learns: dict[str, list[bool]] = {}
         for param in self.param.layer:
             if not param.HasField("phase"):
                 param.phase = self.phase
-            if param.name in learns:
-                raise wiring.error(param, "another layer has this name already; layer names are unique within a phase")
+            self._make_unique(param, learns)
             shapes = wiring.bottom_shapes(param)
             layer = layer_class(param, self.file)(param, shapes)
             tops = wiring.top_names(param, layer)
@@ -198,15 +200,30 @@ class Net(nn.Module):
             parent = parent._modules.setdefault(part, nn.Module())  # type: ignore[assignment]
         parent._modules[last] = layer
 
-    def _learnables(self, param: Any, layer: Layer, owners: dict[str, Learnable]) -> list[bool]:
-        """Enter the layer's blobs among the learnable ones; return for each whether it learns."""
+    def _make_unique(self, param: Any, taken: Collection[str]) -> None:
+        """Number a layer whose name another has already: Caffe lets layers share one, its own examples among them."""
+        name, number = param.name, 1
+        while param.name in taken:
+            number += 1
+            param.name = f"{name} ({number})"
+        if number > 1:
+            log.warning(
+                '%s: several layers are named "%s"; this one is called "%s"', self.file or "net", name, param.name
+            )
+
+    def _learnables(self, param: Any, layer: Layer, owners: dict[str, tuple[Learnable, set[str]]]) -> list[bool]:
+        """Enter the layer's blobs among the learnable ones; return for each whether it learns.
+
+        ``owners`` holds the named ones, and which of their rates have been given so far.
+        """
         if len(param.param) > len(layer.blob_specs):
             raise layer.error(f"has {len(param.param)} param blocks, but only {len(layer.blob_specs)} blobs")
         learns = []
         for index, spec in enumerate(layer.blob_specs):
             given = param.param[index] if index < len(param.param) else caffe_pb2.ParamSpec()
-            owner = owners.get(given.name) if given.name else None
-            if owner is None:
+            if given.name and given.name in owners:
+                self._share(layer, index, given, *owners[given.name])
+            else:
                 learnable = Learnable(
                     layer,
                     index,
@@ -217,14 +234,12 @@ class Net(nn.Module):
                 )
                 self.learnable.append(learnable)
                 if given.name:
-                    owners[given.name] = learnable
-            else:
-                learnable = owner
-                self._share(layer, index, given, owner)
-            learns.append(learnable.lr_mult != 0 and spec.trainable)
+                    owners[given.name] = learnable, {field for field in RATES if given.HasField(field)}
+            learns.append(given.lr_mult != 0 and spec.trainable)
         return learns
 
-    def _share(self, layer: Layer, index: int, given: Any, owner: Learnable) -> None:
+    def _share(self, layer: Layer, index: int, given: Any, owner: Learnable, rates: set[str]) -> None:
+        """Let a blob be that of ``owner``, whose rates are the first that are given, by whichever of its layers."""
         spec, source = layer.blob_specs[index], owner.layer.blob_specs[owner.index]
         permissive = given.share_mode == caffe_pb2.ParamSpec.PERMISSIVE
         same = count(spec.shape) == count(source.shape) if permissive else spec.shape == source.shape
@@ -234,13 +249,18 @@ class Net(nn.Module):
                 f"{_dims(spec.shape)} where the owner has {_dims(source.shape)}"
                 + ("" if permissive else "; share_mode: PERMISSIVE compares the counts only")
             )
-        for field in ("lr_mult", "decay_mult"):
-            if given.HasField(field):
-                mine, theirs = getattr(given, field), getattr(owner, field)
-                if mine != theirs:
-                    raise layer.error(
-                        f'shared param "{given.name}" has {field} {mine:g} here and {theirs:g} in layer "{owner.layer.name}"'
-                    )
+        for field in RATES:
+            if not given.HasField(field):
+                continue
+            mine, theirs = getattr(given, field), getattr(owner, field)
+            if field not in rates:
+                rates.add(field)
+                setattr(owner, field, mine)
+            elif mine != theirs:
+                raise layer.error(
+                    f'shared param "{given.name}" has {field} {mine:g} here and {theirs:g} where it was given before '
+                    f'(its owner is layer "{owner.layer.name}")'
+                )
         sharing = _Sharing(layer, index, owner.layer, owner.index, spec.shape)
         self._sharing.append(sharing)
         if spec.shape != source.shape:
@@ -636,8 +656,8 @@ def _run(call: Call, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
 def _infer(layer: Layer, bottom_shapes: Sequence[Shape], file: str) -> list[Shape]:
     """The shapes of a layer's tops, by running it on the meta device."""
     state = {n: p.to("meta") for n, p in (*layer.named_parameters(), *layer.named_buffers())}
-    bottoms = tuple(torch.empty(shape, device="meta") for shape in bottom_shapes)
     try:
+        bottoms = tuple(torch.empty(shape, device="meta") for shape in bottom_shapes)
         made = torch.func.functional_call(layer, state, bottoms)
     except CaffeError as error:
         raise _in_file(error, file) from error

@@ -115,6 +115,8 @@ class Wiring:
                 f"loss_weight is given {len(param.loss_weight)} times for {len(tops)} tops; "
                 "give it once a top or not at all",
             )
+        if len(tops) != len(shapes):
+            raise self.error(param, f"has {len(tops)} top blobs, but makes {len(shapes)}")
         weights = list(param.loss_weight) or [1.0 if layer.loss and i == 0 else 0.0 for i in range(len(tops))]
         bottom_values = tuple(self.newest[bottom] for bottom in param.bottom)
         self._unused.difference_update(param.bottom)
@@ -124,7 +126,8 @@ class Wiring:
             top_values.append(len(self.names))
             self.names.append(top)
             self.shapes.append(tuple(shape))
-            self._unused.add(top)
+            if top in param.top:
+                self._unused.add(top)
         if layer.type_name == "Input":
             self.inputs.extend(tops)
         step = Step(
@@ -141,7 +144,7 @@ class Wiring:
 
     @property
     def outputs(self) -> list[str]:
-        """The blobs that no layer consumes, in alphabetical order as Caffe lists them."""
+        """The named blobs that no layer consumes, in alphabetical order as Caffe lists them."""
         return sorted(self._unused)
 
     @property

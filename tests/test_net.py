@@ -14,7 +14,7 @@ from golden_files import golden
 import pycaffe_compat
 from pycaffe_compat.errors import LayerError, NetError, UnknownNameError, WeightsError
 from pycaffe_compat.net import Net
-from pycaffe_compat.proto import caffe_pb2, parse_text
+from pycaffe_compat.proto import caffe_pb2, parse_text, write_message
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'
 
@@ -91,8 +91,50 @@ def test_shared_parameters_of_different_shapes_or_rates_are_errors() -> None:
         net_of(INPUT + ip("a", "x", "a", 4, 'param { name: "w" }') + ip("b", "a", "b", 5, 'param { name: "w" }'))
     with pytest.raises(LayerError, match="lr_mult 3 here and 1"):
         net_of(
-            INPUT + ip("a", "x", "a", 3, 'param { name: "w" }') + ip("b", "a", "b", 3, 'param { name: "w" lr_mult: 3 }')
+            INPUT
+            + ip("a", "x", "a", 3, 'param { name: "w" }')
+            + ip("b", "a", "b", 3, 'param { name: "w" lr_mult: 1 }')
+            + ip("c", "b", "c", 3, 'param { name: "w" lr_mult: 3 }')
         )
+
+
+def test_a_shared_parameter_has_the_rates_that_any_of_its_layers_gives_first() -> None:
+    net = net_of(
+        INPUT
+        + ip("a", "x", "a", 3, 'param { name: "w" }')
+        + ip("b", "a", "b", 3, 'param { name: "w" lr_mult: 3 }')
+        + ip("c", "b", "c", 3, 'param { name: "w" lr_mult: 3 decay_mult: 0 }')
+    )
+    assert [(entry.lr_mult, entry.decay_mult) for entry in net.learnable if entry.name == "w"] == [(3, 0)]
+
+
+def test_layers_may_have_the_same_name(tmp_path: Path) -> None:
+    loss = 'layer {{ name: "loss" type: "EuclideanLoss" bottom: "a" bottom: "x" top: "{0}" }}'
+    text = INPUT + ip("a", "x", "a", 3) + loss.format("l") + loss.format("m")
+    net = net_of(text)
+    assert list(net.layers) == ["in", "a", "loss", "loss (2)"]
+    x = torch.randn(2, 3)
+    assert net.objective(x=x)[0] == 2 * net(x=x)["l"]
+    model = caffe_pb2.NetParameter()
+    for name in ("a", "loss", "loss"):
+        model.layer.add(name=name)
+    for blob in net.layers["a"].blobs:
+        model.layer[0].blobs.add(shape=caffe_pb2.BlobShape(dim=blob.shape), data=(blob.detach() + 1).flatten().tolist())
+    write_message(tmp_path / "net.caffemodel", model)
+    again = net_of(text, weights=tmp_path / "net.caffemodel")
+    torch.testing.assert_close(again.get_parameter("a.weight"), net.get_parameter("a.weight") + 1)
+    assert not again.ignored_layers
+
+
+def test_a_loss_without_a_top_is_part_of_the_objective_but_no_output() -> None:
+    net = net_of(
+        INPUT
+        + 'layer { name: "l" type: "EuclideanLoss" bottom: "x" bottom: "x" loss_weight: 2 }'
+        + 'layer { name: "m" type: "EuclideanLoss" bottom: "x" bottom: "x" }'
+        + 'layer { name: "p" type: "Power" bottom: "x" top: "p" }'
+    )
+    assert net.outputs == ["p"]
+    assert sorted(net.loss_weights.values()) == [1, 2]
 
 
 def test_lr_mult_zero_and_propagate_down_decide_which_gradients_exist() -> None:
@@ -156,7 +198,6 @@ def test_layers_are_kept_by_phase_stage_and_level() -> None:
             'layer { name: "r" type: "ReLU" bottom: "x" top: "z" propagate_down: true propagate_down: true }',
             "propagate_down is given 2 times for 1 bottom",
         ),
-        ('layer { name: "in" type: "ReLU" bottom: "x" top: "z" }', "has this name already"),
         ('layer { name: "e" type: "Eltwise" bottom: "x" bottom: "a" top: "z" }', "(?i)shape|size|2×3|same"),
     ],
 )
@@ -205,7 +246,7 @@ def test_hdf5_weights_leave_shared_blobs_out(tmp_path: Path) -> None:
             del file["data/b"][index]
     again = net_of(INPUT + ip("a", "x", "a", 3, share) + ip("b", "a", "b", 3, share), weights=tmp_path / "w.h5")
     torch.testing.assert_close(again.get_parameter("b.weight"), net.get_parameter("b.weight"))
-    with pytest.raises(WeightsError, match='layer "b", blob 0 is not in .*w.h5'):
+    with pytest.raises(WeightsError, match=r'layer "b", blob 0 is not in .*w.h5'):
         net_of(INPUT + ip("a", "x", "a", 3) + ip("b", "a", "b", 3), weights=tmp_path / "w.h5")
 
 
