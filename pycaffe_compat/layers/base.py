@@ -167,6 +167,13 @@ class Layer(nn.Module):
         """All blobs in Caffe's order."""
         return [self.blob(i) for i in range(len(self.blob_specs))]
 
+    def state(self) -> dict[str, Any]:
+        """What the layer carries from pass to pass besides its blobs (where a data layer stands), as JSON-able values."""
+        return {}
+
+    def seek(self, state: dict[str, Any]) -> None:
+        """Go on from where :meth:`state` was taken, bit for bit."""
+
     def canonical_axis(self, axis: int, dims: int, field: str = "axis") -> int:
         """Return ``axis`` as a non-negative number; -1 is the last of ``dims`` axes.
 
@@ -194,13 +201,6 @@ class Source(Layer):
 
     def forward(self) -> Tensor | tuple[Tensor, ...]:
         raise NotImplementedError
-
-    def state(self) -> dict[str, Any]:
-        """Where the source stands, as JSON-able values; :meth:`seek` brings a fresh source there, bit for bit."""
-        return {}
-
-    def seek(self, state: dict[str, Any]) -> None:
-        """Go on from where :meth:`state` was taken."""
 
     def close(self) -> None:
         """Stop background work and close files. Safe to call twice."""

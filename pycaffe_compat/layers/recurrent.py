@@ -59,6 +59,14 @@ class Recurrent(Layer):
         """Forget the state: the next forward pass begins with zeros."""
         self.carried = []
 
+    def state(self) -> dict[str, Any]:
+        """The state carried over, so that training goes on within a sequence."""
+        return {"carried": [h.tolist() for h in self.carried]}
+
+    def seek(self, state: dict[str, Any]) -> None:
+        like = self.blob(0)
+        self.carried = [like.new_tensor(h) for h in state["carried"]]
+
     def steps(self, inputs: Tensor, keep: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Run all steps.
 

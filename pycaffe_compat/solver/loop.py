@@ -377,8 +377,8 @@ class Solver:
             generators["cuda"] = torch.cuda.get_rng_state(self.device)
         return {
             "version": 1,
-            "train": {name: source.state() for name, source in self.net.sources.items()},
-            "tests": [{name: source.state() for name, source in net.sources.items()} for net in self.test_nets],
+            "train": _layer_states(self.net),
+            "tests": [_layer_states(net) for net in self.test_nets],
             "generators": {
                 name: base64.b64encode(bytes(state.tolist())).decode() for name, state in generators.items()
             },
@@ -412,9 +412,9 @@ class Solver:
 
     def _restore_extra(self, extra: dict[str, Any]) -> None:
         for net, states in zip([self.net, *self.test_nets], [extra["train"], *extra["tests"]], strict=False):
-            for name, source in net.sources.items():
-                if name in states:
-                    source.seek(states[name])
+            layers = net.layers
+            for name in states.keys() & layers.keys():
+                layers[name].seek(states[name])
         self._losses.extend(float(loss) for loss in extra["losses"])
         saved = {
             name: torch.tensor(list(base64.b64decode(text)), dtype=torch.uint8)
@@ -468,6 +468,12 @@ class Solver:
         """Stop the data layers of all nets."""
         for net in (self.net, *self.test_nets):
             net.close()
+
+
+def _layer_states(net: Net) -> dict[str, Any]:
+    """What the layers carry from pass to pass, of those that carry anything."""
+    states = {name: layer.state() for name, layer in net.layers.items()}
+    return {name: state for name, state in states.items() if state}
 
 
 def _own_copy(param: Any) -> Any:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from small_solver import RULES, make, weights
 
-from pycaffe_compat.proto import caffe_pb2
+from pycaffe_compat.proto import caffe_pb2, parse_text
+from pycaffe_compat.solver import Solver
 from pycaffe_compat.solver.snapshot import open_state
 
 POLICY = 'lr_policy: "multistep" gamma: 0.5 stepvalue: 2 stepvalue: 5 average_loss: 3'
@@ -83,3 +84,33 @@ def test_weights_are_found_beside_a_state_that_was_moved(tmp_path: Path) -> None
     second = make(tmp_path)
     second.restore(here / "small_iter_2.solverstate")
     assert weights(second) == weights(first)
+
+
+RECURRENT = """
+base_lr: 0.1 lr_policy: "fixed" type: "SGD" momentum: 0.9 random_seed: 5 snapshot_prefix: "PREFIX"
+net_param {
+  layer { name: "data" type: "DummyData" top: "x" top: "cont" top: "y"
+    dummy_data_param {
+      shape { dim: 3 dim: 2 dim: 4 } shape { dim: 3 dim: 2 } shape { dim: 3 dim: 2 dim: 5 }
+      data_filler { type: "gaussian" } data_filler { value: 1 } data_filler { type: "gaussian" } } }
+  layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "cont" top: "h"
+    recurrent_param { num_output: 5 weight_filler { type: "uniform" min: -0.5 max: 0.5 } } }
+  layer { name: "loss" type: "EuclideanLoss" bottom: "h" bottom: "y" top: "loss" }
+}
+"""
+
+
+def test_a_sequence_that_goes_on_over_batches_goes_on_after_resuming(tmp_path: Path) -> None:
+    def solver() -> Solver:
+        text = RECURRENT.replace("PREFIX", str(tmp_path / "lstm"))
+        return Solver(parse_text(text, caffe_pb2.SolverParameter), device="cpu")
+
+    through = solver()
+    through.step(5)
+    stopped = solver()
+    stopped.step(2)
+    _, state = stopped.snapshot()
+    resumed = solver()
+    resumed.restore(state)
+    resumed.step(3)
+    assert weights(resumed) == weights(through)
