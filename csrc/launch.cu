@@ -250,7 +250,7 @@ struct Square {
     }
     const TilePlan plan = plan_tiles(call, K, g.height, false);
     if (plan.shared > kMostShared) return cudaErrorNotSupported;
-    return enqueue_tiles(call, tiles_unpool<D, K>, plan, g.height, block_cols, block_rows - g.pad_h / 2, false);
+    return enqueue_tiles(call, tiles_unpool<D, K>, plan, g.height, (block_cols + 1) / 2, block_rows - g.pad_h / 2, false);
   }
 };
 

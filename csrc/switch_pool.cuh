@@ -91,9 +91,15 @@ struct BFloat16 {
   typedef float Acc;
   static __device__ float load(unsigned short x) { return __uint_as_float(static_cast<unsigned>(x) << 16); }
   static __device__ unsigned short store(float x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    unsigned short bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+#else
     const unsigned bits = __float_as_uint(x);
     const unsigned rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     return static_cast<unsigned short>(x == x ? rounded : 0x7fc0);
+#endif
   }
   static __device__ float lowest() { return __uint_as_float(0xff7f0000u); }
 };
@@ -203,6 +209,9 @@ __device__ inline int split(unsigned& n, const Divider& d) {
   return remainder;
 }
 
+// Whether 0 <= i < n: one comparison.
+__device__ inline bool within(int i, int n) { return static_cast<unsigned>(i) < static_cast<unsigned>(n); }
+
 __device__ inline int larger(int a, int b) { return a > b ? a : b; }
 __device__ inline int smaller(int a, int b) { return a < b ? a : b; }
 
@@ -234,10 +243,22 @@ __device__ inline int divisor(int start, int kernel, int size, int pad) {
   return smaller(start + kernel, size + pad) - start;
 }
 
+// The larger of x and lower; NaN stays.
+template <class A>
+__device__ inline A at_least(A x, A lower) {
+  return x < lower ? lower : x;
+}
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+__device__ inline float at_least(float x, float lower) {
+  asm("max.NaN.f32 %0, %0, %1;" : "+f"(x) : "f"(lower));
+  return x;
+}
+#endif
+
 // One step of a maximum: strictly larger wins, so the first of ties; NaN never.
 template <class A>
 __device__ inline void step(A& best, int& at, A x, A lower, int place) {
-  x = x < lower ? lower : x;
+  x = at_least(x, lower);
   const bool wins = x > best;
   best = wins ? x : best;
   at = wins ? place : at;
@@ -379,7 +400,7 @@ SP_KERNEL any_select(const Task t) {
   const int w = spot.col * g.stride_w - g.pad_w + place % g.kernel_w;
   B value = 0;
   // 255 is a place of a window that has 256 of them or more; none has.
-  if (place < g.kernel_h * g.kernel_w && h >= 0 && h < g.height && w >= 0 && w < g.width) {
+  if (place < g.kernel_h * g.kernel_w && within(h, g.height) && within(w, g.width)) {
     value = input<D>(t)[spot.base(places_of(g)) + (static_cast<index_t>(h) * g.width + w) * spot.step];
     if (t.normalized) {
       const int count = count_named(t, t.switches + spot.base(windows_of(g)), spot.step, h, w);
@@ -450,7 +471,7 @@ SP_KERNEL pixels_max(const Task t) {
 #pragma unroll
   for (int i = 0; i < K * K; ++i) {
     const int r = h + i / K, c = w + i % K;
-    inside[i] = r >= 0 && r < g.height && c >= 0 && c < g.width;
+    inside[i] = within(r, g.height) && within(c, g.width);
     if (inside[i]) window[i].load(x + (static_cast<index_t>(r) * g.width + c) * spot.step);
   }
   Pack<D, V> y;
@@ -488,7 +509,7 @@ SP_KERNEL pixels_select(const Task t) {
 #pragma unroll
   for (int i = 0; i < K * K; ++i) {
     const int r = h + i / K, c = w + i % K;
-    if (r >= 0 && r < g.height && c >= 0 && c < g.width) {
+    if (within(r, g.height) && within(c, g.width)) {
       window[i].load(x + (static_cast<index_t>(r) * g.width + c) * spot.step);
     } else {
       window[i].clear();
@@ -504,13 +525,13 @@ SP_KERNEL pixels_select(const Task t) {
     for (int i = 0; i < 9; ++i) {
       const int dr = i / 3 - 1, dc = i % 3 - 1;
       const int row = spot.row + dr, col = spot.col + dc;
-      if (i == 4 || row < 0 || row >= g.rows || col < 0 || col >= g.cols) continue;
+      if (i == 4 || !within(row, g.rows) || !within(col, g.cols)) continue;
       Bytes<V> other;
       other.load(t.switches + offset + (static_cast<index_t>(dr) * g.cols + dc) * spot.step);
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         const int r = s.at(v) / 3 - 2 * dr, c = s.at(v) % 3 - 2 * dc;
-        count[v] += r >= 0 && r < 3 && c >= 0 && c < 3 && other.at(v) == r * 3 + c;
+        count[v] += within(r, 3) && within(c, 3) && other.at(v) == r * 3 + c;
       }
     }
   }
@@ -547,7 +568,7 @@ SP_KERNEL pixels_unpool(const Task t) {
 #pragma unroll
   for (int i = 0; i < (B + 1) * (B + 1); ++i) {
     const int row = spot.row - B + i / (B + 1), col = spot.col - B + i % (B + 1);
-    if (row >= 0 && row < g.rows && col >= 0 && col < g.cols) {
+    if (within(row, g.rows) && within(col, g.cols)) {
       const index_t offset = windows + (static_cast<index_t>(row) * g.cols + col) * spot.step;
       y[i].load(input<D>(t) + offset);
       s[i].fetch(t, offset);
@@ -568,7 +589,7 @@ SP_KERNEL pixels_unpool(const Task t) {
 #pragma unroll
   for (int p = 0; p < 4; ++p) {
     const int r = h + p / 2, c = w + p % 2;
-    if (r < 0 || r >= g.height || c < 0 || c >= g.width) continue;
+    if (!within(r, g.height) || !within(c, g.width)) continue;
     Pack<D, V> out;
 #pragma unroll
     for (int v = 0; v < V; ++v) {
@@ -582,9 +603,7 @@ SP_KERNEL pixels_unpool(const Task t) {
       for (int i = 0; i < (B + 1) * (B + 1); ++i) {
         const int row = p / 2 + 2 * (B - i / (B + 1)), col = p % 2 + 2 * (B - i % (B + 1));  // the place in window i
         if (row >= K || col >= K) continue;
-        const bool named = s[i].at(v) == row * K + col;
-        sum += named ? y[i].value(v) : A(0);
-        count += named;
+        if (s[i].at(v) == row * K + col) sum += y[i].value(v), count += 1;
       }
       out.put(v, finish<D>(sum, count, t.normalized));
     }
@@ -758,14 +777,15 @@ struct Tile {
   int planes, row, rows;
 
   __device__ Tile(const Task& t, int rows_of_plane) {
-    const index_t index = blockIdx.x;
+    const unsigned index = blockIdx.x;
     if (t.tile_planes) {
-      plane = index * t.tile_planes;
+      plane = static_cast<index_t>(index) * t.tile_planes;
       planes = static_cast<int>(t.planes - plane < t.tile_planes ? t.planes - plane : t.tile_planes);
       row = 0, rows = rows_of_plane;
     } else {
-      plane = index / t.tiles, planes = 1;
-      row = static_cast<int>(index % t.tiles) * t.tile_rows;
+      const unsigned tiles = static_cast<unsigned>(t.tiles);
+      plane = index / tiles, planes = 1;
+      row = static_cast<int>(index % tiles) * t.tile_rows;
       rows = smaller(t.tile_rows, rows_of_plane - row);
     }
   }
@@ -810,7 +830,7 @@ SP_KERNEL tiles_max(const Task t) {
 #pragma unroll
       for (int k = 0; k < K * K; ++k) {
         const int r = h + k / K, c = w + k % K;
-        if (r < 0 || r >= g.height || c < 0 || c >= g.width) continue;
+        if (!within(r, g.height) || !within(c, g.width)) continue;
         step<A>(best, at, D::load(window[k / K * g.width + k % K]), t.lower, k);
       }
     }
@@ -857,7 +877,7 @@ SP_KERNEL tiles_select(const Task t) {
     const int r = place / K, c = place % K;
     const int h = row * 2 - g.pad_h + r, w = col * 2 - g.pad_w + c;
     B value = 0;
-    if (place < K * K && h >= 0 && h < g.height && w >= 0 && w < g.width) {
+    if (place < K * K && within(h, g.height) && within(w, g.width)) {
       value = x[(plane * height + h - top) * g.width + w];
       if (K == 3 && t.normalized) {
         int count = 1;
@@ -865,8 +885,8 @@ SP_KERNEL tiles_select(const Task t) {
         for (int k = 0; k < 9; ++k) {
           const int dr = k / 3 - 1, dc = k % 3 - 1;
           const int other_r = r - 2 * dr, other_c = c - 2 * dc;
-          if (k == 4 || other_r < 0 || other_r >= 3 || other_c < 0 || other_c >= 3) continue;
-          if (row + dr < 0 || row + dr >= g.rows || col + dc < 0 || col + dc >= g.cols) continue;
+          if (k == 4 || !within(other_r, 3) || !within(other_c, 3)) continue;
+          if (!within(row + dr, g.rows) || !within(col + dc, g.cols)) continue;
           count += s[i + dr * g.cols + dc] == other_r * 3 + other_c;
         }
         value = D::store(D::load(value) * inverse<D>(count));
@@ -879,18 +899,72 @@ SP_KERNEL tiles_select(const Task t) {
   ys.take(y_room, output<D>(t));
 }
 
-// d1: 2x2 places to a row, d2: 2x2 places to a column of places; both counted from where the first window starts.
+// What tiles_unpool works on: runs in shared memory, each from its first element on.
+template <class B>
+struct UnpoolTile {
+  B *x, *y;
+  unsigned char* s;
+  int planes, row, rows;           // of places: planes, first row, rows of each
+  int windows_top, windows_rows;   // first row of windows there, rows of each plane
+  int first_block, lines, blocks;  // 2x4 places: the first row of them, how many rows, how many to a row
+};
+
+// A thread takes 2x4 places. The windows that meet them: those that start there and, if 3x3, those one before.
+template <class D, int K, bool kNormalized>
+__device__ inline void unpool_tile(const Task& t, const UnpoolTile<typename D::Bits>& tile) {
+  typedef typename D::Acc A;
+  const Geometry& g = t.g;
+  const int kBefore = K - 2, kDown = 1 + kBefore, kAcross = 2 + kBefore;
+#pragma unroll 1
+  for (int i = threadIdx.x; i < tile.planes * tile.lines * tile.blocks; i += kThreads) {
+    unsigned index = i;
+    const int col = split(index, t.d1) * 2 - kBefore;
+    const int line = tile.planes > 1 ? split(index, t.d2) : static_cast<int>(index);
+    const int plane = tile.planes > 1 ? static_cast<int>(index) : 0;
+    const int row = tile.first_block + line - kBefore;
+    const int first = (plane * tile.windows_rows + row - tile.windows_top) * g.cols + col;
+    A value[kDown * kAcross];
+    int place[kDown * kAcross];
+#pragma unroll
+    for (int k = 0; k < kDown * kAcross; ++k) {
+      const int r = row + k / kAcross, c = col + k % kAcross;
+      const bool there = within(r, g.rows) && within(c, g.cols);
+      const int window = first + k / kAcross * g.cols + k % kAcross;
+      place[k] = there ? tile.s[window] : kNone;
+      value[k] = there ? D::load(tile.y[window]) : A(0);
+    }
+    const int h = (row + kBefore) * 2 - g.pad_h - tile.row, w = (col + kBefore) * 2 - g.pad_w;
+    typename D::Bits* to = tile.x + (plane * tile.rows + h) * g.width + w;
+#pragma unroll
+    for (int p = 0; p < 8; ++p) {
+      const int r = p / 4, c = p % 4;
+      if (!within(h + r, tile.rows) || !within(w + c, g.width)) continue;
+      A sum = 0;
+      int count = 0;
+#pragma unroll
+      for (int k = 0; k < kDown * kAcross; ++k) {  // row-major over the windows
+        const int window_r = r + (kBefore - k / kAcross) * 2, window_c = c + (kBefore - k % kAcross) * 2;
+        if (window_r < 0 || window_r >= K || window_c < 0 || window_c >= K) continue;
+        if (place[k] == window_r * K + window_c) {
+          sum += value[k];
+          if (kNormalized) ++count;
+        }
+      }
+      to[r * g.width + c] = finish<D>(sum, count, kNormalized);
+    }
+  }
+}
+
+// d1: 2x4 places to a row, d2: to a column of places; both counted from where the first window starts.
 template <class D, int K>
 SP_KERNEL tiles_unpool(const Task t) {
   typedef typename D::Bits B;
-  typedef typename D::Acc A;
   SP_SHARED(uint4, shared);
   const Geometry& g = t.g;
   const Tile tile(t, g.height);
   const index_t area = places_of(g), windows = windows_of(g);
-  const int before = K - 2;
   const int first_block = (tile.row + g.pad_h) / 2, last_block = (tile.row + tile.rows - 1 + g.pad_h) / 2 + 1;
-  const int first = smaller(g.rows, larger(0, first_block - before)), last = larger(first, smaller(g.rows, last_block));
+  const int first = smaller(g.rows, larger(0, first_block - (K - 2))), last = larger(first, smaller(g.rows, last_block));
   const int rows = tile.planes > 1 ? g.rows : last - first, top = tile.planes > 1 ? 0 : first;
   const Run<B> xs(tile.plane * area + static_cast<index_t>(tile.row) * g.width, tile.planes * tile.rows * g.width);
   const Run<B> ys(tile.plane * windows + static_cast<index_t>(top) * g.cols, tile.planes * rows * g.cols);
@@ -898,48 +972,32 @@ SP_KERNEL tiles_unpool(const Task t) {
   uint4* y_room = shared + Run<B>::room(xs.count);
   uint4* s_room = y_room + Run<B>::room(ys.count);
   uint4* gate_room = s_room + Run<unsigned char>::room(ss.count);
+  UnpoolTile<B> work;
+  work.x = reinterpret_cast<B*>(shared) + xs.shift;
+  work.y = reinterpret_cast<B*>(y_room) + ys.shift;
+  work.s = reinterpret_cast<unsigned char*>(s_room) + ss.shift;
+  work.planes = tile.planes, work.row = tile.row, work.rows = tile.rows;
+  work.windows_top = top, work.windows_rows = rows;
+  work.first_block = first_block, work.lines = last_block - first_block, work.blocks = static_cast<int>(t.d1.divisor);
   ys.bring(input<D>(t), t.planes * windows, y_room);
-  if (t.switches) ss.bring(t.switches, t.planes * windows, s_room);
   if (t.gate) ys.bring(static_cast<const B*>(t.gate), t.planes * windows, gate_room);
+  if (t.switches) {
+    ss.bring(t.switches, t.planes * windows, s_room);
+  } else {
+    for (int i = threadIdx.x; i < ss.count; i += kThreads) work.s[i] = static_cast<unsigned char>(t.fixed);
+  }
   __syncthreads();
-  B* x = reinterpret_cast<B*>(shared) + xs.shift;
-  const B* y = reinterpret_cast<const B*>(y_room) + ys.shift;
-  const B* gate = reinterpret_cast<const B*>(gate_room) + ys.shift;
-  const unsigned char* s = reinterpret_cast<const unsigned char*>(s_room) + ss.shift;
-  const int blocks = static_cast<int>(t.d1.divisor), lines = last_block - first_block;
-#pragma unroll 1
-  for (int i = threadIdx.x; i < tile.planes * lines * blocks; i += kThreads) {
-    unsigned index = i;
-    const int col = split(index, t.d1);
-    const int row = first_block + (tile.planes > 1 ? split(index, t.d2) : static_cast<int>(index));
-    const int plane = tile.planes > 1 ? static_cast<int>(index) : 0;
-    A value[(K - 1) * (K - 1)];
-    int place[(K - 1) * (K - 1)];
-#pragma unroll
-    for (int k = 0; k < (K - 1) * (K - 1); ++k) {
-      const int r = row - before + k / (K - 1), c = col - before + k % (K - 1);
-      const bool there = r >= 0 && r < g.rows && c >= 0 && c < g.cols;
-      const int at = there ? (plane * rows + r - top) * g.cols + c : 0;
-      place[k] = !there ? kNone : t.switches ? s[at] : t.fixed;
-      value[k] = there ? D::load(y[at]) : A(0);
-      if (there && t.gate && is_closed(D::load(gate[at]))) value[k] = 0;
+  if (t.gate) {
+    const B* gate = reinterpret_cast<const B*>(gate_room) + ys.shift;
+    for (int i = threadIdx.x; i < ys.count; i += kThreads) {
+      if (is_closed(D::load(gate[i]))) work.y[i] = 0;
     }
-#pragma unroll
-    for (int p = 0; p < 4; ++p) {
-      const int h = row * 2 - g.pad_h + p / 2, w = col * 2 - g.pad_w + p % 2;
-      if (h < tile.row || h >= tile.row + tile.rows || w < 0 || w >= g.width) continue;
-      A sum = 0;
-      int count = 0;
-#pragma unroll
-      for (int k = 0; k < (K - 1) * (K - 1); ++k) {
-        const int r = p / 2 + 2 * (before - k / (K - 1)), c = p % 2 + 2 * (before - k % (K - 1));
-        if (r >= K || c >= K) continue;
-        const bool named = place[k] == r * K + c;
-        sum += named ? value[k] : A(0);
-        count += named;
-      }
-      x[(plane * tile.rows + h - tile.row) * g.width + w] = finish<D>(sum, count, t.normalized);
-    }
+    __syncthreads();
+  }
+  if (K == 3 && t.normalized) {
+    unpool_tile<D, K, true>(t, work);
+  } else {
+    unpool_tile<D, K, false>(t, work);
   }
   __syncthreads();
   xs.take(shared, output<D>(t));

@@ -234,7 +234,7 @@ class Call:
             return None
         across, down = cols, rows
         if not self.pooling:
-            across = (width - 1 + self.pad[1]) // 2 + 1
+            across = (width - 1 + self.pad[1]) // 4 + 1
             down = (height - 1 + self.pad[0]) // 2 + 1 - self.pad[0] // 2
         task = self.task(
             d1=_divider(across), d2=_divider(down), tile_planes=tile_planes, tile_rows=tile_rows, tiles=tiles
