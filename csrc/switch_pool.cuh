@@ -552,22 +552,54 @@ SP_KERNEL pixels_select(const Task t) {
   y.store(output<D>(t) + offset);
 }
 
+// The four places at (h, w) and V channels, from the windows that meet them; x is place (0, 0) of the first channel.
+template <class D, int V, int K, bool kNormalized>
+__device__ inline void unpool_pixels(const Geometry& g, const Pack<D, V>* y, const Bytes<V>* s, int h, int w,
+                                     typename D::Bits* x) {
+  const int kBefore = K - 2, kWindows = (K - 1) * (K - 1);
+#pragma unroll
+  for (int p = 0; p < 4; ++p) {
+    const int r = h + p / 2, c = w + p % 2;
+    if (!within(r, g.height) || !within(c, g.width)) continue;
+    Pack<D, V> out;
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      if (K == 2) {
+        out.put(v, s[0].at(v) == p ? y[0].bits(v) : typename D::Bits(0));
+        continue;
+      }
+      typename D::Acc sum = 0;
+      int count = 0;
+#pragma unroll
+      for (int i = 0; i < kWindows; ++i) {  // row-major over the windows
+        const int window_r = p / 2 + 2 * (kBefore - i / (K - 1)), window_c = p % 2 + 2 * (kBefore - i % (K - 1));
+        if (window_r >= K || window_c >= K) continue;
+        if (s[i].at(v) == window_r * K + window_c) {
+          sum += y[i].value(v);
+          if (kNormalized) ++count;
+        }
+      }
+      out.put(v, finish<D>(sum, count, kNormalized));
+    }
+    out.store(x + (static_cast<index_t>(r) * g.width + c) * g.channels);
+  }
+}
+
 // Items are V channels of the 2x2 places from which window (row, col) starts; d1 and d2 count those. Of 3x3 windows,
 // those one before reach them, too.
 template <class D, int V, int K>
 SP_KERNEL pixels_unpool(const Task t) {
-  typedef typename D::Acc A;
   const unsigned item = own_item();
   if (item >= t.items) return;
   const Geometry& g = t.g;
   const Spot spot = locate<V, true>(t, item);
   const index_t windows = spot.base(windows_of(g));
-  const int B = K - 2;  // windows before
-  Pack<D, V> y[(B + 1) * (B + 1)];
-  Bytes<V> s[(B + 1) * (B + 1)];
+  const int kBefore = K - 2, kWindows = (K - 1) * (K - 1);
+  Pack<D, V> y[kWindows];
+  Bytes<V> s[kWindows];
 #pragma unroll
-  for (int i = 0; i < (B + 1) * (B + 1); ++i) {
-    const int row = spot.row - B + i / (B + 1), col = spot.col - B + i % (B + 1);
+  for (int i = 0; i < kWindows; ++i) {
+    const int row = spot.row - kBefore + i / (K - 1), col = spot.col - kBefore + i % (K - 1);
     if (within(row, g.rows) && within(col, g.cols)) {
       const index_t offset = windows + (static_cast<index_t>(row) * g.cols + col) * spot.step;
       y[i].load(input<D>(t) + offset);
@@ -586,28 +618,10 @@ SP_KERNEL pixels_unpool(const Task t) {
   }
   const int h = spot.row * 2 - g.pad_h, w = spot.col * 2 - g.pad_w;
   typename D::Bits* x = output<D>(t) + spot.base(places_of(g));
-#pragma unroll
-  for (int p = 0; p < 4; ++p) {
-    const int r = h + p / 2, c = w + p % 2;
-    if (!within(r, g.height) || !within(c, g.width)) continue;
-    Pack<D, V> out;
-#pragma unroll
-    for (int v = 0; v < V; ++v) {
-      if (K == 2) {
-        out.put(v, s[0].at(v) == p ? y[0].bits(v) : typename D::Bits(0));
-        continue;
-      }
-      A sum = 0;
-      int count = 0;
-#pragma unroll
-      for (int i = 0; i < (B + 1) * (B + 1); ++i) {
-        const int row = p / 2 + 2 * (B - i / (B + 1)), col = p % 2 + 2 * (B - i % (B + 1));  // the place in window i
-        if (row >= K || col >= K) continue;
-        if (s[i].at(v) == row * K + col) sum += y[i].value(v), count += 1;
-      }
-      out.put(v, finish<D>(sum, count, t.normalized));
-    }
-    out.store(x + (static_cast<index_t>(r) * g.width + c) * spot.step);
+  if (K == 3 && t.normalized) {
+    unpool_pixels<D, V, K, true>(g, y, s, h, w, x);
+  } else {
+    unpool_pixels<D, V, K, false>(g, y, s, h, w, x);
   }
 }
 
