@@ -32,6 +32,7 @@ FOLDER = "demo"
 PICTURE = f"{FOLDER}/reconstruction.png"
 TRAIN, TEST = 4000, 1000
 WANTED = 0.97
+THREADS = 1  # the layers are so small that threads would wait for each other more than they compute
 
 
 def load_digits() -> tuple[np.ndarray, np.ndarray]:
@@ -82,7 +83,7 @@ def train(name: str, weights: str = "") -> tuple[str, float]:
     param = read_solver(solver)
     accuracy = float("nan")
     with tqdm(total=param.max_iter, desc=f"   {name:15}", unit="it", ncols=100, mininterval=0.5) as bar:
-        for report in run_trainer(solver, weights, os.path.join(FOLDER, f"{name}.log")):
+        for report in run_trainer(solver, weights, os.path.join(FOLDER, f"{name}.log"), threads=THREADS):
             accuracy = report.scores.get("accuracy", accuracy)
             bar.set_postfix_str(f"loss {report.loss:.3g}", refresh=False)
             bar.update(report.iteration - bar.n)

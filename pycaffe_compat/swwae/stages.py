@@ -114,7 +114,9 @@ class Report:
     scores: dict[str, float]
 
 
-def run_trainer(solver: str, weights: str = "", log: str = "", options: Sequence[str] = ()) -> Iterator[Report]:
+def run_trainer(
+    solver: str, weights: str = "", log: str = "", options: Sequence[str] = (), threads: int | None = None
+) -> Iterator[Report]:
     """Run ``tools/train_net.py`` and yield a report whenever it logs an iteration or a test score.
 
     Args:
@@ -122,6 +124,7 @@ def run_trainer(solver: str, weights: str = "", log: str = "", options: Sequence
         weights: caffemodels to start from, with commas.
         log: where the trainer's log goes.
         options: further arguments.
+        threads: how many threads an operator may use on the CPU; None leaves it to torch and ``OMP_NUM_THREADS``.
 
     Raises:
         SolverError: it failed; with the last lines of its log.
@@ -129,11 +132,16 @@ def run_trainer(solver: str, weights: str = "", log: str = "", options: Sequence
     command = [*TRAINER, "--solver", solver, "--no-progress", *options]
     if weights:
         command += ["--weights", weights]
+    environment = dict(os.environ)
+    if threads is not None:
+        environment.setdefault("OMP_NUM_THREADS", str(threads))
     report = Report(0, float("nan"), {})
     tail: deque[str] = deque(maxlen=12)
     with (
         open(log or os.devnull, "w") as file,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        ) as process,
     ):
         assert process.stdout is not None
         for line in process.stdout:

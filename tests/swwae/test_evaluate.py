@@ -21,11 +21,12 @@ SIZE = 16
 def small(inputs=None):
     inputs = deploy_inputs((1, 3, SIZE, SIZE)) if inputs is None else inputs
     filler = {"type": "msra"}
-    return vgg(inputs=inputs, stages=[(1, 4), (2, 6)], hidden=(8,), classes=7, filler=filler, name="small")
+    return vgg(inputs=inputs, stages=[(1, 4), (2, 6)], hidden=(64,), classes=7, filler=filler, name="small")
 
 
 @pytest.fixture
 def weights(tmp_path):
+    torch.manual_seed(0)
     net = Net(augment(small()))
     path = tmp_path / "small.caffemodel"
     net.save(path)
