@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
+from collections.abc import Iterator
 
 import h5py
 import numpy as np
@@ -79,11 +81,8 @@ class Hdf5Reader:
         return shapes
 
     def _read(self, index: int) -> list[np.ndarray]:
-        try:
-            with _open(self._files[index]) as file:
-                return [file[name].astype(np.float32)[()] for name in self._names]
-        except (OSError, KeyError, MemoryError) as error:
-            raise DataError(f"cannot read {self._files[index]}: {error}") from error
+        with _open(self._files[index]) as file:
+            return [file[name].astype(np.float32)[()] for name in self._names]
 
     def shapes(self) -> list[Shape]:
         """Return the shapes of the tops."""
@@ -117,9 +116,14 @@ class Hdf5Reader:
         return arrays, []
 
 
-def _open(name: str) -> h5py.File:
+@contextlib.contextmanager
+def _open(name: str) -> Iterator[h5py.File]:
+    """Open an HDF5 file; whatever HDF5 says of a damaged one, there or later, is a DataError."""
     require_file(name, "HDF5 file")
     try:
-        return h5py.File(name, "r")
-    except OSError as error:
-        raise DataError(f"{os.fspath(name)} is no HDF5 file: {error}") from error
+        with h5py.File(name, "r") as file:
+            yield file
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError, MemoryError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{os.fspath(name)} is no HDF5 file, or a damaged one: {error}") from error

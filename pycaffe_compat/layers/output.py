@@ -119,6 +119,11 @@ class ImageOutput(Layer):
         self.offset: float = options.offset
         self.auto_ratio: float = options.auto_ratio
         self.force_slice_channels: bool = options.force_slice_channels
+        for field in ("filename_padding", "print_iter"):
+            if getattr(options, field) > 200:
+                raise self.error(
+                    f"image_output_param.{field}: {getattr(options, field)} digits are too many for a file name"
+                )
         if self.automatic and not 0 < self.auto_ratio <= 1:
             raise self.error(f"image_output_param.auto_ratio: {self.auto_ratio:g} must be above 0 and at most 1")
 
@@ -177,7 +182,7 @@ class ImageOutput(Layer):
     def _write(self, path: str, image: np.ndarray) -> None:
         try:
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a path with a zero in it is a ValueError
             raise CaffeError(f'layer "{self.name}" (ImageOutput): cannot make the folder of {path}: {error}') from error
         encoded = cv2.imencode(".png", np.ascontiguousarray(image), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
