@@ -97,7 +97,10 @@ class SyncedArray:
             lent = self._lent()
             if lent is None:
                 self._tensor = self.tensor().contiguous()
-                lent = self._tensor.numpy()
+                try:
+                    lent = self._tensor.numpy()
+                except ValueError as error:  # no elements, but dimensions whose product numpy cannot hold
+                    raise NetError(f"{self._what} of shape {self._shape} cannot be an array: {error}") from error
                 self._lent = weakref.ref(lent)
             return lent
         if self._host is None or self._host.shape != self._shape:

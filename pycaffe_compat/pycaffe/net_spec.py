@@ -141,7 +141,8 @@ class Function:
                 assign_proto(getattr(layer, f"{_OPTIONS[self.type_name]}_param"), key, value)
             else:
                 raise CaffeError(
-                    f'{self.type_name}: "{key}" is no field of LayerParameter{nearest(key, _LAYER_FIELDS)}, and the type has no options of its own'
+                    f'{self.type_name}: "{key}" is no field of LayerParameter{nearest(key, _LAYER_FIELDS)}, '
+                    "and the type has no options of its own"
                 )
         layers[self] = layer
 

@@ -12,6 +12,9 @@ from torch import Tensor
 from .. import memory
 from ..errors import CaffeError
 from ..layers import Source
+from ..layers.convolution import Convolution, Deconvolution
+from ..layers.linear import InnerProduct
+from ..layers.neuron import ReLU
 from ..net import Net
 from ..wiring import Step
 from .blob import Blob
@@ -55,7 +58,20 @@ class Passes:
         self._rewritten = [
             tuple(v != newest[n] for n, v in zip(s.bottoms, s.bottom_values, strict=True)) for s in self._steps
         ]
+        self._overwrites = [self._may_overwrite(step) for step in self._steps]
         self.forget()
+
+    def _may_overwrite(self, step: Step) -> bool:
+        """Whether a layer can write over its bottom, as Caffe's do: memory that a layer has made for this blob alone."""
+        if (
+            not isinstance(step.layer, ReLU)
+            or step.layer.negative_slope
+            or step.needs_backward
+            or step.bottoms != step.tops
+        ):
+            return False
+        made_by = next(s.layer for s in self._steps if step.bottom_values[0] in s.top_values)
+        return isinstance(made_by, (Convolution, Deconvolution, InnerProduct))
 
     def forget(self) -> None:
         """Drop what the layers read and made: after a reshape."""
@@ -102,7 +118,8 @@ class Passes:
             self._records[index] = bottoms, tops
         losses = []
         for top, weight, value in zip(step.tops, step.loss_weights, tops, strict=True):
-            self._set(top, value if layer.type_name in _SHARING else _apart(value, bottoms))
+            shares = self._overwrites[index] or layer.type_name in _SHARING
+            self._set(top, value if shares else _apart(value, bottoms))
             if weight:
                 losses.append(value.detach().sum() * weight)
         return losses
@@ -135,7 +152,9 @@ class Passes:
                     made = layer(*bottoms)
             else:
                 with torch.no_grad():
-                    made = layer(*bottoms)
+                    hooked = layer._forward_hooks or layer._forward_pre_hooks
+                    in_place = self._overwrites[index] and not hooked
+                    made = torch.relu_(bottoms[0]) if in_place else layer(*bottoms)
         except CaffeError:
             raise
         except (RuntimeError, ValueError, IndexError) as error:

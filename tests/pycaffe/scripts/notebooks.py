@@ -1,4 +1,4 @@
-# ruff: noqa: B018, B905, C408, NPY002  (written the way such scripts are)
+# ruff: noqa: B905, C408  (written the way such scripts are)
 """What Caffe's example notebooks do, on tiny data, as unittest cases. Run by tests/pycaffe/test_scripts.py."""
 
 import os
