@@ -8,7 +8,7 @@ from ..files import atomic_path
 from ..proto import read_net
 from ..swwae import Decoder, augment, reconstruction_net
 from ..swwae.generate import VARIANTS, all_files, write_all
-from ..swwae.prototxt import net_text
+from ..swwae.prototxt import COMMAND, net_text
 from ..swwae.release import write_paper_tree
 from .options import Parser, command
 
@@ -46,7 +46,7 @@ def run(argv: list[str]) -> int:
         decoder = Decoder(kind, objective, image_shape=tuple(args.image_shape) if args.image_shape else None)
         induce = reconstruction_net if args.reconstruct else augment
         net = induce(read_net(args.net), decoder, source=args.source)
-        text = net_text(net, f"{args.variant} decoder for {args.net}")
+        text = net_text(net, f"{args.net} with a mirrored decoder, {args.variant}.", " ".join([COMMAND, *argv]))
         if args.out:
             with atomic_path(args.out) as temporary, open(temporary, "w") as file:
                 file.write(text)
