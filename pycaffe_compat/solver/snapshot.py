@@ -105,14 +105,14 @@ def _write_string(file: h5py.File, name: str, text: str) -> None:
 
 @contextlib.contextmanager
 def open_state(path: str | os.PathLike[str]) -> Iterator[State]:
-    """Open a solver state of either format; the history blobs are read from it while the block lasts.
+    """Open a solver state of either format, whatever its name; the history blobs are read while the block lasts.
 
     Raises:
         MissingFileError: there is no such file.
         SolverError: it is truncated, or no solver state.
     """
     name = require_file(path, "solver state", "a solver state is PREFIX_iter_N.solverstate, beside its .caffemodel")
-    with _open_hdf5(name) if is_hdf5(name) else _open_binary(name) as state:
+    with _open_hdf5(name) if is_hdf5(name) or h5py.is_hdf5(name) else _open_binary(name) as state:
         yield state
 
 

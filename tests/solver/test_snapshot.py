@@ -52,14 +52,15 @@ def test_hdf5_is_laid_out_as_caffes(tmp_path: Path) -> None:
         assert sorted(file["history"]) == ["0", "1"] and file["history/0"].dtype == np.float32
 
 
-def test_hdf5_written_by_caffe_is_read(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "a.solverstate.h5", "w") as file:
+@pytest.mark.parametrize("name", ["a.solverstate.h5", "renamed.solverstate"])
+def test_hdf5_written_by_caffe_is_read(name: str, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / name, "w") as file:
         file["iter"] = np.array([4], np.int32)
         file["current_step"] = np.array([1], np.int32)
         file["learned_net"] = np.bytes_(b"x.caffemodel.h5")
         for index in range(11):
             file[f"history/{index}"] = np.full((2,), index, np.float32)
-    with open_state(tmp_path / "a.solverstate.h5") as state:
+    with open_state(tmp_path / name) as state:
         assert (state.iteration, state.learned_net, state.extra) == (4, "x.caffemodel.h5", {})
         assert [stored.read()[0] for stored in state.history] == list(range(11))
 
