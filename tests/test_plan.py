@@ -108,10 +108,8 @@ def test_the_papers_nets_are_unchanged(name: str) -> None:
 
 
 def test_a_relu_after_a_layer_that_makes_fresh_memory_writes_over_it() -> None:
-    chain = (
-        IMAGE
-        + 'layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }'
-    )
+    options = 'convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } }'
+    chain = IMAGE + f'layer {{ name: "c" type: "Convolution" bottom: "x" top: "c" {options} }}'
     relu = 'layer { name: "r" type: "ReLU" bottom: "c" top: "r" }'
     fused, _ = same(chain + relu)
     assert fused._calls[-1].run is torch.relu_
