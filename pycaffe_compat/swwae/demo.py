@@ -156,7 +156,7 @@ def _report(baseline: float, trained: dict[str, tuple[str, float]], seconds: flo
         print(f"   {kind.upper() + '-all':9}  {accuracy:.1%}   {weights}")
     print(
         f"""
-Look at {PICTURE}: with the switches even the deepest pooling gives the digit back; without them it blurs.
+Look at {PICTURE}: the errors under its columns say how much sharper the digits come back with the switches.
 
 What to try next:
    python tools/show_net.py {DEMO_FOLDER}/swwae_all_deploy.prototxt
