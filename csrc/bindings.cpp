@@ -1,11 +1,13 @@
 // The operators in PyTorch's dispatcher: schemas, argument checks, allocation of results, and the call of the kernels.
 
 #include <ATen/ATen.h>
+#include <ATen/EmptyTensor.h>
 #include <torch/library.h>
 
 #include <climits>
 
 #include "cpu.h"
+#include "pages.h"
 
 #ifdef WITH_CUDA
 #include <c10/cuda/CUDAGuard.h>
@@ -105,8 +107,9 @@ MemoryFormat format_of(const Tensor& first) {
 
 // A tensor of the images and channels of `first`, in its format, with planes of another size.
 Tensor result(const Tensor& first, IntArrayRef plane, at::ScalarType dtype) {
-  return at::empty({first.size(0), first.size(1), plane[0], plane[1]},
-                   first.options().dtype(dtype).memory_format(format_of(first)));
+  const int64_t size[] = {first.size(0), first.size(1), plane[0], plane[1]};
+  if (!first.is_cpu()) return at::empty(size, first.options().dtype(dtype).memory_format(format_of(first)));
+  return at::detail::empty_generic(size, pages(), c10::DispatchKeySet(c10::DispatchKey::CPU), dtype, format_of(first));
 }
 
 [[noreturn]] void raise_stray(const Tensor& s, const Geometry& g) {
