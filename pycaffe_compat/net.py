@@ -5,55 +5,22 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import memory
-from .errors import CaffeError, DivergedError, LayerError, NetError, UnknownNameError, WeightsError, nearest
+from .blobs import BlobTable, Learnable, dims, in_file
+from .errors import CaffeError, NetError, UnknownNameError, nearest
 from .layers import Layer, Source, layer_class
-from .layers.base import Shape, count
-from .layers.fillers import fill
+from .layers.base import Shape
 from .plan import Call, plan
-from .proto import Weights, caffe_pb2, filter_net, read_net, read_weights, upgrade_net, write_weights
+from .proto import caffe_pb2, filter_net, read_net, upgrade_net, write_weights
 from .wiring import Step, Wiring
 
 log = logging.getLogger(__name__)
 PathLike = str | os.PathLike[str]
-RATES = ("lr_mult", "decay_mult")
-
-
-@dataclass
-class Learnable:
-    """A blob that a solver sees, once however many layers share it.
-
-    ``tensor`` is a Parameter, or a buffer for what is stored but not trained (BatchNorm's statistics).
-    """
-
-    layer: Layer
-    index: int
-    tensor: Tensor
-    lr_mult: float
-    decay_mult: float
-    name: str
-
-
-@dataclass(eq=False)
-class _Sharing:
-    """A blob that another layer owns, seen with this layer's shape (``share_mode: PERMISSIVE``)."""
-
-    layer: Layer
-    index: int
-    owner: Layer
-    owner_index: int
-    shape: Shape
-
-    def refresh(self) -> None:
-        name = self.layer.blob_specs[self.index].name
-        self.layer._parameters.pop(name, None)
-        object.__setattr__(self.layer, name, self.owner.blob(self.owner_index).view(self.shape))
 
 
 def as_phase(phase: int | str) -> int:
@@ -86,8 +53,6 @@ class Net(nn.Module):
     Attributes:
         inputs, outputs: the tops of ``Input`` layers; the blobs that no layer consumes, in alphabetical order.
         steps: the layers in order, with the names they read and write.
-        learnable: the blobs that a solver updates, each once, in order.
-        ignored_layers: names of layers in the loaded weights that the net does not have.
     """
 
     def __init__(
@@ -122,16 +87,13 @@ class Net(nn.Module):
         self.param = filter_net(full, full.state)
         self.caffe_name: str = self.param.name
         self.phase: int = full.state.phase
-        self.ignored_layers: list[str] = []
         self.register_buffer("_place", torch.empty(0, device=device), persistent=False)
         self._wiring = Wiring(file)
-        self._sharing: list[_Sharing] = []
-        self._views: list[_Sharing] = []
-        self.learnable: list[Learnable] = []
+        self._table = BlobTable(file, self.param.force_backward)
         self._sources: dict[str, Source] = {}
         try:
             self._build()
-            self._allocate(weights, share)
+            self._table.allocate(weights, share._table if share is not None else None, self.device)
         except BaseException:
             self.close()
             raise
@@ -141,7 +103,6 @@ class Net(nn.Module):
 
     def _build(self) -> None:
         wiring = self._wiring
-        owners: dict[str, tuple[Learnable, set[str]]] = {}
         learns: dict[str, list[bool]] = {}
         for param in self.param.layer:
             if not param.HasField("phase"):
@@ -159,7 +120,7 @@ class Net(nn.Module):
                 top_shapes = _infer(layer, shapes, self.file)
             self._add_layer(param.name, layer)
             wiring.connect(param, layer, tops, top_shapes)
-            learns[param.name] = self._learnables(param, layer, owners)
+            learns[param.name] = self._table.enter(param, layer)
         wiring.finish(learns, self.param.force_backward)
         self.steps = wiring.steps
         self.inputs = wiring.inputs
@@ -211,144 +172,10 @@ class Net(nn.Module):
                 '%s: several layers are named "%s"; this one is called "%s"', self.file or "net", name, param.name
             )
 
-    def _learnables(self, param: Any, layer: Layer, owners: dict[str, tuple[Learnable, set[str]]]) -> list[bool]:
-        """Enter the layer's blobs among the learnable ones; return for each whether it learns.
-
-        ``owners`` holds the named ones, and which of their rates have been given so far.
-        """
-        if len(param.param) > len(layer.blob_specs):
-            raise layer.error(f"has {len(param.param)} param blocks, but only {len(layer.blob_specs)} blobs")
-        learns = []
-        for index, spec in enumerate(layer.blob_specs):
-            given = param.param[index] if index < len(param.param) else caffe_pb2.ParamSpec()
-            if given.name and given.name in owners:
-                self._share(layer, index, given, *owners[given.name])
-            else:
-                learnable = Learnable(
-                    layer,
-                    index,
-                    layer.blob(index),
-                    given.lr_mult,
-                    given.decay_mult,
-                    given.name or f"{param.name}.{spec.name}",
-                )
-                self.learnable.append(learnable)
-                if given.name:
-                    owners[given.name] = learnable, {field for field in RATES if given.HasField(field)}
-            learns.append(given.lr_mult != 0 and spec.trainable)
-        return learns
-
-    def _share(self, layer: Layer, index: int, given: Any, owner: Learnable, rates: set[str]) -> None:
-        """Let a blob be that of ``owner``, whose rates are the first that are given, by whichever of its layers."""
-        spec, source = layer.blob_specs[index], owner.layer.blob_specs[owner.index]
-        permissive = given.share_mode == caffe_pb2.ParamSpec.PERMISSIVE
-        same = count(spec.shape) == count(source.shape) if permissive else spec.shape == source.shape
-        if not same:
-            raise layer.error(
-                f'blob {index} shares param "{given.name}" with layer "{owner.layer.name}", but has shape '
-                f"{_dims(spec.shape)} where the owner has {_dims(source.shape)}"
-                + ("" if permissive else "; share_mode: PERMISSIVE compares the counts only")
-            )
-        for field in RATES:
-            if not given.HasField(field):
-                continue
-            mine, theirs = getattr(given, field), getattr(owner, field)
-            if field not in rates:
-                rates.add(field)
-                setattr(owner, field, mine)
-            elif mine != theirs:
-                raise layer.error(
-                    f'shared param "{given.name}" has {field} {mine:g} here and {theirs:g} where it was given before '
-                    f'(its owner is layer "{owner.layer.name}")'
-                )
-        sharing = _Sharing(layer, index, owner.layer, owner.index, spec.shape)
-        self._sharing.append(sharing)
-        if spec.shape != source.shape:
-            self._views.append(sharing)
-
-    def _allocate(self, weights: Any, share: Net | None) -> None:
-        """Give every blob memory: that of ``share`` for its layers, else from the weights, else from its filler."""
-        if share is not None:
-            self.share_layers(share)
-        own = [learnable for learnable in self.learnable if learnable.tensor.is_meta]
-        self._check_memory(own)
-        for learnable in own:
-            spec = learnable.layer.blob_specs[learnable.index]
-            try:
-                value = torch.empty(spec.shape, device=self.device)
-            except RuntimeError as error:
-                reason = str(error).splitlines()[0]
-                raise learnable.layer.error(f"no memory for {spec.name}, {_dims(spec.shape)}: {reason}") from error
-            if spec.trainable:
-                trains = learnable.lr_mult != 0 or self.param.force_backward
-                value = nn.Parameter(value, requires_grad=trains)
-            learnable.layer.set_blob(learnable.index, value)
-        self._follow()
-        loaded: set[int] = set()
-        for source in _as_weight_list(weights):
-            loaded |= self._copy_weights(source, None if share is None else {entry.layer.name for entry in own})
-        for learnable in own:
-            if id(learnable.tensor) not in loaded:
-                try:
-                    fill(learnable.tensor, learnable.layer.blob_specs[learnable.index].filler)
-                except LayerError as error:
-                    spec = learnable.layer.blob_specs[learnable.index]
-                    raise _in_file(learnable.layer.error(f"{spec.name}: {error}"), self.file) from error
-
-    def _check_memory(self, learnables: Sequence[Learnable]) -> None:
-        """Refuse parameters that do not fit into memory, before any of it is taken."""
-        if self.device.type != "cpu" or not learnables:
-            return
-        sizes = [4 * count(entry.layer.blob_specs[entry.index].shape) for entry in learnables]
-        lacking = memory.lacking(sum(sizes))
-        if lacking:
-            most = learnables[sizes.index(max(sizes))]
-            spec = most.layer.blob_specs[most.index]
-            largest = f"the largest is {spec.name}, {_dims(spec.shape)}"
-            raise _in_file(most.layer.error(f"the parameters of the net need {lacking}; {largest}"), self.file)
-
-    def share_layers(self, source: Net) -> list[str]:
-        """Use the blobs of ``source`` for the layers of the same names: the very same tensors from now on.
-
-        Returns:
-            The names of the layers that have blobs of their own still.
-
-        Raises:
-            LayerError: a layer has another number of blobs there, or blobs of other shapes.
-        """
-        own = []
-        theirs = source.layers
-        for name, layer in self.layers.items():
-            other = theirs.get(name)
-            if other is None or not other.blob_specs:
-                own += [name] if layer.blob_specs else []
-                continue
-            mine, given = [tuple(b.shape) for b in layer.blobs], [tuple(b.shape) for b in other.blobs]
-            if mine != given:
-                raise layer.error(f"cannot share the blobs of the other net: shapes {mine} here, {given} there")
-            for index in range(len(mine)):
-                layer.set_blob(index, other.blob(index))
-        self._follow()
-        return own
-
-    def _follow(self) -> None:
-        """Let what points at blobs point at those that the layers have now."""
-        self._reconnect()
-        for learnable in self.learnable:
-            learnable.tensor = learnable.layer.blob(learnable.index)
-
-    def _reconnect(self) -> None:
-        """Let every sharer of a blob see its owner's tensor: the same Parameter, or a view made anew for each pass."""
-        for sharing in self._sharing:
-            if sharing in self._views:
-                sharing.refresh()
-            else:
-                sharing.layer.set_blob(sharing.index, sharing.owner.blob(sharing.owner_index))
-
     def _apply(self, fn: Any, recurse: bool = True) -> Net:
         # .to() and .double() may replace parameter objects; what points at them follows
         super()._apply(fn, recurse)
-        self._follow()
+        self._table.follow()
         return self
 
     # ---- what it is made of
@@ -356,7 +183,17 @@ class Net(nn.Module):
     @property
     def layers(self) -> dict[str, Layer]:
         """Every layer by its name, in order."""
-        return {step.name: step.layer for step in self.steps}
+        return dict(self._table.layers)
+
+    @property
+    def learnable(self) -> list[Learnable]:
+        """The blobs that a solver updates, each once, in order."""
+        return self._table.learnable
+
+    @property
+    def ignored_layers(self) -> list[str]:
+        """Names of layers in the weights loaded last that the net does not have."""
+        return self._table.ignored_layers
 
     @property
     def sources(self) -> dict[str, Source]:
@@ -468,7 +305,7 @@ class Net(nn.Module):
     def _execute(self, given: dict[str, Tensor], calls: list[Call]) -> tuple[dict[int, Tensor], Tensor]:
         values = {self._source_values[name]: value for name, value in given.items()}
         objective: Tensor | None = None
-        for sharing in self._views:
+        for sharing in self._table.views:
             sharing.refresh()
         for call in calls:
             made = _run(call, [values[v] for v in call.reads])
@@ -547,54 +384,18 @@ class Net(nn.Module):
         Raises:
             WeightsError: a layer with another number of blobs, or a blob of another shape; both shapes and files are named.
         """
-        for source in _as_weight_list(weights):
-            self._copy_weights(source)
+        self._table.load(weights)
 
-    @torch.no_grad()
-    def _copy_weights(self, weights: Weights, only: set[str] | None = None) -> set[int]:
-        """Copy into the layers (those in ``only``); return the ids of the tensors that were written."""
-        loaded: set[int] = set()
-        layers = self.layers
-        shared = {(sharing.layer.name, sharing.index) for sharing in self._sharing}
-        self.ignored_layers = [name for name in weights if name not in layers]
-        for name in weights:
-            layer = layers.get(name)
-            if layer is None or (only is not None and name not in only):
-                continue
-            shapes = weights.shapes(name)
-            if weights.partial:
-                shapes += [None] * (len(layer.blob_specs) - len(shapes))
-            if len(shapes) != len(layer.blob_specs):
-                raise WeightsError(
-                    f'layer "{name}" has {len(layer.blob_specs)} blobs in {self.file or "the net"}, '
-                    f"but {len(shapes)} in {weights.file}"
-                )
-            for index, stored in enumerate(shapes):
-                blob = layer.blob(index)
-                if stored is None:
-                    if (name, index) not in shared:
-                        raise WeightsError(
-                            f'layer "{name}", blob {index} is not in {weights.file}, which leaves out blobs that '
-                            "layers share; here it is not shared"
-                        )
-                    continue
-                if not _same_shape(tuple(stored), tuple(blob.shape)):
-                    raise WeightsError(
-                        f'layer "{name}", blob {index}: shape {_dims(blob.shape)} in {self.file or "the net"}, '
-                        f"but {_dims(stored)} in {weights.file}. To train it anew, give the layer another name"
-                    )
-            for index, stored in enumerate(shapes):
-                if stored is None:
-                    continue
-                blob = layer.blob(index)
-                if blob.device.type == "cpu" and blob.is_contiguous():
-                    weights.readinto(name, index, blob.detach().numpy())
-                else:
-                    host = torch.empty(blob.shape, dtype=blob.dtype)
-                    weights.readinto(name, index, host.numpy())
-                    blob.detach().copy_(host)
-                loaded.add(id(blob))
-        return loaded
+    def share_layers(self, source: Net) -> list[str]:
+        """Use the blobs of ``source`` for the layers of the same names: the very same tensors from now on.
+
+        Returns:
+            The names of the layers that have blobs of their own still.
+
+        Raises:
+            LayerError: a layer has another number of blobs there, or blobs of other shapes.
+        """
+        return self._table.share_layers(source._table)
 
     def weights(self) -> dict[str, list[Tensor]]:
         """The blobs of every layer that has any, by layer name."""
@@ -660,37 +461,13 @@ def _infer(layer: Layer, bottom_shapes: Sequence[Shape], file: str) -> list[Shap
         bottoms = tuple(torch.empty(shape, device="meta") for shape in bottom_shapes)
         made = torch.func.functional_call(layer, state, bottoms)
     except CaffeError as error:
-        raise _in_file(error, file) from error
+        raise in_file(error, file) from error
     except (RuntimeError, ValueError, IndexError) as error:
-        shapes = ", ".join(_dims(s) for s in bottom_shapes) or "none"
-        raise _in_file(layer.error(f"does not fit its bottoms (shapes: {shapes}): {error}"), file) from error
+        shapes = ", ".join(dims(s) for s in bottom_shapes) or "none"
+        raise in_file(layer.error(f"does not fit its bottoms (shapes: {shapes}): {error}"), file) from error
     if not isinstance(made, tuple):
         made = (made,) if isinstance(made, Tensor) else ()
     return [tuple(t.shape) for t in made]
-
-
-def _in_file(error: CaffeError, file: str) -> CaffeError:
-    return type(error)(f"{file}: {error}") if file and isinstance(error, LayerError) else error
-
-
-def _as_weight_list(weights: Any) -> list[Weights]:
-    if weights is None:
-        return []
-    if isinstance(weights, (str, os.PathLike, Weights)):
-        weights = [weights]
-    return [w if isinstance(w, Weights) else read_weights(w) for w in weights]
-
-
-def _same_shape(theirs: Shape, mine: Shape) -> bool:
-    """Whether two blob shapes are one: leading axes of length 1 do not count, as in Caffe's 4-d legacy shapes."""
-    if theirs == mine:
-        return True
-    most = max(len(theirs), len(mine))
-    return most <= 4 and (1,) * (most - len(theirs)) + theirs == (1,) * (most - len(mine)) + mine
-
-
-def _dims(shape: Sequence[int]) -> str:
-    return "×".join(str(n) for n in shape) or "scalar"
 
 
 def _bad(value: Tensor) -> str:
@@ -698,4 +475,4 @@ def _bad(value: Tensor) -> str:
     return f"{int(torch.isnan(flat).sum())} NaN and {int(torch.isinf(flat).sum())} infinite of {flat.numel()} values"
 
 
-__all__ = ["DivergedError", "Learnable", "Net", "as_phase", "load"]
+__all__ = ["Learnable", "Net", "as_phase", "load"]
