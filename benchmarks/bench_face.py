@@ -1,5 +1,7 @@
 #!/usr/bin/env python
-"""What the numpy face costs against the same net called as a torch module, and what building a net costs; writes benchmarks/face.md.
+"""What the numpy face costs against the same net called as a torch module, and what building a net costs.
+
+Writes benchmarks/face.md.
 
 Usage: python benchmarks/bench_face.py
 

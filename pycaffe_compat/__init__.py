@@ -7,6 +7,8 @@ written for Caffe, this package has the names of pycaffe (``Net``, ``SGDSolver``
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import layers
 from .errors import (
     CaffeError,
@@ -23,6 +25,7 @@ from .errors import (
 from .net import load
 from .proto.caffe_pb2 import TEST, TRAIN
 from .pycaffe import (
+    NCCL,
     AdaDeltaSolver,
     AdaGradSolver,
     AdamSolver,
@@ -35,10 +38,14 @@ from .pycaffe import (
     NetSpec,
     RMSPropSolver,
     SGDSolver,
+    Timer,
     caffe_pb2,
+    classifier,
     coord_map,
+    detector,
     draw,
     get_solver,
+    has_nccl,
     init_log,
     install_as_caffe,
     io,
@@ -49,13 +56,30 @@ from .pycaffe import (
     set_device,
     set_mode_cpu,
     set_mode_gpu,
+    set_multiprocess,
     set_random_seed,
+    set_solver_count,
+    set_solver_rank,
+    solver_count,
+    solver_rank,
     to_proto,
 )
 
 __version__ = "0.1.0"
 
+
+def _net_spec_layer(name: str) -> Any:
+    """What ``layers.TYPE`` is for NetSpec, where ``layers`` is not that of ``caffe`` but the registry in this package."""
+    if name in layers.REGISTRY:
+        return getattr(net_spec.layers, name)
+    raise AttributeError(f"module {layers.__name__!r} has no attribute {name!r}")
+
+
+# so that NetSpec's layers.Convolution(…) works here too; set from above, as the layers know nothing of NetSpec
+vars(layers)["__getattr__"] = _net_spec_layer
+
 __all__ = [
+    "NCCL",
     "TEST",
     "TRAIN",
     "AdaDeltaSolver",
@@ -78,12 +102,16 @@ __all__ = [
     "RMSPropSolver",
     "SGDSolver",
     "SolverError",
+    "Timer",
     "UnknownNameError",
     "WeightsError",
     "caffe_pb2",
+    "classifier",
     "coord_map",
+    "detector",
     "draw",
     "get_solver",
+    "has_nccl",
     "init_log",
     "install_as_caffe",
     "io",
@@ -96,6 +124,11 @@ __all__ = [
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",
+    "set_multiprocess",
     "set_random_seed",
+    "set_solver_count",
+    "set_solver_rank",
+    "solver_count",
+    "solver_rank",
     "to_proto",
 ]

@@ -10,6 +10,7 @@ import os
 import runpy
 import sys
 
+from .pycaffe import shim
 from .pycaffe.alias import install_as_caffe
 
 
@@ -20,6 +21,10 @@ def main() -> None:
         print(__doc__)
         sys.exit(0 if arguments else 2)
     install_as_caffe()
+    # the processes that the program starts (spawned ones import it again) find caffe in a folder
+    folder = os.path.dirname(shim.__file__)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
+    sys.path.insert(0, folder)
     if arguments[0] == "-m":
         if len(arguments) < 2:
             sys.exit("python -m pycaffe_compat -m: the name of a module is missing")

@@ -65,6 +65,32 @@ def test_unittest_discovery_finds_tests_that_import_caffe(tmp_path: Path) -> Non
     assert done.returncode == 0 and "Ran 1 test" in done.stderr, done.stderr
 
 
+PROCESSES = """
+import multiprocessing
+import subprocess
+import sys
+
+import caffe
+from caffe.proto import caffe_pb2
+
+def work(name):
+    return caffe.Layer.__module__ + name + str(len(caffe_pb2.NetParameter(name="x").name))
+
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(pool.map(work, ["!"]))
+    code = "import caffe.io; from caffe import layers as L; print(caffe.io.Transformer, L.ReLU)"
+    print(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+"""
+
+
+def test_processes_that_a_script_starts_have_caffe_too(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(PROCESSES)
+    done = run(tmp_path, "script.py")
+    assert done.returncode == 0, done.stderr
+    assert "pycaffe_compat.layers.python_layer!1" in done.stdout and "io.Transformer" in done.stdout
+
+
 def test_wrong_arguments_are_said_in_one_line(tmp_path: Path) -> None:
     assert "no file nothing.py" in run(tmp_path, "nothing.py").stderr
     assert "usage" in run(tmp_path, "--help").stdout

@@ -1,0 +1,8 @@
+"""``import caffe`` where nobody has called ``install_as_caffe`` yet."""
+
+import sys
+
+from pycaffe_compat.pycaffe.alias import install_as_caffe
+
+del sys.modules[__name__]
+install_as_caffe()
