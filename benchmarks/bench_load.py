@@ -79,6 +79,29 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def turns(text: str, model: str) -> list[tuple[float, float, float]]:
+    """Write the model, and return the seconds of loading, of ``cat`` and of copying, for each turn."""
+    net = caffe.Net(text, caffe.TEST)
+    random = np.random.default_rng(0)
+    arrays = [blob.data for blobs in net.params.values() for blob in blobs]
+    for array in arrays:
+        array[...] = random.standard_normal(array.shape, np.float32)
+    write_v1(model, net)
+    copies = [array.copy() for array in arrays]
+
+    def copy() -> None:
+        for array, values in zip(arrays, copies, strict=True):
+            np.copyto(array, values)
+
+    def cat() -> None:
+        subprocess.run(f"cat {model} > /dev/null", shell=True, check=True)
+
+    cat()
+    measured = [(seconds(lambda: net.copy_from(model)), seconds(cat), seconds(copy)) for _ in range(TURNS)]
+    assert all(np.array_equal(array, values) for array, values in zip(arrays, copies, strict=True))
+    return measured
+
+
 def main() -> None:
     """Measure, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -88,36 +111,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=folder) as work:
         model, text = os.path.join(work, "vgg16.caffemodel"), os.path.join(work, "vgg16.prototxt")
         Path(text).write_text(vgg16())
-        net = caffe.Net(text, caffe.TEST)
-        random = np.random.default_rng(0)
-        for blobs in net.params.values():
-            for blob in blobs:
-                blob.data[...] = random.standard_normal(blob.shape, np.float32)
-        write_v1(model, net)
+        measured = turns(text, model)
         size = os.path.getsize(model)
-        arrays = [blob.data for blobs in net.params.values() for blob in blobs]
-        copies = [array.copy() for array in arrays]
-
-        def copy() -> None:
-            for array, values in zip(arrays, copies, strict=True):
-                np.copyto(array, values)
-
-        def cat() -> None:
-            subprocess.run(f"cat {model} > /dev/null", shell=True, check=True)
-
-        cat()
-        turns = [(seconds(lambda: net.copy_from(model)), seconds(cat), seconds(copy)) for _ in range(TURNS)]
-        assert all(np.array_equal(array, values) for array, values in zip(arrays, copies, strict=True))
-        del net, arrays, copies
         whole = statistics.median(seconds(lambda: caffe.Net(text, model, caffe.TEST)) for _ in range(5))
         told = subprocess.run([sys.executable, "-c", MEMORY, text, model], check=True, capture_output=True, text=True)
-        before, peak, weights = map(int, told.stdout.split())
-    load, read, copied = (statistics.median(column) for column in zip(*turns, strict=True))
-    ratio = statistics.median(a / (b + c) for a, b, c in turns)
+    before, peak, weights = map(int, told.stdout.split())
+    load, read, copied = (statistics.median(column) for column in zip(*measured, strict=True))
+    ratio = statistics.median(a / (b + c) for a, b, c in measured)
     lines = [
         "# Loading VGG-16",
         "",
-        f"`python benchmarks/bench_load.py`: a V1 caffemodel of {size / 1e6:.0f} MB, in the page cache; medians of {TURNS} turns.",
+        f"`python benchmarks/bench_load.py`: a V1 caffemodel of {size / 1e6:.0f} MB in the page cache; medians of {TURNS} turns.",
         f"{processor()}, 1 thread, PyTorch {torch.__version__}, numpy {np.__version__}.",
         "",
         "| | ms |",
@@ -128,8 +132,9 @@ def main() -> None:
         f"| **loading against reading and copying** (goal: ≤ 2) | **{ratio:.2f}** |",
         f"| building the net with it (`caffe.Net(prototxt, caffemodel, TEST)`) | {whole * 1e3:.0f} |",
         "",
-        f"Memory: the process had {before / 1024:.0f} MB before `pycaffe_compat.load(prototxt, caffemodel)` and {peak / 1024:.0f} MB at "
-        f"its peak, for {weights / 1024:.0f} MB of weights: **{(peak - before) / weights:.2f} times the weights** (goal: ≤ 1.3).",
+        f"Memory: the process had {before / 1024:.0f} MB before `pycaffe_compat.load(prototxt, caffemodel)` and "
+        f"{peak / 1024:.0f} MB at its peak, for {weights / 1024:.0f} MB of weights: "
+        f"**{(peak - before) / weights:.2f} times the weights** (goal: ≤ 1.3).",
     ]
     report = "\n".join(lines) + "\n"
     print(report)

@@ -53,7 +53,7 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> caffe.Net:
     ],
 )
 def test_an_unknown_name_is_answered_with_its_neighbours(net: caffe.Net, use: Callable[[Any], Any], near: str) -> None:
-    with pytest.raises(UnknownNameError, match=f"did you mean .*{near}"):
+    with pytest.raises(UnknownNameError, match=rf"did you mean .*{near}"):
         use(net)
     with pytest.raises(KeyError):
         use(net)
@@ -88,7 +88,7 @@ def test_arrays_ranges_and_files_that_do_not_fit(net: caffe.Net, use: Callable[[
 def test_batches_of_different_lengths_and_of_none(net: caffe.Net) -> None:
     Path("two.prototxt").write_text(NET.replace('top: "data"', 'top: "data" top: "more"'))
     two = caffe.Net("two.prototxt", caffe.TEST)
-    with pytest.raises(CaffeError, match="different lengths: {'data': 3, 'more': 4}"):
+    with pytest.raises(CaffeError, match=r"different lengths: {'data': 3, 'more': 4}"):
         two.forward_all(data=np.zeros((3, 3, 4, 4)), more=np.zeros((4, 3, 4, 4)))
     net.blobs["data"].reshape(0, 3, 4, 4)
     with pytest.raises(CaffeError, match="there are no batches"):
@@ -219,7 +219,7 @@ def test_a_python_layer_that_raises_is_named_with_its_traceback(
         LayerError, match=r"backward of odd_layers\.Odd failed: .*(could not broadcast|IndexError|index)"
     ):
         net.backward(y=np.ones((2, 3)))
-    with pytest.raises(LayerError, match="has no class Od.*did you mean Odd"):
+    with pytest.raises(LayerError, match=r"has no class Od.*did you mean Odd"):
         odd("", "Od")
     with pytest.raises(LayerError, match="no subclass"):
         odd("", "NoLayer")
