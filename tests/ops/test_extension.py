@@ -1,0 +1,192 @@
+"""The compiled extension on the CPU: what it refuses, its instruction sets, its threads, and memory that is used again."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pycaffe_compat.ops import backends, torch_backend
+
+WINDOW = ((2, 2), (2, 2), (0, 0))
+
+
+@pytest.fixture(scope="module")
+def ext():
+    why = backends.unavailable("extension", "cpu")
+    assert why is None, f"the extension is to be built before it is tested: {why}"
+    return torch.ops.pycaffe_compat_ext
+
+
+def pooled(ext, shape=(2, 3, 4, 6), **options):
+    x = torch.randn(shape, **options)
+    return x, *ext.max_pool_switch(x, *WINDOW, (shape[2] // 2, shape[3] // 2), False)
+
+
+def test_errors_name_the_argument_and_both_values(ext):
+    x, y, switch = pooled(ext)
+    with pytest.raises(ValueError, match=r"x has shape \[3, 4, 6\], but must have 4 axes"):
+        ext.max_pool_switch(x[0], *WINDOW, (2, 3), False)
+    with pytest.raises(TypeError, match="x is Int, but must be Float, Double, Half or BFloat16"):
+        ext.max_pool_switch(x.int(), *WINDOW, (2, 3), False)
+    with pytest.raises(ValueError, match=r"switch has shape \[2, 3, 2, 2\], but y has \[2, 3, 2, 3\]"):
+        ext.unpool_switch(y, switch[..., :2], *WINDOW, (4, 6), None)
+    with pytest.raises(TypeError, match="switch is Long, but must be Byte"):
+        ext.unpool_switch(y, switch.long(), *WINDOW, (4, 6), None)
+    with pytest.raises(ValueError, match=r"switch has shape \[2, 3, 2, 3\], but x has \[2, 2, 4, 6\]"):
+        ext.pool_switch(x[:, :2], switch, *WINDOW, None)
+    with pytest.raises(ValueError, match=r"gate has shape \[2, 3, 2, 2\], but y has \[2, 3, 2, 3\]"):
+        ext.unpool_switch(y, switch, *WINDOW, (4, 6), y[..., :2])
+    with pytest.raises(TypeError, match="gate is Double, but y is Float"):
+        ext.unpool_switch(y, switch, *WINDOW, (4, 6), y.double())
+    with pytest.raises(TypeError, match="dtype is Int, but must be"):
+        ext.unpool_weights(switch, *WINDOW, (4, 6), torch.int32)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pad", "size", "message"),
+    (
+        ((0, 2), (2, 2), (0, 0), (2, 3), r"kernel is \[0, 2\], but must be at least 1"),
+        ((2, 2), (2, -1), (0, 0), (2, 3), r"stride is \[2, -1\], but must be at least 1"),
+        ((2, 2), (2, 2), (0, -1), (2, 3), r"pad is \[0, -1\], but must be at least 0"),
+        ((2, 2), (2, 2), (2, 0), (2, 3), r"pad is \[2, 0\], but must be smaller than kernel, \[2, 2\]"),
+        ((2, 2), (2, 2), (0, 0), (2, 0), r"the number of windows is \[2, 0\], but must be at least 1"),
+        ((2, 2), (9, 2), (0, 0), (2, 3), "the last of 2 windows starts at 9, but the plane ends at 4: no input in it"),
+        (
+            (16, 16),
+            (1, 1),
+            (8, 8),
+            (1, 1),
+            r"kernel is \(16, 16\), but a window with a switch of one byte has at most 255",
+        ),
+        ((2**31, 2), (2, 2), (0, 0), (2, 3), r"kernel is \[2147483648, 2\], but must be at least 1 and at most"),
+    ),
+)
+def test_impossible_windows(ext, kernel, stride, pad, size, message):
+    with pytest.raises(ValueError, match=message):
+        ext.max_pool_switch(torch.randn(2, 3, 4, 6), kernel, stride, pad, size, False)
+
+
+@pytest.mark.parametrize("layout", (torch.contiguous_format, torch.channels_last))
+@pytest.mark.parametrize("kernel", (2, 3, 4))
+def test_stray_switches_are_errors(ext, kernel, layout):
+    window = ((kernel, kernel), (2, 2), (1, 1))
+    x = torch.randn(2, 5, 30, 31).contiguous(memory_format=layout)
+    size = (15, 16)
+    y, switch = ext.max_pool_switch(x, *window, size, False)
+    # past the window; in the window but above the plane; left of it; past its end
+    strays = {(1, 4, 7, 8): kernel * kernel, (0, 2, 0, 5): 1, (1, 3, 9, 0): kernel, (0, 1, 14, 15): kernel * kernel - 1}
+    for place, value in strays.items():
+        wrong = switch.clone()
+        wrong[place] = value
+        if place == (0, 1, 14, 15) and kernel < 4:
+            continue  # that window ends inside the plane
+        message = (
+            rf"switch\[{', '.join(map(str, place))}\] is {value}, outside its window: kernel \({kernel}, {kernel}\)"
+        )
+        for run in (
+            lambda s: ext.unpool_switch(y, s, *window, (30, 31), None),
+            lambda s: ext.unpool_switch_normalized(y, s, *window, (30, 31), None),
+            lambda s: ext.pool_switch(x, s, *window, None),
+            lambda s: ext.pool_switch_normalized(x, s, *window, None),
+            lambda s: ext.unpool_weights(s, *window, (30, 31), torch.float32),
+        ):
+            with pytest.raises(ValueError, match=message):
+                run(wrong)
+
+
+def test_empty_batches(ext):
+    for shape in ((0, 3, 4, 6), (2, 0, 4, 6)):
+        x, y, switch = pooled(ext, shape)
+        assert y.shape == switch.shape == (*shape[:2], 2, 3)
+        assert ext.unpool_switch(y, switch, *WINDOW, (4, 6), y).shape == x.shape
+        assert ext.pool_switch(x, switch, *WINDOW, None).shape == y.shape
+        assert ext.unpool_sum(y, *WINDOW, (4, 6), True, None).shape == x.shape
+
+
+SAME_EVERYWHERE = """
+import hashlib, numpy, torch
+from pycaffe_compat.ops import backends
+assert backends.unavailable("extension", "cpu") is None
+ext = torch.ops.pycaffe_compat_ext
+digest = hashlib.sha256()
+for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+    for kernel, pad in ((2, 0), (3, 0), (3, 1), (5, 2)):
+        for channels, side, layout in ((3, 61, torch.contiguous_format), (40, 23, torch.channels_last)):
+            rng = numpy.random.default_rng(kernel)  # PyTorch's numbers depend on the instruction set
+            draw = lambda *shape: torch.from_numpy(rng.standard_normal(shape)).to(dtype).contiguous(memory_format=layout)
+            x = draw(2, channels, side, side)
+            window = ((kernel, kernel), (2, 2), (pad, pad))
+            size = ((side + 2 * pad - kernel) // 2 + 1,) * 2
+            y, s = ext.max_pool_switch(x, *window, size, True)
+            g = draw(*y.shape)
+            for result in (
+                y,
+                s,
+                ext.unpool_switch(g, s, *window, (side, side), y),
+                ext.unpool_switch_normalized(g, s, *window, (side, side), None),
+                ext.unpool_weights(s, *window, (side, side), dtype),
+                ext.pool_switch(x, s, *window, g),
+                ext.pool_switch_normalized(x, s, *window, None),
+                ext.pool_fixed(x, (1, 1), (2, 2), size, None),
+                ext.unpool_fixed(g, (1, 1), (2, 2), (side, side), y),
+                ext.pool_sum(x, *window, size, True, g),
+                ext.unpool_sum(g, *window, (side, side), True, y),
+            ):
+                digest.update(result.contiguous().view(torch.uint8).numpy().tobytes())
+print(ext.instruction_set(), digest.hexdigest())
+"""
+
+
+def test_every_instruction_set_and_number_of_threads_gives_the_same_bits():
+    results = {}
+    for capability, threads in (("", "1"), ("", "2"), ("avx2", "1"), ("default", "2")):
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "ATEN_CPU_CAPABILITY": capability}
+        run = subprocess.run(
+            [sys.executable, "-c", SAME_EVERYWHERE], env=environment, capture_output=True, text=True, check=True
+        )
+        name, digest = run.stdout.split()
+        assert capability != "default" or name == "portable"
+        results[capability, threads] = digest
+    assert len(set(results.values())) == 1, results
+
+
+@pytest.mark.parametrize("layout", (torch.contiguous_format, torch.channels_last))
+def test_large_results_in_memory_that_was_used_before(ext, layout):
+    """Results past 8 MB lie in pages that are kept, and are written past the caches."""
+    x = torch.randn(1, 33, 370, 366).contiguous(memory_format=layout)
+    want, places = torch_backend.max_pool_switch(x, *WINDOW, (185, 183), True)
+    for _ in range(3):
+        y, switch = ext.max_pool_switch(x, *WINDOW, (185, 183), True)
+        assert torch.equal(y, want)
+        assert torch.equal(switch, places)
+        unpooled = ext.unpool_switch(y, switch, *WINDOW, (370, 366), None)
+        assert torch.equal(ext.pool_switch(unpooled, switch, *WINDOW, None), y)
+        assert unpooled.count_nonzero() == y.count_nonzero()
+        address = unpooled.data_ptr()
+        del unpooled
+        again = ext.unpool_switch(-y, switch, *WINDOW, (370, 366), None)
+        if sys.platform == "linux":
+            assert again.data_ptr() == address
+        assert torch.equal(ext.pool_switch(again, switch, *WINDOW, None), -y)
+        again.resize_(5)  # an ordinary tensor in every way
+        assert again.shape == (5,)
+
+
+def test_kept_memory_is_bounded(ext):
+    """Results of many sizes come and go; what is kept of them is half a gigabyte at most."""
+    if sys.platform != "linux":
+        pytest.skip("only Linux keeps pages")
+
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    y = torch.zeros(1, 4, 500, 500)
+    switch = torch.zeros(1, 4, 500, 500, dtype=torch.uint8)
+    before = resident()
+    for i in range(40):
+        side = 1000 + 2 * 150 * i // 4
+        ext.unpool_switch(y, switch, *WINDOW, (side, side), None)
+    assert resident() - before < 640 << 20
