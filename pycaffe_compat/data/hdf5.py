@@ -61,7 +61,7 @@ class Hdf5Reader:
         with _open(name) as file:
             for dataset in self._names:
                 if dataset not in file or not isinstance(file[dataset], h5py.Dataset):
-                    has = ", ".join(file) or "nothing"
+                    has = ", ".join(map(str, file)) or "nothing"
                     raise DataError(f'{name} has no dataset "{dataset}"{nearest(dataset, file)}; it holds: {has}')
                 data = file[dataset]
                 if data.dtype.kind not in "fiu":

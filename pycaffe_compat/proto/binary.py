@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, TypeVar
 
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, EncodeError
 
 from ..errors import ParseError
@@ -29,10 +30,27 @@ def parse_binary(data: bytes, cls: type[Message], file: str = "<bytes>") -> Mess
         reason = wire.fault(data, descriptor) or str(error)
         hint = "" if looks_binary(data) else ". It looks like a text file; a binary one is expected here"
         raise ParseError(f"{file}: not a valid binary {descriptor.name}: {reason}{hint}") from None
+    garbled = _no_text(message)
+    if garbled:
+        raise ParseError(f"{file}: not a valid binary {descriptor.name}: {garbled} holds bytes that are not UTF-8 text")
     missing = message.FindInitializationErrors()
     if missing:
         raise ParseError(f"{file}: not a valid binary {descriptor.name}: required fields are missing: {missing}")
     return message
+
+
+def _no_text(message: Any) -> str:
+    """The name of a string field whose bytes are no text, which protobuf's parser lets pass; ``""`` if there is none."""
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            parts = value if hasattr(value, "add") else [value]
+            found = next(filter(None, map(_no_text, parts)), "")
+            if found:
+                return f"{field.name}.{found}"
+        elif field.type == FieldDescriptor.TYPE_STRING:
+            if any(isinstance(text, bytes) for text in ([value] if isinstance(value, (str, bytes)) else value)):
+                return field.name
+    return ""
 
 
 def read_message(path: str | os.PathLike[str], cls: type[Message]) -> Message:

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import DecodeError
 
 from ..errors import ParseError, UnknownNameError, WeightsError, nearest, require_file
 from . import caffe_pb2, wire
+from .binary import parse_binary
 from .blobs import Shape, StoredBlob
 from .text import looks_binary
 from .upgrade import V1_TYPES, upgrade_net
@@ -252,11 +252,7 @@ class BinaryWeights(Weights):
                 continue
             body = self._without_blobs(item.start, item.end, _FORMS[item.number][2], item.number == _LAYERS)
             pieces += [wire.header(item.number, len(body)), body]
-        net = caffe_pb2.NetParameter()
-        try:
-            net.ParseFromString(b"".join(pieces))
-        except (DecodeError, ValueError) as error:
-            raise ParseError(f"{self.file}: not a valid caffemodel: {error}") from None
+        net = parse_binary(b"".join(pieces), caffe_pb2.NetParameter, self.file)
         upgrade_net(net, self.file)
         return net
 

@@ -33,7 +33,7 @@ class HDF5Weights(Weights):
             self._h5 = h5py.File(file, "r")
             data = self._h5.get("data")
             if not isinstance(data, h5py.Group):
-                names = ", ".join(self._h5) or "nothing"
+                names = ", ".join(map(str, self._h5)) or "nothing"
                 raise ParseError(f'{file}: not a Caffe model: it has no group "data" but {names}')
             self._walk(data, "", [])
         except _ERRORS as error:
@@ -44,6 +44,8 @@ class HDF5Weights(Weights):
     def _walk(self, group: Any, prefix: str, inside: list[Any]) -> None:
         """Note the layers inside ``group``: each group that holds blobs, and each that holds nothing."""
         for key in group:
+            if isinstance(key, bytes):
+                raise ParseError(f"{self.file}: {group.name} holds a name that is no text: {key!r}")
             if not isinstance(group.get(key, getlink=True), h5py.HardLink):
                 raise ParseError(f"{self.file}: {group.name}/{key} is a link to elsewhere, which is not followed")
             item = group[key]
@@ -88,8 +90,12 @@ class HDF5Weights(Weights):
         found: list[np.ndarray | None] = []
         for index in range(len(self._blobs(name))):
             path = f"diff/{name}/{index}"
-            stored = path in self._h5 and self._is_blob(self._h5[f"diff/{name}"], str(index))
-            found.append(self._read(self._h5[path]) if stored else None)
+            try:
+                stored = path in self._h5 and self._is_blob(self._h5[f"diff/{name}"], str(index))
+                dataset = self._h5[path] if stored else None
+            except _ERRORS as error:
+                raise ParseError(f"{self.file}: {path} cannot be read: {error}") from None
+            found.append(None if dataset is None else self._read(dataset))
         return found
 
     def readinto(self, name: str, index: int, out: np.ndarray) -> None:

@@ -153,7 +153,7 @@ def _open_hdf5(name: str) -> Iterator[State]:
     try:
         with h5py.File(name, "r") as file:
             yield _parse_hdf5(file, name)
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, CaffeError):
             raise
         raise SolverError(f"{name} is no HDF5 solver state: {error}") from error
@@ -163,19 +163,19 @@ def _parse_hdf5(file: h5py.File, name: str) -> State:
     for needed in ("iter", "learned_net", "current_step", "history"):
         if needed not in file:
             raise SolverError(
-                f'{name} is no solver state: it has no "{needed}" (it has {", ".join(file) or "nothing"})'
+                f'{name} is no solver state: it has no "{needed}" (it has {", ".join(map(str, file)) or "nothing"})'
             )
     group = file["history"]
     if not isinstance(group, h5py.Group) or sorted(group) != sorted(str(i) for i in range(len(group))):
         raise SolverError(f'{name}: the datasets of "history" must be named 0, 1, 2, …')
-    state = State(_number(file, "iter"), _text(file["learned_net"][()]), _number(file, "current_step"))
+    state = State(_number(file, "iter"), _text(_value(file, "learned_net")), _number(file, "current_step"))
     for index in range(len(group)):
         dataset = group[str(index)]
         if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f":
             raise SolverError(f"{name}: history/{index} is no dataset of floating-point numbers")
         state.history.append(StoredHistory(tuple(dataset.shape), partial(_whole, dataset)))
     if EXTRA_DATASET in file:
-        state.extra = json.loads(bytes(file[EXTRA_DATASET][()]))
+        state.extra = json.loads(bytes(_value(file, EXTRA_DATASET)))
     return _checked(state, name)
 
 
@@ -187,8 +187,17 @@ def _whole(dataset: h5py.Dataset) -> np.ndarray:
     return dataset[()]
 
 
+def _value(file: h5py.File, name: str) -> Any:
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f'"{name}" is no dataset')
+    if dataset.nbytes > (1 << 20) + 1100 * dataset.id.get_storage_size():  # deflate packs about 1:1032 at most
+        raise ValueError(f'"{name}" claims {dataset.nbytes} bytes, but {dataset.id.get_storage_size()} are stored')
+    return dataset[()]
+
+
 def _number(file: h5py.File, name: str) -> int:
-    value = np.asarray(file[name][()])
+    value = np.asarray(_value(file, name))
     if value.size != 1 or value.dtype.kind not in "iu":
         raise ValueError(f'"{name}" is not one integer')
     return int(value.reshape(-1)[0])
