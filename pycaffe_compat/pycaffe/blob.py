@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,11 @@ from .. import memory
 from ..errors import CaffeError, NetError
 
 MOST_AXES = 32  # of a blob, as in Caffe
+
+
+def in_host_memory(device: torch.device) -> bool:
+    """Whether numpy can work in the memory of tensors on ``device``; otherwise arrays are copies, up- and downloaded."""
+    return device.type == "cpu"
 
 
 class SyncedArray:
@@ -55,19 +60,15 @@ class SyncedArray:
         Raises:
             NetError: they have not been used before, and there is no memory for them.
         """
-        self.upload()
+        if self._host_newer and self._host is not None:
+            self._tensor = torch.from_numpy(self._host).to(self._device, copy=True)
+            self._host_newer = False
         if self._tensor is None:
             self._tensor = self._initial()
         return self._tensor
 
-    def upload(self) -> None:
-        """Bring what was written into the array to the device."""
-        if self._host_newer and self._host is not None:
-            self._tensor = torch.from_numpy(self._host).to(self._device)
-            self._host_newer = False
-
     def _initial(self) -> Tensor:
-        lacking = memory.lacking(4 * math.prod(self._shape)) if self._device.type == "cpu" else ""
+        lacking = memory.lacking(4 * math.prod(self._shape)) if in_host_memory(self._device) else ""
         if not lacking:
             try:
                 return torch.full(self._shape, self._fill, device=self._device)
@@ -93,7 +94,7 @@ class SyncedArray:
 
     def host(self) -> np.ndarray:
         """The values as a writable float32 array in C order; what is written there is what the next computation sees."""
-        if self._device.type == "cpu":
+        if in_host_memory(self._device):
             lent = self._lent()
             if lent is None:
                 self._tensor = self.tensor().contiguous()
@@ -127,13 +128,27 @@ def _nothing() -> None:
 
 
 class ParameterArray:
-    """As :class:`SyncedArray`, for the memory of a parameter (or of its gradient), which stays where it is."""
+    """As :class:`SyncedArray`, for the memory of a parameter (or of its gradient), which stays where it is.
+
+    Nets may share it, each with an array of its own; what was written into any of them reaches the memory with
+    :meth:`upload_all`.
+    """
+
+    _written: ClassVar[dict[int, weakref.ref[ParameterArray]]] = {}  # those whose host side is the newer one
 
     def __init__(self, memory: Callable[[], Tensor], used: Callable[[], bool] | None = None) -> None:
         self._memory = memory
         self._used = used
         self._host: np.ndarray | None = None  # on a GPU
-        self._host_newer = False
+
+    @classmethod
+    def upload_all(cls) -> None:
+        """Bring what was written into arrays, of whichever net, to the device."""
+        while cls._written:
+            array = cls._written.pop(next(iter(cls._written)))()
+            if array is not None and array._host is not None:
+                with torch.no_grad():
+                    array._memory().copy_(torch.from_numpy(array._host))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -149,35 +164,28 @@ class ParameterArray:
         """New values never replace the memory."""
         return False
 
-    def upload(self) -> None:
-        """As :meth:`SyncedArray.upload`."""
-        if self._host_newer and self._host is not None:
-            with torch.no_grad():
-                self._memory().copy_(torch.from_numpy(self._host))
-            self._host_newer = False
-
     def tensor(self) -> Tensor:
-        """The memory itself, after what was written into the array has been uploaded."""
-        self.upload()
+        """The memory itself, after what was written into arrays has been uploaded."""
+        self.upload_all()
         return self._memory()
 
     def set(self, value: Tensor) -> None:
         """Copy new values into the memory."""
-        self._host_newer = False
         with torch.no_grad():
-            self._memory().copy_(value)
+            self.tensor().copy_(value)
 
     def host(self) -> np.ndarray:
         """The values as a writable array."""
-        if self._host_newer and self._host is not None:
+        memory = self._memory().detach()
+        if in_host_memory(memory.device):
+            return memory.numpy()
+        if list(self._written) == [id(self)] and self._host is not None:
             return self._host
-        values = self._memory().detach()
-        if values.device.type == "cpu":
-            return values.numpy()
+        self.upload_all()
         if self._host is None:
-            self._host = np.empty(tuple(values.shape), np.float32)
-        np.copyto(self._host, values.cpu().numpy())
-        self._host_newer = True
+            self._host = np.empty(tuple(memory.shape), np.float32)
+        np.copyto(self._host, memory.cpu().numpy())
+        self._written[id(self)] = weakref.ref(self)
         return self._host
 
     def resize(self, shape: Sequence[int]) -> None:
@@ -230,11 +238,6 @@ class Blob:
     def has_diff(self) -> bool:
         """Whether anyone has looked at ``diff``, or a backward pass has made it."""
         return self.synced_diff.used
-
-    def upload(self) -> None:
-        """Bring what was written into the arrays to the device."""
-        self.synced_data.upload()
-        self.synced_diff.upload()
 
     @property
     def count(self) -> int:

@@ -77,7 +77,7 @@ class Classifier(ImageNet):
         images = [io.resize_image(image, tuple(self.image_dims)) for image in inputs]
         if oversample:
             scores = self.scores(io.oversample(images, tuple(self.crop_dims)))
-            return scores.reshape(len(images), 10, *scores.shape[1:]).mean(axis=1)
+            return scores.reshape(len(images), 10, -1).mean(axis=1)
         top, left = (self.image_dims - self.crop_dims) // 2
         height, width = self.crop_dims
         return self.scores([image[top : top + height, left : left + width] for image in images])

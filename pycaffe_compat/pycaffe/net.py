@@ -385,10 +385,12 @@ class Net:
         Raises:
             LayerError: a layer whose blobs have other shapes there.
         """
+        self.sync_params()
         self.module.share_layers(other.module)
 
     def copy_from(self, trained_file: PathLike) -> None:
         """Copy weights from a ``.caffemodel`` or ``.caffemodel.h5`` into the layers of the same names."""
+        self.sync_params()
         self.module.load_weights(trained_file)
 
     def save(self, path: PathLike, write_diff: bool = False) -> None:
@@ -403,12 +405,11 @@ class Net:
 
     def load_hdf5(self, path: PathLike) -> None:
         """Copy weights from Caffe's HDF5 form."""
-        self.module.load_weights(path)
+        self.copy_from(path)
 
     def sync_params(self) -> None:
         """Bring what was written into parameter arrays to the device. On the CPU they are the same memory."""
-        for _, blob in self._learnable_blobs:
-            blob.upload()
+        ParameterArray.upload_all()
 
     # ---- callbacks and data
 

@@ -107,10 +107,12 @@ class SGDSolver:
 
     def solve(self, resume_file: PathLike | None = None) -> None:
         """Train to ``max_iter``, from a solver state if given."""
+        self.net.sync_params()
         self.solver.solve(resume_file)
 
     def restore(self, state_file: PathLike) -> None:
         """Go on from a ``.solverstate`` (and the model that it names)."""
+        self.net.sync_params()
         self.solver.restore(state_file)
 
     def snapshot(self) -> None:
