@@ -48,7 +48,8 @@ def _no_text(message: Any) -> str:
             if found:
                 return f"{field.name}.{found}"
         elif field.type == FieldDescriptor.TYPE_STRING:
-            if any(isinstance(text, bytes) for text in ([value] if isinstance(value, (str, bytes)) else value)):
+            texts = [value] if isinstance(value, (str, bytes)) else value
+            if any(isinstance(text, bytes) for text in texts):
                 return field.name
     return ""
 

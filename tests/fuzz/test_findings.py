@@ -40,7 +40,7 @@ def test_more_elements_than_can_be_counted() -> None:
 
 def test_no_elements_but_dimensions_that_numpy_cannot_hold() -> None:
     face = Face.of(Net(with_input("dim: 1000000000000 dim: 0 dim: 1000000000000", ""), "TEST"))
-    with pytest.raises(NetError, match='blob "x" of shape .* cannot be an array'):
+    with pytest.raises(NetError, match=r'blob "x" of shape .* cannot be an array'):
         face.blobs["x"].data  # noqa: B018
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from pycaffe_compat.__main__ import main
+from pycaffe_compat.errors import CaffeError
+from pycaffe_compat.pycaffe import install_as_caffe
 
 SCRIPT = """
 import sys
@@ -56,15 +63,6 @@ def test_a_script_and_a_module_run_with_this_package_as_caffe(tmp_path: Path) ->
         assert done.stdout.strip() == "(2, 4, 3, 3) ['--flag', 'x'] __main__"
 
 
-def test_unittest_discovery_finds_tests_that_import_caffe(tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text(
-        "import unittest, caffe\nclass T(unittest.TestCase):\n    def test(self):\n"
-        "        self.assertIn('ReLU', caffe.layer_type_list())\n"
-    )
-    done = run(tmp_path, "-m", "unittest", "discover")
-    assert done.returncode == 0 and "Ran 1 test" in done.stderr, done.stderr
-
-
 PROCESSES = """
 import multiprocessing
 import subprocess
@@ -91,6 +89,22 @@ def test_processes_that_a_script_starts_have_caffe_too(tmp_path: Path) -> None:
     assert "pycaffe_compat.layers.python_layer!1" in done.stdout and "io.Transformer" in done.stdout
 
 
-def test_wrong_arguments_are_said_in_one_line(tmp_path: Path) -> None:
-    assert "no file nothing.py" in run(tmp_path, "nothing.py").stderr
-    assert "usage" in run(tmp_path, "--help").stdout
+def test_wrong_arguments_are_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*arguments: str) -> object:
+        monkeypatch.setattr(sys, "argv", ["pycaffe_compat", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return stopped.value.code
+
+    monkeypatch.setitem(sys.modules, "caffe", importlib.import_module("pycaffe_compat.pycaffe"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    assert said("nothing.py") == "python -m pycaffe_compat: there is no file nothing.py"
+    assert "module is missing" in str(said("-m"))
+    assert said("--help") == 0 and said() == 2
+    assert "usage: python -m pycaffe_compat SCRIPT.py" in capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "caffe", sys)
+    with pytest.raises(CaffeError, match="another caffe is imported already"):
+        install_as_caffe()

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 def test_what_caffes_own_tests_ask_and_its_notebooks_do() -> None:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [sys.executable, "-m", "pycaffe_compat", "-m", "unittest", "behaviours", "notebooks"],
+        [sys.executable, "-m", "pycaffe_compat", "-m", "unittest", "discover", "-p", "*s.py"],
         cwd=Path(__file__).parent / "scripts",
         env={**os.environ, "PYTHONPATH": path, "PYCAFFE_COMPAT_PYTHON_LAYERS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
