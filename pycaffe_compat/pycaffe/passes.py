@@ -17,7 +17,7 @@ from ..layers.linear import InnerProduct
 from ..layers.neuron import ReLU
 from ..net import Net
 from ..wiring import Step
-from .blob import Blob
+from .blob import Blob, in_host_memory
 
 Callback = Callable[[int], Any]
 Record = tuple[list[Tensor], tuple[Tensor, ...]]  # what a layer read and made, with the graph in between
@@ -77,7 +77,12 @@ class Passes:
         """Drop what the layers read and made: after a reshape."""
         self._records = [None] * len(self._steps)
         shapes = self._module.blob_shapes
-        self._bytes = [4 * sum(math.prod(shapes[top]) for top in step.tops) for step in self._steps]
+        self._bytes = [  # that a layer will take for its tops
+            0
+            if overwrites or step.layer.type_name in _SHARING
+            else 4 * sum(math.prod(shapes[top]) for top in step.tops)
+            for step, overwrites in zip(self._steps, self._overwrites, strict=True)
+        ]
 
     @property
     def has_run(self) -> bool:
@@ -100,7 +105,7 @@ class Passes:
         return float(torch.stack(losses).sum()) if losses else 0.0
 
     def _check_range(self, *indices: int) -> None:
-        for index in indices:
+        for index in indices if self._steps else ():
             if not 0 <= index < len(self._steps):
                 raise CaffeError(f"there is no layer {index}: the net has {len(self._steps)}, numbered from 0")
 
@@ -135,7 +140,7 @@ class Passes:
         step = self._steps[index]
         layer = step.layer
         bottoms = [self._blobs[name].synced_data.tensor() for name in step.bottoms]
-        lacking = memory.lacking(self._bytes[index]) if self._module.device.type == "cpu" else ""
+        lacking = memory.lacking(self._bytes[index]) if in_host_memory(self._module.device) else ""
         if lacking:
             raise layer.error(f"its tops need {lacking}")
         try:

@@ -197,6 +197,13 @@ def test_callbacks_see_every_layer(net: caffe.Net) -> None:
     assert seen[:2] == [("bf", 0), ("af", 0)]
 
 
+def test_a_net_without_layers_does_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty.prototxt").write_text('name: "empty"')
+    net = caffe.Net(str(tmp_path / "empty.prototxt"), caffe.TEST)
+    net.reshape()
+    assert net.forward() == net.backward() == {} and net.name == "empty" and not net.layers
+
+
 def test_a_file_that_is_not_there_names_its_neighbours(file: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"net\.prototx\b.*did you mean net\.prototxt"):
         caffe.Net(str(file)[:-1], caffe.TEST)
