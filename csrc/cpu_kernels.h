@@ -333,6 +333,17 @@ inline int divisor(int start, int kernel, int size, int pad) {
   return std::min(start + kernel, size + pad) - start;
 }
 
+// The windows that cover each row and each column of a plane, and those whole along a row: what every row asks again.
+struct Cover {
+  std::vector<Span> rows, cols;
+  Span full;
+
+  explicit Cover(const Geometry& g) : full(whole(g.width, g.kernel_w, g.stride_w, g.pad_w, g.cols)) {
+    for (int h = 0; h < g.height; ++h) rows.push_back(covering(h, g.kernel_h, g.stride_h, g.pad_h, g.rows));
+    for (int w = 0; w < g.width; ++w) cols.push_back(covering(w, g.kernel_w, g.stride_w, g.pad_w, g.cols));
+  }
+};
+
 inline bool is_square(const Geometry& g, int kernel, int stride) {
   return g.kernel_h == kernel && g.kernel_w == kernel && g.stride_h == stride && g.stride_w == stride;
 }
@@ -347,10 +358,10 @@ inline bool all_in_window(const uint8_t* __restrict s, int64_t n, int places) {
   return stray == 0;
 }
 
-// Whether the switches of a row of windows (`step` of them side by side: the channels) point into window and plane.
-inline bool row_is_valid(const Geometry& g, const uint8_t* s, int row, int64_t step) {
+// Whether the switches of a row of windows (`step` of them side by side: the channels) point into window and plane. `full`:
+// the windows that are whole along the row.
+inline bool row_is_valid(const Geometry& g, Span full, const uint8_t* s, int row, int64_t step) {
   const Span high = inside(row * g.stride_h - g.pad_h, g.kernel_h, g.height);
-  const Span full = whole(g.width, g.kernel_w, g.stride_w, g.pad_w, g.cols);
   const bool clipped = high.begin > 0 || high.end < g.kernel_h;
   bool valid = all_in_window(s, g.cols * step, g.kernel_h * g.kernel_w);
   for (int col = 0; col < g.cols; ++col) {
@@ -484,8 +495,7 @@ struct Places {
 // Calls run(first column, number of windows times channels, step in x) for the windows of a row: in NCHW those that are
 // whole along the row go together; channels_last goes window by window.
 template <class Run>
-inline void for_each_run(const Geometry& g, bool channels_last, const Run& run) {
-  const Span full = whole(g.width, g.kernel_w, g.stride_w, g.pad_w, g.cols);
+inline void for_each_run(const Geometry& g, Span full, bool channels_last, const Run& run) {
   for (int col = 0; col < g.cols;) {
     const bool together = !channels_last && col == full.begin && full.end > full.begin;
     const int count = together ? full.end - full.begin : 1;
@@ -548,13 +558,14 @@ void reduce(const Geometry& g, bool channels_last, const void* x_, const void* g
   Sink<Bits> y_sink(static_cast<Bits*>(y_) + begin * e.out, e.out, stream);
   Sink<uint8_t> s_sink(s ? s + begin * e.out : s, e.out, stream && s);
   Places<Bits> places(g);
+  const Span full = whole(g.width, g.kernel_w, g.stride_w, g.pad_w, g.cols);
   for (int64_t unit = begin; unit < end; ++unit) {
     const int row = static_cast<int>(unit % g.rows);
     const Bits* x = static_cast<const Bits*>(x_) + unit / g.rows * e.plane;
     Bits* y = y_sink.reserve(e.out);
     uint8_t* at = s ? s_sink.reserve(e.out) : s;
     const int size_h = divisor(row * g.stride_h - g.pad_h, g.kernel_h, g.height, g.pad_h);
-    for_each_run(g, channels_last, [&](int col, int64_t n, int step) SP_LAMBDA {
+    for_each_run(g, full, channels_last, [&](int col, int64_t n, int step) SP_LAMBDA {
       places.find(g, [&](int h) SP_LAMBDA { return x + h * e.pitch; }, e.pixel, row, col);
       const int size = size_h * divisor(col * g.stride_w - g.pad_w, g.kernel_w, g.width, g.pad_w);
       reduce_run<Op, Bits>(g, places, step, y + col * e.pixel, s ? at + col * e.pixel : s, n, size);
@@ -631,12 +642,11 @@ inline void finish(typename D::Acc sum, typename D::Acc count, const typename D:
 // one. v and gate may be null as kValues says, x if kFinish does not need it. False where the windows are too few for
 // vectors, or end too far outside.
 template <class D, Values kValues, Finish kFinish>
-bool three_two(const Geometry& g, const typename D::Bits* v, const typename D::Bits* gate, const uint8_t* s, int64_t s_pitch,
+bool three_two(const Geometry& g, Span rows, const typename D::Bits* v, const typename D::Bits* gate, const uint8_t* s,
                int h, const typename D::Bits* x, typename D::Bits* out) {
   using Acc = typename D::Acc;
   const int n = g.cols;
   if (n < 2 || g.width + g.pad_w < 2 * n) return false;
-  const Span rows = covering(h, 3, 2, g.pad_h, g.rows);
   const auto line = [&](int row) SP_LAMBDA { return (h - row * 2 + g.pad_h) * 3; };
   // Window j meets places 2j and 2j + 1 of the padded row, window j - 1 place 2j.
   const bool vectors = for_vectors<kWidest<Acc>>(n - 1, [&](auto lanes, int64_t j) SP_LAMBDA {
@@ -646,7 +656,7 @@ bool three_two(const Geometry& g, const typename D::Bits* v, const typename D::B
     A even{}, odd{}, even_count{}, odd_count{}, none{}, one = none + 1;
     for (int row = rows.begin; row < rows.end; ++row) {
       const int64_t at = static_cast<int64_t>(row) * n + j;
-      const uint8_t* place = s + row * s_pitch + j;
+      const uint8_t* place = s + at;
       const PlaceOf<Acc> first = line(row);
       const P right = load_switches<PlaceOf<Acc>, kLanes>(place + 1);
       const auto third = load_switches<PlaceOf<Acc>, kLanes>(place) == first + 2;
@@ -667,22 +677,27 @@ bool three_two(const Geometry& g, const typename D::Bits* v, const typename D::B
     finish<D, kFinish, kLanes>(b, b_count, x + w + kLanes, out + w + kLanes);
   });
   if (!vectors) return false;
-  // Places 0 and 1 have the first window alone, 2n the last, and the rest none.
-  const auto edge = [&](int place) SP_LAMBDA {
-    const int w = place - g.pad_w, col = place < 2 ? 0 : n - 1;
-    if (w < 0 || w >= g.width) return;
-    Acc sum = 0, count = 0;
-    for (int row = rows.begin; row < rows.end && place <= 2 * n; ++row) {
-      if (s[row * s_pitch + col] != line(row) + place - 2 * col) continue;
-      const int64_t at = static_cast<int64_t>(row) * n + col;
+  // Places 0 and 1 have the first window alone, place 2n the last, and those after it none. What a window gives goes to the
+  // slot of its switch: no branch that a processor could guess wrong.
+  Acc sums[2][4] = {}, counts[2][4] = {};
+  for (int row = rows.begin; row < rows.end; ++row) {
+    for (int last = 0; last < 2; ++last) {
+      const int64_t at = static_cast<int64_t>(row) * n + (last ? n - 1 : 0);
+      const unsigned place = static_cast<unsigned>(s[at] - line(row));
+      const unsigned slot = s[at] != kNone && place < 3 ? place : 3;
       const Acc value = kValues == kOnes ? Acc(1) : D::load(v[at]);
-      sum += kValues == kGated && is_closed<D>(gate[at]) ? Acc(0) : value;
-      count += 1;
+      sums[last][slot] += kValues == kGated && is_closed<D>(gate[at]) ? Acc(0) : value;
+      counts[last][slot] += 1;
     }
-    finish<D, kFinish>(sum, count, x + w, out + w);
+  }
+  const auto edge = [&](int place, Acc sum, Acc count) SP_LAMBDA {
+    const int w = place - g.pad_w;
+    if (w >= 0 && w < g.width) finish<D, kFinish>(sum, count, x + w, out + w);
   };
-  edge(0), edge(1);
-  for (int place = 2 * n; place < g.width + g.pad_w; ++place) edge(place);
+  edge(0, sums[0][0], counts[0][0]);
+  edge(1, sums[0][1], counts[0][1]);
+  edge(2 * n, sums[1][2], counts[1][2]);
+  for (int place = 2 * n + 1; place < g.width + g.pad_w; ++place) edge(place, Acc(0), Acc(0));
   return true;
 }
 
@@ -693,8 +708,9 @@ class RowSums {
   using Bits = typename D::Bits;
   using Acc = typename D::Acc;
 
-  RowSums(const Geometry& g, Mode mode)
+  RowSums(const Geometry& g, const Cover& cover, Mode mode)
       : g_(g),
+        cover_(cover),
         mode_(mode),
         lead_(std::max(0, -g.pad_w)),
         sums_(lead_ + std::max((g.cols - 1) * g.stride_w + g.kernel_w + 1, g.pad_w + g.width)),
@@ -702,7 +718,7 @@ class RowSums {
 
   // v and gate may be null: every value is 1, every gate is open. They and s point to the plane's first window.
   const Acc* compute(const Bits* v, const Bits* gate, const uint8_t* s, int64_t s_pitch, int h) {
-    const Span rows = covering(h, g_.kernel_h, g_.stride_h, g_.pad_h, g_.rows);
+    const Span rows = cover_.rows[h];
     std::fill(sums_.begin(), sums_.end(), Acc(0));
     for (int row = rows.begin; row < rows.end; ++row) {
       const int64_t at = static_cast<int64_t>(row) * g_.cols;
@@ -749,6 +765,7 @@ class RowSums {
   }
 
   const Geometry& g_;
+  const Cover& cover_;
   const Mode mode_;
   const int lead_;
   std::vector<Acc> sums_, values_;
@@ -761,14 +778,11 @@ class PixelSums {
   using Bits = typename D::Bits;
   using Acc = typename D::Acc;
 
-  PixelSums(const Geometry& g, Mode mode) : g_(g), mode_(mode) {
-    for (int w = 0; w < g.width; ++w) across_.push_back(covering(w, g.kernel_w, g.stride_w, g.pad_w, g.cols));
-  }
+  PixelSums(const Geometry& g, const Cover& cover, Mode mode) : g_(g), cover_(cover), mode_(mode) {}
 
   void place(int h, int w) {
-    if (h != h_) rows_ = covering(h, g_.kernel_h, g_.stride_h, g_.pad_h, g_.rows);
     h_ = h, w_ = w;
-    cols_ = across_[w];
+    rows_ = cover_.rows[h], cols_ = cover_.cols[w];
   }
   bool single() const { return rows_.end - rows_.begin == 1 && cols_.end - cols_.begin == 1; }
   bool none() const { return rows_.end <= rows_.begin || cols_.end <= cols_.begin; }
@@ -868,9 +882,9 @@ class PixelSums {
   }
 
   const Geometry& g_;
+  const Cover& cover_;
   const Mode mode_;
-  std::vector<Span> across_;
-  int h_ = -1, w_ = 0;
+  int h_ = 0, w_ = 0;
   Span rows_{0, 0}, cols_{0, 0};
   Acc sums_[kBlock];
 };
@@ -931,10 +945,10 @@ inline void move_pairs(const typename D::Bits* v, const typename D::Bits* gate, 
 
 // The fast ways: a row (NCHW), a place (channels_last). False where there is none.
 template <class D, Finish kFinish>
-inline bool fast_row(const Geometry& g, const typename D::Bits* v, const typename D::Bits* gate, const uint8_t* s,
-                     int64_t s_pitch, int h, typename D::Bits* out) {
-  return gate ? three_two<D, kGated, kFinish>(g, v, gate, s, s_pitch, h, nullptr, out)
-              : three_two<D, kOpen, kFinish>(g, v, gate, s, s_pitch, h, nullptr, out);
+inline bool fast_row(const Geometry& g, Span rows, const typename D::Bits* v, const typename D::Bits* gate,
+                     const uint8_t* s, int h, typename D::Bits* out) {
+  return gate ? three_two<D, kGated, kFinish>(g, rows, v, gate, s, h, nullptr, out)
+              : three_two<D, kOpen, kFinish>(g, rows, v, gate, s, h, nullptr, out);
 }
 
 template <class D, Finish kFinish>
@@ -957,8 +971,9 @@ bool spread(const Geometry& g, Mode mode, What what, bool channels_last, const v
   const bool pairs = moves && !channels_last && is_square(g, 2, 2) && g.pad_h == 0 && g.pad_w == 0;
   const bool three = mode == kSwitch && !channels_last && is_square(g, 3, 2) && s_;
   Sink<Bits> sink(static_cast<Bits*>(out_) + begin * e.pitch, e.pitch, stream);
-  RowSums<D> sums(g, mode), counts(g, mode);
-  PixelSums<D> pixel_sums(g, mode), pixel_counts(g, mode);
+  const Cover cover(g);
+  RowSums<D> sums(g, cover, mode), counts(g, cover, mode);
+  PixelSums<D> pixel_sums(g, cover, mode), pixel_counts(g, cover, mode);
   bool valid = true;
   for (int64_t unit = begin; unit < end; ++unit) {
     const int h = static_cast<int>(unit % g.height);
@@ -967,11 +982,9 @@ bool spread(const Geometry& g, Mode mode, What what, bool channels_last, const v
     const Bits* gate = gates ? gates + image : gates;
     const uint8_t* s = s_ ? s_ + image : switches.same.data();
     Bits* out = sink.reserve(e.pitch);
-    if (s_ && mode == kSwitch) {  // by the first of the rows that read them
-      const Span rows = covering(h, g.kernel_h, g.stride_h, g.pad_h, g.rows);
-      for (int row = rows.begin; row < rows.end; ++row) {
-        if (h == std::max(0, row * g.stride_h - g.pad_h)) valid &= row_is_valid(g, s + row * e.out, row, e.pixel);
-      }
+    const Span rows = cover.rows[h];
+    for (int row = rows.begin; s_ && mode == kSwitch && row < rows.end; ++row) {  // by the first row that reads them
+      if (h == std::max(0, row * g.stride_h - g.pad_h)) valid &= row_is_valid(g, cover.full, s + row * e.out, row, e.pixel);
     }
     if (pairs) {
       const int row = h / 2, n = row < g.rows ? std::min(g.cols, g.width / 2) : 0, line = h % 2 * 2;
@@ -982,8 +995,8 @@ bool spread(const Geometry& g, Mode mode, What what, bool channels_last, const v
       if (n < g.cols && row < g.rows && 2 * n < g.width && place[n] == line) {
         out[2 * n] = gate && is_closed<D>(gate[at + n]) ? Bits(0) : v[at + n];
       }
-    } else if (three && ((what == kSums && fast_row<D, kPlain>(g, v, gate, s, e.out, h, out)) ||
-                         (what == kNormalized && fast_row<D, kSumOverCount>(g, v, gate, s, e.out, h, out)))) {
+    } else if (three && ((what == kSums && fast_row<D, kPlain>(g, rows, v, gate, s, h, out)) ||
+                         (what == kNormalized && fast_row<D, kSumOverCount>(g, rows, v, gate, s, h, out)))) {
       continue;
     } else if (!channels_last) {
       const auto* sum = sums.compute(what == kCounts ? nullptr : v, gate, s, s_ ? e.out : 0, h);
@@ -1092,8 +1105,9 @@ class ScaledRows {
       : g_(g),
         e_(g, channels_last),
         channels_last_(channels_last),
-        row_counts_(g, kSwitch),
-        pixel_counts_(g, kSwitch),
+        cover_(g),
+        row_counts_(g, cover_, kSwitch),
+        pixel_counts_(g, cover_, kSwitch),
         rows_(static_cast<size_t>(g.kernel_h) * e_.pitch),
         held_(g.kernel_h, -1) {}
 
@@ -1104,7 +1118,7 @@ class ScaledRows {
     held_[h % g_.kernel_h] = tag;
     x += h * e_.pitch;
     if (!channels_last_ && is_square(g_, 3, 2) &&
-        three_two<D, kOnes, kInputOverCount>(g_, nullptr, nullptr, s, e_.out, h, x, row)) {
+        three_two<D, kOnes, kInputOverCount>(g_, cover_.rows[h], nullptr, nullptr, s, h, x, row)) {
       return row;
     }
     if (!channels_last_) {
@@ -1132,6 +1146,7 @@ class ScaledRows {
   const Geometry& g_;
   const Extents e_;
   const bool channels_last_;
+  const Cover cover_;
   RowSums<D> row_counts_;
   PixelSums<D> pixel_counts_;
   std::vector<Bits> rows_;
@@ -1151,6 +1166,7 @@ bool select(const Geometry& g, bool normalized, bool channels_last, const void* 
   std::unique_ptr<ScaledRows<D>> scaled;
   // Where no place is covered twice, a place that is read was named once.
   if (normalized && !is_disjoint(g)) scaled.reset(new ScaledRows<D>(g, channels_last));
+  const Span full = whole(g.width, g.kernel_w, g.stride_w, g.pad_w, g.cols);
   bool valid = true;
   for (int64_t unit = begin; unit < end; ++unit) {
     const int row = static_cast<int>(unit % g.rows);
@@ -1158,8 +1174,8 @@ bool select(const Geometry& g, bool normalized, bool channels_last, const void* 
     const Bits* x = static_cast<const Bits*>(x_) + image * e.plane;
     const uint8_t* s = switches.at(unit * e.out);
     Bits* y = sink.reserve(e.out);
-    if (s_) valid &= row_is_valid(g, s, row, e.pixel);
-    for_each_run(g, channels_last, [&](int col, int64_t n, int step) SP_LAMBDA {
+    if (s_) valid &= row_is_valid(g, full, s, row, e.pixel);
+    for_each_run(g, full, channels_last, [&](int col, int64_t n, int step) SP_LAMBDA {
       const auto row_at = [&](int h) SP_LAMBDA {
         return scaled ? scaled->get(x, s_ + image * g.rows * e.out, image, h) : x + h * e.pitch;
       };
