@@ -109,7 +109,7 @@ class Net(nn.Module):
                 param.phase = self.phase
             self._make_unique(param, learns)
             shapes = wiring.bottom_shapes(param)
-            layer = layer_class(param, self.file)(param, shapes)
+            layer = _make(param, shapes, self.file)
             tops = wiring.top_names(param, layer)
             layer.n_tops = len(tops)
             if isinstance(layer, Source):
@@ -451,6 +451,18 @@ def _run(call: Call, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
     if isinstance(made, tuple):
         return made
     return (made,) if call.writes else ()
+
+
+def _make(param: Any, shapes: Sequence[Shape], file: str) -> Layer:
+    """Build a layer; whatever its constructor makes of options beyond all measure is an error that names it."""
+    cls = layer_class(param, file)
+    try:
+        return cls(param, shapes)
+    except CaffeError:
+        raise
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        where = f"{file}: " if file else ""
+        raise LayerError(f'{where}layer "{param.name}" ({param.type}): cannot be built: {error}') from error
 
 
 @torch.no_grad()

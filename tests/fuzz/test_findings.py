@@ -38,6 +38,12 @@ def test_more_elements_than_can_be_counted() -> None:
     assert '"a"' in said and "1000000000000×1000000000000" in said
 
 
+def test_a_window_larger_than_any_number_in_a_prototxt() -> None:
+    layer = 'layer { name: "s" type: "SPP" bottom: "x" top: "y" spp_param { pyramid_height: 2 } }'
+    said = run(with_input("dim: 1 dim: 1 dim: 1000000000000 dim: 1", layer), "TEST")
+    assert said.startswith('layer "s" (SPP): cannot be built: ') and "1000000000000" in said
+
+
 def test_no_elements_but_dimensions_that_numpy_cannot_hold() -> None:
     face = Face.of(Net(with_input("dim: 1000000000000 dim: 0 dim: 1000000000000", ""), "TEST"))
     with pytest.raises(NetError, match=r'blob "x" of shape .* cannot be an array'):
