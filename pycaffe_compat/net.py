@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .blobs import BlobTable, Learnable, dims, in_file
-from .errors import CaffeError, NetError, UnknownNameError, nearest
+from .errors import CaffeError, LayerError, NetError, UnknownNameError, nearest
 from .layers import Layer, Source, layer_class
 from .layers.base import Shape
 from .plan import Call, plan
