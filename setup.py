@@ -97,7 +97,15 @@ def extension() -> dict:
         flags["nvcc"] = ["-O3", "--threads=2", "-Xfatbin=-compress-all"]
         if not os.environ.get("TORCH_CUDA_ARCH_LIST") and not torch.cuda.is_available():
             os.environ["TORCH_CUDA_ARCH_LIST"] = default_architectures(cpp_extension.CUDA_HOME)
-    module = make("pycaffe_compat._C", sources, define_macros=defines, extra_compile_args=flags, extra_link_args=link)
+    headers = [f"csrc/{path.name}" for path in sorted((ROOT / "csrc").glob("*.*h"))]
+    module = make(
+        "pycaffe_compat._C",
+        sources,
+        depends=headers,
+        define_macros=defines,
+        extra_compile_args=flags,
+        extra_link_args=link,
+    )
     module.optional = True  # a compiler that fails leaves PyTorch's own operators
     return {"ext_modules": [module], "cmdclass": {"build_ext": cpp_extension.BuildExtension}}
 

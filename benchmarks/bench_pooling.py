@@ -12,6 +12,7 @@ Writes ``pooling_DEVICE.csv``, ``pooling_DEVICE.md`` and ``pooling_DEVICE.png``.
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import csv
 import gc
@@ -22,7 +23,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -129,18 +130,21 @@ class Timer:
         return turn
 
     def _graph(self, run: Run, sets: int) -> Callable[[], list[Sample]]:
-        side = torch.cuda.Stream()
-        with torch.cuda.stream(side):
-            for _ in range(2):
-                for i in range(sets):
-                    run(i)
-        torch.cuda.synchronize()
+        # On the stream on which the forwards ran that backwards belong to: those would leave any other.
+        stream = torch.cuda.current_stream()
+        for _ in range(2):
+            for i in range(sets):
+                run(i)
+        stream.synchronize()
         graph = torch.cuda.CUDAGraph()
         repeats = max(1, 16 // sets)
-        with torch.cuda.graph(graph):
-            kept = [run(i) for _ in range(repeats) for i in range(sets)][-sets:]
+        kept: collections.deque[object] = collections.deque(maxlen=sets)
+        with torch.cuda.graph(graph, stream=stream):
+            for _ in range(repeats):
+                for i in range(sets):
+                    kept.append(run(i))
 
-        def turn(kept: list[object] = kept) -> list[Sample]:
+        def turn(kept: collections.deque[object] = kept) -> list[Sample]:
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             start.record()
             graph.replay()
@@ -263,7 +267,8 @@ def operators(
     return result
 
 
-def measure(arguments: argparse.Namespace, device: torch.device) -> tuple[list[Row], list[float]]:
+def measure(arguments: argparse.Namespace, device: torch.device) -> Iterator[tuple[list[Row], list[float]]]:
+    """Yield all rows so far and the rates of all copies, after each shape, layout and type."""
     timer = Timer(device, arguments.rounds, arguments.patience)
     shapes = [(*s, arguments.batch) for s in VGG + ALEXNET]
     if arguments.quick:
@@ -304,7 +309,7 @@ def measure(arguments: argparse.Namespace, device: torch.device) -> tuple[list[R
                 gc.collect()
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
-    return rows, rates
+                yield rows, rates
 
 
 COLUMNS = (
@@ -357,7 +362,8 @@ def describe(arguments: argparse.Namespace, device: torch.device, rates: list[fl
     )
 
 
-def write(arguments: argparse.Namespace, device: torch.device, rows: list[Row], rates: list[float]) -> None:
+def write(arguments: argparse.Namespace, device: torch.device, rows: list[Row], rates: list[float]) -> Path:
+    """Write the tables and return where the plot belongs."""
     slug = (
         re.sub(r"[^a-z0-9]+", "_", torch.cuda.get_device_name().lower()).strip("_") if device.type == "cuda" else "cpu"
     )
@@ -380,7 +386,7 @@ def write(arguments: argparse.Namespace, device: torch.device, rows: list[Row], 
         "",
     ]
     (folder / f"pooling_{slug}.md").write_text("\n".join(text), encoding="utf-8")
-    draw(folder / f"pooling_{slug}.png", rows, describe(arguments, device, rates))
+    return folder / f"pooling_{slug}.png"
 
 
 def draw(path: Path, rows: list[Row], title: str) -> None:
@@ -441,8 +447,10 @@ def main() -> None:
     arguments.compile = arguments.compile or ("none" if arguments.quick else "some")
     torch.manual_seed(0)
     print("| " + " | ".join(COLUMNS) + " |")
-    rows, rates = measure(arguments, device)
-    write(arguments, device, rows, rates)
+    with torch.cuda.stream(torch.cuda.Stream()) if on_gpu else contextlib.nullcontext():
+        for rows, rates in measure(arguments, device):
+            path = write(arguments, device, rows, rates)
+    draw(path, rows, describe(arguments, device, rates))
 
 
 if __name__ == "__main__":
