@@ -474,7 +474,7 @@ def _infer(layer: Layer, bottom_shapes: Sequence[Shape], file: str) -> list[Shap
         made = torch.func.functional_call(layer, state, bottoms)
     except CaffeError as error:
         raise in_file(error, file) from error
-    except (RuntimeError, ValueError, IndexError) as error:
+    except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
         shapes = ", ".join(dims(s) for s in bottom_shapes) or "none"
         raise in_file(layer.error(f"does not fit its bottoms (shapes: {shapes}): {error}"), file) from error
     if not isinstance(made, tuple):

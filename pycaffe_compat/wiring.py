@@ -85,12 +85,13 @@ class Wiring:
         """The names of the layer's tops; a loss layer without one gets ``(automatic)``.
 
         Raises:
-            NetError: a top that another layer makes already.
+            NetError: a top that another layer makes already, or fewer than the layer makes.
         """
         tops = list(param.top)
         if layer.loss:
             while len(tops) < layer.tops[0]:
                 tops.append(self._automatic_name())
+        layer.check_count("top", len(tops), layer.tops)
         for index, top in enumerate(tops):
             in_place = index < len(param.bottom) and param.bottom[index] == top
             if (top in self.newest and not in_place) or top in tops[:index]:

@@ -110,12 +110,13 @@ class Layer(nn.Module):
         self.phase: int = param.phase
         self.n_tops = max(len(param.top), self.tops[0])
         self.blob_specs: list[BlobSpec] = []
-        self._check_count("bottom", len(bottom_shapes), self.bottoms)
+        self.check_count("bottom", len(bottom_shapes), self.bottoms)
         if param.top:
-            self._check_count("top", len(param.top), self.tops)
+            self.check_count("top", len(param.top), self.tops)
         self.train(param.phase == caffe_pb2.TRAIN)
 
-    def _check_count(self, what: str, have: int, allowed: tuple[int, int | None]) -> None:
+    def check_count(self, what: str, have: int, allowed: tuple[int, int | None]) -> None:
+        """Raise a ``LayerError`` unless ``have`` bottoms or tops (``what``) are as many as ``allowed``: (least, most)."""
         least, most = allowed
         if have < least or (most is not None and have > most):
             if most is None:

@@ -115,9 +115,9 @@ class Pooling(_Windows):
         super().__init__(param, bottom_shapes)
         self._read(param.pooling_param, bottom_shapes)
         self.ceil_mode = param.pooling_param.round_mode == caffe_pb2.PoolingParameter.CEIL
-        self._check_count("bottom", len(bottom_shapes), (2, 2) if self.mode == "SWITCH" else (1, 1))
+        self.check_count("bottom", len(bottom_shapes), (2, 2) if self.mode == "SWITCH" else (1, 1))
         if param.top:
-            self._check_count("top", len(param.top), (1, 2) if self.mode == "MAX" else (1, 1))
+            self.check_count("top", len(param.top), (1, 2) if self.mode == "MAX" else (1, 1))
         self.fit(bottom_shapes[0])
 
     def fit(self, shape: Sequence[int]) -> tuple[Window, Pair]:
@@ -214,7 +214,7 @@ class Depooling(_Windows):
             raise self.error(
                 "pooling_param: global_pooling: the size of the plane to make is not known; give kernel_size"
             )
-        self._check_count("bottom", len(bottom_shapes), (2, 2) if self.mode == "SWITCH" else (1, 1))
+        self.check_count("bottom", len(bottom_shapes), (2, 2) if self.mode == "SWITCH" else (1, 1))
         self.fit(bottom_shapes[0])
 
     def fit(self, shape: Sequence[int]) -> tuple[Window, Pair]:

@@ -40,9 +40,9 @@ class Recurrent(Layer):
             raise self.error("recurrent_param { num_output } must be given and positive")
         exposed = len(self.states) if options.expose_hidden else 0
         self.exposed = bool(exposed)
-        self._check_count("bottom", len(bottom_shapes), (2 + exposed, 3 + exposed))
+        self.check_count("bottom", len(bottom_shapes), (2 + exposed, 3 + exposed))
         if param.top:
-            self._check_count("top", len(param.top), (1 + exposed, 1 + exposed))
+            self.check_count("top", len(param.top), (1 + exposed, 1 + exposed))
         self.static = len(bottom_shapes) == 3 + exposed
         self.differentiable = (True, False) + (True,) * self.static + (False,) * exposed  # type: ignore[misc]
         self.carried: list[Tensor] = []

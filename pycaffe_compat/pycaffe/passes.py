@@ -162,7 +162,7 @@ class Passes:
                     made = torch.relu_(bottoms[0]) if in_place else layer(*bottoms)
         except CaffeError:
             raise
-        except (RuntimeError, ValueError, IndexError) as error:
+        except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
             shapes = ", ".join(str(tuple(b.shape)) for b in bottoms)
             raise layer.error(f"cannot run on bottoms of shape {shapes}: {error}") from error
         return bottoms, made if isinstance(made, tuple) else ((made,) if step.tops else ())
@@ -207,7 +207,7 @@ class Passes:
                 )
             except CaffeError:
                 raise
-            except (RuntimeError, ValueError, IndexError) as error:
+            except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
                 raise step.layer.error(f"cannot run backward: {error}") from error
         found = iter(grads)
         taken = list(outer)

@@ -29,7 +29,9 @@ def with_input(dims: str, layers: str) -> caffe_pb2.NetParameter:
 
 def test_a_layer_whose_tops_have_no_names() -> None:
     said = run(with_input("dim: 2", 'layer { name: "a" type: "AbsVal" bottom: "x" }'), "TEST")
-    assert '"a"' in said and "0 top blobs, but makes 1" in said
+    assert said == 'layer "a" (AbsVal): has 0 top blobs, but takes exactly 1'
+    said = run(with_input("dim: 2 dim: 0", 'layer { name: "s" type: "Slice" bottom: "x" }'), "TEST")
+    assert said == 'layer "s" (Slice): has 0 top blobs, but takes at least 1'
 
 
 def test_more_elements_than_can_be_counted() -> None:
