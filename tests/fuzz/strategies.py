@@ -1,20 +1,31 @@
 """What the fuzz tests feed: files with damage, and nets that no one would write.
 
-Everything is drawn evenly from a ``random.Random``; hypothesis draws its seed.
+Everything is drawn evenly from a ``random.Random``; hypothesis draws its seed. A few seconds in the test suite;
+``FUZZ_EXAMPLES=100000 pytest tests/fuzz -k …`` is a long run.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from pycaffe_compat.layers import REGISTRY
 from pycaffe_compat.proto import caffe_pb2
 
+FUZZ = settings(
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "60")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+    print_blob=True,
+    derandomize="FUZZ_EXAMPLES" not in os.environ,
+)
 INTEGERS = (0, 1, 2, 3, 4, 7, 99, -1, -2, 2**31 - 1, -(2**31), 2**32 - 1, 10**12, 2**63 - 1, -(2**63))
 FLOATS = (0.0, 1.0, 0.5, -1.0, 2.0, 1e-30, 1e38, -1e38, float("inf"), float("-inf"), float("nan"))
 WORDS = (

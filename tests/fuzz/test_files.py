@@ -17,7 +17,7 @@ import pytest
 from golden_files import ROOT, golden, names
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import damaged, randomly, shuffled
+from strategies import FUZZ, damaged, randomly, shuffled
 
 from pycaffe_compat.data.database import Database
 from pycaffe_compat.data.datum import array_to_datum, datum_to_array, parse_datum
@@ -64,6 +64,7 @@ def with_file(data: bytes, read: Callable[[str], Any], name: str = "file") -> No
 # ---- text
 
 
+@FUZZ
 @given(randomly(shuffled, TEXTS))
 def test_text(text: str) -> None:
     for message, upgrade in ((caffe_pb2.NetParameter, upgrade_net), (caffe_pb2.SolverParameter, upgrade_solver)):
@@ -78,6 +79,7 @@ def test_text(text: str) -> None:
             continue
 
 
+@FUZZ
 @given(randomly(damaged, [text.encode() for text in TEXTS]))
 def test_text_as_bytes(data: bytes) -> None:
     with_file(data, read_net, "net.prototxt")
@@ -115,11 +117,13 @@ def look_at(path: str) -> None:
     weights.skeleton()
 
 
+@FUZZ
 @given(randomly(damaged, MODELS))
 def test_caffemodel(data: bytes) -> None:
     with_file(data, look_at, "damaged.caffemodel")
 
 
+@FUZZ
 @given(randomly(damaged, [HDF5_MODEL]))
 def test_hdf5_weights(data: bytes) -> None:
     with_file(data, look_at, "damaged.caffemodel.h5")
@@ -143,12 +147,14 @@ def solvers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Solver]:
     return {name: solver_of(name, str(tmp_path_factory.mktemp(name))) for name in list(STATES)[:3]}
 
 
+@FUZZ
 @given(st.data())
 def test_solverstate(solvers: dict[str, Solver], data: Any) -> None:
     name = data.draw(st.sampled_from(sorted(solvers)))
     with_file(data.draw(randomly(damaged, [STATES[name]])), solvers[name].restore, "damaged.solverstate")
 
 
+@FUZZ
 @given(st.data())
 def test_hdf5_solverstate(solvers: dict[str, Solver], data: Any) -> None:
     name = sorted(solvers)[0]
@@ -175,6 +181,7 @@ DATUMS = [
 ]
 
 
+@FUZZ
 @given(randomly(damaged, DATUMS))
 def test_datum(data: bytes) -> None:
     try:
@@ -185,6 +192,7 @@ def test_datum(data: bytes) -> None:
         pass
 
 
+@FUZZ
 @given(randomly(damaged, DATUMS))
 def test_records_of_a_database(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -203,6 +211,7 @@ MEANS = [
 ]
 
 
+@FUZZ
 @given(randomly(damaged, MEANS))
 def test_mean(data: bytes) -> None:
     with_file(data, read_mean, "mean.binaryproto")
@@ -217,6 +226,7 @@ def hdf5_data(path: str) -> None:
 HDF5_DATA = bytes_of(hdf5_data)
 
 
+@FUZZ
 @given(randomly(damaged, [HDF5_DATA]))
 def test_hdf5_data(data: bytes) -> None:
     def read(path: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, note
-from strategies import net, randomly
+from strategies import FUZZ, net, randomly
 
 from pycaffe_compat import memory
 from pycaffe_compat.errors import CaffeError
@@ -81,6 +81,7 @@ def run(param: Any, phase: str) -> str:
     return "ran"
 
 
+@FUZZ
 @given(randomly(net))
 def test_any_net(param: Any) -> None:
     note(str(param))
