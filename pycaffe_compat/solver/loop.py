@@ -134,7 +134,7 @@ class Solver:
                 log(lines.CREATING_TEST, "Creating test net (#%d) from %s", index, file or "the solver's parameters")
                 self.test_nets.append(Net(net, file=file, weights=weights or None, device=self.device, share=self.net))
         except BaseException:
-            self.close()
+            self._close_nets()
             raise
 
     # ---- what hooks look at
@@ -465,7 +465,11 @@ class Solver:
         return ""
 
     def close(self) -> None:
-        """Stop the data layers of all nets."""
+        """Stop the data layers of all nets; let go of the other processes. Nothing can be trained afterwards."""
+        self.runner.close()
+        self._close_nets()
+
+    def _close_nets(self) -> None:
         for net in (self.net, *self.test_nets):
             net.close()
 

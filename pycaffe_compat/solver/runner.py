@@ -41,6 +41,9 @@ class Runner:
         """Name what holds the first number that is not finite, for the newest batch; None where nothing does."""
         return None
 
+    def close(self) -> None:
+        """Let go of what outlives a pass. The other processes need not do so at the same time."""
+
 
 class GraphRunner(Runner):
     """The whole graph as one autograd graph.
@@ -118,6 +121,11 @@ class GraphRunner(Runner):
     def first_nonfinite(self) -> str | None:
         with self._precision():
             return self.net.first_nonfinite(self._batch)
+
+    def close(self) -> None:
+        # DistributedDataParallel must not be the last to hold the process group: it would free the group while it holds
+        # Python's lock, and wait for a worker thread that waits for the lock to free the tensors of its newest work.
+        self._train = self._forward
 
 
 class _Objective(nn.Module):

@@ -11,6 +11,25 @@ import torch
 from small_solver import make, write_files
 
 ROOT = Path(__file__).parents[2]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+LEAVE = """
+import sys, weakref
+import torch.distributed as dist
+from pycaffe_compat.solver import Solver, distributed
+
+distributed.start(use_gpu=False)
+solver = Solver(sys.argv[1])
+group = weakref.ref(dist.group.WORLD)
+solver.step(2)
+solver.close()
+distributed.stop()
+sys.exit("the solver holds its process group" if group() is not None else 0)
+"""
+
+
+def run_two(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*TORCHRUN, *arguments], env=environment, capture_output=True, text=True, timeout=100)
 
 
 def test_two_processes_are_one_with_both_batches(tmp_path: Path) -> None:
@@ -19,10 +38,7 @@ def test_two_processes_are_one_with_both_batches(tmp_path: Path) -> None:
         "test_iter: 1 test_interval: 2 display: 1"
     )
     path = write_files(tmp_path, options, batch=3, dropout=0)
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*run, str(ROOT / "tools" / "train_net.py"), "--solver", str(path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    done = run_two(str(ROOT / "tools" / "train_net.py"), "--solver", str(path))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("Iteration 2, Testing net") == 1  # the first process logs and tests
     assert done.stderr.count("solver.cpp:218] Iteration 3") == 1
@@ -34,3 +50,10 @@ def test_two_processes_are_one_with_both_batches(tmp_path: Path) -> None:
     assert trained.net.sources["data"].state()["position"] == alone.net.sources["data"].state()["position"] == 48
     for mine, other in zip(trained.net.learnable, alone.net.learnable, strict=True):
         torch.testing.assert_close(mine.tensor, other.tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_a_closed_solver_lets_go_of_its_process_group(tmp_path: Path) -> None:
+    """Else whoever frees the solver last may wait for ever for a worker thread of the group."""
+    (tmp_path / "leave.py").write_text(LEAVE)
+    done = run_two(str(tmp_path / "leave.py"), str(write_files(tmp_path, batch=3)))
+    assert done.returncode == 0, done.stderr
