@@ -8,7 +8,7 @@ from typing import Any
 
 from .blocks import Filler, lmdb_layers
 from .decoder import KINDS, Decoder, augment, reconstruction_net
-from .nets import deploy_inputs, vgg
+from .nets import deploy_inputs, vgg, without_fillers
 from .prototxt import FOLDER, LOSSES, TITLES, net_text, solver_text
 
 DEMO_FOLDER = f"{FOLDER}/demo"
@@ -58,7 +58,7 @@ def demo_files() -> Iterator[tuple[str, str]]:
     about = "The demo's classification net for MNIST digits, 32x32: a small VGG, three stages, six convolutions."
     data = "Reads demo/{train,test}_lmdb, which make demo writes."
     yield f"{DEMO_FOLDER}/vgg_train_val.prototxt", net_text(demo_net(inputs()), f"{about}\n{data}")
-    yield f"{DEMO_FOLDER}/vgg_deploy.prototxt", net_text(demo_net(), about)
+    yield f"{DEMO_FOLDER}/vgg_deploy.prototxt", net_text(without_fillers(demo_net()), about)
     yield solver("Step 1 of the demo: the classification net alone.", "vgg", 600, 2e-3)
     for kind in KINDS:
         decoder = demo_decoder(kind)
@@ -70,7 +70,7 @@ def demo_files() -> Iterator[tuple[str, str]]:
         about = f"The demo's net with a mirrored decoder, {TITLES[kind]}, {decoder.name}: {LOSSES['all']}."
         net = augment(demo_net(inputs()), decoder, LOSS_WEIGHTS)
         yield f"{DEMO_FOLDER}/{decoder.name}_train_val.prototxt", net_text(net, f"{about}\n{data}")
-        deploy = augment(demo_net(), decoder, LOSS_WEIGHTS)
+        deploy = without_fillers(augment(demo_net(), decoder, LOSS_WEIGHTS))
         yield f"{DEMO_FOLDER}/{decoder.name}_deploy.prototxt", net_text(deploy, about)
         header = f"Step 3 of the demo: {decoder.name} trained whole, from the weights of steps 1 and 2."
         yield solver(header, decoder.name, 400, 2e-3)

@@ -13,7 +13,7 @@ from typing import Any
 from ..files import atomic_path
 from .decoder import KINDS, OBJECTIVES, Decoder, augment, reconstruction_net
 from .demo_nets import demo_files
-from .nets import imagenet_inputs, vgg
+from .nets import imagenet_inputs, vgg, without_fillers
 from .prototxt import FOLDER, LOSSES, TITLES, net_text, solver_text
 
 VARIANTS = tuple(Decoder(kind, objective) for kind in KINDS for objective in OBJECTIVES)
@@ -72,7 +72,7 @@ def _imagenet_files() -> Iterator[tuple[str, str]]:
         f"{FOLDER}/vgg16_train_val.prototxt",
         net_text(vgg(inputs=imagenet_inputs(BATCH), top5=True), f"{about}\n{data}"),
     )
-    yield f"{FOLDER}/vgg16_deploy.prototxt", net_text(vgg(top5=True), about)
+    yield f"{FOLDER}/vgg16_deploy.prototxt", net_text(without_fillers(vgg(top5=True)), about)
     yield (
         f"{FOLDER}/vgg16_solver.prototxt",
         solver_text(
@@ -87,7 +87,7 @@ def _imagenet_files() -> Iterator[tuple[str, str]]:
         about = f"VGG-16 with a mirrored decoder, {TITLES[decoder.kind]}, {name}: {LOSSES[decoder.objective]}."
         net = augment(vgg(inputs=imagenet_inputs(BATCH)), decoder)
         yield f"{FOLDER}/{name}_train_val.prototxt", net_text(net, f"{about}\n{data}")
-        yield f"{FOLDER}/{name}_deploy.prototxt", net_text(augment(vgg(), decoder), about)
+        yield f"{FOLDER}/{name}_deploy.prototxt", net_text(without_fillers(augment(vgg(), decoder)), about)
         yield (
             f"{FOLDER}/{name}_solver.prototxt",
             solver_text(

@@ -32,6 +32,13 @@ def test_the_files_that_the_paper_needs_are_there():
             assert f"prototxt/{name}_{form}.prototxt" in FILES
 
 
+def test_nets_to_deploy_draw_no_random_numbers():
+    for name, text in FILES.items():
+        if name.endswith(("deploy.prototxt", "train_val.prototxt")):
+            assert ("filler" in text) == name.endswith("train_val.prototxt"), name
+            assert "param { }" not in text
+
+
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith("solver.prototxt")])
 def test_solver_files_name_nets_that_are_there(name):
     solver = text_format.Parse(FILES[name], caffe_pb2.SolverParameter())
