@@ -37,25 +37,35 @@ class BuildPy(build_py):
                 shutil.copy2(ROOT / "csrc" / name, target / name)
 
 
-def nvcc_release(cuda_home: str | None) -> str | None:
-    """The release of the nvcc that PyTorch would use, such as "13.0"."""
+def ask_nvcc(cuda_home: str | None, *options: str) -> str:
+    """What nvcc prints; nothing where there is none."""
     if cuda_home is None:
-        return None
+        return ""
+    command = [os.path.join(cuda_home, "bin", "nvcc"), *options]
     try:
-        text = subprocess.run(
-            [os.path.join(cuda_home, "bin", "nvcc"), "--version"], capture_output=True, text=True, check=True
-        ).stdout
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return None
-    found = re.search(r"release (\d+\.\d+)", text)
+        return ""
+    return done.stdout + done.stderr
+
+
+def toolkit(cuda_home: str | None) -> str | None:
+    """The folder of CUDA's headers and libraries. PyTorch takes the one above nvcc, which may be a script elsewhere."""
+    if cuda_home is None or os.path.exists(os.path.join(cuda_home, "include", "cuda_runtime.h")):
+        return cuda_home
+    found = re.search(r"^#\$ TOP=(.+)$", ask_nvcc(cuda_home, "--dryrun", "-x", "cu", os.devnull), re.MULTILINE)
+    return os.path.realpath(found[1]) if found else cuda_home
+
+
+def nvcc_release(cuda_home: str | None) -> str | None:
+    """The release of nvcc, such as "13.0"."""
+    found = re.search(r"release (\d+\.\d+)", ask_nvcc(cuda_home, "--version"))
     return found[1] if found else None
 
 
 def default_architectures(cuda_home: str) -> str:
     """Turing to Blackwell as far as this nvcc knows them, and PTX of the newest."""
-    text = subprocess.run(
-        [os.path.join(cuda_home, "bin", "nvcc"), "--list-gpu-arch"], capture_output=True, text=True, check=True
-    ).stdout
+    text = ask_nvcc(cuda_home, "--list-gpu-arch")
     known = [
         name
         for name in ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0")
@@ -85,6 +95,7 @@ def extension() -> dict:
         flags["cxx"].append("-fopenmp")
         link.append("-fopenmp")
     make = cpp_extension.CppExtension
+    cpp_extension.CUDA_HOME = toolkit(cpp_extension.CUDA_HOME)
     wanted, release = torch.version.cuda, nvcc_release(cpp_extension.CUDA_HOME)
     if wanted is None:
         say("PyTorch has no CUDA: building the CPU kernels only")
@@ -106,8 +117,24 @@ def extension() -> dict:
         extra_compile_args=flags,
         extra_link_args=link,
     )
-    module.optional = True  # a compiler that fails leaves PyTorch's own operators
-    return {"ext_modules": [module], "cmdclass": {"build_ext": cpp_extension.BuildExtension}}
+    module.optional = True
+
+    class BuildExt(cpp_extension.BuildExtension):
+        """Where a compiler fails, an installation goes on without; ``build_ext --inplace`` ends there."""
+
+        def run(self) -> None:
+            self.strict = self.inplace and not self.editable_mode  # setuptools forgets the first while it builds
+            super().run()
+
+        def build_extensions(self) -> None:
+            try:
+                super().build_extensions()
+            except RuntimeError as error:
+                if self.strict:
+                    raise
+                say(f"{without}{error}")
+
+    return {"ext_modules": [module], "cmdclass": {"build_ext": BuildExt}}
 
 
 arguments = extension()
