@@ -19,8 +19,8 @@ class ParseError(CaffeError, ValueError):
     """A text file that is not valid prototxt, or binary bytes that are not the message they should be."""
 
 
-class MissingFileError(CaffeError, FileNotFoundError):
-    """A file or database that is not where it was said to be."""
+class MissingFileError(CaffeError, FileNotFoundError, RuntimeError):
+    """A file or database that is not where it was said to be (pycaffe's is a ``RuntimeError``)."""
 
     def __str__(self) -> str:
         return Exception.__str__(self)
@@ -76,6 +76,8 @@ def require_file(path: str | os.PathLike[str], what: str, hint: str = "") -> str
     text = os.fspath(path)
     if os.path.exists(text):
         return text
+    if not text:
+        raise MissingFileError(f"{what} not found: its path is empty")
     folder = os.path.dirname(os.path.abspath(text))
     names = os.listdir(folder) if os.path.isdir(folder) else []
     where = nearest(os.path.basename(text), names) if names else f"; its folder {folder} does not exist"

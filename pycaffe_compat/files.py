@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 
 from .errors import CaffeError
 
+PathLike = str | os.PathLike[str]
+
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[str]:
+def atomic_path(path: PathLike) -> Iterator[str]:
     """Yield a temporary path beside ``path``; when the block ends well, sync it to disk and rename it to ``path``.
 
     Where the block raises, the temporary file is removed and whatever stood at ``path`` before is still there. The suffix of
-    the temporary path is that of ``path``, for writers that look at it.
+    the temporary path is that of ``path``, for writers that look at it. A link is followed; a pipe or a device
+    (``/dev/stdout``) gets what was written when the block has ended.
 
     Raises:
-        CaffeError: the folder does not exist or cannot be written to, or the disk is full.
+        CaffeError: the folder does not exist or cannot be written to, ``path`` is a folder or write-protected, or the disk
+            is full.
     """
-    final = os.path.abspath(os.fspath(path))
-    folder, name = os.path.split(final)
+    final, stream = _target(path)
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=os.path.splitext(name)[1], dir=folder)
+        handle, temporary = _temporary(final, stream)
     except OSError as error:
-        raise CaffeError(f"cannot write {os.fspath(path)}: {error.strerror} (folder {folder})") from error
+        raise _cannot_write(path, error) from error
     os.close(handle)
     try:
         yield temporary
+        if stream:
+            with open(temporary, "rb") as source, open(final, "wb") as sink:
+                shutil.copyfileobj(source, sink)
+            os.unlink(temporary)
+            return
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         umask = os.umask(0)
@@ -41,3 +50,43 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[str]:
         if isinstance(error, OSError) and not isinstance(error, CaffeError):
             raise CaffeError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
         raise
+
+
+def require_writable(path: PathLike) -> None:
+    """Find out before long work whether :func:`atomic_path` will be able to write ``path``.
+
+    Raises:
+        CaffeError: as :func:`atomic_path`, but for the disk's being full.
+    """
+    final, stream = _target(path)
+    try:
+        handle, temporary = _temporary(final, stream)
+        os.close(handle)
+        os.unlink(temporary)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _target(path: PathLike) -> tuple[str, bool]:
+    """Where ``path`` leads, and whether that is a pipe or a device: nothing that can be renamed to."""
+    given = os.fspath(path)
+    if not given:
+        raise CaffeError("cannot write a file without a name: the path is empty")
+    if os.path.isdir(given):
+        raise CaffeError(f"cannot write {given}: it is a folder")
+    if os.path.exists(given) and not os.access(given, os.W_OK):
+        raise CaffeError(f"cannot write {given}: it is write-protected")
+    if os.path.exists(given) and not os.path.isfile(given):
+        return given, True
+    return os.path.realpath(given), False
+
+
+def _temporary(final: str, stream: bool) -> tuple[int, str]:
+    folder, name = os.path.split(final)
+    suffix = os.path.splitext(name)[1]
+    return tempfile.mkstemp(prefix=f".{name[:80]}.", suffix=suffix, dir=None if stream else folder)
+
+
+def _cannot_write(path: PathLike, error: OSError) -> CaffeError:
+    folder = os.path.dirname(os.path.abspath(os.fspath(path)))
+    return CaffeError(f"cannot write {os.fspath(path)}: {error.strerror} (folder {folder})")

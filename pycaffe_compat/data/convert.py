@@ -15,11 +15,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import DataError, MissingFileError
+from ..files import require_writable
 from ..proto import caffe_pb2
 from . import draws
 from .database import LEVELDB, Database, DatabaseWriter
 from .datum import array_to_datum, datum_to_array, decode_image, parse_datum
-from .image_list import Entry, read_file, read_list
+from .image_list import Entry, read_file, read_list, resize
 from .loader import default_threads
 from .mean import write_mean
 
@@ -105,38 +106,37 @@ def convert_imageset(
     if not options.skip_unreadable:
         _check_files(root, entries, list_file)
 
-    def make(numbered: tuple[int, Entry]) -> tuple[bytes, Any]:
+    def make(numbered: tuple[int, Entry]) -> tuple[bytes, Any, tuple[int, ...]]:
         number, entry = numbered
         try:
-            return f"{number:08d}_{entry.path}".encode(errors="surrogateescape"), _datum(
-                root + entry.path, entry, options
-            )
+            datum, size = _datum(root + entry.path, entry, options)
         except (DataError, MissingFileError) as error:
             if not options.skip_unreadable:
                 raise
             _log("io.cpp:80", "%s; skipped", error, level=logging.ERROR)
-            return b"", None
+            return b"", None, ()
+        return f"{number:08d}_{entry.path}".encode(errors="surrogateescape"), datum, size
 
     count = 0
-    size: tuple[int, int, int] | None = None
+    size: tuple[int, ...] = ()
     with DatabaseWriter(database) as writer:
         _log("db_lmdb.cpp:35", "Opened lmdb %s", database)
         results = _in_threads(make, enumerate(entries))
-        for key, datum in tqdm(results, total=len(entries), unit="images", disable=not progress, mininterval=0.5):
+        for key, datum, this in tqdm(results, total=len(entries), unit="images", disable=not progress, mininterval=0.5):
             if datum is None:
                 continue
-            if options.check_size and not datum.encoded:
-                this = (datum.channels, datum.height, datum.width)
-                size = size or this
-                if this != size:
-                    raise DataError(
-                        f"{key.decode(errors='backslashreplace')} has size {this}, but the images before it {size} "
-                        "(channels, height, width): resize them, or leave check_size out"
-                    )
+            size = size or this
+            if options.check_size and this != size:
+                raise DataError(
+                    f"{key.decode(errors='backslashreplace')} has size {this}, but the images before it {size} "
+                    "(channels, height, width): resize them, or leave check_size out"
+                )
             writer.put(key, datum.SerializeToString())
             count += 1
             if count % 1000 == 0:
                 _log("convert_imageset.cpp:144", "Processed %d files.", count)
+        if not count:
+            raise DataError(f"none of the {len(entries)} images of {list_file} can be read; is the root folder right?")
     if count % 1000:
         _log("convert_imageset.cpp:150", "Processed %d files.", count)
     return count
@@ -153,11 +153,12 @@ def _check_files(root: str, entries: list[Entry], list_file: str) -> None:
         )
 
 
-def _datum(path: str, entry: Entry, options: ConvertOptions) -> Any:
-    """Read one image, resize and encode it as asked: its Datum."""
+def _datum(path: str, entry: Entry, options: ConvertOptions) -> tuple[Any, tuple[int, ...]]:
+    """Read one image, resize and encode it as asked: its Datum, and the (channels, height, width) of what it shows."""
     data = read_file(path)
     try:
         image = decode_image(data, not options.gray)
+        resized = _resize(image, options)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     encoding = options.encode_type.lower()
@@ -166,13 +167,24 @@ def _datum(path: str, entry: Entry, options: ConvertOptions) -> Any:
         encoding = extension
         if not encoding or not cv2.haveImageWriter(f".{encoding}"):
             raise DataError(f"{path}: cannot tell from the name how to encode it; give encode_type")
-    resized = _resize(image, options)
+    planes = resized[None] if resized.ndim == 2 else resized.transpose(2, 0, 1)
     if not encoding:
-        planes = resized[None] if resized.ndim == 2 else resized.transpose(2, 0, 1)
-        return array_to_datum(planes, entry.label)
+        return array_to_datum(planes, entry.label), planes.shape
     if resized is not image or {"jpeg": "jpg"}.get(extension, extension) != {"jpeg": "jpg"}.get(encoding, encoding):
-        data = cv2.imencode(f".{encoding}", resized)[1].tobytes()
-    return caffe_pb2.Datum(data=data, label=entry.label, encoded=True)
+        data = _encode(resized, encoding, path)
+    return caffe_pb2.Datum(data=data, label=entry.label, encoded=True), planes.shape
+
+
+def _encode(image: np.ndarray, encoding: str, path: str) -> bytes:
+    """The bytes of ``image`` as a file of that kind; ``path`` names it in errors."""
+    try:
+        done, data = cv2.imencode(f".{encoding}", image)
+        reason = "OpenCV does not say why" if not done else ""
+    except cv2.error as error:
+        reason = error.err or str(error)
+    if reason:
+        raise DataError(f"{path}: cannot be encoded as {encoding}: {reason}; jpg and png take every image")
+    return data.tobytes()
 
 
 def _resize(image: np.ndarray, options: ConvertOptions) -> np.ndarray:
@@ -183,7 +195,7 @@ def _resize(image: np.ndarray, options: ConvertOptions) -> np.ndarray:
         size = (round(height * scale), round(width * scale))
     if size == (0, 0) or (options.shorter_edge and size == (height, width)):
         return image
-    return cv2.resize(image, (size[1], size[0]))
+    return resize(image, size)
 
 
 def compute_image_mean(
@@ -197,6 +209,8 @@ def compute_image_mean(
     """
     if backend != "lmdb":
         raise DataError(f'backend "{backend}" is not supported: {LEVELDB.format(path=database)}')
+    if output is not None:
+        require_writable(output)
     records = Database(database)
     _log("db_lmdb.cpp:35", "Opened lmdb %s", database)
 
@@ -225,7 +239,7 @@ def compute_image_mean(
         _log("compute_image_mean.cpp:101", "Processed %d files.", len(records))
     assert total is not None  # a Database is never empty
     mean = (total / len(records)).astype(np.float32)
-    if output:
+    if output is not None:
         _log("compute_image_mean.cpp:108", "Write to %s", output)
         write_mean(output, mean)
     _log("compute_image_mean.cpp:114", "Number of channels: %d", len(mean))

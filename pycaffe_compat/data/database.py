@@ -27,6 +27,8 @@ class _Environment:
     """An open LMDB. A process may open each only once, so the readers of one path share it."""
 
     def __init__(self, path: str) -> None:
+        if not os.path.getsize(os.path.join(path, "data.mdb")):
+            raise DataError(f"{path} is not an LMDB: its data.mdb is empty")
         try:
             self.handle = lmdb.open(path, readonly=True, lock=False, max_dbs=0)
         except lmdb.Error as error:
@@ -139,13 +141,15 @@ class DatabaseWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str], commit: int = 1000, map_size: int = 1 << 26) -> None:
-        self.path = os.fspath(path).rstrip("/")
+        self.path = os.fspath(path).rstrip("/") or os.fspath(path)
         self._commit = commit
         self._map_size = map_size
         self._pending: list[tuple[bytes, bytes]] = []
         self._bytes = 0
 
     def __enter__(self) -> DatabaseWriter:
+        if not self.path:
+            raise DataError("the database to write has no name: its path is empty")
         if os.path.lexists(self.path):
             raise DataError(f"database {self.path} exists already: remove it first, or give another name")
         folder, name = os.path.split(os.path.abspath(self.path))

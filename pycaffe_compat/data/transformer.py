@@ -95,9 +95,11 @@ class Transformer:
         """
         shape = self.check(image.shape)
         if shape != out.shape:
+            advice = "records of different sizes need crop_size, or batch_size 1"
+            if shape[0] != out.shape[0]:
+                advice = "encoded grey and colour images go together with force_color or force_gray"
             raise DataError(
-                f"gives {_by(shape)} values, but this batch holds {_by(out.shape)}, as its first record has it; "
-                "records of different sizes need crop_size, or batch_size 1"
+                f"gives {_by(shape)} values, but this batch holds {_by(out.shape)}, as its first record has it; {advice}"
             )
         _, height, width = shape
         top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2

@@ -169,7 +169,7 @@ class WindowReader:
         if window.shape != (self._channels, crop, crop):
             raise DataError(
                 f"mean file {options.mean_file} has shape {mean.shape}; it must hold a crop of "
-                f"{self._channels} × {crop} × {crop}, {offset} from its top and left"
+                f"{self._channels} × {crop} × {crop}, {max(offset, 0)} from its top and left"
             )
         return window
 

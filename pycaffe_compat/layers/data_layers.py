@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import memory
 from ..data.batches import DatabaseReader, ListReader, Reader, Shard
 from ..data.database import LEVELDB
 from ..data.hdf5 import Hdf5Reader
@@ -20,7 +21,7 @@ from ..data.transformer import Transformer
 from ..data.windows import WindowOptions, WindowReader, read_windows
 from ..errors import DataError, MissingFileError
 from ..proto import caffe_pb2
-from .base import Shape, Source, register
+from .base import Shape, Source, count, register
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ class BatchSource(Source):
         with self._named():
             self._reader = self.make_reader(param)
             self._shapes = self._reader.shapes()[: self.n_tops]
+        if lacking := memory.lacking(4 * sum(map(count, self._shapes))):
+            raise self.error(f"a batch of shape {self._shapes[0]} needs {lacking}")
 
     def make_reader(self, param: Any) -> Reader:
         """Open what the layer reads and return what makes batches of it."""

@@ -124,6 +124,33 @@ def test_sizes_are_checked_if_asked(broken):
     (broken / "list.txt").write_text("a.png 0\nc.png 3\n")
     with pytest.raises(DataError, match=r"00000001_c\.png has size \(3, 20, 12\), but .* \(3, 10, 12\)"):
         convert_imageset(f"{broken}/", str(broken / "list.txt"), str(broken / "db"), ConvertOptions(check_size=True))
+    with pytest.raises(DataError, match=r"00000001_c\.png has size"):
+        options = ConvertOptions(check_size=True, encoded=True)
+        convert_imageset(f"{broken}/", str(broken / "list.txt"), str(broken / "db"), options)
+
+
+def test_images_that_cannot_be_resized_or_encoded_are_named(tmp_path):
+    for options, message in (
+        (ConvertOptions(resize_width=200_000, resize_height=200_000), "cannot be resized to 200000 × 200000"),
+        (ConvertOptions(encode_type="pgm"), "cannot be encoded as pgm: .*jpg and png"),
+    ):
+        with pytest.raises(DataError, match=rf"images/im\d+\.\w+: {message}"):
+            convert_imageset(IMAGES, LIST, str(tmp_path / "db"), options)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_database_without_images_is_not_made(tmp_path):
+    (tmp_path / "list.txt").write_text("gone.png 0\n")
+    with pytest.raises(DataError, match=r"none of the 1 images of .* can be read"):
+        options = ConvertOptions(skip_unreadable=True)
+        convert_imageset(f"{tmp_path}/", str(tmp_path / "list.txt"), str(tmp_path / "db"), options)
+    assert os.listdir(tmp_path) == ["list.txt"]
+
+
+def test_a_mean_file_that_cannot_be_written_is_found_first(tmp_path):
+    path = database(tmp_path / "garbage", [b"garbage"])
+    with pytest.raises(CaffeError, match=r"cannot write .*it is a folder"):
+        compute_image_mean(path, str(tmp_path))
 
 
 @pytest.mark.parametrize(

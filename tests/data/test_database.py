@@ -100,6 +100,21 @@ def test_truncated_databases_are_errors(path, size):
         Database(path)
 
 
+def test_a_name_is_needed():
+    with pytest.raises(DataError, match="has no name"), DatabaseWriter(""):
+        pass
+    with pytest.raises(DataError, match="/ exists already"), DatabaseWriter("/"):
+        pass
+    with pytest.raises(MissingFileError, match="database not found: its path is empty"):
+        Database("")
+
+
+def test_an_empty_file_is_no_database(tmp_path):
+    (tmp_path / "data.mdb").touch()
+    with pytest.raises(DataError, match=r"data\.mdb is empty"):
+        Database(tmp_path)
+
+
 def test_garbage_is_no_database(tmp_path):
     (tmp_path / "data.mdb").write_bytes(np.random.default_rng(0).bytes(40000))
     with pytest.raises(DataError, match="is not an LMDB"):

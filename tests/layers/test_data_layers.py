@@ -221,6 +221,11 @@ def test_a_bad_record_is_named_when_its_turn_comes(tmp_path):
         ('data_param { source: "{db}" batch_size: 1 backend: LEVELDB }', DataError, "LevelDB is not supported"),
         ('data_param { source: "{db}" backend: LMDB }', LayerError, "batch_size is 0; it must be at least 1"),
         (
+            'data_param { source: "{db}" batch_size: 4000000000 backend: LMDB }',
+            LayerError,
+            r"a batch of shape \(4000000000, 3, 9, 8\) needs 3.46 TB of memory",
+        ),
+        (
             'data_param { source: "{db}" batch_size: 1 backend: LMDB } transform_param { crop_size: 20 }',
             DataError,
             'record "00000000" of .*: crop_size 20 is larger than the image, which is 9 × 8',

@@ -1,0 +1,77 @@
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from pycaffe_compat.errors import CaffeError
+from pycaffe_compat.files import atomic_path, require_writable
+
+
+def write(path, text="new"):
+    with atomic_path(path) as temporary, open(temporary, "w") as file:
+        file.write(text)
+
+
+def test_what_is_written_has_its_name_when_it_is_whole(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        assert temporary.endswith(".txt") and os.path.dirname(temporary) == str(tmp_path)
+        assert (tmp_path / "a.txt").read_text() == "old"
+        (tmp_path / os.path.basename(temporary)).write_text("new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_what_breaks_off_leaves_what_was_there(tmp_path):
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "a"):
+        raise KeyboardInterrupt
+    assert (tmp_path / "a").read_text() == "old" and os.listdir(tmp_path) == ["a"]
+
+
+def test_links_are_followed(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/file").write_text("old")
+    (tmp_path / "link").symlink_to("far/file")
+    write(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "far/file").read_text() == "new"
+    (tmp_path / "later").symlink_to("far/later")
+    write(tmp_path / "later")
+    assert (tmp_path / "far/later").read_text() == "new"
+
+
+def test_long_names(tmp_path):
+    write(tmp_path / ("x" * 250))
+    assert (tmp_path / ("x" * 250)).read_text() == "new"
+
+
+@pytest.mark.parametrize("check", [write, require_writable])
+def test_what_cannot_be_written_is_found_before_the_work(tmp_path, check):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(CaffeError, match="folder: it is a folder"):
+        check(tmp_path / "folder")
+    with pytest.raises(CaffeError, match=r"cannot write .*gone/a: No such file or directory \(folder .*gone\)"):
+        check(tmp_path / "gone" / "a")
+    with pytest.raises(CaffeError, match="cannot write"):
+        check("")
+    if os.geteuid():
+        (tmp_path / "kept").touch(mode=0o444)
+        with pytest.raises(CaffeError, match="kept: it is write-protected"):
+            check(tmp_path / "kept")
+
+
+def test_a_check_leaves_nothing(tmp_path):
+    require_writable(tmp_path / "a")
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/stdout"), reason="no /dev/stdout")
+def test_pipes_and_devices_stay_what_they_are(tmp_path):
+    code = "from test_files import write; write('/dev/stdout', 'through a pipe')"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == "through a pipe"
+    write(os.devnull)
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
