@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import numpy as np
+import torch
+from torch.nn import functional as F
 
 from ..data.datum import array_to_datum as _array_to_datum
 from ..data.datum import datum_to_array as _datum_to_array
@@ -104,7 +107,7 @@ class Transformer:
         if in_ in self.raw_scale:
             image = image * np.float32(self.raw_scale[in_])
         if in_ in self.mean:
-            image = image - self.mean[in_]
+            image = np.subtract(image, self.mean[in_], dtype=np.float32, casting="same_kind")
         if in_ in self.input_scale:
             image = image * np.float32(self.input_scale[in_])
         return image
@@ -116,7 +119,7 @@ class Transformer:
         if in_ in self.input_scale:
             image = image / np.float32(self.input_scale[in_])
         if in_ in self.mean:
-            image = image + self.mean[in_]
+            image = np.add(image, self.mean[in_], dtype=np.float32, casting="same_kind")
         if in_ in self.raw_scale:
             image = image / np.float32(self.raw_scale[in_])
         if in_ in self.channel_swap:
@@ -170,10 +173,17 @@ class Transformer:
         self.input_scale[in_] = scale
 
 
-def load_image(filename: str, color: bool = True) -> np.ndarray:
-    """Return the picture in a file as float32 in [0, 1], height×width×3 in RGB order, or height×width×1 if not ``color``."""
-    require_file(filename, "image")
-    image = cv2.imread(str(filename), cv2.IMREAD_UNCHANGED)
+def load_image(filename: str | os.PathLike[str] | IO[bytes], color: bool = True) -> np.ndarray:
+    """Return the picture in a file as float32 in [0, 1], height×width×3 in RGB order, or height×width×1 if not ``color``.
+
+    ``filename`` may be an open binary file too (``io.BytesIO``, say), which is read from its beginning.
+    """
+    if isinstance(filename, (str, os.PathLike)):
+        image = cv2.imread(require_file(filename, "image"), cv2.IMREAD_UNCHANGED)
+    else:
+        filename.seek(0)
+        encoded = np.frombuffer(filename.read(), np.uint8)
+        image = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED) if encoded.size else None
     if image is None:
         raise DataError(f"{filename} is not an image that OpenCV can read")
     largest = {"uint8": 255, "uint16": 65535}.get(image.dtype.name, 1)
@@ -189,19 +199,27 @@ def load_image(filename: str, color: bool = True) -> np.ndarray:
 def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1) -> np.ndarray:
     """Return ``im`` (height×width×channels) at the size ``(height, width)``, as float32.
 
-    ``interp_order`` 0 takes the nearest pixel, 1 interpolates linearly, higher ones cubically.
+    ``interp_order`` 0 takes the nearest pixel, 1 interpolates linearly, higher ones cubically. As in pycaffe, the areas of
+    images of 1 or 3 channels are brought into line, and the centres of the corner pixels of others.
     """
-    height, width = (int(n) for n in new_dims)
-    method = {0: cv2.INTER_NEAREST, 1: cv2.INTER_LINEAR}.get(interp_order, cv2.INTER_CUBIC)
+    height, width = (int(n) for n in new_dims[:2])
     source = np.ascontiguousarray(im, np.float32)
-    channels = source.shape[2] if source.ndim == 3 else 1
-    if channels <= 4:
-        planes = cv2.resize(source, (width, height), interpolation=method)
-    else:
-        planes = np.stack(
-            [cv2.resize(source[:, :, c], (width, height), interpolation=method) for c in range(channels)], -1
+    if source.ndim == 2:
+        source = source[:, :, None]
+    channels = source.shape[2]
+    if channels in (1, 3):
+        method = {0: cv2.INTER_NEAREST_EXACT, 1: cv2.INTER_LINEAR}.get(interp_order, cv2.INTER_CUBIC)
+        return cv2.resize(source, (width, height), interpolation=method).reshape(height, width, channels)
+    if interp_order == 0:
+        rows, columns = (
+            np.floor(np.linspace(0, old - 1, new) + 0.5).astype(int)
+            for old, new in zip(source.shape[:2], (height, width), strict=True)
         )
-    return planes.reshape(height, width, channels)
+        return source[rows][:, columns]
+    planes = torch.from_numpy(source.transpose(2, 0, 1))[None]
+    mode = "bilinear" if interp_order == 1 else "bicubic"
+    made = F.interpolate(planes, (height, width), mode=mode, align_corners=True)[0]
+    return np.ascontiguousarray(made.numpy().transpose(1, 2, 0))
 
 
 def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int]) -> np.ndarray:

@@ -293,10 +293,12 @@ class Net:
                 f'{side} of "{name}": the batch has {value.shape[:1]} where the blob has {array.shape[:1]}; '
                 "reshape the blob first"
             )
-        if value.size != array.size:
-            raise CaffeError(f'{side} of "{name}": shape {value.shape} given, the blob has {array.shape}')
         try:
-            array[...] = value.reshape(array.shape)
+            fitting = np.broadcast_to(value, array.shape)
+        except ValueError as error:
+            raise CaffeError(f'{side} of "{name}": shape {value.shape} given, the blob has {array.shape}') from error
+        try:
+            array[...] = fitting
         except (TypeError, ValueError) as error:
             raise CaffeError(f'{side} of "{name}": an array of {value.dtype} given, numbers wanted') from error
 

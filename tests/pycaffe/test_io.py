@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -47,6 +48,16 @@ def test_preprocess_does_what_the_setters_say_in_caffes_order_and_deprocess_undo
     np.testing.assert_allclose(t.deprocess("data", got[None]), image, rtol=1e-4, atol=1e-5)
 
 
+def test_whole_numbers_as_a_mean_leave_images_float32() -> None:
+    t = io.Transformer({"data": (1, 3, 6, 8)})
+    t.set_transpose("data", (2, 0, 1))
+    t.set_mean("data", np.array([104, 117, 123]))
+    image = RNG.random((6, 8, 3)).astype(np.float32)
+    got = t.preprocess("data", image)
+    assert got.dtype == t.deprocess("data", got).dtype == np.float32
+    np.testing.assert_allclose(t.deprocess("data", got), image, atol=1e-5)
+
+
 def test_a_mean_image_of_another_size_is_resized_and_wrong_ones_are_errors() -> None:
     t = io.Transformer({"data": (1, 3, 6, 8)})
     t.set_mean("data", np.full((3, 12, 16), 7.0))
@@ -68,9 +79,17 @@ def test_pictures_are_rgb_in_0_to_1(tmp_path: Path) -> None:
     np.testing.assert_allclose(grey[:, :, 0], image @ [0.2125, 0.7154, 0.0721], atol=1e-6)
     cv2.imwrite(str(tmp_path / "g.png"), bgr[:, :, 0])
     assert io.load_image(tmp_path / "g.png").shape == (5, 7, 3)
+    held = BytesIO()
+    held.write((tmp_path / "a.png").read_bytes())  # and stands at its end
+    np.testing.assert_array_equal(io.load_image(held), image)
+    with (tmp_path / "a.png").open("rb") as file:
+        np.testing.assert_array_equal(io.load_image(file, color=False), grey)
     (tmp_path / "no.png").write_bytes(b"nothing")
     with pytest.raises(DataError, match="not an image"):
         io.load_image(tmp_path / "no.png")
+    for unreadable in (b"nothing", b""):
+        with pytest.raises(DataError, match="not an image"):
+            io.load_image(BytesIO(unreadable))
 
 
 def test_resizing_keeps_values_and_any_number_of_channels() -> None:
@@ -78,6 +97,16 @@ def test_resizing_keeps_values_and_any_number_of_channels() -> None:
     np.testing.assert_allclose(io.resize_image(image, (8, 3)), np.full((8, 3, 5), 3.0))
     ramp = np.arange(8, dtype=np.float32)[None, :, None].repeat(4, 0)
     np.testing.assert_allclose(io.resize_image(ramp, (2, 4))[0, :, 0], [0.5, 2.5, 4.5, 6.5])
+    np.testing.assert_array_equal(io.resize_image(ramp, (2, 4, 1), 0)[0, :, 0], [1, 3, 5, 7])
+
+
+def test_images_of_other_than_1_or_3_channels_are_resized_between_the_centres_of_their_corner_pixels() -> None:
+    flow = np.arange(8, dtype=np.float32)[None, :, None] * np.ones((3, 1, 2), np.float32)
+    for order, want in ((0, [0, 2, 5, 7]), (1, [0, 7 / 3, 14 / 3, 7])):
+        got = io.resize_image(flow, (5, 4), order)
+        assert got.shape == (5, 4, 2) and got.dtype == np.float32
+        np.testing.assert_allclose(got[2, :, 1], want, rtol=1e-6)
+    assert io.resize_image(flow, (5, 4), 3)[0, 3, 0] == 7
 
 
 def test_oversample_takes_corners_centre_and_mirrors() -> None:

@@ -81,6 +81,8 @@ def test_forward_takes_inputs_and_returns_outputs_and_more(net: caffe.Net) -> No
     out = net.forward(blobs=["ip"], data=data, label=label)
     assert set(out) == {"loss", "ip"}
     assert set(net.forward(end="ip")) == {"ip"}
+    net.forward(data=np.arange(5).reshape(5, 1, 1, 1), label=label)
+    np.testing.assert_array_equal(net.blobs["data"].data[3], np.full((2, 6, 6), 3))
     with pytest.raises(UnknownNameError, match="do not match"):
         net.forward(data=data)
     with pytest.raises(CaffeError, match="reshape the blob first"):
@@ -207,3 +209,5 @@ def test_a_net_without_layers_does_nothing(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_names_its_neighbours(file: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"net\.prototx\b.*did you mean net\.prototxt"):
         caffe.Net(str(file)[:-1], caffe.TEST)
+    with pytest.raises(RuntimeError, match=r"weights not found: .*no\.caffemodel"):  # as pycaffe's
+        caffe.Net(str(file), caffe.TEST, weights=str(file.parent / "no.caffemodel"))
