@@ -101,8 +101,10 @@ void check_places(const Geometry& g) {
                     "), but a window with a switch of one byte has at most 255 places");
 }
 
+// As _format of ops/operators.py.
 MemoryFormat format_of(const Tensor& first) {
-  return first.is_contiguous() ? MemoryFormat::Contiguous : MemoryFormat::ChannelsLast;
+  const bool last = !first.is_contiguous() && first.is_contiguous(MemoryFormat::ChannelsLast);
+  return last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
 }
 
 // A tensor of the images and channels of `first`, in its format, with planes of another size.

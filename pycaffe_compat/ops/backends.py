@@ -96,6 +96,23 @@ def choose(device: torch.device) -> Any:
     return _serve(_choice(), device.type)[1]
 
 
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+def direct(*tensors: Any) -> Any:
+    """Return the compiled operators where they may be called as they are, with derivatives of their own; else None.
+
+    The registered operators reach the same kernels through Python, which takes longer than pooling a small tensor. They
+    are needed where something watches the calls: a tracer, a fake or subclassed tensor, a functorch transform.
+    """
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return None
+    if torch._C._functorch.maybe_current_level() is not None or any(type(t) not in _PLAIN for t in tensors):
+        return None
+    name, operators, _ = _serve(_choice(), tensors[0].device.type)
+    return operators if name == "extension" else None
+
+
 def backend_info() -> dict[str, dict[str, str]]:
     """Say which backend serves which device and why: ``{"cpu": {"backend": …, "reason": …}, "cuda": …}``.
 

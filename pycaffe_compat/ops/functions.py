@@ -2,21 +2,76 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from . import operators
+from . import backends, operators
 from .windows import OperatorError, Pair, PairLike, Window, pair, pooled_size, unpooled_size, window
 
 
-def _pooled(x: Tensor, w: Window, ceil_mode: bool, output_size: PairLike | None) -> Pair:
+def _call(name: str, tensors: tuple[Tensor, ...], *arguments: Any) -> Any:
+    """Run an operator the shortest way there is."""
+    compiled = backends.direct(*tensors)
+    if compiled is not None:
+        try:
+            return getattr(compiled, name)(*tensors, *arguments)
+        except (RuntimeError, TypeError, ValueError):
+            pass  # the registered operator says what is wrong, in its words
+    return getattr(operators, name)(*tensors, *arguments)
+
+
+def _remembered(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """Answer the same question once: nets ask it in every pass. What has no hash, a symbolic size say, is not kept."""
+    kept = functools.lru_cache(maxsize=1024, typed=True)(rule)
+
+    @functools.wraps(rule)
+    def ask(*arguments: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return rule(*arguments)
+        try:
+            return kept(*arguments)
+        except TypeError:
+            return rule(*arguments)
+
+    return ask
+
+
+@_remembered
+def _pooling(
+    height: int,
+    width: int,
+    kernel: PairLike,
+    stride: PairLike,
+    pad: PairLike,
+    ceil_mode: bool,
+    output_size: PairLike | None,
+) -> tuple[Window, Pair]:
+    """The window, and how many there are on a plane."""
+    w = window(kernel, stride, pad)
     if output_size is not None:
-        return pair(output_size, "output_size")
-    return pooled_size((x.shape[-2], x.shape[-1]), *w, ceil_mode)
+        return w, pair(output_size, "output_size")
+    return w, pooled_size((height, width), *w, ceil_mode)
 
 
-def _unpooled(y: Tensor, w: Window, output_size: PairLike | None) -> Pair:
-    return unpooled_size((y.shape[-2], y.shape[-1]), *w) if output_size is None else pair(output_size, "output_size")
+@_remembered
+def _unpooling(
+    rows: int, cols: int, kernel: PairLike, stride: PairLike, pad: PairLike, output_size: PairLike | None
+) -> tuple[Window, Pair]:
+    """The window, and the size of the plane under so many."""
+    w = window(kernel, stride, pad)
+    if output_size is not None:
+        return w, pair(output_size, "output_size")
+    return w, unpooled_size((rows, cols), *w)
+
+
+def _sides(x: Tensor, name: str) -> Pair:
+    if x.dim() != 4:
+        raise OperatorError(f"{name} has shape {tuple(x.shape)}, but must have 4 axes (N, C, H, W)")
+    return (x.shape[2], x.shape[3])
 
 
 def max_pool_switch(
@@ -43,8 +98,8 @@ def max_pool_switch(
     Raises:
         OperatorError: arguments that do not fit together, with their values.
     """
-    w = window(kernel, stride, pad)
-    return operators.max_pool_switch(x, *w, _pooled(x, w, ceil_mode, output_size), relu)
+    w, size = _pooling(*_sides(x, "x"), kernel, stride, pad, ceil_mode, output_size)
+    return _call("max_pool_switch", (x,), *w, size, relu)
 
 
 def max_pool_index(
@@ -56,13 +111,13 @@ def max_pool_index(
     output_size: PairLike | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Max pooling for windows of any size: int64 places ``h * W + w`` in the plane instead of switches, -1 for none."""
-    w = window(kernel, stride, pad)
-    return operators.max_pool_index(x, *w, _pooled(x, w, ceil_mode, output_size))
+    w, size = _pooling(*_sides(x, "x"), kernel, stride, pad, ceil_mode, output_size)
+    return operators.max_pool_index(x, *w, size)
 
 
 def pool_switch(x: Tensor, switch: Tensor, kernel: PairLike, stride: PairLike, pad: PairLike = 0) -> Tensor:
     """The value at each switch, ``(N, C, PH, PW)``, 0 where there is none (the fork's Pooling SWITCH)."""
-    return operators.pool_switch(x, switch, *window(kernel, stride, pad), None)
+    return _call("pool_switch", (x, switch), *window(kernel, stride, pad), None)
 
 
 def unpool_switch(
@@ -85,8 +140,8 @@ def unpool_switch(
     Raises:
         OperatorError: arguments that do not fit together; on the CPU also a switch that points outside its window.
     """
-    w = window(kernel, stride, pad)
-    return operators.unpool_switch(y, switch, *w, _unpooled(y, w, output_size), y if relu else None)
+    w, size = _unpooling(*_sides(y, "y"), kernel, stride, pad, output_size)
+    return _call("unpool_switch", (y, switch), *w, size, y if relu else None)
 
 
 def unpool_switch_normalized(
@@ -99,8 +154,8 @@ def unpool_switch_normalized(
     relu: bool = False,
 ) -> Tensor:
     """:func:`unpool_switch` times one over the number of values added, 0 where none (the paper's AlexNet decoder)."""
-    w = window(kernel, stride, pad)
-    return operators.unpool_switch_normalized(y, switch, *w, _unpooled(y, w, output_size), y if relu else None)
+    w, size = _unpooling(*_sides(y, "y"), kernel, stride, pad, output_size)
+    return _call("unpool_switch_normalized", (y, switch), *w, size, y if relu else None)
 
 
 def unpool_weights(
@@ -112,8 +167,8 @@ def unpool_weights(
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """How many values :func:`unpool_switch` adds at each place, ``(N, C, H, W)`` of ``dtype``; no gradient."""
-    w = window(kernel, stride, pad)
-    return operators.unpool_weights(switch, *w, _unpooled(switch, w, output_size), dtype)
+    w, size = _unpooling(*_sides(switch, "switch"), kernel, stride, pad, output_size)
+    return _call("unpool_weights", (switch,), *w, size, dtype)
 
 
 def _offset(w: Window, position: PairLike | None) -> Pair:
@@ -136,8 +191,8 @@ def pool_fixed(
     output_size: PairLike | None = None,
 ) -> Tensor:
     """The value at ``position`` ``(h, w)`` of each window, by default ``kernel // 2``; 0 where that lies outside."""
-    w = window(kernel, stride, pad)
-    return operators.pool_fixed(x, _offset(w, position), w.stride, _pooled(x, w, ceil_mode, output_size), None)
+    w, size = _pooling(*_sides(x, "x"), kernel, stride, pad, ceil_mode, output_size)
+    return _call("pool_fixed", (x,), _offset(w, position), w.stride, size, None)
 
 
 def unpool_fixed(
@@ -150,8 +205,8 @@ def unpool_fixed(
     relu: bool = False,
 ) -> Tensor:
     """Each value at ``position`` of its window, the rest 0 (the fork's Depooling FIX)."""
-    w = window(kernel, stride, pad)
-    return operators.unpool_fixed(y, _offset(w, position), w.stride, _unpooled(y, w, output_size), y if relu else None)
+    w, size = _unpooling(*_sides(y, "y"), kernel, stride, pad, output_size)
+    return _call("unpool_fixed", (y,), _offset(w, position), w.stride, size, y if relu else None)
 
 
 def unpool_fixed_weights(
@@ -178,8 +233,8 @@ def pool_sum(
     output_size: PairLike | None = None,
 ) -> Tensor:
     """The sum of each window (the fork's Pooling SUM)."""
-    w = window(kernel, stride, pad)
-    return operators.pool_sum(x, *w, _pooled(x, w, ceil_mode, output_size), False, None)
+    w, size = _pooling(*_sides(x, "x"), kernel, stride, pad, ceil_mode, output_size)
+    return _call("pool_sum", (x,), *w, size, False, None)
 
 
 def pool_average(
@@ -191,8 +246,8 @@ def pool_average(
     output_size: PairLike | None = None,
 ) -> Tensor:
     """The average of each window, over its size clipped to input plus padding (Caffe's Pooling AVE)."""
-    w = window(kernel, stride, pad)
-    return operators.pool_sum(x, *w, _pooled(x, w, ceil_mode, output_size), True, None)
+    w, size = _pooling(*_sides(x, "x"), kernel, stride, pad, ceil_mode, output_size)
+    return _call("pool_sum", (x,), *w, size, True, None)
 
 
 def unpool_sum(
@@ -204,8 +259,8 @@ def unpool_sum(
     relu: bool = False,
 ) -> Tensor:
     """Each value at every place of its window (the fork's Depooling SUM). Where windows overlap, values add up."""
-    w = window(kernel, stride, pad)
-    return operators.unpool_sum(y, *w, _unpooled(y, w, output_size), False, y if relu else None)
+    w, size = _unpooling(*_sides(y, "y"), kernel, stride, pad, output_size)
+    return _call("unpool_sum", (y,), *w, size, False, y if relu else None)
 
 
 def unpool_average(
@@ -217,8 +272,8 @@ def unpool_average(
     relu: bool = False,
 ) -> Tensor:
     """Each value over its window's size at every place of its window (the fork's Depooling AVE)."""
-    w = window(kernel, stride, pad)
-    return operators.unpool_sum(y, *w, _unpooled(y, w, output_size), True, y if relu else None)
+    w, size = _unpooling(*_sides(y, "y"), kernel, stride, pad, output_size)
+    return _call("unpool_sum", (y,), *w, size, True, y if relu else None)
 
 
 def unpool_sum_weights(

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from pycaffe_compat import ops
 from pycaffe_compat.ops import operators
@@ -73,6 +74,43 @@ def test_gradients(backend, name, window):
 
     assert torch.autograd.gradcheck(function, (first,))
     assert torch.autograd.gradgradcheck(function, (first,))
+
+
+COMPILED = [name for name in NAMES if "index" not in name and name != "unpool_weights"]
+
+
+@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("window", (TIGHT, OVERLAPPING), ids=("tight", "overlapping"))
+def test_compiled_operators_have_the_same_derivatives(name, window):
+    operator, (first, *rest) = calls(window)[name]
+    compiled = getattr(torch.ops.pycaffe_compat_ext, name.split()[0])
+
+    def values(op, value):
+        result = op(value, *rest)
+        return result[0] if isinstance(result, tuple) else result
+
+    mine, registered = values(compiled, first), values(operator, first)
+    assert torch.equal(mine, registered)
+    seed = torch.randn_like(mine)
+    assert torch.equal(*(torch.autograd.grad(y, first, seed)[0] for y in (mine, registered)))
+    assert torch.autograd.gradgradcheck(lambda value: values(compiled, value), (first,))
+
+
+def test_whoever_watches_the_calls_sees_the_registered_operator():
+    x = torch.randn(2, 3, 6, 8)
+
+    def both(x):
+        y, switch = ops.max_pool_switch(x, 2, 2, relu=True)
+        return ops.unpool_switch(y, switch, 2, 2)
+
+    nodes = make_fx(both)(x).graph.nodes
+    called = {str(node.target) for node in nodes if node.op == "call_function"}
+    assert called == {f"pycaffe_compat.{name}.default" for name in ("max_pool_switch", "unpool_switch")} | {
+        name for name in called if "getitem" in name
+    }
+    with torch._subclasses.FakeTensorMode() as mode:
+        assert both(mode.from_tensor(x)).shape == x.shape
+    assert torch.equal(torch.func.vmap(both)(x[:, None]), both(x)[:, None])
 
 
 @pytest.mark.parametrize("window", (TIGHT, OVERLAPPING), ids=("tight", "overlapping"))
