@@ -77,7 +77,9 @@ class BlobTable:
         self._named: dict[str, tuple[Learnable, set[str]]] = {}  # and which of its rates have been given so far
 
     def enter(self, param: Any, layer: Layer) -> list[bool]:
-        """Enter the blobs of the next layer; return for each whether it learns.
+        """Enter the blobs of the next layer; return for each whether it learns, as its ``lr_mult`` says.
+
+        That says so of BatchNorm's statistics too where it is not given, so that Caffe's backward pass comes that far.
 
         Raises:
             LayerError: more ``param`` blocks than blobs, or a shared one whose shape or rates differ.
@@ -102,7 +104,7 @@ class BlobTable:
                 self.learnable.append(learnable)
                 if given.name:
                     self._named[given.name] = learnable, {field for field in RATES if given.HasField(field)}
-            learns.append(given.lr_mult != 0 and spec.trainable)
+            learns.append(given.lr_mult != 0)
         return learns
 
     def _share(self, layer: Layer, index: int, given: Any, owner: Learnable, rates: set[str]) -> None:

@@ -7,6 +7,7 @@ bottom needs a gradient) and its tops reach a loss.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -164,11 +165,16 @@ class Wiring:
         ``learns`` says for each layer which of its blobs have an ``lr_mult`` other than 0.
         """
         value_needs = [False] * len(self.names)
+        uses = Counter(value for step in self.steps for value in step.bottom_values)
         for step in self.steps:
             given = [value_needs[v] for v in step.bottom_values]
             step.param_needs = learns[step.name]
             step.needs_backward = any(given) or any(step.param_needs)
-            step.bottom_needs = list(step.propagate_down) if step.propagate_down else given
+            # a gradient asked for where none is needed ends in the blob, or at Caffe's split if others read it too
+            step.bottom_needs = [
+                asked and (needs or uses[value] == 1)
+                for asked, needs, value in zip(step.propagate_down or given, given, step.bottom_values, strict=True)
+            ]
             for value in step.top_values:
                 value_needs[value] = step.needs_backward
         reaches_loss: set[int] = set()

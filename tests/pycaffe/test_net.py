@@ -211,3 +211,41 @@ def test_a_file_that_is_not_there_names_its_neighbours(file: Path) -> None:
         caffe.Net(str(file)[:-1], caffe.TEST)
     with pytest.raises(RuntimeError, match=r"weights not found: .*no\.caffemodel"):  # as pycaffe's
         caffe.Net(str(file), caffe.TEST, weights=str(file.parent / "no.caffemodel"))
+
+
+def trained_on_random_numbers(prototxt: str, tmp_path: Path) -> caffe.Net:
+    """The net (input ``x``, 4×3) after one pass forward and backward."""
+    path = tmp_path / "random.prototxt"
+    path.write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 4 dim: 3 } } }\n' + prototxt,
+    )
+    net = caffe.Net(str(path), caffe.TRAIN)
+    net.blobs["x"].data[...] = np.random.default_rng(0).standard_normal((4, 3))
+    net.forward()
+    net.backward()
+    return net
+
+
+IP = 'type: "InnerProduct" inner_product_param { num_output: 3 weight_filler { type: "gaussian" std: 0.3 } }'
+
+
+def test_a_gradient_that_one_of_several_readers_asks_for_stays_with_it(tmp_path: Path) -> None:
+    alone = (
+        f'layer {{ name: "a" {IP} bottom: "x" top: "a" propagate_down: true }} '
+        'layer { name: "l" type: "Reduction" bottom: "a" top: "l" loss_weight: 1 }'
+    )
+    assert np.abs(trained_on_random_numbers(alone, tmp_path).blobs["x"].diff).max() > 0
+    shared = alone + ' layer { name: "s" type: "Silence" bottom: "x" }'
+    assert not trained_on_random_numbers(shared, tmp_path).blobs["x"].diff.any()
+
+
+def test_gradients_reach_a_batch_normalisation_that_says_no_lr_mult(tmp_path: Path) -> None:
+    net = (
+        'layer { name: "n" type: "BatchNorm" bottom: "x" top: "n" } '
+        f'layer {{ name: "a" {IP} bottom: "n" top: "a" }} '
+        'layer { name: "l" type: "Reduction" bottom: "a" top: "l" loss_weight: 1 }'
+    )
+    frozen = net.replace('top: "n"', 'top: "n"' + " param { lr_mult: 0 }" * 3)
+    assert not trained_on_random_numbers(frozen, tmp_path).blobs["n"].diff.any()
+    silent = trained_on_random_numbers(net, tmp_path)
+    np.testing.assert_allclose(silent.blobs["n"].diff, np.ones((4, 3)) @ silent.params["a"][0].data, rtol=1e-5)
