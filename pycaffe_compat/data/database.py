@@ -10,7 +10,10 @@ import threading
 import weakref
 from collections.abc import Iterator
 
-import lmdb
+try:
+    import lmdb
+except ImportError:  # all but databases works without
+    lmdb = None  # type: ignore[assignment]
 
 from ..errors import CaffeError, DataError, MissingFileError, require_file
 
@@ -23,10 +26,16 @@ _environments: weakref.WeakValueDictionary[tuple[int, int], _Environment] = weak
 _opening = threading.Lock()
 
 
+def _require_lmdb() -> None:
+    if lmdb is None:
+        raise DataError("LMDB databases need the package lmdb, which is not installed: pip install lmdb")
+
+
 class _Environment:
     """An open LMDB. A process may open each only once, so the readers of one path share it."""
 
     def __init__(self, path: str) -> None:
+        _require_lmdb()
         if not os.path.getsize(os.path.join(path, "data.mdb")):
             raise DataError(f"{path} is not an LMDB: its data.mdb is empty")
         try:
@@ -148,6 +157,7 @@ class DatabaseWriter:
         self._bytes = 0
 
     def __enter__(self) -> DatabaseWriter:
+        _require_lmdb()
         if not self.path:
             raise DataError("the database to write has no name: its path is empty")
         if os.path.lexists(self.path):

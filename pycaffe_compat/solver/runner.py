@@ -152,7 +152,7 @@ class HostScalar:
         if value.device.type == "cuda":
             self._value = torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
             self._event = torch.cuda.Event()
-            self._event.record()
+            self._event.record(torch.cuda.current_stream(value.device))
         else:
             self._value = value
 

@@ -179,3 +179,19 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
     assert "CaffeError: cannot write" in result.stderr
     assert "is the disk full?" in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_without_the_package_lmdb_all_else_works(path):
+    script = f"""
+import sys
+sys.modules["lmdb"] = None
+import pycaffe_compat
+from pycaffe_compat.data.database import Database, DatabaseWriter
+for use in (lambda: Database({str(path)!r}), lambda: DatabaseWriter("new").__enter__()):
+    try:
+        use()
+    except pycaffe_compat.CaffeError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.count("pip install lmdb") == 2
