@@ -152,11 +152,10 @@ def _kind(file: str) -> str:
 def _read_torch(file: str) -> dict[str, np.ndarray]:
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0].rstrip(". ")
+    except pickle.UnpicklingError:
         raise ParseError(
-            f"{file}: holds more than tensors, and nothing else is unpickled ({reason}). Save the state_dict alone: "
-            "torch.save(model.state_dict(), PATH)"
+            f"{file}: holds more than tensors (a whole module, say), and nothing else is unpickled; or it is damaged. Save "
+            "the state_dict alone: torch.save(model.state_dict(), PATH)"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         raise ParseError(
@@ -242,8 +241,8 @@ def _from_state(file: str, state: Mapping[str, np.ndarray]) -> Model:
     """Sort the tensors of a ``state_dict`` into layers, each layer's in Caffe's order."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for key, array in state.items():
-        layer, _, name = key.rpartition(".")
-        if not layer:
+        layer, dot, name = key.rpartition(".")
+        if not dot:
             raise WeightsError(f'{file}: the name "{key}" says no layer; names are LAYER.BLOB, as in conv1.weight')
         found.setdefault(layer, {})[name] = array
     blobs, names = {}, {}
@@ -280,12 +279,14 @@ def write_model(path: PathLike, model: Model, progress: Progress = lambda _: Non
     ``progress`` is called with the number of bytes of each array, or of each layer's, as it is taken up.
 
     Raises:
-        WeightsError: the ending is not known.
+        WeightsError: the ending is not known, or there is nothing to write.
         CaffeError: the file cannot be written.
     """
     suffix = suffix_of(path)
+    if not model.skeleton.layer:
+        raise WeightsError(f"{model.file} holds no layers, so there is nothing to write to {os.fspath(path)}")
     if suffix in CAFFE:
-        write_weights(path, model.skeleton, _Reported(model.blobs, progress))
+        write_weights(path, model.skeleton, _Reported(model.blobs, progress), hdf5=suffix.endswith(".h5"))
         return
     state = {}
     for name, array in model.state_dict().items():
@@ -321,8 +322,8 @@ def fit_to_net(model: Model, prototxt: PathLike) -> tuple[Model, list[str]]:
     are.
 
     Raises:
-        WeightsError: a layer has another number of blobs, or a blob another shape, than in the net; both files are
-            named.
+        WeightsError: a layer has another number of blobs, or a blob another shape, than in the net, or they have no layer
+            in common; both files are named.
     """
     net_file = os.fspath(prototxt)
     net = build_shapes(read_net(prototxt), "TEST", file=net_file)
@@ -352,6 +353,10 @@ def fit_to_net(model: Model, prototxt: PathLike) -> tuple[Model, list[str]]:
         fitted.names[name] = [spec.name for spec in specs]
         have[name].type = layer.type_name
     extra = [name for name in model.blobs if name not in net.layers]
+    if missing and len(missing) == sum(bool(layer.blob_specs) for layer in net.layers.values()):
+        raise WeightsError(
+            f"{model.file} has no weights for any layer of {net_file}{_hint(missing, extra)}; it has {_listed(extra) or 'none'}"
+        )
     remarks = []
     if missing:
         remarks.append(f"{model.file} has no weights for {_listed(missing)} of {net_file}{_hint(missing, extra)}")

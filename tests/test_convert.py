@@ -229,6 +229,7 @@ def test_nothing_is_unpickled_but_tensors(tmp_path, monkeypatch):
         ({"a.weight": 3}, '"a.weight" is a int'),
         ({"a.weight": torch.zeros(2, dtype=torch.int64)}, '"a.weight" holds torch.int64'),
         ({"weight": torch.zeros(2)}, 'the name "weight" says no layer'),
+        (torch.nn.Linear(2, 2), "holds more than tensors (a whole module, say)"),
     ],
 )
 def test_a_pt_file_of_something_else(tmp_path, content, message):
@@ -251,6 +252,21 @@ def test_other_bad_files(tmp_path):
     for name in ("a.bin", "a"):
         with pytest.raises(WeightsError, match="the ending says the format"):
             suffix_of(name)
+
+
+def test_layers_without_names_and_files_without_layers(tmp_path):
+    write_model(tmp_path / "a.pt", Model("memory", {"": [np.ones((1, 2), "f4")]}))
+    assert_same(read_model(tmp_path / "a.pt"), Model("", {"": [np.ones((1, 2), "f4")]}))
+    torch.save({}, tmp_path / "empty.pt")
+    with pytest.raises(
+        WeightsError, match=r"empty\.pt holds no layers, so there is nothing to write to .*b\.caffemodel"
+    ):
+        write_model(tmp_path / "b.caffemodel", read_model(tmp_path / "empty.pt"))
+
+
+def test_endings_in_capitals(model, tmp_path):
+    write_model(tmp_path / "A.CAFFEMODEL.H5", model)
+    assert (tmp_path / "A.CAFFEMODEL.H5").read_bytes().startswith(b"\x89HDF")
 
 
 def test_a_failed_write_leaves_the_old_file(model, tmp_path):

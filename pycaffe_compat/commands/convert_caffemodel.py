@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from ..convert import fit_to_net, list_model, read_model, suffix_of, write_model
 from ..convert_torchvision import from_torchvision, to_torchvision
+from ..errors import require_file
 from ..tables import human
 from .options import Parser, command
 
@@ -58,6 +59,9 @@ def run(argv: list[str]) -> None:
         parser.error("nothing to do: name a file to write, or give --list or --prototxt")
     if args.fold_scaling and not (args.to or args.origin):
         parser.error("--fold-scaling goes with --to torchvision or --from torchvision")
+    if args.to and args.origin:
+        parser.error("give --to torchvision or --from torchvision, not both")
+    require_file(args.input, "weights")
     if args.output:
         suffix_of(args.output)
         if os.path.exists(args.output) and os.path.samefile(args.input, args.output):
@@ -79,7 +83,7 @@ def run(argv: list[str]) -> None:
     if args.list:
         print(list_model(model))
     if args.prototxt and not args.output:
-        print(f"{args.input} fits {args.prototxt}")
+        print(f"{args.input} fits {args.prototxt}{' where both have layers' if remarks else ''}")
     if args.output:
         blobs = sum(map(len, model.blobs.values()))
         with tqdm(

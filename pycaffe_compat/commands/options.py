@@ -1,24 +1,30 @@
-"""What the commands share: flags in Caffe's forms, a mistake as one line, leave for Python layers."""
+"""What the commands share: flags in Caffe's forms, a mistake as one line, a clean end, leave for Python layers."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ..errors import CaffeError
+from ..errors import CaffeError, nearest
 from ..layers import python_layer
 from ..pycaffe.alias import install_as_caffe
 
 FLAG = re.compile(r"--?([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
 FALSE = ("false", "f", "no", "n", "0")
+TERMINATED = 128 + signal.SIGTERM
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that takes flags as Caffe does too: ``-solver X``, ``--solver=X``, ``-gray=true``, ``--nogray``.
+
+    They may stand anywhere among the other arguments.
 
     Args:
         description: what the command does.
@@ -49,6 +55,18 @@ class Parser(argparse.ArgumentParser):
         plain = [each for each in map(self._plain, given[:end]) if each is not None]
         return super().parse_known_args(plain + given[end:], namespace)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Parse; a flag that there is not is an error with those spelt alike."""
+        given = list(sys.argv[1:] if args is None else args)
+        # What comes after "--" is no flag, which argparse forgets where flags may stand anywhere.
+        parse = self.parse_known_args if "--" in given else self.parse_known_intermixed_args
+        parsed, unknown = parse(given, namespace)
+        if unknown:
+            match = next(filter(None, map(FLAG.fullmatch, unknown)), None)
+            hint = nearest(match[1], self._flags) if match else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return parsed
+
     def _plain(self, argument: str) -> str | None:
         """The argument as argparse writes it; None for a switch that is turned off and was never on."""
         match = FLAG.fullmatch(argument)
@@ -71,7 +89,8 @@ class Parser(argparse.ArgumentParser):
 def command(name: str, run: Callable[[list[str]], int | None], left: str = "") -> Callable[..., int]:
     """Return the ``main`` of a command: what ``run`` does with the arguments, and its exit status.
 
-    A mistake of the user is one line ``name: …`` on standard error and status 1; Ctrl-C is status 130.
+    A mistake of the user is one line ``name: …`` on standard error and status 1; Ctrl-C is status 130, SIGTERM 143, and
+    neither leaves half-written files.
 
     Args:
         name: the command.
@@ -82,7 +101,8 @@ def command(name: str, run: Callable[[list[str]], int | None], left: str = "") -
     def main(argv: Sequence[str] | None = None) -> int:
         """Run the command; return its exit status."""
         try:
-            status = run(list(sys.argv[1:] if argv is None else argv)) or 0
+            with _terminable():
+                status = run(list(sys.argv[1:] if argv is None else argv)) or 0
             sys.stdout.flush()
             return status
         except CaffeError as error:
@@ -91,11 +111,29 @@ def command(name: str, run: Callable[[list[str]], int | None], left: str = "") -
         except KeyboardInterrupt:
             print(f"{name}: interrupted{'; ' + left if left else ''}", file=sys.stderr)
             return 130
+        except SystemExit as ended:
+            if ended.code != TERMINATED:
+                raise
+            print(f"{name}: terminated{'; ' + left if left else ''}", file=sys.stderr)
+            return TERMINATED
         except BrokenPipeError:  # who read the output (head, say) has gone; Python's own flush at the end must not fail
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
 
     return main
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM, which ends a process on the spot, unwinds it like Ctrl-C, so that temporary files are removed."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def add_device(parser: Parser, several: bool = False) -> None:

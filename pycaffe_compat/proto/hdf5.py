@@ -152,7 +152,7 @@ def write_hdf5(path: str, names: Sequence[str], blobs: Mapping[str, Any], diffs:
                     if key in stored:
                         group[str(index)] = stored[key][1]
                     else:
-                        stored[key] = value, group.create_dataset(str(index), data=to_numpy(value))
+                        stored[key] = value, _dataset(group, index, value, name)
 
 
 def _group(root: Any, name: str) -> Any:
@@ -162,6 +162,12 @@ def _group(root: Any, name: str) -> Any:
         return root.require_group(name)
     except (TypeError, ValueError) as error:
         raise WeightsError(f'HDF5 cannot hold the layer "{name}" beside the others: {error}') from None
+
+
+def _dataset(group: Any, index: int, value: Any, name: str) -> Any:
+    if str(index) in group:
+        raise WeightsError(f'HDF5 cannot hold the layer "{name}" beside a layer "{name}/{index}"')
+    return group.create_dataset(str(index), data=to_numpy(value))
 
 
 def _memory(value: Any) -> Any:

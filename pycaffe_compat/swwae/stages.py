@@ -13,6 +13,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -97,12 +98,26 @@ def train_in_stages(decoder: Decoder, weights: str, options: Sequence[str] = ())
             begin = ["--snapshot", state] if state else ["--weights", start]
             print(f"step {stage.step}: {stage.title}, from {state or start}", flush=True)
             command = [*TRAINER, "--solver", stage.solver, *begin, *options]
-            if subprocess.run(command, check=False).returncode or not os.path.exists(final):
+            if _run(command) or not os.path.exists(final):
                 raise SolverError(
                     f"step {stage.step} did not end ({final} is not there); the same command goes on with it"
                 )
         decoded = final
     return decoded
+
+
+def _run(command: Sequence[str]) -> int:
+    """Run the trainer and return its exit status; when this process is asked to stop, wait for the trainer's snapshot."""
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # the trainer, in the same terminal, was interrupted too
+            process.wait()
+            raise
+        except SystemExit:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
 
 
 @dataclass

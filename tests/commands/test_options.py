@@ -1,6 +1,7 @@
 """Flags in Caffe's forms, and what a command does with mistakes."""
 
 import argparse
+import os
 import subprocess
 import sys
 
@@ -35,6 +36,7 @@ def parser() -> Parser:
         (["-quick=true", "x"], {"quick": True, "file": "x"}),
         (["--quick=no", "no-gray"], {"quick": False, "file": "no-gray"}),
         (["x", "-solver=s"], {"solver": "s", "file": "x"}),
+        (["-number=3", "x", "-quick"], {"number": 3, "file": "x", "quick": True}),
         (["--", "-solver"], {"file": "-solver"}),
     ],
 )
@@ -51,6 +53,22 @@ def test_what_is_no_flag_is_an_error(arguments, capsys) -> None:
     assert "unrecognized arguments: " + arguments[0] in capsys.readouterr().err
 
 
+def test_positional_arguments_may_stand_between_flags() -> None:
+    made = Parser("a command")
+    made.add_argument("input")
+    made.add_argument("output", nargs="?")
+    made.add_argument("--list", action="store_true")
+    made.add_argument("--net")
+    found = made.parse_args(["a", "-list", "-net", "n", "b"])
+    assert vars(found) == {"input": "a", "output": "b", "list": True, "net": "n"}
+
+
+def test_a_misspelt_flag_is_answered_with_those_alike(capsys) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["-slover", "x"])
+    assert "unrecognized arguments: -slover (did you mean solver?)" in capsys.readouterr().err
+
+
 def test_a_mistake_is_one_line_and_status_1(capsys) -> None:
     def run(argv):
         if argv == ["no"]:
@@ -65,6 +83,23 @@ def test_a_mistake_is_one_line_and_status_1(capsys) -> None:
     said = capsys.readouterr()
     assert said.err == "it: x.prototxt:3: wrong\nit: interrupted; nothing was written\n"
     assert said.out == "['a']\n[]\n"
+
+
+def test_sigterm_unwinds_the_command(tmp_path) -> None:
+    code = (
+        "import sys, time; from pycaffe_compat.commands.options import command; from pycaffe_compat.files import atomic_path\n"
+        "def run(argv):\n"
+        "    with atomic_path(argv[0]) as temporary:\n"
+        "        print(temporary, flush=True); time.sleep(60)\n"
+        "sys.exit(command('it', run, 'nothing was written')())"
+    )
+    arguments = [sys.executable, "-c", code, str(tmp_path / "out")]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert os.path.exists(process.stdout.readline().strip())
+        process.terminate()
+        error = process.stderr.read()
+        assert (process.wait(), error) == (143, "it: terminated; nothing was written\n")
+    assert not os.listdir(tmp_path)
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

@@ -158,7 +158,7 @@ def test_blobs_that_do_not_fit(tmp_path, net, blobs, diffs, words):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("layers", [[""], ["/abs"], ["a//b"], ["a", "a/0"], ["."]])
+@pytest.mark.parametrize("layers", [[""], ["/abs"], ["a//b"], ["a", "a/0"], ["a/0", "a"], ["."]])
 def test_names_that_hdf5_cannot_hold(tmp_path, layers):
     net = NET(layer=[{"name": name} for name in layers])
     with pytest.raises(WeightsError, match="HDF5 cannot hold"):

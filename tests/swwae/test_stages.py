@@ -2,6 +2,10 @@
 
 import math
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +16,7 @@ from pycaffe_compat.swwae import Decoder
 from pycaffe_compat.swwae.generate import VARIANTS, all_files
 from pycaffe_compat.swwae.stages import run_trainer, stages, train_in_stages
 
+ROOT = Path(__file__).parents[2]
 NET = """
 layer { name: "x" type: "DummyData" top: "x" top: "t" dummy_data_param {
   shape { dim: 4 dim: 3 } shape { dim: 4 dim: 2 } data_filler { type: "gaussian" std: 1 } data_filler { value: 1 } } }
@@ -71,6 +76,28 @@ def test_a_run_that_fails_says_why(tmp_path):
         list(run_trainer(str(solver), log=str(tmp_path / "a.log")))
     assert 'unknown layer type "Convolutoin"' in str(caught.value)
     assert "a.log" in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_waits_for_the_trainers_snapshot(tmp_path, number):
+    write_solver(tmp_path, "prototxt/decoder/swwae_layerwise", "dec", 10**9)
+    write_solver(tmp_path, "prototxt/swwae_layerwise", "dec")
+    (tmp_path / "vgg.prototxt").write_text(NET % "ip")
+    Net(str(tmp_path / "vgg.prototxt")).save(tmp_path / "vgg.caffemodel")
+    command = [sys.executable, str(ROOT / "tools/train_stages.py"), "swwae_layerwise", "--weights", "vgg.caffemodel"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        for line in process.stderr:
+            if "Iteration 10 " in line:
+                break
+        # Ctrl-C reaches all processes of a terminal, what ends a job often the first alone.
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        rest = process.stderr.read()
+    assert process.returncode == 128 + number, rest
+    assert "Snapshotting solver state" in rest and "the same command goes on from the newest snapshot" in rest
+    assert not [name for name in os.listdir(tmp_path / "snapshots") if name.startswith(".")]
 
 
 def test_all_steps_run_and_a_stopped_one_goes_on(tmp_path, monkeypatch, capfd):

@@ -56,6 +56,9 @@ def test_checking_against_a_net(run, tmp_path):
     assert "fits" in run(V1, "--prototxt", net)
     run(V1, tmp_path / "a.pt", "--prototxt", net)
     assert torch.load(tmp_path / "a.pt", weights_only=True)["conv1.bias"].shape == (4,)
+    net.write_text(text.format(4).replace("conv1", "conv"))
+    error = run(V1, "--prototxt", net, ok=False)
+    assert f"{V1} has no weights for any layer of {net} (did you mean conv1?)" in error
     net.write_text(text.format(5))
     error = run(V1, "--prototxt", net, ok=False)
     for part in ('layer "conv1", blob 0 (weight)', "5×3×3×3", "4×3×3×3", str(net), str(V1)):
@@ -66,6 +69,9 @@ def test_checking_against_a_net(run, tmp_path):
     ("arguments", "message"),
     [
         (["nowhere.pt", "x.npz"], "weights not found: nowhere.pt"),
+        (["nowhere.pt", V1], "weights not found: nowhere.pt"),
+        ([V1, "x.pt", "--to", "torchvision", "--from", "torchvision"], "not both"),
+        ([V1, "--prototxt", ROOT / "prototxt/demo/vgg_deploy.prototxt"], "has no weights for any layer of"),
         ([V1, "x.onnx"], "the ending says the format"),
         ([V1], "nothing to do"),
         ([V1, "x.pt", "--to", "torchvision"], "neither VGG"),
