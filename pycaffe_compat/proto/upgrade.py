@@ -183,6 +183,9 @@ def _v0_to_v1(net: Any) -> str:
         if net.HasField(name):
             net.ClearField(name)
             lost.append(f"the net's {name}")
+    if net.input_shape and net.input_dim:  # alone it is kept: without it the inputs would be lost
+        net.ClearField("input_shape")
+        lost.append("the net's input_shape")
     net.ClearField("layers")
     net.layers.extend(upgraded)
     words = f"{len(upgraded)} layers from the V0 form"

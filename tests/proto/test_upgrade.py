@@ -110,6 +110,15 @@ def test_what_a_v0_layer_cannot_have_is_dropped_as_in_caffe_and_said():
     assert "num_output" in words[0] and '"r"' in words[0] and "debug_info" in words[0]
 
 
+def test_inputs_of_a_v0_net_are_its_input_dim():
+    old = 'input: "a" {} layers {{ bottom: "a" top: "r" layer {{ name: "r" type: "relu" }} }}'
+    new = """layer {{ name: "input" type: "Input" top: "a" input_param {{ shape {{ {} }} }} }}
+             layer {{ name: "r" type: "ReLU" bottom: "a" top: "r" }}"""
+    dims = "dim: 1 dim: 2 dim: 3 dim: 4"
+    assert_upgrades_to(old.format("input_dim: [1, 2, 3, 4] input_shape { dim: 5 }"), new.format(dims))
+    assert_upgrades_to(old.format("input_shape { dim: 5 }"), new.format("dim: 5"))
+
+
 def test_inputs():
     assert_upgrades_to(
         'input: "a" input: "b" input_dim: [1, 2, 3, 4, 5, 6, 7, 8] layer { name: "x" }',
