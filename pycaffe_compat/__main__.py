@@ -1,4 +1,4 @@
-"""Run a program that says ``import caffe``, with this package as its caffe.
+"""Run a program that says ``import caffe``, with this package as its caffe, and Caffe's log on standard error.
 
 usage: python -m pycaffe_compat SCRIPT.py [ARGUMENT ...]
        python -m pycaffe_compat -m MODULE [ARGUMENT ...]
@@ -12,6 +12,7 @@ import sys
 
 from .pycaffe import shim
 from .pycaffe.alias import install_as_caffe
+from .solver.log import init_log
 
 
 def main() -> None:
@@ -20,20 +21,22 @@ def main() -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         sys.exit(0 if arguments else 2)
+    module = arguments[0] == "-m"
+    if module and len(arguments) < 2:
+        sys.exit("python -m pycaffe_compat -m: the name of a module is missing")
+    if not module and not os.path.exists(arguments[0]):
+        sys.exit(f"python -m pycaffe_compat: there is no file {arguments[0]}")
     install_as_caffe()
+    init_log()
     # the processes that the program starts (spawned ones import it again) find caffe in a folder
     folder = os.path.dirname(shim.__file__)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
     sys.path.insert(0, folder)
-    if arguments[0] == "-m":
-        if len(arguments) < 2:
-            sys.exit("python -m pycaffe_compat -m: the name of a module is missing")
+    if module:
         sys.argv = arguments[1:]
         sys.path.insert(0, os.getcwd())
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
         return
-    if not os.path.exists(arguments[0]):
-        sys.exit(f"python -m pycaffe_compat: there is no file {arguments[0]}")
     sys.argv = arguments
     sys.path.insert(0, os.path.dirname(os.path.abspath(arguments[0])))
     runpy.run_path(arguments[0], run_name="__main__")

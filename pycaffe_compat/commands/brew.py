@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterable
 
 from ..errors import CaffeError
-from ..solver.log import GlogFormatter, init_log, log, logger
+from ..pycaffe import __version__
+from ..solver.log import VARIABLE, GlogFormatter, init_log, log, logger
 from . import device_query, test_net, time_net, train_net
 from .options import FLAG, Parser, command
 
@@ -30,13 +31,16 @@ UNUSED = {
         *("sigint_effect", "sighup_effect"),
     },
 }
-TO_STDERR = ("logtostderr", "alsologtostderr")  # where the log goes anyway
+# of Caffe's logger: where the log goes anyway, and what there is nothing of here
+LOG_SWITCHES = ("logtostderr", "alsologtostderr", "colorlogtostderr", "log_prefix")
+LOG_VALUES = ("v", "vmodule", "stderrthreshold", "logbufsecs", "logbuflevel")
 
 EPILOG = """
 commands:
 {commands}
 `%(prog)s COMMAND --help` shows the flags of a command. They may be written as Caffe's: -solver X, --solver=X. Flags that
-only other commands use are left out with a warning. -log_dir DIR writes the log to a file there too, as Caffe's does.
+only other commands use are left out with a warning. -log_dir DIR writes the log to a file there too, as Caffe's does;
+-minloglevel N (or GLOG_minloglevel=N in the environment) shows warnings (1) or errors (2) alone.
 
 examples:
   %(prog)s train -solver solver.prototxt -weights bvlc_reference_caffenet.caffemodel -gpu 0
@@ -50,18 +54,23 @@ def run(argv: list[str]) -> int | None:
     """Run the command that ``argv`` names, wherever it stands among the flags."""
     listed = "".join(f"  {name:14}{what}\n" for name, (_, what) in BREWS.items())
     parser = Parser(__doc__, EPILOG.format(commands=listed))
+    parser.add_argument("--version", action="version", version=f"caffe version {__version__}", help="Caffe's, and end")
     parser.add_argument("command", choices=BREWS)
     if not argv:  # Caffe shows its usage then, and is content
         parser.print_help()
         return 0
-    _, argv = _take(argv, TO_STDERR, valued=False)
+    _, argv = _take(argv, LOG_SWITCHES, valued=False)
+    _, argv = _take(argv, LOG_VALUES)
     folders, argv = _take(argv, ["log_dir"])
+    levels, argv = _take(argv, ["minloglevel"])
     name = next(
         (word for before, word in zip(["", *argv], argv, strict=False) if word in BREWS and not _asks(before)), ""
     )
     if not name:
         parser.parse_args(argv[:1])
     argv.remove(name)
+    if levels:
+        _log_from(levels[-1][1])
     init_log()
     if folders:
         _log_to(folders[-1][1])
@@ -89,6 +98,15 @@ def _take(argv: list[str], flags: Iterable[str], valued: bool = True) -> tuple[l
         else:
             found.append((match[1], next(words, "")))
     return found, rest
+
+
+def _log_from(level: str) -> None:
+    """Show lines of the log from this level on, in this process and those that it starts."""
+    if level not in ("0", "1", "2", "3"):
+        raise CaffeError(
+            f'-minloglevel: "{level}" is no level; valid: 0 (all), 1 (warnings), 2 (errors), 3 (fatal errors)'
+        )
+    os.environ[VARIABLE] = level
 
 
 def _log_to(folder: str) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-
+from ..solver.log import LEVELS
 from ..solver.log import init_log as _init_log
 from ..solver.log import log as _log
-
-_LEVELS = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 
 
 def init_log(level: int = 0) -> None:
     """Show log lines from ``level`` on: 0 information, 1 warnings, 2 errors, 3 fatal errors."""
-    _init_log(_LEVELS[min(max(level, 0), 3)])
+    _init_log(LEVELS[min(max(level, 0), 3)])
 
 
 def log(message: str) -> None:

@@ -98,7 +98,7 @@ def train(
     param = read_solver(solver)
     device = _device(param, gpu, cpu)
     first = distributed.rank() == 0
-    init_log(logging.INFO if first else logging.WARNING)
+    init_log(None if first else logging.WARNING)
     try:
         log(lines.DEVICE, "Using %s.", "CPU" if device.type == "cpu" else f"GPU {device.index}")
         if iterations is not None:

@@ -7,6 +7,7 @@ message. The source is the place in Caffe that writes the same line: parsers loo
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from typing import Any, TextIO
@@ -14,6 +15,9 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 logger = logging.getLogger("pycaffe_compat")
+
+VARIABLE = "GLOG_minloglevel"
+LEVELS = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)  # by Caffe's numbers, 0 to 3
 
 ITERATION = "solver.cpp:218"
 TRAIN_OUTPUT = "solver.cpp:237"
@@ -68,17 +72,33 @@ class GlogFormatter(logging.Formatter):
 
 
 class _BesideBar(logging.StreamHandler):
-    """Writes lines above a progress bar instead of through it."""
+    """Writes lines above a progress bar instead of through it; ``level`` None: from the level that the environment says."""
+
+    def __init__(self, stream: TextIO, level: int | None) -> None:
+        super().__init__(stream)
+        self._asks = level is None
 
     def emit(self, record: logging.LogRecord) -> None:
+        # looked up for each line, since scripts set it when this handler is there already
+        if self._asks and record.levelno < environment_level():
+            return
         with tqdm.external_write_mode(file=self.stream):
             super().emit(record)
 
 
-def init_log(level: int = logging.INFO, stream: TextIO | None = None) -> None:
-    """Show the package's log on ``stream`` (standard error), in Caffe's form; a second call replaces the first."""
-    handler = _BesideBar(stream or sys.stderr)
+def environment_level() -> int:
+    """The level from which on lines are shown, by the variable ``GLOG_minloglevel``: 0 (all), 1, 2 or 3."""
+    number = os.environ.get(VARIABLE, "")
+    return LEVELS[min(int(number), 3)] if number.isdecimal() else logging.INFO
+
+
+def init_log(level: int | None = None, stream: TextIO | None = None) -> None:
+    """Show the package's log on ``stream`` (standard error), in Caffe's form; a second call replaces the first.
+
+    ``level`` is one of :mod:`logging`'s; None leaves it to the variable ``GLOG_minloglevel``, as in Caffe.
+    """
+    handler = _BesideBar(stream or sys.stderr, level)
     handler.setFormatter(GlogFormatter())
     logger.handlers[:] = [h for h in logger.handlers if not isinstance(h, _BesideBar)] + [handler]
-    logger.setLevel(level)
+    logger.setLevel(logging.INFO if level is None else level)
     logger.propagate = False

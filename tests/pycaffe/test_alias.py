@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,29 @@ def test_a_script_and_a_module_run_with_this_package_as_caffe(tmp_path: Path) ->
         done = run(tmp_path, *arguments)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == "(2, 4, 3, 3) ['--flag', 'x'] __main__"
+
+
+LOGS = """
+import os
+import sys
+import caffe
+
+os.environ["GLOG_minloglevel"] = sys.argv[1]
+with open("net.prototxt", "w") as f:
+    f.write('layer { name: "data" type: "DummyData" top: "data" dummy_data_param { shape { dim: 2 dim: 3 } } }'
+            'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 1 } }'
+            'layer { name: "loss" type: "Reduction" bottom: "ip" top: "loss" loss_weight: 1 }')
+with open("solver.prototxt", "w") as f:
+    f.write('train_net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" display: 1 snapshot_after_train: false')
+caffe.SGDSolver("solver.prototxt").step(2)
+"""
+
+
+def test_a_solver_that_a_script_runs_writes_caffes_log_unless_it_says_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(LOGS)
+    log = run(tmp_path, "script.py", "0").stderr
+    assert re.search(r"^I\d{4} \S+ +\d+ solver.cpp:218\] Iteration 1 \(.*\), loss = -0.4$", log, re.MULTILINE), log
+    assert run(tmp_path, "script.py", "1").stderr == ""
 
 
 PROCESSES = """

@@ -103,6 +103,20 @@ def test_the_log_goes_to_a_folder_too(folder: Path, tool: Tool) -> None:
     assert file.read_text() == log
 
 
+def test_the_flags_of_caffes_logger(folder: Path, tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOG_minloglevel", "0")  # which the flag sets
+    train = ["caffe", "train", "-solver", folder / "solver.prototxt", "-iterations", 1]
+    code, log = tool(*train, "-v", 1, "--stderrthreshold=2", "-colorlogtostderr", "--logbufsecs", 0)
+    assert code == 0 and "Optimization Done." in said(log)
+    assert tool(*train, "-minloglevel", "2") == (0, "")
+    monkeypatch.setenv("GLOG_minloglevel", "3")
+    assert tool(*train) == (0, "")
+    assert tool(*train, "-minloglevel=9") == (
+        1,
+        'caffe: -minloglevel: "9" is no level; valid: 0 (all), 1 (warnings), 2 (errors), 3 (fatal errors)\n',
+    )
+
+
 def test_python_layers_run_when_they_are_allowed(folder: Path, tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(python_layer.VARIABLE, raising=False)
     monkeypatch.setattr(python_layer, "_allowed", False)
@@ -134,6 +148,7 @@ def test_python_layers_run_when_they_are_allowed(folder: Path, tool: Tool, monke
         ([], 0, "device_query  show the GPUs"),
         (["--help"], 0, "-solver X, --solver=X"),
         (["train", "-help"], 0, "--sighup_effect"),
+        (["-version"], 0, "caffe version 1.0.0"),
         (["tarin", "-solver", "x"], 2, "invalid choice: 'tarin'"),
         (["train"], 2, "required: --solver"),
         (["test", "-model", "x"], 2, "required: --weights"),

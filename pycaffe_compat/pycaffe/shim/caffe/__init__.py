@@ -3,6 +3,8 @@
 import sys
 
 from pycaffe_compat.pycaffe.alias import install_as_caffe
+from pycaffe_compat.solver.log import init_log
 
 del sys.modules[__name__]
 install_as_caffe()
+init_log()
