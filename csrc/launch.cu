@@ -3,6 +3,7 @@
 #include "launch.h"
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 
 #include "switch_pool.cuh"
@@ -48,7 +49,7 @@ struct Call {
   // 2x2 windows that tile the planes, in rows of whole vectors.
   bool has_pairs() const {
     return !channels_last && is_square(2) && g().pad_h == 0 && g().pad_w == 0 && g().height == 2 * g().rows &&
-           g().width == 2 * g().cols && g().width % vector() == 0 && g().batch * g().channels * g().rows * g().cols % vector() == 0;
+           g().width == 2 * g().cols && g().width % vector() == 0;
   }
 };
 
@@ -81,8 +82,12 @@ using Kernel = void (*)(Task);
 
 #ifndef SP_SHIM  // the shim runs every thread in a loop
 cudaError_t launch(Kernel kernel, index_t blocks, index_t shared, cudaStream_t stream, const Task& task) {
-  kernel<<<unsigned(blocks), kThreads, unsigned(shared), stream>>>(task);
-  return cudaGetLastError();
+  void* arguments[] = {const_cast<Task*>(&task)};
+  const dim3 grid(static_cast<unsigned>(blocks)), threads(kThreads);
+  const cudaError_t error =
+      cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, threads, arguments, static_cast<std::size_t>(shared), stream);
+  if (error != cudaSuccess) cudaGetLastError();  // reported once, by what this call returns
+  return error;
 }
 #endif
 
@@ -112,19 +117,17 @@ cudaError_t enqueue_any(Call call, Kernel kernel, int v, int rows, int cols, boo
   return enqueue(call, kernel, inner * rows * cols, pooling);
 }
 
-// pairs_*: an image is two rows of places and one of windows; items are V windows, which may reach from one row to the next.
+// pairs_*: items are groups of V/2 windows, kGroups of them a thread.
 cudaError_t enqueue_pairs(Call call, Kernel kernel, bool pooling) {
   const Geometry& g = call.g();
-  const index_t windows = g.batch * g.channels * g.rows * g.cols, v = call.vector();
-  call.task.d1 = make_divider(g.cols / (v / 2));
-  // Slices begin where both a row of windows and an item do.
-  const index_t unit = index_t(g.cols) * v, slice = ceil_divide(index_t(1) << 30, unit) * unit;
+  const index_t windows = g.batch * g.channels * g.rows * g.cols, group = call.vector() / 2;
+  call.task.d1 = make_divider(g.cols / group);
+  const index_t slice = ceil_divide(index_t(1) << 30, g.cols) * g.cols;  // whole rows of windows
   for (index_t first = 0; first < windows; first += slice) {
     Task t = call.task;
-    const index_t count = windows - first < slice ? windows - first : slice;
-    t.items = unsigned(count / v);
+    t.items = unsigned((windows - first < slice ? windows - first : slice) / group);
     advance_all(t, first, pooling ? 4 : 1, pooling ? 1 : 4, 1, size_of(call.type));
-    if (const cudaError_t error = launch(kernel, ceil_divide(t.items, kThreads), 0, call.stream, t)) return error;
+    if (const cudaError_t error = launch(kernel, ceil_divide(t.items, kGroups * kThreads), 0, call.stream, t)) return error;
   }
   return cudaSuccess;
 }

@@ -625,104 +625,123 @@ SP_KERNEL pixels_unpool(const Task t) {
   }
 }
 
-// ---- pairs_*: 2x2 windows, stride 2, that tile NCHW planes exactly; V windows a thread ---------------------------------
+// ---- pairs_*: 2x2 windows, stride 2, that tile NCHW planes exactly; 16 bytes of two rows a group -----------------------
 
-// Row and column pairs: V windows are two groups of V/2, each of which lies in one row of windows and over 16 bytes of two
-// rows of places. Items are V windows; d1: groups to a row of windows. Rows of windows are numbered through all planes: the
-// rows of places under row r are 2r and 2r + 1.
+// Items are groups: V/2 windows in a row, which lie over 16 bytes of two rows of places. d1: groups to a row of windows.
+// Rows of windows are numbered through all planes: the rows of places under row r are 2r and 2r + 1.
 template <int V>
 __device__ inline index_t group_offset(const Task& t, unsigned group) {
   const int col = split(group, t.d1);
   return static_cast<index_t>(group) * 2 * t.g.width + col * V;
 }
 
+// A thread takes kGroups of them, a block's width apart: neighbouring threads access neighbouring memory, in whole sectors.
+const int kGroups = 2;
+
+__device__ inline unsigned own_group(int i) { return (blockIdx.x * kGroups + i) * kThreads + threadIdx.x; }
+
 template <class D, int V>
-SP_KERNEL pairs_max(const Task t) {
-  typedef typename D::Acc A;
-  const unsigned item = own_item();
-  if (item >= t.items) return;
-  Pack<D, V> x[4];
+__device__ inline void load_groups(const Task& t, Pack<D, V>* x) {
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const typename D::Bits* from = input<D>(t) + group_offset<V>(t, 2 * item + i);
+  for (int i = 0; i < kGroups; ++i) {
+    if (own_group(i) >= t.items) continue;
+    const typename D::Bits* from = input<D>(t) + group_offset<V>(t, own_group(i));
     x[2 * i].load(from);
     x[2 * i + 1].load(from + t.g.width);
   }
-  Pack<D, V> y;
-  Bytes<V> s;
-#pragma unroll
-  for (int v = 0; v < V; ++v) {
-    const Pack<D, V>&upper = x[v / (V / 2) * 2], &under = x[v / (V / 2) * 2 + 1];
-    const int c = v % (V / 2) * 2;
-    A best = D::lowest();
-    int at = kNone;
-    step<A>(best, at, upper.value(c), t.lower, 0);
-    step<A>(best, at, upper.value(c + 1), t.lower, 1);
-    step<A>(best, at, under.value(c), t.lower, 2);
-    step<A>(best, at, under.value(c + 1), t.lower, 3);
-    y.put(v, D::store(best));
-    s.put(v, at);
-  }
-  const index_t offset = static_cast<index_t>(item) * V;
-  y.store(output<D>(t) + offset);
-  s.store(t.places + offset);
 }
+
+template <class D, int V>
+SP_KERNEL pairs_max(const Task t) {
+  typedef typename D::Acc A;
+  Pack<D, V> x[2 * kGroups];
+  load_groups<D, V>(t, x);
+#pragma unroll
+  for (int i = 0; i < kGroups; ++i) {
+    if (own_group(i) >= t.items) continue;
+    Pack<D, V / 2> y;
+    Bytes<V / 2> s;
+#pragma unroll
+    for (int v = 0; v < V / 2; ++v) {
+      A best = D::lowest();
+      int at = kNone;
+      step<A>(best, at, x[2 * i].value(2 * v), t.lower, 0);
+      step<A>(best, at, x[2 * i].value(2 * v + 1), t.lower, 1);
+      step<A>(best, at, x[2 * i + 1].value(2 * v), t.lower, 2);
+      step<A>(best, at, x[2 * i + 1].value(2 * v + 1), t.lower, 3);
+      y.put(v, D::store(best));
+      s.put(v, at);
+    }
+    const index_t offset = static_cast<index_t>(own_group(i)) * (V / 2);
+    y.store(output<D>(t) + offset);
+    s.store(t.places + offset);
+  }
+}
+
+// What belongs to V/2 windows; all of it is fetched before any is used.
+template <class D, int V>
+struct Pooled {
+  Pack<D, V / 2> y, gate;
+  Bytes<V / 2> s;
+
+  __device__ void fetch(const Task& t, const typename D::Bits* values, index_t offset) {
+    if (values) y.load(values + offset);
+    s.fetch(t, offset);
+    if (t.gate) gate.load(static_cast<const typename D::Bits*>(t.gate) + offset);
+  }
+};
 
 template <class D, int V>
 SP_KERNEL pairs_select(const Task t) {
   typedef typename D::Bits B;
-  const unsigned item = own_item();
-  if (item >= t.items) return;
-  Pack<D, V> x[4], gate, y;
+  Pack<D, V> x[2 * kGroups];
+  Pooled<D, V> pooled[kGroups];
+  load_groups<D, V>(t, x);
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const B* from = input<D>(t) + group_offset<V>(t, 2 * item + i);
-    x[2 * i].load(from);
-    x[2 * i + 1].load(from + t.g.width);
+  for (int i = 0; i < kGroups; ++i) {
+    if (own_group(i) < t.items) pooled[i].fetch(t, nullptr, static_cast<index_t>(own_group(i)) * (V / 2));
   }
-  const index_t offset = static_cast<index_t>(item) * V;
-  Bytes<V> s;
-  s.fetch(t, offset);
-  if (t.gate) gate.load(static_cast<const B*>(t.gate) + offset);
 #pragma unroll
-  for (int v = 0; v < V; ++v) {
-    const Pack<D, V>&upper = x[v / (V / 2) * 2], &under = x[v / (V / 2) * 2 + 1];
-    const int c = v % (V / 2) * 2, place = s.at(v);
-    B value = place == 0 ? upper.bits(c) : B(0);
-    value = place == 1 ? upper.bits(c + 1) : value;
-    value = place == 2 ? under.bits(c) : value;
-    value = place == 3 ? under.bits(c + 1) : value;
-    y.put(v, t.gate && is_closed(gate.value(v)) ? B(0) : value);
+  for (int i = 0; i < kGroups; ++i) {
+    if (own_group(i) >= t.items) continue;
+    Pack<D, V / 2> y;
+#pragma unroll
+    for (int v = 0; v < V / 2; ++v) {
+      const int place = pooled[i].s.at(v);
+      B value = place == 0 ? x[2 * i].bits(2 * v) : B(0);
+      value = place == 1 ? x[2 * i].bits(2 * v + 1) : value;
+      value = place == 2 ? x[2 * i + 1].bits(2 * v) : value;
+      value = place == 3 ? x[2 * i + 1].bits(2 * v + 1) : value;
+      y.put(v, t.gate && is_closed(pooled[i].gate.value(v)) ? B(0) : value);
+    }
+    y.store(output<D>(t) + static_cast<index_t>(own_group(i)) * (V / 2));
   }
-  y.store(output<D>(t) + offset);
 }
 
 template <class D, int V>
 SP_KERNEL pairs_unpool(const Task t) {
   typedef typename D::Bits B;
-  const unsigned item = own_item();
-  if (item >= t.items) return;
-  const index_t offset = static_cast<index_t>(item) * V;
-  Pack<D, V> y, gate, x[4];
-  Bytes<V> s;
-  y.load(input<D>(t) + offset);
-  s.fetch(t, offset);
-  if (t.gate) gate.load(static_cast<const B*>(t.gate) + offset);
+  Pooled<D, V> pooled[kGroups];
 #pragma unroll
-  for (int v = 0; v < V; ++v) {
-    Pack<D, V>&upper = x[v / (V / 2) * 2], &under = x[v / (V / 2) * 2 + 1];
-    const int c = v % (V / 2) * 2, place = s.at(v);
-    const B value = t.gate && is_closed(gate.value(v)) ? B(0) : y.bits(v);
-    upper.put(c, place == 0 ? value : B(0));
-    upper.put(c + 1, place == 1 ? value : B(0));
-    under.put(c, place == 2 ? value : B(0));
-    under.put(c + 1, place == 3 ? value : B(0));
+  for (int i = 0; i < kGroups; ++i) {
+    if (own_group(i) < t.items) pooled[i].fetch(t, input<D>(t), static_cast<index_t>(own_group(i)) * (V / 2));
   }
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    B* to = output<D>(t) + group_offset<V>(t, 2 * item + i);
-    x[2 * i].store(to);
-    x[2 * i + 1].store(to + t.g.width);
+  for (int i = 0; i < kGroups; ++i) {
+    if (own_group(i) >= t.items) continue;
+    Pack<D, V> upper, under;
+#pragma unroll
+    for (int v = 0; v < V / 2; ++v) {
+      const int place = pooled[i].s.at(v);
+      const B value = t.gate && is_closed(pooled[i].gate.value(v)) ? B(0) : pooled[i].y.bits(v);
+      upper.put(2 * v, place == 0 ? value : B(0));
+      upper.put(2 * v + 1, place == 1 ? value : B(0));
+      under.put(2 * v, place == 2 ? value : B(0));
+      under.put(2 * v + 1, place == 3 ? value : B(0));
+    }
+    B* to = output<D>(t) + group_offset<V>(t, own_group(i));
+    upper.store(to);
+    under.store(to + t.g.width);
   }
 }
 
@@ -742,8 +761,8 @@ struct Run {
   __device__ void bring(const B* from, index_t total, uint4* to) const {
     const index_t base = start - shift;
     const int vectors = (shift + count + kVector - 1) / kVector;
-    const int ready = static_cast<int>((total - base) / kVector);  // vectors that the tensor has whole
-    const int whole = vectors < ready ? vectors : ready;
+    const index_t ready = (total - base) / kVector;  // vectors that the tensor has whole
+    const int whole = vectors < ready ? vectors : static_cast<int>(ready);
     const uint4* source = reinterpret_cast<const uint4*>(from + base);
 #pragma unroll 1
     for (int i = threadIdx.x; i < whole; i += 4 * kThreads) {

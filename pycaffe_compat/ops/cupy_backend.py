@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .windows import OperatorError, Pair
 
-THREADS = 256
+THREADS, GROUPS = 256, 2
 MOST_ITEMS = 2**31 - THREADS
 TILE_BYTES, MOST_SHARED = 16 << 10, 48 << 10
 SWITCH, SUM, AVERAGE, COUNT = range(4)
@@ -203,11 +203,12 @@ class Call:
     def _pairs(self) -> Launch | None:
         windows = self.batch * self.channels * self.windows[0] * self.windows[1]
         tiles_exactly = self.pad == (0, 0) and self.plane == (2 * self.windows[0], 2 * self.windows[1])
-        if self.side != 2 or not tiles_exactly or self.plane[1] % self.vector or windows % self.vector:
+        if self.side != 2 or not tiles_exactly or self.plane[1] % self.vector:
             return None
-        items = windows // self.vector
-        task = self.task(items=items, d1=_divider(self.windows[1] // (self.vector // 2)))
-        return Launch(self.name("pairs", self.vector), _ceil(items, THREADS), 0, task)
+        group = self.vector // 2
+        items = windows // group
+        task = self.task(items=items, d1=_divider(self.windows[1] // group))
+        return Launch(self.name("pairs", self.vector), _ceil(items, GROUPS * THREADS), 0, task)
 
     def _tiles(self) -> Launch | None:
         (height, width), (rows, cols) = self.plane, self.windows

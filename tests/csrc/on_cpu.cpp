@@ -1,4 +1,5 @@
 // launch.cu and its kernels as plain C++, with an interface for ctypes.
+#include <cstddef>
 #include <map>
 #include <string>
 
@@ -96,6 +97,20 @@ long long launch_blocks(int i) { return cuda::launches[i].blocks; }
 long long launch_shared(int i) { return cuda::launches[i].shared; }
 const Task* launch_task(int i) { return &cuda::launches[i].task; }
 int task_size() { return static_cast<int>(sizeof(Task)); }
+// Where the fields of a Task lie, in order; -1 after the last.
+int task_offset(int i) {
+  const std::size_t offsets[] = {
+      offsetof(Task, g.batch), offsetof(Task, g.channels), offsetof(Task, g.height), offsetof(Task, g.width),
+      offsetof(Task, g.rows), offsetof(Task, g.cols), offsetof(Task, g.kernel_h), offsetof(Task, g.kernel_w),
+      offsetof(Task, g.stride_h), offsetof(Task, g.stride_w), offsetof(Task, g.pad_h), offsetof(Task, g.pad_w),
+      offsetof(Task, in), offsetof(Task, gate), offsetof(Task, switches), offsetof(Task, places), offsetof(Task, out),
+      offsetof(Task, fixed), offsetof(Task, mode), offsetof(Task, normalized), offsetof(Task, lower), offsetof(Task, items),
+      offsetof(Task, d0.divisor), offsetof(Task, d0.multiplier), offsetof(Task, d0.shift), offsetof(Task, d1.divisor),
+      offsetof(Task, d1.multiplier), offsetof(Task, d1.shift), offsetof(Task, d2.divisor), offsetof(Task, d2.multiplier),
+      offsetof(Task, d2.shift), offsetof(Task, tile_planes), offsetof(Task, tile_rows), offsetof(Task, tiles),
+      offsetof(Task, planes)};
+  return i < int(sizeof(offsets) / sizeof(offsets[0])) ? int(offsets[i]) : -1;
+}
 int kernel_count() { return static_cast<int>(kernels().size()); }
 const char* kernel_name(int i) { return std::next(kernels().begin(), i)->first.c_str(); }
 }

@@ -86,7 +86,10 @@ def test_the_cupy_source_compiles(library):
     for name in library.kernels():
         qualified = re.sub(r"(\w+)<(\w+)", r"switch_pool::device::\1<switch_pool::device::\2", name)
         assert nvrtc.nvrtcAddNameExpression(program, qualified.encode()) == 0
-    options = (ctypes.c_char_p * 2)(b"--std=c++17", b"--gpu-architecture=compute_80")
+    # Ours, and those that CuPy adds.
+    options = (ctypes.c_char_p * 4)(
+        b"-std=c++17", b"-ftz=true", b"-arch=compute_80", b"--device-as-default-execution-space"
+    )
     result = nvrtc.nvrtcCompileProgram(program, len(options), options)
     size = ctypes.c_size_t()
     nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))

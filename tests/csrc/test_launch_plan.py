@@ -7,7 +7,7 @@ import pytest
 import torch
 from on_cpu import ByCupy, ByLaunchCu
 
-from pycaffe_compat.ops import windows
+from pycaffe_compat.ops import cupy_backend, windows
 
 VGG = [(64, 224), (128, 112), (256, 56), (512, 28), (512, 14)]
 ALEXNET = [(96, 55), (256, 27), (256, 13)]
@@ -121,3 +121,18 @@ def test_more_than_2_to_the_31_elements(dry, size, kernel, layout):
             assert c * 2 == b
             assert a * windows_per_plane == b * places_per_plane
             assert a > 0
+
+
+def fields(dtype, start=0):
+    """Where the numbers of a structure lie."""
+    for part, offset in dtype.fields.values():
+        if part.fields:
+            yield from fields(part, start + offset)
+        else:
+            yield start + offset
+
+
+def test_what_cupy_passes_is_laid_out_as_the_kernels_read_it(library):
+    ours = list(fields(cupy_backend.TASK))
+    assert [library.c.task_offset(i) for i in range(len(ours) + 1)] == [*ours, -1]
+    assert library.c.task_size() == cupy_backend.TASK.itemsize

@@ -141,6 +141,27 @@ def test_against_the_cpu_kernels(device, cpu, case):
     device.library.check_guards()
 
 
+@pytest.mark.parametrize("shape", ((2, 24, 14, 16), (1, 1, 2, 8), (3, 5, 46, 40)))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_windows_that_tile_rows_of_whole_vectors(device, cpu, dtype, shape):
+    """The kernels of VGG's large poolings: less than a block, and several blocks of which the last is not full."""
+    window, plane, count = windows.window(2, 2, 0), shape[2:], (shape[2] // 2, shape[3] // 2)
+    rng = np.random.default_rng(0)
+    x, y, gate = (values(rng, (*shape[:2], *size), dtype, torch.contiguous_format) for size in (plane, count, count))
+    device.library.forget()
+    pooled, switch = device.max_pool_switch(x, *window, count, True)
+    if dtype != torch.float64:
+        assert device.library.launches()[0].kernel.startswith("pairs_max")
+    for have, want in zip((pooled, switch), cpu.max_pool_switch(x, *window, count, True), strict=True):
+        same(have, want)
+    for g in (None, gate):
+        same(device.unpool_switch(y, switch, *window, plane, g), cpu.unpool_switch(y, switch, *window, plane, g))
+        same(device.pool_switch(x, switch, *window, g), cpu.pool_switch(x, switch, *window, g))
+        same(device.unpool_fixed(y, (1, 0), (2, 2), plane, g), cpu.unpool_fixed(y, (1, 0), (2, 2), plane, g))
+        same(device.pool_fixed(x, (0, 1), (2, 2), count, g), cpu.pool_fixed(x, (0, 1), (2, 2), count, g))
+    device.library.check_guards()
+
+
 @pytest.mark.parametrize("layout", (torch.contiguous_format, torch.channels_last))
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("kernel", "stride", "pad"), ((2, 2, 0), (3, 2, 0), (3, 2, 1), (4, 3, 1)))
