@@ -192,12 +192,12 @@ class Passes:
         bottoms, tops = record
         outer = [self._top_diff(step, i, top, start, begun) for i, top in enumerate(tops)]
         begun.difference_update(step.tops)
-        params = [
-            (i, step.layer.blob(i))
-            for i, needs in enumerate(step.param_needs)
-            if needs and step.layer.blob(i).requires_grad
-        ]
-        wanted = [b for b in bottoms if b.requires_grad] + [p for _, p in params]
+        params = {  # each once, also where the layer has one blob in two places
+            id(blob): (i, blob)
+            for i, (blob, needs) in enumerate(zip(step.layer.blobs, step.param_needs, strict=True))
+            if needs and blob.requires_grad
+        }
+        wanted = [b for b in bottoms if b.requires_grad] + [p for _, p in params.values()]
         pairs = [(t, g) for t, g in zip(tops, outer, strict=True) if t.requires_grad]
         grads: tuple[Tensor | None, ...] = (None,) * len(wanted)
         if pairs and wanted:
@@ -219,7 +219,7 @@ class Passes:
                 diff = self._blobs[name].synced_diff
                 diff.set(diff.tensor() + grad if name in begun else grad)
                 begun.add(name)
-        for i, _ in params:
+        for i, _ in params.values():
             grad = next(found)
             if grad is not None:
                 self._params[step.name][i].synced_diff.tensor().add_(grad)

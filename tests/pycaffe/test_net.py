@@ -249,3 +249,13 @@ def test_gradients_reach_a_batch_normalisation_that_says_no_lr_mult(tmp_path: Pa
     assert not trained_on_random_numbers(frozen, tmp_path).blobs["n"].diff.any()
     silent = trained_on_random_numbers(net, tmp_path)
     np.testing.assert_allclose(silent.blobs["n"].diff, np.ones((4, 3)) @ silent.params["a"][0].data, rtol=1e-5)
+
+
+def test_a_blob_that_a_layer_has_in_two_places_gets_its_gradient_once(tmp_path: Path) -> None:
+    net = trained_on_random_numbers(
+        'layer { name: "s" type: "Scale" bottom: "x" top: "s" param { name: "v" } param { name: "v" } '
+        "scale_param { bias_term: true } } "
+        'layer { name: "l" type: "Reduction" bottom: "s" top: "l" loss_weight: 1 }',
+        tmp_path,
+    )
+    np.testing.assert_allclose(net.params["s"][0].diff, (net.blobs["x"].data + 1).sum(0), rtol=1e-5)
