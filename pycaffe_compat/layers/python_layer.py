@@ -96,6 +96,11 @@ class Blob:
             self._arrays = {which: array.reshape(size) for which, array in self._arrays.items()} if same else {}
             self.shape = size
 
+    @property
+    def written_diff(self) -> np.ndarray | None:
+        """A copy of the gradients if anyone has looked at them since the blob took its values, else None."""
+        return self._arrays["diff"].copy() if "diff" in self._arrays else None
+
     def hold(self, data: np.ndarray, diff: np.ndarray | None = None) -> None:
         """Take these arrays (zeros for no ``diff``) as they are, without copying."""
         self.shape, self.dtype = data.shape, data.dtype.type
@@ -119,7 +124,7 @@ class Layer:
 
     ``setup`` is called once, ``reshape`` before every ``forward`` and when the net is reshaped; it gives the tops their
     shapes. ``backward`` writes the ``diff`` of each bottom whose ``propagate_down`` is true, and that of ``blobs``, all
-    0 before; what earlier passes found is added by the caller.
+    as ``forward`` left them, 0 if it did not touch them; what earlier passes found is added by the caller.
 
     Attributes:
         param_str: ``python_param.param_str``.
@@ -309,6 +314,8 @@ class _Run(torch.autograd.Function):
         ctx.layer, ctx.n, ctx.dtype = layer, n, layer.working_dtype(inputs[:n])
         tops = layer.run(inputs[:n])
         ctx.bottom_data = [blob.data for blob in layer.bottom_blobs]
+        # some layers find their gradients in forward already, and have an empty backward
+        ctx.found = [blob.written_diff for blob in (*layer.bottom_blobs, *layer.python.blobs)]
         ctx.top_data = [top.to("cpu", ctx.dtype).numpy() for top in tops]
         ctx.like = [(value.device, value.dtype) for value in inputs]
         return tuple(tops)
@@ -318,13 +325,14 @@ class _Run(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         layer: PythonLayer = ctx.layer
         needs = list(ctx.needs_input_grad[2:])
-        for blob, data in zip(layer.bottom_blobs, ctx.bottom_data, strict=True):
-            blob.hold(data)
+        layer.hold_parameters(ctx.dtype)
+        seen = [*layer.bottom_blobs, *layer.python.blobs]
+        held = [*ctx.bottom_data, *(blob.data for blob in layer.python.blobs)]
+        for blob, data, diff in zip(seen, held, ctx.found, strict=True):
+            blob.hold(data, None if diff is None else diff.copy())
         for blob, data, grad in zip(layer.top_blobs, ctx.top_data, grads, strict=True):
             blob.hold(data, grad.detach().to("cpu", ctx.dtype, copy=True).contiguous().numpy())
-        layer.hold_parameters(ctx.dtype)
         layer.call("backward", layer.top_blobs, needs[: ctx.n], layer.bottom_blobs)
-        seen = [*layer.bottom_blobs, *layer.python.blobs]
         found = [
             torch.from_numpy(blob.diff.copy()).to(device, dtype) if need else None
             for blob, need, (device, dtype) in zip(seen, needs, ctx.like, strict=True)

@@ -106,6 +106,21 @@ def test_loss_gradients_of_every_type(dtype):
         assert torch.autograd.gradcheck(lambda x, t: net(x=x, t=t)["l"], (x, t))
 
 
+def test_gradients_that_forward_wrote_are_there_in_backward(tmp_path):
+    text = INPUT + python("GradientInForward", tops="l", more="loss_weight: 1")
+    net = net_of(text)
+    x = torch.randn(2, 3, requires_grad=True)
+    net.objective(x=x)[0].backward()
+    torch.testing.assert_close(x.grad, x.detach() - 2)
+    torch.testing.assert_close(net.layers["GradientInForward"].blob(0).grad, -(x.detach() - 2).sum()[None])
+    face = face_of(tmp_path, "force_backward: true " + text)
+    for value in (5, 3):
+        face.blobs["x"].data[...] = value
+        face.forward()
+        face.backward()
+        np.testing.assert_array_equal(face.blobs["x"].diff, np.full((2, 3), value - 2))
+
+
 def test_propagate_down_is_what_is_asked_for():
     net = net_of(INPUT + INPUT.replace("in", "in2", 1).replace('"x"', '"t"') + python("Euclidean", "x t", "l"))
     layer = net.layers["Euclidean"]

@@ -137,6 +137,26 @@ class Raises(Layer):
         self._maybe("backward")
 
 
+class GradientInForward(Layer):
+    """Half the squared distance to a parameter; the gradients are written in forward, and backward has nothing to do."""
+
+    def setup(self, bottom, top):
+        self.blobs.add_blob(1)
+        self.blobs[0].data[0] = 2
+
+    def reshape(self, bottom, top):
+        top[0].reshape(1)
+
+    def forward(self, bottom, top):
+        away = bottom[0].data - self.blobs[0].data
+        top[0].data[...] = (away**2).sum() / 2
+        bottom[0].diff[...] = away
+        self.blobs[0].diff[...] = -away.sum()
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+
+
 class ForwardOnly(Layer):
     """Has no backward."""
 
