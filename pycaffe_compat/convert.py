@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from .errors import CaffeError, ParseError, WeightsError, nearest, require_file
-from .files import atomic_path
+from .files import atomic_path, sink
 from .layers.base import Shape
 from .proto import caffe_pb2, read_net, read_weights, write_weights
 from .summary import build_shapes
@@ -302,9 +302,14 @@ def write_model(path: PathLike, model: Model, progress: Progress = lambda _: Non
             types = {layer.name: layer.type for layer in model.skeleton.layer}
             layers = [(name, types.get(name, "")) for name in model.blobs]
             metadata = {"format": "pt", _LAYERS_KEY: json.dumps(layers)}
-            _safetensors().torch.save_file(tensors, temporary, metadata)
+            library = _safetensors()
+            try:
+                library.torch.save_file(tensors, temporary, metadata)
+            except library.SafetensorError as error:
+                raise OSError(0, str(error)) from error
         else:
-            torch.save(tensors, temporary)
+            with sink(temporary) as file:
+                torch.save(tensors, file)  # type: ignore[arg-type]
 
 
 def _owned(array: np.ndarray) -> np.ndarray:

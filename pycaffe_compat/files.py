@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 from .errors import CaffeError
 
@@ -34,8 +35,8 @@ def atomic_path(path: PathLike) -> Iterator[str]:
     try:
         yield temporary
         if stream:
-            with open(temporary, "rb") as source, open(final, "wb") as sink:
-                shutil.copyfileobj(source, sink)
+            with open(temporary, "rb") as source, open(final, "wb") as target:
+                shutil.copyfileobj(source, target)
             os.unlink(temporary)
             return
         with open(temporary, "rb") as file:
@@ -65,6 +66,68 @@ def require_writable(path: PathLike) -> None:
         os.unlink(temporary)
     except OSError as error:
         raise _cannot_write(path, error) from error
+
+
+class Sink:
+    """A new binary file whose writes never fail: the first error is kept in :attr:`error`, and what comes after it dropped.
+
+    For libraries that do not get over a write that fails: they find out late, in their own words, or crash.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self._file = open(path, "w+b", buffering=0)  # noqa: SIM115
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of ``data``, or note why not."""
+        view = memoryview(data).cast("B")
+        done = 0
+        try:
+            while self.error is None and done < len(view):
+                done += self._file.write(view[done:]) or 0
+        except OSError as error:
+            self.error = error
+        return len(view)
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size) or b""
+
+    def readinto(self, buffer: Any) -> int:
+        return self._file.readinto(buffer) or 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def truncate(self, size: int | None = None) -> int:
+        return self._file.truncate(size)
+
+    def flush(self) -> None:
+        """There is no buffer to write out."""
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@contextlib.contextmanager
+def sink(path: PathLike) -> Iterator[Sink]:
+    """Yield a :class:`Sink`; when the block ends, close it.
+
+    Raises:
+        OSError: the error that it kept: the disk is full, say.
+    """
+    file = Sink(path)
+    try:
+        yield file
+    except Exception:
+        if file.error is None:
+            raise
+    finally:
+        file.close()
+    if file.error is not None:
+        raise file.error
 
 
 def _target(path: PathLike) -> tuple[str, bool]:

@@ -75,3 +75,30 @@ def test_pipes_and_devices_stay_what_they_are(tmp_path):
     assert done.stdout == "through a pipe"
     write(os.devnull)
     assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+
+
+FULL_DISK = """
+import resource
+import numpy as np
+from pycaffe_compat.convert import Model, write_model
+from pycaffe_compat.errors import CaffeError
+model = Model("memory", {str(i): [np.ones(1000, "f4")] for i in range(9)})
+for suffix in (".caffemodel", ".h5", ".pt", ".safetensors", ".npz"):
+    for room in (0, 1000, 4096, 20_000, 30_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+        try:
+            write_model("a" + suffix, model)
+        except CaffeError as error:
+            assert str(error).startswith(f"cannot write a{suffix}: ") and "File too large" in str(error), error
+            assert len(str(error).splitlines()) == 1, error
+        else:
+            raise AssertionError((suffix, room))
+"""
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", FULL_DISK]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")  # HDF5 by itself crashes when the process ends
+    assert not list(tmp_path.iterdir())

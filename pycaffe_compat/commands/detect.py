@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import CaffeError, DataError, require_file
 from ..files import atomic_path
+from ..proto.hdf5 import create_hdf5
 from ..pycaffe import Detector
 from .images import add_net, net_options
 from .options import Parser, command
@@ -84,7 +85,7 @@ def write_detections(path: str, detections: Sequence[dict[str, Any]]) -> None:
                 for name, window, prediction in zip(names, windows, predictions, strict=True):
                     writer.writerow([name, *window.tolist(), *prediction.reshape(-1).tolist()])
             return
-        with h5py.File(temporary, "w") as store:
+        with create_hdf5(temporary) as store:
             store["filename"] = np.array(names, dtype=h5py.string_dtype())
             store["window"] = windows
             store["prediction"] = predictions

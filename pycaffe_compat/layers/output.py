@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import CaffeError
 from ..files import atomic_path
 from ..proto import caffe_pb2
+from ..proto.hdf5 import create_hdf5
 from .base import Layer, Shape, register
 
 
@@ -70,7 +71,7 @@ class HDF5Output(Layer):
         return ()
 
     def _start(self, batch: dict[str, np.ndarray]) -> None:
-        with atomic_path(self.file_name) as path, h5py.File(path, "w") as file:
+        with atomic_path(self.file_name) as path, create_hdf5(path) as file:
             for name, values in batch.items():
                 file.create_dataset(name, data=values, maxshape=(None, *values.shape[1:]))
 

@@ -5,6 +5,7 @@ HDF5 takes the ``/`` in a layer's name as a path, so ``conv1_2/relu`` is a group
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import h5py
 import numpy as np
 
 from ..errors import ParseError, WeightsError
+from ..files import sink
 from .blobs import Shape, to_numpy
 from .caffemodel import Weights
 
@@ -125,6 +127,17 @@ class HDF5Weights(Weights):
         return array
 
 
+@contextlib.contextmanager
+def create_hdf5(path: str, **options: Any) -> Iterator[h5py.File]:
+    """Yield a new HDF5 file to write into; ``options`` are those of ``h5py.File``.
+
+    Raises:
+        OSError: it cannot be written, as the disk is full, say.
+    """
+    with sink(path) as target, h5py.File(target, "w", **options) as file:
+        yield file
+
+
 def write_hdf5(path: str, names: Sequence[str], blobs: Mapping[str, Any], diffs: Mapping[str, Any] | None) -> None:
     """Write the blobs of the layers ``names`` into a new HDF5 file at ``path``.
 
@@ -132,9 +145,9 @@ def write_hdf5(path: str, names: Sequence[str], blobs: Mapping[str, Any], diffs:
     its name would put that group inside another layer's.
 
     Raises:
-        WeightsError: a layer whose name HDF5 cannot hold.
+        WeightsError: a layer whose name HDF5 cannot hold. OSError: the file cannot be written.
     """
-    with h5py.File(path, "w", libver=("earliest", "v108")) as file:
+    with create_hdf5(path, libver=("earliest", "v108")) as file:
         for kind, arrays in (("data", blobs), ("diff", diffs)):
             if arrays is None:
                 continue

@@ -23,6 +23,7 @@ from ..errors import CaffeError, SolverError, require_file
 from ..files import atomic_path
 from ..proto import caffe_pb2, wire
 from ..proto.blobs import StoredBlob, blob_parts, to_numpy
+from ..proto.hdf5 import create_hdf5
 
 EXTRA_FIELD = 142_857  # of SolverState; Caffe's own numbers are small
 EXTRA_DATASET = "pycaffe_compat"
@@ -79,18 +80,15 @@ def _write_binary(path: str, state: State, history: Iterable[Tensor]) -> None:
 
 
 def _write_hdf5(path: str, state: State, history: Iterable[Tensor]) -> None:
-    try:
-        with h5py.File(path, "w") as file:
-            file["iter"] = np.array([state.iteration], np.int32)
-            file["current_step"] = np.array([state.current_step], np.int32)
-            _write_string(file, "learned_net", state.learned_net)
-            group = file.create_group("history")
-            for index, tensor in enumerate(history):
-                group[str(index)] = to_numpy(tensor)
-            if state.extra:
-                file[EXTRA_DATASET] = np.frombuffer(json.dumps(state.extra).encode(), np.uint8)
-    except RuntimeError as error:  # what HDF5 makes of a full disk when it closes the file
-        raise OSError(0, str(error)) from error
+    with create_hdf5(path) as file:
+        file["iter"] = np.array([state.iteration], np.int32)
+        file["current_step"] = np.array([state.current_step], np.int32)
+        _write_string(file, "learned_net", state.learned_net)
+        group = file.create_group("history")
+        for index, tensor in enumerate(history):
+            group[str(index)] = to_numpy(tensor)
+        if state.extra:
+            file[EXTRA_DATASET] = np.frombuffer(json.dumps(state.extra).encode(), np.uint8)
 
 
 def _write_string(file: h5py.File, name: str, text: str) -> None:
