@@ -96,6 +96,8 @@ def train(
     if snapshot:
         require_file(snapshot, "solver state")
     param = read_solver(solver)
+    if iterations is None and not param.HasField("max_iter"):
+        raise SolverError(f"{solver}: max_iter is not set; say how long to train, there or with --iterations N")
     device = _device(param, gpu, cpu)
     first = distributed.rank() == 0
     init_log(None if first else logging.WARNING)

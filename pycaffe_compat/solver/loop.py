@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import logging
 import math
 import os
 import tempfile
@@ -173,6 +174,9 @@ class Solver:
         if resume_file is not None:
             log(lines.RESTORING, "Restoring previous solver status from %s", os.fspath(resume_file))
             self.restore(resume_file)
+            if self.iter >= self.param.max_iter:
+                message = "Iteration %d is not before max_iter %d: nothing is left to train"
+                log(lines.RESTORING, message, self.iter, self.param.max_iter, level=logging.WARNING)
         with self._signals:
             try:
                 self._each("before_training")

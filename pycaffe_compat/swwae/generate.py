@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..errors import CaffeError
 from ..files import atomic_path
 from .decoder import KINDS, OBJECTIVES, Decoder, augment, reconstruction_net
 from .demo_nets import demo_files
@@ -37,11 +38,18 @@ def write_all(root: str = ".") -> list[str]:
 
 
 def write_files(files: Mapping[str, str], root: str) -> list[str]:
-    """Write each text to its path under ``root``; return the paths."""
+    """Write each text to its path under ``root``; return the paths.
+
+    Raises:
+        CaffeError: a folder cannot be made or written to.
+    """
     paths = []
     for name, text in files.items():
         path = os.path.join(root, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        except OSError as error:
+            raise CaffeError(f"cannot write {path}: {error.strerror}") from error
         with atomic_path(path) as temporary, open(temporary, "w") as file:
             file.write(text)
         paths.append(path)

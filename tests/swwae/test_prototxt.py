@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from google.protobuf import text_format
 
+from pycaffe_compat.errors import CaffeError
 from pycaffe_compat.proto import caffe_pb2
 from pycaffe_compat.swwae.generate import all_files, write_all
 from pycaffe_compat.swwae.prototxt import WIDTH, format_readable
@@ -60,6 +61,12 @@ def test_writing_makes_the_same_files(tmp_path):
     assert sorted(write_all(str(tmp_path))) == sorted(str(tmp_path / name) for name in FILES)
     for name, text in FILES.items():
         assert (tmp_path / name).read_text() == text
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "prototxt").touch()
+    with pytest.raises(CaffeError, match=r"cannot write .*prototxt"):
+        write_all(str(tmp_path))
 
 
 def test_lines_are_short():
