@@ -22,6 +22,7 @@ examples:
                                              the encoder up to conv3_3, fixed, and a decoder from there
   %(prog)s --paper-tree DIR                  every deploy and dump net of the authors' release, laid out as theirs
 """
+OF_A_NET = ("variant", "source", "reconstruct", "image_shape", "image", "out")
 
 
 def run(argv: list[str]) -> int:
@@ -31,7 +32,14 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file differs")
     parser.add_argument("--paper-tree", metavar="DIR", help="write the authors' deploy and dump nets under DIR instead")
     parser.add_argument("--net", metavar="FILE", help="a classification net of your own to give a decoder")
-    parser.add_argument("--variant", default="swwae_all", choices=[each.name for each in VARIANTS])
+    variants = [each.name for each in VARIANTS]
+    parser.add_argument(
+        "--variant",
+        default="swwae_all",
+        choices=variants,
+        metavar="NAME",
+        help=f"{', '.join(variants)} (default: %(default)s)",
+    )
     parser.add_argument(
         "--source", default="", metavar="LAYER", help="decode from this layer (default: the last with a pooling)"
     )
@@ -39,11 +47,16 @@ def run(argv: list[str]) -> int:
     parser.add_argument(
         "--image-shape", type=int, nargs=3, metavar=("C", "H", "W"), help="one image, if the net does not say"
     )
+    parser.add_argument("--image", default="data", metavar="BLOB", help="what holds the images (default: %(default)s)")
     parser.add_argument("--out", metavar="FILE", help="where the net of --net goes (default: standard output)")
     args = parser.parse_args(argv)
+    given = [name for name in OF_A_NET if getattr(args, name) != parser.get_default(name)]
+    if given and not args.net:
+        parser.error(f"--{given[0].replace('_', '-')} goes with --net FILE")
     if args.net:
         kind, objective = args.variant.split("_")
-        decoder = Decoder(kind, objective, image_shape=tuple(args.image_shape) if args.image_shape else None)
+        shape = tuple(args.image_shape) if args.image_shape else None
+        decoder = Decoder(kind, objective, image=args.image, image_shape=shape)
         induce = reconstruction_net if args.reconstruct else augment
         net = induce(read_net(args.net), decoder, source=args.source)
         text = net_text(net, f"{args.net} with a mirrored decoder, {args.variant}.", " ".join([COMMAND, *argv]))

@@ -8,6 +8,7 @@ by these names.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -140,7 +141,8 @@ def reconstruction_net(
             copy.top.append(decoder.image)
         if copy.param or copy.type in ("Convolution", "InnerProduct"):
             del copy.param[:]
-            copy.param.extend(caffe_pb2.ParamSpec(**spec) for spec in FIXED)
+            biased = copy.convolution_param.bias_term and copy.inner_product_param.bias_term
+            copy.param.extend(caffe_pb2.ParamSpec(**spec) for spec in (FIXED if biased else FIXED[:1]))
     return augment(kept, decoder, loss_weights, units[-1].name, dump)
 
 
@@ -197,7 +199,10 @@ def _weights_of(units: Sequence[Unit], decoder: Decoder, given: LossWeights) -> 
     if given is None:
         return paper_loss_weights(units, decoder.image)
     names = [decoder.image, *(unit.name for unit in units[:-1] if unit.pool is not None)]
-    if isinstance(given, (int, float)):
+    for weight in given.values() if isinstance(given, Mapping) else [given]:
+        if not 0 <= weight < math.inf:
+            raise NetError(f"a loss weight of {weight}: it must be a finite number, at least 0")
+    if not isinstance(given, Mapping):
         return dict.fromkeys(names, given)
     for name in given:
         if name not in names:
@@ -274,6 +279,10 @@ def _unpool(unit: Unit, blob: str, decoder: Decoder) -> list[Any]:
                 f"{pooled} gives {undone}: a decoder needs sizes that windows of {k} with stride {s} tile exactly; "
                 "crop or pad the image so that they do"
             )
+    if decoder.kind == "sae" and any(pad):
+        raise NetError(
+            f'layer "{unit.pool.name}" (Pooling) pads its input, which fixed switches cannot undo: only a swwae decoder can'
+        )
     name = f"dec:{unit.name}/unpool"
     normalised = (
         any(k > s for k, s in zip(kernel, stride, strict=True)) if decoder.normalised is None else decoder.normalised

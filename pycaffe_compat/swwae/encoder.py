@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import NetError
+from ..errors import NetError, nearest
 from ..proto import caffe_pb2
 from .blocks import Shape
 
@@ -103,9 +103,13 @@ def image_shape(net: Any, image: str = "data") -> Shape:
             return (channels, transform.crop_size, transform.crop_size)
         raise NetError(
             f'layer "{layer.name}" ({layer.type}) does not say the shape of "{image}" (crop_size and mean_value '
-            "would): pass the shape of one image, image=(channels, height, width)"
+            "would): pass the shape of one image, image_shape=(channels, height, width) or --image-shape C H W"
         )
-    raise NetError(f'no Input or data layer of the net makes the blob "{image}"')
+    made = [*net.input, *(top for layer in net.layer if not layer.bottom for top in layer.top)]
+    raise NetError(
+        f'no Input or data layer of the net makes the blob "{image}"{nearest(image, made)}; they make '
+        f"{', '.join(dict.fromkeys(made)) or 'none'}: say which holds the images, image=NAME or --image NAME"
+    )
 
 
 def read_encoder(net: Any, image: str = "data", shape: Shape | None = None) -> list[Unit]:
@@ -127,6 +131,10 @@ def read_encoder(net: Any, image: str = "data", shape: Shape | None = None) -> l
         raise NetError(f'the net is augmented already: it has the layer "{taken[0]}"')
     units: list[Unit] = []
     blob, size = image, tuple(image_shape(net, image) if shape is None else shape)
+    if not size or min(size) < 1:
+        raise NetError(
+            f"an image of shape {size} (channels, height, width) holds nothing: its numbers must be positive"
+        )
     start = 0
     while True:
         readers = [
@@ -149,7 +157,7 @@ def read_encoder(net: Any, image: str = "data", shape: Shape | None = None) -> l
             size = out
         elif layer.type == "ReLU" and unit is not None and unit.pool is None:
             unit.rectified, unit.output, unit.last = True, layer.top[0], index
-        elif layer.type == "Pooling" and unit is not None and unit.pool is None and layer.pooling_param.pool == 0:
+        elif layer.type == "Pooling" and unit is not None and unit.pool is None and _mirrored(layer.pooling_param):
             size = _pooled_shape(layer, size)
             unit.pool, unit.last, unit.top_shape = layer, index, size
         elif layer.type != "Dropout":
@@ -158,6 +166,11 @@ def read_encoder(net: Any, image: str = "data", shape: Shape | None = None) -> l
                 "InnerProduct, each with at most a ReLU and then a max pooling after it; Dropout is passed over"
             )
         blob, start = layer.top[0], index + 1
+
+
+def _mirrored(pooling: Any) -> bool:
+    """Whether a pooling has a mirror image: max pooling over windows of a known size."""
+    return pooling.pool == caffe_pb2.PoolingParameter.MAX and not pooling.global_pooling
 
 
 def _weighted_shape(layer: Any, size: Shape) -> Shape:

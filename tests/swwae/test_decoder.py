@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pycaffe_compat.errors import NetError
+from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2
 from pycaffe_compat.swwae import KINDS, OBJECTIVES, Decoder, alexnet, augment, reconstruction_net, vgg
 from pycaffe_compat.swwae.blocks import input_layer, layer, max_pool, relu, weighted
@@ -186,6 +187,13 @@ def test_blobs_with_names_of_their_own_are_followed():
     assert layers["dec:c1/unpool"].pooling_param.kernel_size == 4
 
 
+def test_a_fixed_layer_without_bias_has_one_multiplier():
+    net = small(max_pool("c1"))
+    net.layer[1].convolution_param.bias_term = False
+    assert [param.lr_mult for param in by_name(reconstruction_net(net))["c1"].param] == [0]
+    assert len(Net(reconstruction_net(net), "TRAIN").layers["c1"].blob_specs) == 1
+
+
 def test_shapes_of_the_encoder():
     units = {unit.name: unit for unit in read_encoder(alexnet())}
     assert (units["conv1"].output_shape, units["conv1"].top_shape) == ((96, 55, 55), (96, 27, 27))
@@ -212,6 +220,30 @@ def test_shapes_of_the_encoder():
         (lambda: augment(vgg(), None, {"data": 1, "conv4": 1}), 'loss weight for "conv4" (did you mean conv4_3'),
         (lambda: augment(vgg(), None, {"data": 1}), "no loss weight for conv1_2, conv2_2, conv3_3, conv4_3"),
         (lambda: augment(augment(vgg())), "the net is augmented already"),
+        (lambda: augment(vgg(), None, -1), "a loss weight of -1: it must be a finite number, at least 0"),
+        (lambda: augment(vgg(), None, {"data": float("nan")}), "a loss weight of nan"),
+        (lambda: augment(vgg(), Decoder(image_shape=(3, 0, 224))), "an image of shape (3, 0, 224)"),
+        (
+            lambda: augment(vgg(), Decoder(image="image")),
+            'no Input or data layer of the net makes the blob "image"; they make data, label: say which holds the images',
+        ),
+        (
+            lambda: augment(
+                small(layer("p", "Pooling", ["c1"], pooling_param={"pool": "MAX", "global_pooling": True}))
+            ),
+            'layer "p" (Pooling) has no mirror image here',
+        ),
+        (
+            lambda: augment(
+                small(
+                    layer(
+                        "p", "Pooling", ["c1"], pooling_param={"pool": "MAX", "kernel_size": 3, "stride": 1, "pad": 1}
+                    )
+                ),
+                Decoder("sae"),
+            ),
+            'layer "p" (Pooling) pads its input, which fixed switches cannot undo',
+        ),
         (lambda: Decoder("swae"), 'decoder kind "swae" is not one of sae, swwae'),
         (lambda: vgg(12), "vgg: depth 12 is not one of 11, 13, 16, 19"),
         (

@@ -74,3 +74,11 @@ def test_a_net_of_ones_own_gets_a_decoder(run, tmp_path):
     assert 'bottom: "p-mask"' in printed
     assert "lr_mult: 0" in printed
     assert "make_prototxt: " in run("make_prototxt.py", "--net", net, "--source", "c2", ok=False)
+    net.write_text(net.read_text().replace('"data"', '"image"'))
+    assert "they make image: say which" in run("make_prototxt.py", "--net", net, ok=False)
+    assert 'top: "dec:image"' in run("make_prototxt.py", "--net", net, "--image", "image")
+
+
+def test_options_of_a_net_need_one(run):
+    for option in (["--out", "x"], ["--reconstruct"], ["--variant", "sae_all"], ["--image-shape", "1", "8", "8"]):
+        assert f"{option[0]} goes with --net FILE" in run("make_prototxt.py", *option, ok=False)
