@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a full disk or Ctrl-C never leaves half of one under its final name."""
+"""Names of files, and writing files so that a crash, a full disk or Ctrl-C never leaves half of one under its final name."""
 
 from __future__ import annotations
 
@@ -153,3 +153,8 @@ def _temporary(final: str, stream: bool) -> tuple[int, str]:
 def _cannot_write(path: PathLike, error: OSError) -> CaffeError:
     folder = os.path.dirname(os.path.abspath(os.fspath(path)))
     return CaffeError(f"cannot write {os.fspath(path)}: {error.strerror} (folder {folder})")
+
+
+def text_path(path: Any) -> Any:
+    """``path`` as text where it is bytes, as names of files are in many old scripts; anything else as it is."""
+    return os.fsdecode(path) if isinstance(path, bytes) else path

@@ -25,6 +25,7 @@ from .mode import (
     solver_rank,
 )
 from .net import Net
+from .net_layer import BlobVec
 from .net_spec import NetSpec, layers, params, to_proto
 from .parallel import NCCL, has_nccl
 from .solver import (
@@ -54,6 +55,7 @@ __all__ = [
     "AdaGradSolver",
     "AdamSolver",
     "Blob",
+    "BlobVec",
     "Classifier",
     "Detector",
     "Layer",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -62,15 +63,20 @@ class Detector(ImageNet):
         return found
 
     def detect_selective_search(self, image_fnames: Sequence[str]) -> list[dict[str, Any]]:
-        """Score the windows that selective search proposes. The proposals came from a MATLAB program that is not here.
+        """Score the windows that selective search proposes, by the module ``selective_search_ijcv_with_python``.
 
         Raises:
-            CaffeError: always; it says to pass windows to :meth:`detect_windows`.
+            CaffeError: there is no such module: a program that drives MATLAB, and not part of this package.
         """
-        raise CaffeError(
-            "detect_selective_search needs the selective_search_ijcv_with_python package and MATLAB, which this package does not "
-            "run; propose windows by another program and pass them to detect_windows"
-        )
+        try:
+            search = importlib.import_module("selective_search_ijcv_with_python")
+        except ModuleNotFoundError as error:
+            raise CaffeError(
+                "detect_selective_search needs the module selective_search_ijcv_with_python (and MATLAB), which is not here; "
+                "propose windows by another program and pass them to detect_windows"
+            ) from error
+        files = [os.path.abspath(name) for name in image_fnames]  # MATLAB has a current folder of its own
+        return self.detect_windows(zip(files, search.get_windows(files, cmd="selective_search_rcnn"), strict=True))
 
     def crop(self, im: np.ndarray, window: Sequence[float]) -> np.ndarray:
         """Cut a window (ymin, xmin, ymax, xmax) out of an image, with its surroundings if ``context_pad`` asks for them.

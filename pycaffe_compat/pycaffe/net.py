@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import net as torch_net
 from ..errors import CaffeError, LayerError, UnknownNameError, nearest
+from ..files import text_path
 from ..layers import Layer
 from ..net import Learnable
 from ..wiring import Step
@@ -20,7 +21,7 @@ from .mode import current_device
 from .net_layer import BlobVec, NetLayer, parameter_blob
 from .passes import Passes
 
-PathLike = str | os.PathLike[str]
+PathLike = str | bytes | os.PathLike[str]
 Callback = Callable[[int], Any]
 
 
@@ -61,7 +62,7 @@ class Net:
     ) -> None:
         given: dict[str, Any] = {"phase": phase, "level": level, "stages": stages, "weights": weights}
         order = list(given)
-        if args and isinstance(args[0], (str, os.PathLike)) and str(args[0]).upper() not in ("TRAIN", "TEST"):
+        if args and isinstance(args[0], (str, bytes, os.PathLike)) and str(args[0]).upper() not in ("TRAIN", "TEST"):
             order = ["weights", "phase"]
         for name, value in zip_longest(order[: len(args)], args):
             if name is None or given[name] is not None:
@@ -74,11 +75,11 @@ class Net:
             raise TypeError("Net needs a phase: Net(network_file, caffe.TEST) or caffe.TRAIN")
         self._bind(
             torch_net.Net(
-                network_file,
+                text_path(network_file),
                 given["phase"],
                 level=given["level"] or 0,
                 stages=[given["stages"]] if isinstance(given["stages"], str) else given["stages"] or (),
-                weights=given["weights"],
+                weights=text_path(given["weights"]),
                 device=current_device(),
             )
         )
@@ -180,6 +181,14 @@ class Net:
     def _blob_loss_weights(self) -> list[float]:
         weights = self.module.loss_weights
         return [weights.get(name, 0.0) for name in self.blobs]
+
+    @property
+    def _input_list(self) -> list[str]:
+        return self.inputs
+
+    @property
+    def _output_list(self) -> list[str]:
+        return self.outputs
 
     @property
     def _inputs(self) -> list[int]:
@@ -393,17 +402,17 @@ class Net:
     def copy_from(self, trained_file: PathLike) -> None:
         """Copy weights from a ``.caffemodel`` or ``.caffemodel.h5`` into the layers of the same names."""
         self.sync_params()
-        self.module.load_weights(trained_file)
+        self.module.load_weights(text_path(trained_file))
 
     def save(self, path: PathLike, write_diff: bool = False) -> None:
         """Write the weights (and diffs) as a ``.caffemodel``, whatever the name ends in."""
         self.sync_params()
-        self.module.save(path, diffs=write_diff, hdf5=False)
+        self.module.save(text_path(path), diffs=write_diff, hdf5=False)
 
     def save_hdf5(self, path: PathLike, write_diff: bool = False) -> None:
         """Write the weights (and diffs) as HDF5, whatever the name ends in."""
         self.sync_params()
-        self.module.save(path, diffs=write_diff, hdf5=True)
+        self.module.save(text_path(path), diffs=write_diff, hdf5=True)
 
     def load_hdf5(self, path: PathLike) -> None:
         """Copy weights from Caffe's HDF5 form."""

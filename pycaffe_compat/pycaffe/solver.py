@@ -10,6 +10,7 @@ import torch
 
 from .. import net as torch_net
 from ..errors import SolverError, nearest
+from ..files import text_path
 from ..layers.data_layers import BatchSource
 from ..proto import caffe_pb2, read_solver
 from ..solver import Solver as TorchSolver
@@ -19,7 +20,7 @@ from .mode import current_device, solver_count, solver_rank
 from .net import Net
 from .parallel import NCCL
 
-PathLike = str | os.PathLike[str]
+PathLike = str | bytes | os.PathLike[str]
 Callback = Callable[[], None]
 
 
@@ -67,7 +68,7 @@ class SGDSolver:
     type_name = "SGD"
 
     def __init__(self, solver_file: PathLike | Any) -> None:
-        file = os.fspath(solver_file) if isinstance(solver_file, (str, os.PathLike)) else ""
+        file = os.fsdecode(solver_file) if isinstance(solver_file, (str, bytes, os.PathLike)) else ""
         param = caffe_pb2.SolverParameter()
         param.CopyFrom(read_solver(file) if file else solver_file)
         param.type = self.type_name
@@ -108,12 +109,12 @@ class SGDSolver:
     def solve(self, resume_file: PathLike | None = None) -> None:
         """Train to ``max_iter``, from a solver state if given."""
         self.net.sync_params()
-        self.solver.solve(resume_file)
+        self.solver.solve(text_path(resume_file))
 
     def restore(self, state_file: PathLike) -> None:
         """Go on from a ``.solverstate`` (and the model that it names)."""
         self.net.sync_params()
-        self.solver.restore(state_file)
+        self.solver.restore(text_path(state_file))
 
     def snapshot(self) -> None:
         """Write model and solver state under ``snapshot_prefix``."""
@@ -180,10 +181,11 @@ def get_solver(solver_file: PathLike) -> SGDSolver:
     Raises:
         SolverError: an unknown type.
     """
-    param = read_solver(solver_file)
+    file = os.fsdecode(solver_file)
+    param = read_solver(file)
     cls = _SOLVERS.get(param.type)
     if cls is None:
         raise SolverError(
-            f'{solver_file}: unknown solver type "{param.type}"{nearest(param.type, _SOLVERS)}; valid: {", ".join(_SOLVERS)}'
+            f'{file}: unknown solver type "{param.type}"{nearest(param.type, _SOLVERS)}; valid: {", ".join(_SOLVERS)}'
         )
-    return cls(solver_file)
+    return cls(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,8 @@ def test_what_a_net_is_made_of(net: caffe.Net) -> None:
     blob = net.blobs["data"]
     assert (blob.num, blob.channels, blob.height, blob.width, blob.count) == (5, 2, 6, 6, 360)
     assert net.blobs["loss"].data.shape == ()
+    assert type(net.params["conv"]) is caffe.pycaffe.BlobVec  # as scripts ask that merge batch normalisations
+    assert net._input_list == net.inputs and net._output_list == net.outputs
 
 
 def test_arrays_are_live_in_both_directions(net: caffe.Net) -> None:
@@ -170,6 +173,19 @@ def test_saving_and_copying_weights(net: caffe.Net, file: Path, tmp_path: Path) 
     file.write_text(NET.replace("num_output: 7", "num_output: 8"))
     with pytest.raises(WeightsError, match=r"8×48.*7×48"):
         caffe.Net(str(file), str(tmp_path / "a.caffemodel"), caffe.TEST)
+
+
+def test_names_of_files_may_be_bytes(net: caffe.Net, file: Path, tmp_path: Path) -> None:
+    name, weights = os.fsencode(file), os.fsencode(tmp_path / "saved.caffemodel")
+    net.save(weights)
+    net.save_hdf5(weights + b".h5")
+    for other in (
+        caffe.Net(name, weights, caffe.TEST),
+        caffe.Net(name, caffe.TEST, weights=weights + b".h5"),
+        caffe.Net(name, caffe.TEST),
+    ):
+        other.copy_from(weights)
+        np.testing.assert_array_equal(other.params["ip"][0].data, net.params["ip"][0].data)
 
 
 def test_share_with_is_the_same_memory(net: caffe.Net, file: Path) -> None:

@@ -61,6 +61,7 @@ def test_a_class_trains_by_its_own_rule_and_get_solver_by_the_files(tmp_path: Pa
     case = golden("solvers", "adam")
     assert type(solver_of(case, tmp_path)) is caffe.AdamSolver
     assert caffe.NesterovSolver(str(tmp_path / "solver.prototxt")).param.type == "Nesterov"
+    assert caffe.get_solver(bytes(tmp_path / "solver.prototxt")).param.type == "Adam"
     (tmp_path / "solver.prototxt").write_text('net: "x" type: "Adm" base_lr: 1')
     with pytest.raises(SolverError, match="did you mean Adam"):
         caffe.get_solver(str(tmp_path / "solver.prototxt"))
