@@ -1,12 +1,13 @@
 """Times switch pooling and unpooling against PyTorch's own operators and against the time that a copy of their bytes takes.
 
-    python benchmarks/bench_pooling.py [--device cuda] [--quick] [--out FOLDER]
+    python benchmarks/bench_pooling.py [--device cuda] [--quick] [--limit SECONDS] [--out FOLDER]
 
 The five poolings of VGG-16 (2x2, stride 2) and the three of AlexNet (3x3, stride 2). Each operator runs over several sets of
 tensors that together exceed the caches; ours, PyTorch's and a copy take turns, so that whatever else the machine does hits
 all of them; medians, with the spread of the middle half. On a GPU the turns are CUDA graphs, so that only kernels count; on
 the CPU a call during which the system took a processor away does not count, unless hardly any was left alone.
-Writes ``pooling_DEVICE.csv``, ``pooling_DEVICE.md`` and ``pooling_DEVICE.png``.
+Writes ``pooling_DEVICE.csv`` and ``pooling_DEVICE.md`` after each shape, so that what was measured survives a kill, and at last
+``pooling_DEVICE.png``; prints how the targets were met.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import itertools
 import os
 import re
 import resource
+import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,7 +101,14 @@ class Timer:
     def __call__(self, runs: dict[str, Run], sets: int) -> dict[str, list[float]]:
         """Return the times of each of ``runs``, which all go over the same number of sets of tensors."""
         make = self._graph if self.device.type == "cuda" else self._turn
-        turns = {name: make(run, sets) for name, run in runs.items()}
+        turns = {}
+        for name, run in runs.items():
+            try:
+                turns[name] = make(run, sets)
+            except RuntimeError as error:
+                if name in ("ours", "copy"):
+                    raise
+                print(f"{name} is left out: {error}", file=sys.stderr)
         samples: dict[str, list[Sample]] = {name: [] for name in turns}
         deadline = time.perf_counter() + self.patience
         for done in itertools.count(1):
@@ -176,6 +185,18 @@ def supported(run: Run) -> bool:
     return True
 
 
+def held(run: Run, passed_on: int, computed: int) -> int:
+    """The bytes that a result keeps for its backward beyond those it passes on: measured on a GPU, else as computed."""
+    if not torch.cuda.is_initialized():
+        return computed
+    requested = "requested_bytes.all.current"  # not what the allocator rounds it up to
+    before = torch.cuda.memory_stats()[requested]
+    result = run(0)
+    after = torch.cuda.memory_stats()[requested]
+    del result
+    return after - before - passed_on
+
+
 def operators(
     channels: int,
     side: int,
@@ -219,7 +240,8 @@ def operators(
             freed(lambda i: ops.max_pool_switch(x[i], *window, relu=True)),
             freed(lambda i: torch_pool(x[i], kernel)),
             freed(lambda i: compiled_pool(x[i], kernel)) if compiled_pool else None,
-            bs, index[0].nbytes + bx,
+            held(lambda i: ops.max_pool_switch(x[i], *window, relu=True), by, bs),
+            held(lambda i: torch_pool(x[i], kernel), by, index[0].nbytes + bx),
         ),
         Operator(
             "pool backward", bx + 2 * by + bs,
@@ -267,49 +289,72 @@ def operators(
     return result
 
 
-def measure(arguments: argparse.Namespace, device: torch.device) -> Iterator[tuple[list[Row], list[float]]]:
-    """Yield all rows so far and the rates of all copies, after each shape, layout and type."""
+def combinations(arguments: argparse.Namespace) -> Iterator[tuple[str, int, int, int, str, str]]:
+    """Shape, layout and type of all measurements, those first that matter most."""
+    shapes = [s for s in VGG + ALEXNET if s[0] in COMPILED or not arguments.quick]
+    for dtype_name in arguments.types.split(","):
+        for shape in shapes:
+            for layout_name in LAYOUTS:
+                yield *shape, layout_name, dtype_name
+
+
+@dataclass
+class Results:
+    """Rows, the rates of the copies beside them, and what failed."""
+
+    rows: list[Row] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+def measure(arguments: argparse.Namespace, device: torch.device, results: Results) -> Iterator[None]:
+    """Add to ``results``; stop to let the caller save them after each shape, layout and type."""
     timer = Timer(device, arguments.rounds, arguments.patience)
-    shapes = [(*s, arguments.batch) for s in VGG + ALEXNET]
-    if arguments.quick:
-        shapes = [s for s in shapes if s[0] in COMPILED]
-    rows, rates = [], []
-    for name, channels, side, kernel, batch in shapes:
-        for layout_name, layout in LAYOUTS.items():
-            for dtype_name in arguments.types.split(","):
-                dtype = TYPES[dtype_name]
-                size = batch * channels * side * side * dtype.itemsize
-                sets = min(16, max(2, -(-(arguments.rotate << 20) // size)))
-                compiling = arguments.compile == "all" or (
-                    arguments.compile == "some" and name in COMPILED and dtype_name != "float16"
-                )
-                torch.compiler.reset()
-                # A GPU copies small tensors slower than large ones; the floor is its best.
-                copied = max(size, 256 << 20) if device.type == "cuda" else size
-                pairs = [torch.randn(2, copied // 4, device=device) for _ in range(min(sets, 4))]
+    batch, start = arguments.batch, time.perf_counter()
+    most_sets = 64 if device.type == "cuda" else 16
+    for name, channels, side, kernel, layout_name, dtype_name in combinations(arguments):
+        spent = time.perf_counter() - start
+        if spent > arguments.limit:
+            print(f"stopped after {spent:.0f} seconds before {name}, {layout_name}, {dtype_name}", file=sys.stderr)
+            return
+        layout, dtype = LAYOUTS[layout_name], TYPES[dtype_name]
+        size = batch * channels * side * side * dtype.itemsize
+        sets = min(most_sets, max(2, -(-(arguments.rotate << 20) // size)))
+        compiling = arguments.compile == "all" or (
+            arguments.compile == "some" and name in COMPILED and dtype_name != "float16" and spent < arguments.limit / 2
+        )
+        torch.compiler.reset()
+        # A GPU copies small tensors slower than large ones; the floor is its best.
+        copied = max(size, 256 << 20) if device.type == "cuda" else size
+        pairs = [torch.randn(2, copied // 4, device=device) for _ in range(min(sets, 4))]
 
-                def copying(i: int, pairs: list[Tensor] = pairs) -> Tensor:
-                    pair = pairs[i % len(pairs)]
-                    return pair[1].copy_(pair[0])
+        def copying(i: int, pairs: list[Tensor] = pairs) -> Tensor:
+            pair = pairs[i % len(pairs)]
+            return pair[1].copy_(pair[0])
 
-                for o in operators(channels, side, kernel, batch, dtype, layout, device, sets, compiling):
-                    runs = {"ours": o.ours, "torch": o.torch, "compiled": o.compiled, "copy": copying}
-                    times = timer({k: run for k, run in runs.items() if run and supported(run)}, sets)
-                    median = {k: statistics.median(t) for k, t in times.items()}
-                    rates.append(2 * copied / (median["copy"] * 1e-3))
-                    ours, floor = sorted(times["ours"]), o.count / rates[-1] * 1e3
-                    spread = (ours[len(ours) * 3 // 4] - ours[len(ours) // 4]) / median["ours"]
-                    ratio = {k: t / median["ours"] for k, t in median.items()}
-                    rows.append(Row(
-                        name, layout_name, dtype_name, o.name, o.count / 1e6, floor, median["ours"], spread,
-                        floor / median["ours"], median.get("torch"), ratio.get("torch"), median.get("compiled"),
-                        ratio.get("compiled"), o.kept / 1e6, None if o.torch_kept is None else o.torch_kept / 1e6,
-                    ))  # fmt: skip
-                    print(line(rows[-1]), flush=True)
-                gc.collect()
-                if device.type == "cuda":
-                    torch.cuda.empty_cache()
-                yield rows, rates
+        for o in operators(channels, side, kernel, batch, dtype, layout, device, sets, compiling):
+            runs = {"ours": o.ours, "torch": o.torch, "compiled": o.compiled, "copy": copying}
+            try:
+                times = timer({k: run for k, run in runs.items() if run and (k == "ours" or supported(run))}, sets)
+            except RuntimeError as error:
+                results.failed.append(f"{name}, {layout_name}, {dtype_name}, {o.name}: {error}")
+                print(results.failed[-1], file=sys.stderr)
+                continue
+            median = {k: statistics.median(t) for k, t in times.items()}
+            results.rates.append(2 * copied / (median["copy"] * 1e-3))
+            ours, floor = sorted(times["ours"]), o.count / results.rates[-1] * 1e3
+            spread = (ours[len(ours) * 3 // 4] - ours[len(ours) // 4]) / median["ours"]
+            ratio = {k: t / median["ours"] for k, t in median.items()}
+            results.rows.append(Row(
+                name, layout_name, dtype_name, o.name, o.count / 1e6, floor, median["ours"], spread,
+                floor / median["ours"], median.get("torch"), ratio.get("torch"), median.get("compiled"),
+                ratio.get("compiled"), o.kept / 1e6, None if o.torch_kept is None else o.torch_kept / 1e6,
+            ))  # fmt: skip
+            print(line(results.rows[-1]), flush=True)
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        yield
 
 
 COLUMNS = (
@@ -352,6 +397,78 @@ def cpu_name() -> str:
     return "CPU"
 
 
+class Target(NamedTuple):
+    """What rows are to reach: a number of each that is at least so much."""
+
+    what: str
+    least: float
+    rows: Callable[[Row], bool]
+    number: Callable[[Row], float | None]
+
+
+def shape_of(row: Row) -> tuple[int, int, int]:
+    """Channels, side and window of a row."""
+    return next(s[1:] for s in VGG + ALEXNET if s[0] == row.shape)
+
+
+def targets(on_gpu: bool, batch: int) -> list[Target]:
+    def of_copy(row: Row) -> float:
+        return row.of_copy
+
+    def of_torch(row: Row) -> float | None:
+        return row.torch_over_ours
+
+    def of_indices(row: Row) -> float | None:
+        """PyTorch's indices over all that ours keeps: what PyTorch keeps, less the result of its ReLU."""
+        channels, side, _ = shape_of(row)
+        rectified = batch * channels * side * side * TYPES[row.dtype].itemsize / 1e6
+        return round((row.torch_kept - rectified) / row.kept, 3) if row.torch_kept and row.kept else None
+
+    def window(side: int) -> Callable[[Row], bool]:
+        return lambda row: shape_of(row)[2] == side and row.dtype in ("float32", "bfloat16")
+
+    def operator(name: str) -> Callable[[Row], bool]:
+        if on_gpu:
+            return lambda row: row.operator == name
+        return lambda row: row.operator == name and row.shape == "VGG pool1" and row.dtype == "float32"
+
+    if on_gpu:
+        return [
+            Target("2x2: of a copy's speed", 0.9, window(2), of_copy),
+            Target("3x3: of a copy's speed", 0.75, window(3), of_copy),
+            Target("pool: times PyTorch's speed", 2.5, operator("pool"), of_torch),
+            Target("unpool: times PyTorch's speed", 2, operator("unpool"), of_torch),
+            Target("pool: PyTorch's indices over what is kept", 8, operator("pool"), of_indices),
+        ]
+    return [
+        *(
+            Target(f"{name}: times PyTorch's speed", least, operator(name), of_torch)
+            for name, least in (("pool", 8), ("pool backward", 5), ("unpool", 5), ("unpool backward", 5))
+        ),
+        *(
+            Target(f"{name}: of a copy's speed", 0.6, operator(name), of_copy)
+            for name in ("pool", "pool backward", "unpool", "unpool backward")
+        ),
+    ]
+
+
+def verdicts(rows: list[Row], on_gpu: bool, batch: int) -> list[str]:
+    """A table of the targets: how many rows reach each, and the row that is farthest from it."""
+    table = ["| target | at least | worst | where | reached | |", "| --- | ---: | ---: | --- | ---: | --- |"]
+    for target in targets(on_gpu, batch):
+        numbers = [(n, row) for row in rows if target.rows(row) and (n := target.number(row)) is not None]
+        if not numbers:
+            table.append(f"| {target.what} | {target.least} | – | not measured | – | |")
+            continue
+        worst, row = min(numbers, key=lambda pair: pair[0])
+        reached = sum(n >= target.least for n, _ in numbers)
+        table.append(
+            f"| {target.what} | {target.least} | {worst:.2f} | {row.shape}, {row.layout}, {row.dtype}, {row.operator} "
+            f"| {reached} of {len(numbers)} | {'pass' if reached == len(numbers) else 'MISS'} |"
+        )
+    return table
+
+
 def describe(arguments: argparse.Namespace, device: torch.device, rates: list[float]) -> str:
     info = ops.backend_info()[device.type]
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{cpu_name()}, {torch.get_num_threads()} threads"
@@ -362,23 +479,25 @@ def describe(arguments: argparse.Namespace, device: torch.device, rates: list[fl
     )
 
 
-def write(arguments: argparse.Namespace, device: torch.device, rows: list[Row], rates: list[float]) -> Path:
+def write(arguments: argparse.Namespace, device: torch.device, results: Results) -> Path:
     """Write the tables and return where the plot belongs."""
+    rows = results.rows
     slug = (
         re.sub(r"[^a-z0-9]+", "_", torch.cuda.get_device_name().lower()).strip("_") if device.type == "cuda" else "cpu"
     )
     folder = Path(arguments.out)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / f"pooling_{slug}.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        writer = csv.DictWriter(file, [column.name for column in fields(Row)])
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
     text = [
         f"# Pooling and unpooling on {'a GPU' if device.type == 'cuda' else 'the CPU'}",
         "",
-        describe(arguments, device, rates),
+        describe(arguments, device, results.rates),
         "",
     ]
+    text += [*verdicts(rows, device.type == "cuda", arguments.batch), ""]
     text += [
         "| " + " | ".join(COLUMNS) + " |",
         "| --- " * 4 + "| ---: " * (len(COLUMNS) - 4) + "|",
@@ -436,6 +555,7 @@ def main() -> None:
         choices=("none", "some", "all"),
         help="what torch.compile is timed on (default: some; none with --quick)",
     )
+    parser.add_argument("--limit", type=float, default=float("inf"), help="seconds after which no shape is begun")
     parser.add_argument("--quick", action="store_true", help="the first pooling of each net only")
     parser.add_argument("--out", default=os.path.dirname(os.path.abspath(__file__)), help="folder of the results")
     arguments = parser.parse_args()
@@ -447,10 +567,20 @@ def main() -> None:
     arguments.compile = arguments.compile or ("none" if arguments.quick else "some")
     torch.manual_seed(0)
     print("| " + " | ".join(COLUMNS) + " |")
-    with torch.cuda.stream(torch.cuda.Stream()) if on_gpu else contextlib.nullcontext():
-        for rows, rates in measure(arguments, device):
-            path = write(arguments, device, rows, rates)
-    draw(path, rows, describe(arguments, device, rates))
+    results = Results()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # a time limit: what there is is summed up and drawn
+    try:
+        with torch.cuda.stream(torch.cuda.Stream()) if on_gpu else contextlib.nullcontext():
+            for _ in measure(arguments, device, results):
+                if results.rows:
+                    write(arguments, device, results)
+    finally:
+        if results.rows:
+            path = write(arguments, device, results)
+            print("", *results.failed, *verdicts(results.rows, on_gpu, arguments.batch), sep="\n", flush=True)
+            draw(path, results.rows, describe(arguments, device, results.rates))
+    if results.failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
