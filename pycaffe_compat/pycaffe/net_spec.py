@@ -33,9 +33,10 @@ _LAYER_FIELDS = frozenset(f.name for f in caffe_pb2.LayerParameter.DESCRIPTOR.fi
 def to_proto(*tops: Top) -> Any:
     """Return a ``NetParameter`` of all layers that the tops need."""
     layers: OrderedDict[Function, Any] = OrderedDict()
+    names: dict[Any, str] = {}
     autonames: Counter[str] = Counter()
     for top in tops:
-        top.fn._to_proto(layers, {}, autonames)
+        top.fn._to_proto(layers, names, autonames)
     net = caffe_pb2.NetParameter()
     net.layer.extend(layers.values())
     return net
