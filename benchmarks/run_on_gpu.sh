@@ -33,7 +33,7 @@ run() {
 }
 
 export python
-pytest=("$python" -m pytest -q -rs --tb=short --maxfail=20 -p no:cacheprovider)
+pytest=("$python" -m pytest -rs --tb=short --maxfail=20 -p no:cacheprovider)
 
 # The sanitizer is after our kernels: a few cases, but every family, type and layout; PyTorch's own are not looked at.
 small="extension and (as_on_the_cpu and (float32 or bfloat16) or stray)"
