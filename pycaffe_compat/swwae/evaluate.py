@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from ..data.database import Database
 from ..data.datum import datum_to_array, parse_datum
-from ..errors import DataError, WeightsError
+from ..data.mean import read_mean
+from ..errors import DataError, DivergedError, WeightsError
 from ..net import Net
 from ..proto import Weights, caffe_pb2, read_net, read_weights
 from .blocks import MEAN_VALUE, Shape, input_layer
@@ -42,12 +43,22 @@ class Errors:
     wrong5: int = 0
 
     def add(self, scores: Tensor, labels: Tensor) -> None:
-        """Count a batch: ``scores`` (n, classes) and ``labels`` (n,)."""
-        top = scores.topk(min(5, scores.shape[1]), dim=1).indices.cpu()
-        hit = top == labels.cpu().reshape(-1, 1)
-        self.images += len(hit)
-        self.wrong1 += int((~hit[:, 0]).sum())
-        self.wrong5 += int((~hit.any(1)).sum())
+        """Count a batch: ``scores`` (n, classes) and ``labels`` (n,). A class that ties with the label counts against it.
+
+        Raises:
+            DataError: a label is no class. DivergedError: a score is not a finite number.
+        """
+        classes = scores.shape[1]
+        strange = labels[(labels < 0) | (labels >= classes)]
+        if len(strange):
+            raise DataError(f"the label {int(strange[0])} is none of the net's {classes} classes, 0 to {classes - 1}")
+        if not bool(torch.isfinite(scores).all()):
+            raise DivergedError("the net's scores are not finite numbers: its weights are spoilt")
+        own = scores.gather(1, labels.to(scores.device).long().reshape(-1, 1))
+        rank = (scores >= own).sum(1) - 1
+        self.images += len(rank)
+        self.wrong1 += int((rank >= 1).sum())
+        self.wrong5 += int((rank >= 5).sum())
 
     @property
     def top1(self) -> float:
@@ -195,6 +206,7 @@ def evaluate(
     limit: int | None = None,
     device: torch.device | str = "cpu",
     progress: bool | None = None,
+    shape: Shape | None = None,
 ) -> Errors:
     """Count the errors of a classifier at rank 1 and 5.
 
@@ -206,34 +218,43 @@ def evaluate(
         edge: images are resized so that their shorter edge has this length.
         batch: images at a time, for ``crop``.
         mean, scale: what is subtracted, a number a channel, and what the rest is multiplied by. By default as the net's data
-            layers say; VGG's mean and 1 where it has none.
+            layers say (of a mean image, the mean of each channel); VGG's mean and 1 where it has none.
         limit: only the first so many images.
         device: where the net runs.
         progress: show a progress bar; None: where standard error is a terminal.
+        shape: (channels, height, width) of what the net takes; by default the net says.
 
     Raises:
-        DataError: a mode that is neither, or an image smaller than the crop.
+        DataError: an option that cannot be, an image smaller than the crop, a label that is no class.
+        DivergedError: scores that are not finite.
     """
     if mode not in MODES:
         raise DataError(f'mode "{mode}" is neither of {", ".join(MODES)}')
+    for name, value in (("edge", edge), ("batch", batch), ("limit", limit)):
+        if value is not None and value < 1:
+            raise DataError(f"{name}: {value} must be at least 1")
     param = net if hasattr(net, "layer") else read_net(net)
-    scorer, blob = scoring_net(param, mode == "convolution")
-    shape = scorer.layer[0].input_param.shape[0].dim[2:]
+    scorer, blob = scoring_net(param, mode == "convolution", shape)
+    channels, *size = scorer.layer[0].input_param.shape[0].dim[1:]
+    transform = next((each.transform_param for each in param.layer if each.HasField("transform_param")), None)
+    mean = mean or _mean(transform)
+    if len(mean) not in (1, channels):
+        raise DataError(
+            f"a mean of {len(mean)} numbers for images of {channels} channels: does the net have data layers?"
+        )
     built = Net(scorer, "TEST", device=device)
     load_surgically(built, weights)
-    transform = next((each.transform_param for each in param.layer if each.HasField("transform_param")), None)
-    mean = mean or (tuple(transform.mean_value) if transform is not None else MEAN_VALUE) or (0,)
     scale = scale if scale is not None else (transform.scale if transform is not None else 1)
     offset = torch.tensor(mean, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)
     if isinstance(images, (str, os.PathLike)):
-        images = read_images(images, color=scorer.layer[0].input_param.shape[0].dim[1] == 3)
+        images = read_images(images, color=channels == 3)
     images = itertools.islice(images, limit)
     errors = Errors()
     shown = None if progress is None else not progress
     with torch.inference_mode(), tqdm(desc="images", unit="img", disable=shown) as bar:
         resized = ((resize_shorter(image, edge), label) for image, label in images)
         if mode == "crop":
-            resized = ((centre(image, *shape), label) for image, label in resized)
+            resized = ((centre(image, *size), label) for image, label in resized)
         for group in _groups(resized, batch if mode == "crop" else 1):
             pixels = torch.from_numpy(np.stack([image for image, _ in group])).to(device).float()
             pixels = (pixels - offset) * scale
@@ -243,6 +264,15 @@ def evaluate(
             bar.update(len(group))
             bar.set_postfix_str(f"top-1 {errors.top1:.2f}%, top-5 {errors.top5:.2f}%", refresh=False)
     return errors
+
+
+def _mean(transform: Any) -> Sequence[float]:
+    """What a data layer subtracts, a number for all channels or one each; VGG's where there is no such layer."""
+    if transform is None:
+        return MEAN_VALUE
+    if transform.HasField("mean_file"):
+        return tuple(read_mean(transform.mean_file).mean((1, 2)).tolist())
+    return tuple(transform.mean_value) or (0,)
 
 
 def _groups(items: Iterable[Image], size: int) -> Iterator[list[Image]]:

@@ -6,10 +6,12 @@ import torch
 
 from pycaffe_compat.data.database import DatabaseWriter
 from pycaffe_compat.data.datum import array_to_datum
-from pycaffe_compat.errors import DataError, WeightsError
+from pycaffe_compat.data.mean import write_mean
+from pycaffe_compat.errors import DataError, DivergedError, WeightsError
 from pycaffe_compat.net import Net
-from pycaffe_compat.proto import caffe_pb2
+from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.swwae import Decoder, augment, reconstruction_net, vgg
+from pycaffe_compat.swwae.blocks import layer
 from pycaffe_compat.swwae.decoder import strip_decoder
 from pycaffe_compat.swwae.evaluate import Errors, centre, evaluate, load_surgically, resize_shorter, scoring_net
 from pycaffe_compat.swwae.generate import VARIANTS
@@ -103,6 +105,43 @@ def test_ranks():
     assert (errors.images, errors.wrong1, errors.wrong5) == (3, 2, 1)
 
 
+def test_ties_and_what_is_no_score_count_against_the_net():
+    errors = Errors()
+    errors.add(torch.zeros(1, 6), torch.tensor([0]))
+    assert (errors.images, errors.wrong1, errors.wrong5) == (1, 1, 1)
+    for spoilt in (float("nan"), float("inf")):
+        with pytest.raises(DivergedError, match="scores are not finite"):
+            errors.add(torch.tensor([[0, spoilt]]), torch.tensor([0]))
+    for label in (-1, 6):
+        with pytest.raises(DataError, match=f"the label {label} is none of the net's 6 classes, 0 to 5"):
+            errors.add(torch.zeros(1, 6), torch.tensor([label]))
+
+
+def test_the_mean_is_that_of_the_data_layer(weights, tmp_path):
+    net, path = weights
+    rng = np.random.default_rng(0)
+    images = [rng.integers(80, 121, (3, SIZE, SIZE), dtype=np.uint8) for _ in range(9)]
+    inputs = {"data": (torch.from_numpy(np.stack(images)) - 100.0) * 0.5, "label": torch.zeros(9, 1, 1, 1)}
+    pairs = list(zip(images, net.run(**inputs)[0]["fc4"].argmax(1).tolist(), strict=True))
+    write_mean(tmp_path / "mean", np.full((3, 20, 20), 100, np.float32))
+    found = []
+    for mean in (
+        "",
+        "mean_value: 100",
+        "mean_value: 100 " * 3,
+        f'mean_file: "{tmp_path}/mean"',
+        "mean_value: 100 " * 2,
+    ):
+        model = small([layer("data", "Data", tops=["data", "label"])])
+        parse_text(f"crop_size: {SIZE} scale: 0.5 {mean}", model.layer[0].transform_param)
+        try:
+            errors = evaluate(model, path, pairs, edge=SIZE, shape=(3, SIZE, SIZE), progress=False)
+            found.append(errors.wrong1)
+        except DataError as error:
+            assert "a mean of 2 numbers for images of 3 channels" in str(error)
+    assert found[0] > 0 and found[1:] == [0, 0, 0]
+
+
 def test_the_shorter_edge_keeps_proportions():
     assert resize_shorter(np.zeros((3, 100, 200), np.uint8), 50).shape == (3, 50, 100)
     assert resize_shorter(np.zeros((1, 200, 100), np.uint8), 256).shape == (1, 512, 256)
@@ -117,6 +156,9 @@ def test_bad_input(weights, tmp_path):
         evaluate(small(), path, [(np.zeros((3, 8, 8), np.uint8), 0)], edge=8, progress=False)
     with pytest.raises(DataError, match='mode "crops" is neither of crop, convolution'):
         evaluate(small(), path, [], "crops", progress=False)
+    for option in ("edge", "batch", "limit"):
+        with pytest.raises(DataError, match=f"{option}: 0 must be at least 1"):
+            evaluate(small(), path, [], progress=False, **{option: 0})
     database = tmp_path / "bad"
     with DatabaseWriter(database) as writer:
         writer.put(b"the key", caffe_pb2.Datum(encoded=True, data=b"no picture").SerializeToString())
