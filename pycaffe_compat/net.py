@@ -15,6 +15,7 @@ from .blobs import BlobTable, Learnable, dims, in_file
 from .errors import CaffeError, LayerError, NetError, UnknownNameError, nearest
 from .layers import Layer, Source, layer_class
 from .layers.base import Shape
+from .layers.neuron import Overwritten
 from .plan import Call, plan
 from .proto import caffe_pb2, filter_net, read_net, upgrade_net, write_weights
 from .wiring import Step, Wiring
@@ -129,7 +130,20 @@ class Net(nn.Module):
             t: v for s in self.steps if s.is_source for t, v in zip(s.tops, s.top_values, strict=True)
         }
         self._output_values = {name: wiring.newest[name] for name in self.outputs}
+        self._find_rewritten()
         self._plan()
+
+    def _find_rewritten(self) -> None:
+        """Tell the layers whose derivative Caffe reads from memory that later layers, in place, write to."""
+        self._rewritten: dict[int, list[Overwritten]] = {}  # the value that is there in the end -> who reads it
+        for index, step in enumerate(self.steps):
+            layer = step.layer
+            if not isinstance(layer, Overwritten) or not (layer.in_place or layer.reads_top):
+                continue
+            later = [s for s in self.steps[index + 1 :] if step.tops[0] in s.tops]
+            if any(s.layer.type_name not in layer.withstands for s in later):
+                layer.rewritten = True
+                self._rewritten.setdefault(self._wiring.newest[step.tops[0]], []).append(layer)
 
     def _plan(self) -> None:
         self._plain = plan(self._wiring, fuse=False, propagate_all=self.param.force_backward)
@@ -304,6 +318,7 @@ class Net(nn.Module):
 
     def _execute(self, given: dict[str, Tensor], calls: list[Call]) -> tuple[dict[int, Tensor], Tensor]:
         values = {self._source_values[name]: value for name, value in given.items()}
+        rewritten = {} if torch.compiler.is_compiling() else self._rewritten
         objective: Tensor | None = None
         for sharing in self._table.views:
             sharing.refresh()
@@ -311,6 +326,8 @@ class Net(nn.Module):
             made = _run(call, [values[v] for v in call.reads])
             for value, weight, top in zip(call.writes, call.loss_weights, made, strict=True):
                 values[value] = top
+                for layer in rewritten.get(value, ()):
+                    layer.memory.value = top.detach()
                 if weight:
                     part = top.sum() if weight == 1 else top.sum() * weight
                     objective = part if objective is None else objective + part

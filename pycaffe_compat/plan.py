@@ -21,7 +21,7 @@ from .layers.base import Layer
 from .layers.common import Eltwise
 from .layers.convolution import Convolution, Deconvolution
 from .layers.linear import InnerProduct
-from .layers.neuron import ReLU
+from .layers.neuron import Overwritten, ReLU
 from .layers.pooling import Depooling, Pooling, SafeInv
 from .wiring import Step, Wiring
 
@@ -80,6 +80,9 @@ class _Fusions:
     def __init__(self, wiring: Wiring) -> None:
         self._shapes = wiring.shapes
         self._outputs = {wiring.newest[name] for name in wiring.outputs}
+        self._late = {  # what an earlier layer in the same memory takes its derivative from
+            wiring.newest[s.tops[0]] for s in wiring.steps if isinstance(s.layer, Overwritten) and s.layer.rewritten
+        }
         self._maker = {value: step for step in wiring.steps for value in step.top_values}
         self._readers: dict[int, list[Step]] = {}
         for step in wiring.steps:
@@ -108,7 +111,7 @@ class _Fusions:
 
     def _may_overwrite(self, step: Step) -> bool:
         """Whether a ReLU may work in place: its bottom is fresh memory that neither a layer nor a gradient reads again."""
-        if not isinstance(step.layer, ReLU) or step.layer.negative_slope or step.propagate_down:
+        if not isinstance(step.layer, ReLU) or step.layer.negative_slope or step.layer.rewritten or step.propagate_down:
             return False
         maker = self._maker[step.bottom_values[0]].layer
         fresh = isinstance(maker, (Convolution, Deconvolution, InnerProduct))
@@ -149,6 +152,8 @@ class _Fusions:
 
     def _relu_goes_inside(self, step: Step) -> bool:
         if not isinstance(step.layer, ReLU) or step.layer.negative_slope or step.propagate_down:
+            return False
+        if step.top_values[0] in self._late:
             return False
         reader = self._only_reader(step.top_values[0])
         if reader is None or reader.bottom_values[0] != step.top_values[0]:

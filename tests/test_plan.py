@@ -128,3 +128,16 @@ def test_a_hook_on_a_layer_is_called_although_the_layer_would_be_fused() -> None
     handle.remove()
     net(x=torch.randn(2, 3, 9, 9))
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("first", ["TanH", "ReLU"])
+@pytest.mark.parametrize("then", ["ReLU", "BatchNorm"])
+def test_what_an_earlier_layer_takes_its_derivative_from_is_made(first: str, then: str) -> None:
+    same(
+        IMAGE
+        + 'layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 2 kernel_size: 2 '
+        'weight_filler { type: "gaussian" std: 0.5 } } }'
+        + f'layer {{ name: "f" type: "{first}" bottom: "c" top: "c" }}'
+        + f'layer {{ name: "t" type: "{then}" bottom: "c" top: "c" }}'
+        + RELU_POOL.format(relu="c", window=WINDOW).replace('bottom: "x"', 'bottom: "c"')
+    )

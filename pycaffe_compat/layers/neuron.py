@@ -32,15 +32,51 @@ class _Overwritten(torch.autograd.Function):
         return slope * (slope if ctx.lost else diffs[0]), None, None, None
 
 
-class _ReadsBottom(Layer):
-    """A layer whose gradient Caffe computes from its bottom: wrong where it works in place, and wrong here too then.
+class Memory:
+    """The numbers in a blob's memory when every layer that writes there has run."""
 
-    In place the top has overwritten the bottom by the time of the backward pass, so ``slope`` is a function of the top.
-    Some of these layers also build the slope in the memory that still holds the gradient of the top (``loses_diff``).
-    Files trained that way only go on as they did if the gradients stay what they were.
+    value: Tensor
+
+
+class _Rewritten(torch.autograd.Function):
+    """The identity with the derivative that ``layer`` has once ``memory`` is filled, which later layers do."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, layer: Overwritten, memory: Memory) -> Tensor:
+        ctx.save_for_backward(None if layer.in_place else x)
+        ctx.layer, ctx.memory = layer, memory
+        return y.view_as(y)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *diffs: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        layer, held = ctx.layer, ctx.memory.value
+        slope = layer.slope(held if x is None else x, held)
+        return slope * (slope if layer.in_place and layer.loses_diff else diffs[0]), None, None, None
+
+
+class Overwritten(Layer):
+    """A layer whose gradient Caffe computes from memory where other numbers may be by then: wrong, and wrong here too then.
+
+    In place the top has overwritten the bottom by the time of the backward pass, and layers that work in place on the
+    top have overwritten that. Some of these layers also build the slope in the memory that still holds the gradient of
+    the top (``loses_diff``). Files trained that way only go on as they did if the gradients stay what they were.
+
+    Attributes:
+        reads_top: whether Caffe's derivative reads the top also where that is not the bottom's memory.
+        spoils: whether it is another derivative when the top alone has overwritten the bottom.
+        withstands: layers that may work in place on the top without a change to the derivative.
+        rewritten: whether others than those work in place on the top; the net says so.
+        memory: of the newest forward pass if ``rewritten``: whoever runs the layers fills it before the backward pass.
     """
 
     loses_diff: ClassVar[bool] = False
+    reads_top: ClassVar[bool] = False
+    withstands: ClassVar[tuple[str, ...]] = ()
+    spoils = True
+    rewritten = False
+    memory: Memory
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -48,17 +84,20 @@ class _ReadsBottom(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.function(x)
-        if self.in_place:
+        if self.rewritten and not torch.compiler.is_compiling():
+            self.memory = Memory()
+            return _Rewritten.apply(x, y.detach(), self, self.memory) if y.requires_grad else y
+        if self.in_place and self.spoils:
             y = y.detach()
-            return _Overwritten.apply(x, y, self.slope(y), self.loses_diff)
+            return _Overwritten.apply(x, y, self.slope(y, y), self.loses_diff)
         return y
 
     def function(self, x: Tensor) -> Tensor:
         """What the layer computes."""
         raise NotImplementedError
 
-    def slope(self, x: Tensor) -> Tensor:
-        """Caffe's derivative, read from the place where the bottom was, and that of the top is: the same."""
+    def slope(self, bottom: Tensor, top: Tensor) -> Tensor:
+        """Caffe's derivative, from what is where the bottom was, and where the top was: in place the same."""
         raise NotImplementedError
 
 
@@ -71,18 +110,18 @@ class AbsVal(Layer):
 
 
 @register("BNLL")
-class BNLL(_ReadsBottom):
+class BNLL(Overwritten):
     """``log(1 + exp(x))``, the binomial normal log likelihood."""
 
     def function(self, x: Tensor) -> Tensor:
         return F.softplus(x, threshold=50)
 
-    def slope(self, x: Tensor) -> Tensor:
-        return x.sigmoid()
+    def slope(self, bottom: Tensor, top: Tensor) -> Tensor:
+        return bottom.sigmoid()
 
 
 @register("Clip")
-class Clip(_ReadsBottom):
+class Clip(Overwritten):
     """``x`` limited to ``min`` … ``max``; the gradient passes inside, the limits included."""
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
@@ -97,8 +136,8 @@ class Clip(_ReadsBottom):
     def function(self, x: Tensor) -> Tensor:
         return x.clamp(self.min, self.max)
 
-    def slope(self, x: Tensor) -> Tensor:
-        return torch.ones_like(x)
+    def slope(self, bottom: Tensor, top: Tensor) -> Tensor:
+        return ((bottom >= self.min) & (bottom <= self.max)).to(bottom.dtype)
 
 
 @register("Dropout")
@@ -116,15 +155,21 @@ class Dropout(Layer):
 
 
 @register("ELU")
-class ELU(Layer):
+class ELU(Overwritten):
     """``x`` above 0, else ``alpha * (exp(x) - 1)``."""
+
+    reads_top = True
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         self.alpha = param.elu_param.alpha
+        self.spoils = self.alpha < 0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def function(self, x: Tensor) -> Tensor:
         return F.elu(x, self.alpha)
+
+    def slope(self, bottom: Tensor, top: Tensor) -> Tensor:
+        return torch.where(bottom > 0, 1, self.alpha + top)
 
 
 def _natural_log(layer: Layer, base: float, field: str) -> float:
@@ -137,8 +182,11 @@ def _natural_log(layer: Layer, base: float, field: str) -> float:
 
 
 @register("Exp")
-class Exp(Layer):
+class Exp(Overwritten):
     """``base ** (shift + scale * x)``."""
+
+    reads_top = True
+    spoils = False
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -150,13 +198,16 @@ class Exp(Layer):
         except OverflowError:
             raise self.error(f"exp_param.shift: base ** {options.shift:g} is not a finite number") from None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def function(self, x: Tensor) -> Tensor:
         y = torch.exp(x if self.inner == 1 else x * self.inner)
         return y if self.outer == 1 else y * self.outer
 
+    def slope(self, bottom: Tensor, top: Tensor) -> Tensor:
+        return self.inner * top
+
 
 @register("Log")
-class Log(_ReadsBottom):
+class Log(Overwritten):
     """The logarithm to ``base`` of ``shift + scale * x``."""
 
     loses_diff = True
@@ -173,8 +224,8 @@ class Log(_ReadsBottom):
         y = torch.log(_affine(x, self.scale, self.shift))
         return y if self.log_base == 1 else y * (1 / self.log_base)
 
-    def slope(self, x: Tensor) -> Tensor:
-        return self.scale / self.log_base / _affine(x, self.scale, self.shift)
+    def slope(self, bottom: Tensor, top: Tensor) -> Tensor:
+        return self.scale / self.log_base / _affine(bottom, self.scale, self.shift)
 
 
 def _affine(x: Tensor, scale: float, shift: float) -> Tensor:
@@ -185,7 +236,7 @@ def _affine(x: Tensor, scale: float, shift: float) -> Tensor:
 
 
 @register("Power")
-class Power(_ReadsBottom):
+class Power(Overwritten):
     """``(shift + scale * x) ** power``; a constant where ``power`` or ``scale`` is 0."""
 
     loses_diff = True
@@ -209,14 +260,14 @@ class Power(_ReadsBottom):
         y = _affine(x, self.scale, self.shift)
         return y if self.power == 1 else y.pow(self.power)
 
-    def slope(self, x: Tensor) -> Tensor:
+    def slope(self, bottom: Tensor, top: Tensor) -> Tensor:
         outer = self.power * self.scale
         if outer == 0 or self.power == 1:
-            return torch.full_like(x, outer)
-        base = _affine(x, self.scale, self.shift)
+            return torch.full_like(bottom, outer)
+        base = _affine(bottom, self.scale, self.shift)
         if self.power == 2:
             return outer * base
-        return outer * (x / base)
+        return outer * (top / base)
 
 
 @register("PReLU")
@@ -239,23 +290,35 @@ class PReLU(Layer):
 
 
 @register("ReLU")
-class ReLU(Layer):
+class ReLU(Overwritten):
     """``x`` above 0, else ``negative_slope * x``; the gradient at 0 is ``negative_slope``."""
+
+    withstands = ("Dropout", "ReLU")
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         self.negative_slope = param.relu_param.negative_slope
+        self.spoils = self.negative_slope < 0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def function(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, self.negative_slope) if self.negative_slope else F.relu(x)
+
+    def slope(self, bottom: Tensor, top: Tensor) -> Tensor:
+        return torch.where(bottom > 0, 1, self.negative_slope).to(bottom.dtype)
 
 
 @register("Sigmoid")
-class Sigmoid(Layer):
+class Sigmoid(Overwritten):
     """``1 / (1 + exp(-x))``."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    reads_top = True
+    spoils = False
+
+    def function(self, x: Tensor) -> Tensor:
         return x.sigmoid()
+
+    def slope(self, bottom: Tensor, top: Tensor) -> Tensor:
+        return top * (1 - top)
 
 
 @register("Swish")
@@ -271,11 +334,17 @@ class Swish(Layer):
 
 
 @register("TanH")
-class TanH(Layer):
+class TanH(Overwritten):
     """The hyperbolic tangent."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    reads_top = True
+    spoils = False
+
+    def function(self, x: Tensor) -> Tensor:
         return x.tanh()
+
+    def slope(self, bottom: Tensor, top: Tensor) -> Tensor:
+        return 1 - top * top
 
 
 @register("Threshold")

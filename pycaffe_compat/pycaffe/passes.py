@@ -14,7 +14,7 @@ from ..errors import CaffeError
 from ..layers import Source
 from ..layers.convolution import Convolution, Deconvolution
 from ..layers.linear import InnerProduct
-from ..layers.neuron import ReLU
+from ..layers.neuron import Overwritten, ReLU
 from ..net import Net
 from ..wiring import Step
 from .blob import Blob, in_host_memory
@@ -190,6 +190,8 @@ class Passes:
         if record is None:
             record = self._records[index] = self._run(index)
         bottoms, tops = record
+        if isinstance(step.layer, Overwritten) and step.layer.rewritten:
+            step.layer.memory.value = self._blobs[step.tops[0]].synced_data.tensor()
         outer = [self._top_diff(step, i, top, start, begun) for i, top in enumerate(tops)]
         begun.difference_update(step.tops)
         params = {  # each once, also where the layer has one blob in two places

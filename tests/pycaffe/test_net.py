@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import pycaffe_compat as caffe
 from pycaffe_compat.errors import CaffeError, LayerError, UnknownNameError, WeightsError
@@ -275,3 +276,47 @@ def test_a_blob_that_a_layer_has_in_two_places_gets_its_gradient_once(tmp_path: 
         tmp_path,
     )
     np.testing.assert_allclose(net.params["s"][0].diff, (net.blobs["x"].data + 1).sum(0), rtol=1e-5)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize(
+    ("layer", "function", "slope"),
+    [
+        ("Sigmoid", sigmoid, lambda bottom, top: top * (1 - top)),
+        ("TanH", np.tanh, lambda bottom, top: 1 - top**2),
+        ("ELU", lambda x: np.where(x > 0, x, np.exp(x) - 1), lambda bottom, top: np.where(bottom > 0, 1, 1 + top)),
+        ("Exp", np.exp, lambda bottom, top: top),
+        ("ReLU", lambda x: np.maximum(x, 0), lambda bottom, top: bottom > 0),
+        ("BNLL", lambda x: np.log1p(np.exp(x)), lambda bottom, top: sigmoid(bottom)),
+    ],
+)
+def test_a_slope_is_read_where_later_layers_have_written(layer, function, slope, in_place, tmp_path: Path) -> None:
+    top = "p" if in_place else "a"
+    net = trained_on_random_numbers(
+        "force_backward: true "
+        'layer { name: "p" type: "Power" bottom: "x" top: "p" power_param { scale: 0.5 } } '
+        f'layer {{ name: "a" type: "{layer}" bottom: "p" top: "{top}" }} '
+        f'layer {{ name: "b" type: "Bias" bottom: "{top}" top: "{top}" bias_param {{ filler {{ value: -0.4 }} }} }} '
+        f'layer {{ name: "l" type: "Reduction" bottom: "{top}" top: "l" loss_weight: 3 }}',
+        tmp_path,
+    )
+    bottom = net.blobs["x"].data / 2
+    end = function(bottom) - 0.4
+    want = 0.5 * slope(end if in_place else bottom, end) * 3
+    np.testing.assert_allclose(net.blobs["x"].diff, want, rtol=1e-4, atol=1e-6)
+    given = torch.from_numpy(net.blobs["x"].data.copy()).requires_grad_()
+    net.module.objective(x=given)[0].backward()
+    np.testing.assert_allclose(given.grad, want, rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_in_place_leaves_the_relu_before_it_as_it_is(tmp_path: Path) -> None:
+    net = trained_on_random_numbers(
+        'layer { name: "p" type: "Power" bottom: "x" top: "p" } layer { name: "a" type: "ReLU" bottom: "p" top: "p" } '
+        'layer { name: "d" type: "Dropout" bottom: "p" top: "p" }',
+        tmp_path,
+    )
+    assert not net.module.layers["a"].rewritten
