@@ -45,13 +45,25 @@ def run(argv: list[str]) -> None:
     for name, text in SWITCHES.items():
         parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=False, help=text)
     parser.add_argument("--backend", default="lmdb", metavar="lmdb", help="the database to write; only lmdb")
-    parser.add_argument("--resize_width", type=int, default=0, metavar="N", help="width images are resized to")
-    parser.add_argument("--resize_height", type=int, default=0, metavar="N", help="height images are resized to")
     parser.add_argument(
-        "--shorter_edge", type=int, default=0, metavar="N", help="resize the shorter edge to N, keeping proportions"
+        "--resize_width", type=int, default=0, metavar="N", help="width in pixels that images are resized to"
     )
-    parser.add_argument("--encode_type", default="", metavar="TYPE", help="store images encoded as png, jpg, …")
-    parser.add_argument("--seed", type=int, default=0, help="which order --shuffle gives")
+    parser.add_argument(
+        "--resize_height", type=int, default=0, metavar="N", help="height in pixels that images are resized to"
+    )
+    parser.add_argument(
+        "--shorter_edge",
+        type=int,
+        default=0,
+        metavar="N",
+        help="resize the shorter edge to N pixels, keeping proportions",
+    )
+    parser.add_argument(
+        "--encode_type", default="", metavar="TYPE", help="store images encoded as png, jpg, … (default: raw bytes)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="which order --shuffle gives (default: %(default)s)"
+    )
     args = vars(parser.parse_args(argv))
     init_log()
     root, list_file, database = (args.pop(name) for name in ("root", "list_file", "database"))

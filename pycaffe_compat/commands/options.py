@@ -145,7 +145,7 @@ def add_device(parser: Parser, several: bool = False) -> None:
 
 def add_state(parser: Parser) -> None:
     """Add ``--level`` and ``--stage``."""
-    parser.add_argument("--level", type=int, help="level of the net's state")
+    parser.add_argument("--level", type=int, metavar="N", help="level of the net's state (default: the net's own)")
     parser.add_argument(
         "--stage", dest="stages", default=[], type=names, metavar="A,B", help="stages of the net's state"
     )

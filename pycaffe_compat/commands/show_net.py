@@ -35,9 +35,16 @@ def run(argv: list[str]) -> None:
     """Do what the arguments say."""
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("net", help="the net's prototxt")
-    parser.add_argument("--phase", default="TEST", type=str.upper, choices=["TRAIN", "TEST", "BOTH"])
     parser.add_argument(
-        "--shape", action="append", default=[], type=shape, metavar="NAME=N,N,…", help="of an input blob"
+        "--phase", default="TEST", type=str.upper, choices=["TRAIN", "TEST", "BOTH"], help="default: TEST"
+    )
+    parser.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        type=shape,
+        metavar="NAME=N,N,…",
+        help="shape of an input blob, where the net does not say or another is wanted",
     )
     add_python_layers(parser)
     args = parser.parse_args(argv)

@@ -22,7 +22,13 @@ def run(argv: list[str], prog: str | None = None) -> None:
     parser.add_argument("--iterations", type=int, default=50, metavar="N", help="batches (default: 50)")
     add_device(parser)
     add_state(parser)
-    parser.add_argument("--amp", nargs="?", const="bfloat16", choices=sorted(AMP), help="compute in mixed precision")
+    parser.add_argument(
+        "--amp",
+        nargs="?",
+        const="bfloat16",
+        choices=sorted(AMP),
+        help="compute in mixed precision (bfloat16 if no type is given)",
+    )
     add_python_layers(parser)
     args = vars(parser.parse_args(argv))
     python_layers(args)

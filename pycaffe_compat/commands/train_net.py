@@ -40,15 +40,23 @@ def run(argv: list[str], prog: str | None = None) -> None:
     add_device(parser, several=True)
     parser.add_argument("--iterations", type=int, metavar="N", help="instead of the solver's max_iter")
     add_state(parser)
-    parser.add_argument("--sigint_effect", default="stop", choices=EFFECTS, help="what Ctrl-C does")
-    parser.add_argument("--sighup_effect", default="snapshot", choices=EFFECTS, help="what SIGHUP does")
+    parser.add_argument("--sigint_effect", default="stop", choices=EFFECTS, help="what Ctrl-C does (default: stop)")
+    parser.add_argument(
+        "--sighup_effect", default="snapshot", choices=EFFECTS, help="what SIGHUP does (default: snapshot)"
+    )
     parser.add_argument("--tensorboard", default="", metavar="DIR", help="write loss, rate and test scores there")
     parser.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
         help="a progress bar (default: if standard error is a terminal)",
     )
-    parser.add_argument("--amp", nargs="?", const="bfloat16", choices=sorted(AMP), help="compute in mixed precision")
+    parser.add_argument(
+        "--amp",
+        nargs="?",
+        const="bfloat16",
+        choices=sorted(AMP),
+        help="compute in mixed precision (bfloat16 if no type is given)",
+    )
     parser.add_argument("--compile", action="store_true", help="compile the net with torch.compile first")
     parser.add_argument("--channels-last", action="store_true", help="the memory layout that tensor cores like")
     add_python_layers(parser)

@@ -21,9 +21,11 @@ def run(argv: list[str]) -> None:
     """Do what the arguments say."""
     parser = Parser(__doc__, EPILOG)
     variants = {each.name: each for each in VARIANTS}
-    parser.add_argument("variant", choices=list(variants))
+    parser.add_argument("variant", choices=list(variants), metavar="VARIANT", help=", ".join(variants))
     parser.add_argument("--weights", required=True, metavar="FILE", help="VGG-16's caffemodel")
-    parser.add_argument("--trainer-options", default="", metavar="OPTIONS", help="further ones for tools/train_net.py")
+    parser.add_argument(
+        "--trainer-options", default="", metavar="OPTIONS", help="further ones for tools/train_net.py, in quotes"
+    )
     args = parser.parse_args(argv)
     final = train_in_stages(variants[args.variant], args.weights, args.trainer_options.split())
     print(f"trained: {final}")

@@ -8,11 +8,17 @@ from ..proto.upgrade_files import upgrade_net_binary, upgrade_net_text, upgrade_
 from .options import Parser, command
 
 Upgrade = Callable[[str, str], Sequence[str]]
+EPILOG = """
+example:
+  %(prog)s {0} new_{0}
+
+It says what was upgraded. Comments of a prototxt are not kept, and OUT may be IN.
+"""
 
 
-def _main(name: str, upgrade: Upgrade, description: str, source: str) -> Callable[..., int]:
+def _main(name: str, upgrade: Upgrade, description: str, source: str, example: str) -> Callable[..., int]:
     def run(argv: list[str]) -> None:
-        parser = Parser(description)
+        parser = Parser(description, EPILOG.format(example))
         parser.add_argument("source", metavar="IN", help=source)
         parser.add_argument("target", metavar="OUT", help="the upgraded file to write")
         args = parser.parse_args(argv)
@@ -28,16 +34,19 @@ net_text = _main(
     upgrade_net_text,
     "Upgrade the prototxt of an old net to today's form: layers become layer, inputs become Input layers.",
     "the net's prototxt, of any age",
+    "train_val.prototxt",
 )
 net_binary = _main(
     "upgrade_net_proto_binary",
     upgrade_net_binary,
     "Upgrade an old caffemodel, or another binary net, to today's form.",
     "the .caffemodel, of any age",
+    "bvlc_alexnet.caffemodel",
 )
 solver_text = _main(
     "upgrade_solver_proto_text",
     upgrade_solver_text,
     "Upgrade the prototxt of an old solver to today's form: solver_type becomes type.",
     "the solver's prototxt, of any age",
+    "solver.prototxt",
 )

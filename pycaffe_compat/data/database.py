@@ -166,7 +166,8 @@ class DatabaseWriter:
         try:
             self._temporary = tempfile.mkdtemp(prefix=f".{name}.", dir=folder)
         except OSError as error:
-            raise CaffeError(f"cannot write {self.path}: {error.strerror} (folder {folder})") from error
+            hint = "" if os.path.isdir(folder) else f"; make it with: mkdir -p {os.path.dirname(self.path)}"
+            raise CaffeError(f"cannot write {self.path}: {error.strerror} (folder {folder}){hint}") from error
         # No lock file and no sync before the end: nobody else sees the folder, and a crash leaves it nameless.
         self._environment = lmdb.open(self._temporary, map_size=self._map_size, lock=False, sync=False)
         return self
