@@ -2,7 +2,7 @@
 
 protobuf's own ``text_format`` does the parsing. What this module adds is the diagnosis of what it refuses, and the
 laxness of Caffe's C++ parser that protobuf's Python one lacks: any bytes inside comments, a space between a sign and
-its number.
+its number, an escaped question mark.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _TOKEN = re.compile(
       | (?P<byte>[\ud800-\udfff])""",
     re.VERBOSE,
 )
+_ESCAPE = re.compile(r"\\.")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _CONTROL = frozenset(range(32)) - set(b"\t\n\v\f\r")
 
@@ -79,6 +80,8 @@ def _outline(text: str, stop: int | None = None) -> _Outline:
             replacement = "#" + " " * (len(token) - 1)
         elif kind == "sign":
             replacement = " " * (len(token) - 1) + "-"
+        elif kind == "string" and "\\?" in token:
+            replacement = _ESCAPE.sub(lambda found: found[0].replace("\\?", "?"), token).ljust(len(token))
         elif (kind == "byte" or not token.isascii()) and bad_byte is None:
             found = re.search("[\ud800-\udfff]", token)
             bad_byte = match.start() + found.start() if found else None

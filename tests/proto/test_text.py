@@ -27,6 +27,15 @@ def test_lax_syntax():
     assert (net.state.level, net.state.stage, net.input_dim, net.force_backward) == (16, ["p", "q"], [8], True)
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [(r"'\?'", "?"), (r'"a\??" "\\?b"', "a??\\?b"), (r'"\\\?"', "\\?"), (r'"\a\b\f\v\r\x41\101\""', '\a\b\f\v\rAA"')],
+)
+def test_escapes(text, name):
+    net = parse_text(f"name: {text} force_backward: true", caffe_pb2.NetParameter)
+    assert net.name == name and net.force_backward
+
+
 def test_comments_hold_any_bytes():
     net = parse_text(b'\xef\xbb\xbfname: "x" # caf\xe9 { " \xff\nlayer { name: "#{" } # }', NET)
     assert net == NET(name="x", layer=[{"name": "#{"}])
