@@ -58,6 +58,7 @@ assert ops.backend_info()['cuda']['backend'] == 'extension'"
         run tests_cupy 200 "${pytest[@]}" tests/ops/test_cuda.py -k cupy
       fi
       run tests_torch 120 "${pytest[@]}" tests/ops/test_cuda.py -k "not extension and not cupy"
+      run tests_nets 120 "${pytest[@]}" tests/test_on_gpu.py
       run tests_ops 180 "${pytest[@]}" tests/ops/test_extension.py tests/ops/test_operators.py tests/ops/test_backends.py
       ;;
     benchmark)
