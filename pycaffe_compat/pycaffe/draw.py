@@ -135,14 +135,16 @@ def get_pydot_graph(
     """The ``pydot.Dot`` graph of a ``NetParameter``; arguments as for :func:`dot_text`.
 
     Raises:
-        CaffeError: the package pydot is not installed. Nothing else here needs it.
+        CaffeError: the package pydot is not installed, or cannot read the graph. Nothing else here needs it.
     """
     try:
         import pydot
     except ImportError:
         raise CaffeError("get_pydot_graph needs the package pydot: pip install pydot") from None
-    (graph,) = pydot.graph_from_dot_data(dot_text(caffe_net, rankdir, label_edges, phase, display_lrm))
-    return graph
+    graphs = pydot.graph_from_dot_data(dot_text(caffe_net, rankdir, label_edges, phase, display_lrm))
+    if not graphs:
+        raise CaffeError("pydot cannot read the net's graph; draw_net needs no pydot")
+    return graphs[0]
 
 
 def draw_net(
