@@ -9,7 +9,6 @@ import pycaffe_compat
 from ..swwae import demo
 from .options import Parser, command
 
-
 EPILOG = """
 example:
   %(prog)s        # as `make demo`; then look at demo/reconstruction.png
