@@ -27,23 +27,32 @@
 #endif
 
 namespace switch_pool {
-namespace {
 
-// What a row of a plane gets: the sums of the windows' values, the sums over the number of values, that number.
-enum What { kSums, kNormalized, kCounts };
+// What a row of a plane gets: the sums of the windows' values, the sums over the number of values, that number, or (inside
+// the kernels) a row of x over that number.
+enum What { kSums, kNormalized, kCounts, kScaled };
 
-// One instruction set's kernels for one type. The last two arguments are the rows to do.
-struct Kernels {
-  using Reduce = void (*)(const Geometry&, bool channels_last, const void* x, const void* gate, void* y, uint8_t* s,
-                          bool stream, int64_t begin, int64_t end);
-  Reduce reduce[4];  // maximum, maximum after ReLU, sum, average
-  bool (*spread)(const Geometry&, Mode, What what, bool channels_last, const void* y, const void* gate, const uint8_t* s,
-                 int fixed, void* x, bool stream, int64_t begin, int64_t end);
-  bool (*select)(const Geometry&, bool normalized, bool channels_last, const void* x, const uint8_t* s, int fixed,
-                 const void* gate, void* y, bool stream, int64_t begin, int64_t end);
+// How the work is shared out: by rows of the result, or (group > 0) by bands of rows of so many planes.
+struct Layout {
+  bool channels_last;
+  int group, band, bands;
 };
 
-}  // namespace
+// One instruction set's kernels for one type. The last two arguments are the rows, or bands, to do. The has_* say what a walk
+// along the rows of planes is there for.
+struct Kernels {
+  using Reduce = void (*)(const Geometry&, const Layout&, const void* x, const void* gate, void* y, uint8_t* s, bool stream,
+                          int64_t begin, int64_t end);
+  Reduce reduce[4];  // maximum, maximum after ReLU, sum, average
+  bool (*spread)(const Geometry&, Mode, What what, const Layout&, const void* y, const void* gate, const uint8_t* s,
+                 int fixed, void* x, bool stream, int64_t begin, int64_t end);
+  bool (*select)(const Geometry&, bool normalized, const Layout&, const void* x, const uint8_t* s, int fixed,
+                 const void* gate, void* y, bool stream, int64_t begin, int64_t end);
+  bool (*has_reduce)(const Geometry&);
+  bool (*has_spread)(const Geometry&, Mode, What what, bool has_switches);
+  bool (*has_select)(const Geometry&, bool normalized);
+};
+
 }  // namespace switch_pool
 
 #define SP_STRING(x) #x
@@ -145,30 +154,57 @@ bool should_stream(void* out, int64_t bytes) {
 // Rows enough for a thread to be worth waking.
 int64_t grain(int64_t elements_per_row) { return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, elements_per_row)); }
 
-struct Rows {
-  int64_t count, pixels;  // a row's pixels, times channels in channels_last
-  Rows(const Geometry& g, bool channels_last, int height, int width)
-      : count((channels_last ? g.batch : g.batch * g.channels) * height), pixels((channels_last ? g.channels : 1) * width) {}
+// The units of one call: rows of the result, of `height` to a plane, or bands of them.
+struct Units {
+  Layout layout;
+  int64_t count, grain;
+  bool stream;
+
+  // along: a walk along the rows of planes does it. elements: what a row of one plane costs.
+  Units(const Geometry& g, Type type, bool channels_last, bool along, int height, int width, int64_t elements, void* out)
+      : layout{channels_last, 0, 0, 0} {
+    const int64_t planes = g.batch * g.channels, size = size_of(type);
+    if (channels_last || along) {
+      count = (channels_last ? g.batch : planes) * height;
+      grain = cpu::grain(elements * (channels_last ? g.channels : 1));
+      stream = should_stream(out, planes * height * width * size);
+    } else {
+      share_out(g, height, size);
+      count = (planes + layout.group - 1) / layout.group * layout.bands;
+      grain = cpu::grain(elements * layout.group * layout.band);
+      stream = false;
+    }
+  }
+
+ private:
+  // Groups and bands whose larger side stays in the second cache, and a line of memory or more of planes side by side.
+  void share_out(const Geometry& g, int height, int64_t size) {
+    constexpr int64_t kBytes = 256 << 10;
+    const int64_t line = 64, plane = static_cast<int64_t>(g.height) * g.width * size;
+    layout.group = static_cast<int>(line / size);
+    for (int i = 0; i < 2 && plane * layout.group * 2 <= kBytes; ++i) layout.group *= 2;
+    const int64_t row = plane * layout.group / height;  // bytes of the plane to a row of the result
+    layout.band = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(height, kBytes / std::max<int64_t>(1, row))));
+    layout.bands = (height + layout.band - 1) / layout.band;
+  }
 };
 
 void reduce(int which, const Geometry& g, Type type, bool channels_last, const void* x, const void* gate, void* y,
             uint8_t* s) {
-  const Rows rows(g, channels_last, g.rows, g.cols);
-  const auto kernel = kernels(type).reduce[which];
-  const bool stream = should_stream(y, rows.count * rows.pixels * size_of(type));
-  at::parallel_for(0, rows.count, grain(rows.pixels * g.kernel_h * g.kernel_w), [&](int64_t begin, int64_t end) {
-    kernel(g, channels_last, x, gate, y, s, stream, begin, end);
+  const Kernels k = kernels(type);
+  const Units u(g, type, channels_last, k.has_reduce(g), g.rows, g.cols, int64_t(g.cols) * g.kernel_h * g.kernel_w, y);
+  at::parallel_for(0, u.count, u.grain, [&](int64_t begin, int64_t end) {
+    k.reduce[which](g, u.layout, x, gate, y, s, u.stream, begin, end);
   });
 }
 
 bool spread(What what, const Geometry& g, Type type, Mode mode, bool channels_last, const void* y, const uint8_t* s,
             int fixed, const void* gate, void* x) {
-  const Rows rows(g, channels_last, g.height, g.width);
-  const auto kernel = kernels(type).spread;
-  const bool stream = should_stream(x, rows.count * rows.pixels * size_of(type));
+  const Kernels k = kernels(type);
+  const Units u(g, type, channels_last, k.has_spread(g, mode, what, s), g.height, g.width, g.width, x);
   std::atomic<bool> valid{true};
-  at::parallel_for(0, rows.count, grain(rows.pixels), [&](int64_t begin, int64_t end) {
-    if (!kernel(g, mode, what, channels_last, y, gate, s, fixed, x, stream, begin, end)) valid = false;
+  at::parallel_for(0, u.count, u.grain, [&](int64_t begin, int64_t end) {
+    if (!k.spread(g, mode, what, u.layout, y, gate, s, fixed, x, u.stream, begin, end)) valid = false;
   });
   return valid;
 }
@@ -185,12 +221,12 @@ void pool_sum(const Geometry& g, Type type, bool channels_last, const void* x, b
 
 bool pool_switch(const Geometry& g, Type type, bool channels_last, const void* x, const uint8_t* s, int fixed,
                  bool normalized, const void* gate, void* y) {
-  const Rows rows(g, channels_last, g.rows, g.cols);
-  const auto kernel = kernels(type).select;
-  const bool stream = should_stream(y, rows.count * rows.pixels * size_of(type));
+  const Kernels k = kernels(type);
+  const int64_t elements = int64_t(g.cols) * g.kernel_h * g.kernel_w;
+  const Units u(g, type, channels_last, k.has_select(g, normalized), g.rows, g.cols, elements, y);
   std::atomic<bool> valid{true};
-  at::parallel_for(0, rows.count, grain(rows.pixels * g.kernel_h * g.kernel_w), [&](int64_t begin, int64_t end) {
-    if (!kernel(g, normalized, channels_last, x, s, fixed, gate, y, stream, begin, end)) valid = false;
+  at::parallel_for(0, u.count, u.grain, [&](int64_t begin, int64_t end) {
+    if (!k.select(g, normalized, u.layout, x, s, fixed, gate, y, u.stream, begin, end)) valid = false;
   });
   return valid;
 }

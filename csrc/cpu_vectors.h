@@ -110,17 +110,83 @@ struct Lanes {
   static constexpr int value = kLanes;
 };
 
-// Calls run(Lanes, j) so that j to j + lanes cover 0 to n, the last vector overlapping the one before. Too few for the
-// widest vectors: narrower ones. False if there are too few for any.
+// Calls run(Lanes, j) so that j to j + lanes cover 0 to n, which is at least 4, or none; the last vector overlaps the one
+// before. Too few for the widest vectors: narrower ones.
 template <int kLanes, class Run>
-inline bool for_vectors(int64_t n, const Run& run) {
-  if constexpr (kLanes < 4) {
-    return n == 0;
-  } else {
+inline void for_vectors(int64_t n, const Run& run) {
+  if constexpr (kLanes >= 4) {
     if (n < kLanes) return for_vectors<kLanes / 2>(n, run);
     for (int64_t j = 0; j + kLanes <= n; j += kLanes) run(Lanes<kLanes>(), j);
     if (n % kLanes) run(Lanes<kLanes>(), n - kLanes);
-    return true;
+  }
+}
+
+template <int kVectors>
+struct Many {
+  static constexpr int value = kVectors;
+};
+
+template <int kLanes, class Run>
+inline void for_few_channels(int64_t n, const Run& run) {
+  if constexpr (kLanes == 1) {
+    for (int64_t j = 0; j < n; ++j) run(Lanes<1>(), Many<1>(), j);
+  } else {
+    if (n < kLanes) return for_few_channels<(kLanes > 4 ? 4 : 1)>(n, run);
+    for (int64_t j = 0; j + kLanes <= n; j += kLanes) run(Lanes<kLanes>(), Many<1>(), j);
+    if (n % kLanes) run(Lanes<kLanes>(), Many<1>(), n - kLanes);
+  }
+}
+
+// Calls run(Lanes, Many, j) so that j to j + lanes * many cover 0 to n, in any order, some twice: four of the widest vectors
+// at a time, then fewer and narrower ones.
+template <int kLanes, class Run>
+inline void for_channels(int64_t n, const Run& run) {
+  int64_t j = 0;
+  for (; j + 4 * kLanes <= n; j += 4 * kLanes) run(Lanes<kLanes>(), Many<4>(), j);
+  if (j == n) return;
+  if (j > 0 && n - j < kLanes) return run(Lanes<kLanes>(), Many<1>(), n - kLanes);
+  for_few_channels<kLanes>(n - j, [&](auto lanes, auto many, int64_t i) SP_LAMBDA { run(lanes, many, j + i); });
+}
+
+// ---- Turning a matrix --------------------------------------------------------------------------------------------------
+
+template <class T>
+constexpr int kTurned = SP_BYTES / sizeof(T) < 16 ? SP_BYTES / sizeof(T) : 16;
+
+// to[c * to_pitch + r] = from[r * from_pitch + c] for a square: rows i and i + half, interleaved log2 times.
+template <class T, int kSide>
+inline void turn_square(const T* from, int64_t from_pitch, T* to, int64_t to_pitch) {
+  using V = Vector<T, kSide>;
+  V rows[kSide], next[kSide];
+#pragma GCC unroll 16
+  for (int i = 0; i < kSide; ++i) rows[i] = load_vector<V>(from + i * from_pitch);
+#pragma GCC unroll 4
+  for (int done = 1; done < kSide; done *= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kSide / 2; ++i) merge<T, kSide>(rows[i], rows[i + kSide / 2], next[2 * i], next[2 * i + 1]);
+#pragma GCC unroll 16
+    for (int i = 0; i < kSide; ++i) rows[i] = next[i];
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kSide; ++i) std::memcpy(to + i * to_pitch, &rows[i], sizeof(V));
+}
+
+// The same for a matrix of any size: squares, the last ones overlapping those before.
+template <class T>
+inline void turn(const T* from, int64_t from_pitch, int64_t rows, int64_t cols, T* to, int64_t to_pitch) {
+  constexpr int kSide = kTurned<T>;
+  if (rows < kSide || cols < kSide) {
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < cols; ++c) to[c * to_pitch + r] = from[r * from_pitch + c];
+    }
+    return;
+  }
+  for (int64_t r = 0; r < rows; r += kSide) {
+    r = std::min<int64_t>(r, rows - kSide);
+    for (int64_t c = 0; c < cols; c += kSide) {
+      c = std::min<int64_t>(c, cols - kSide);
+      turn_square<T, kSide>(from + r * from_pitch + c, from_pitch, to + c * to_pitch + r, to_pitch);
+    }
   }
 }
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from pycaffe_compat import ops
 from pycaffe_compat.ops import backends, torch_backend
 
 WINDOW = ((2, 2), (2, 2), (0, 0))
@@ -150,6 +151,50 @@ def test_every_instruction_set_and_number_of_threads_gives_the_same_bits():
         assert capability != "default" or name == "portable"
         results[capability, threads] = digest
     assert len(set(results.values())) == 1, results
+
+
+PLANES = (  # images and channels, plane, window: what is done row by row, and in groups and bands of planes side by side
+    ((2, 17), (28, 28), ((3, 3), (1, 1), (1, 1))),
+    ((5, 16), (7, 7), ((7, 7), (1, 1), (0, 0))),
+    ((1, 40), (14, 14), ((5, 5), (3, 3), (0, 0))),
+    ((3, 1), (40, 37), ((4, 2), (1, 3), (3, 1))),
+    ((1, 70), (13, 13), ((3, 3), (2, 2), (0, 0))),
+    ((1, 33), (15, 14), ((2, 2), (2, 2), (0, 0))),
+    ((2, 3), (50, 57), ((3, 3), (2, 2), (1, 1))),
+    ((2, 3), (41, 43), ((2, 2), (2, 2), (1, 1))),
+    ((1, 20), (230, 95), ((5, 3), (2, 1), (2, 0))),
+    ((1, 18), (300, 40), ((3, 3), (4, 4), (1, 0))),
+)
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.float16, torch.bfloat16))
+@pytest.mark.parametrize("layout", (torch.contiguous_format, torch.channels_last), ids=("NCHW", "NHWC"))
+@pytest.mark.parametrize("case", PLANES, ids=str)
+def test_many_planes_and_long_ones(ext, case, layout, dtype):
+    images, plane, window = case
+    count = ops.pooled_size(plane, *window)
+
+    def draw(*size):
+        return torch.randn(*images, *size).to(dtype).contiguous(memory_format=layout)
+
+    x, dx, dy, gate = draw(*plane), draw(*plane), draw(*count), draw(*count)
+    _, switch = torch_backend.max_pool_switch(x, *window, count, True)
+    calls = {
+        "max_pool_switch": (x, *window, count, True),
+        "pool_switch": (dx, switch, *window, gate),
+        "pool_switch_normalized": (dx, switch, *window, None),
+        "unpool_switch": (dy, switch, *window, plane, gate),
+        "unpool_switch_normalized": (dy, switch, *window, plane, None),
+        "unpool_weights": (switch, *window, plane, dtype),
+        "pool_sum": (dx, *window, count, True, gate),
+        "unpool_sum": (dy, *window, plane, True, None),
+        "pool_fixed": (dx, (-1, 2), window[1], count, gate),
+        "unpool_fixed": (dy, (1, -1), window[1], plane, None),
+    }
+    for name, arguments in calls.items():
+        have, want = (getattr(backend, name)(*arguments) for backend in (ext, torch_backend))
+        for mine, other in zip(*((r if isinstance(r, tuple) else (r,)) for r in (have, want)), strict=True):
+            assert torch.equal(mine, other), name
 
 
 @pytest.mark.parametrize("layout", (torch.contiguous_format, torch.channels_last))
