@@ -329,7 +329,8 @@ class Net(nn.Module):
                 for layer in rewritten.get(value, ()):
                     layer.memory.value = top.detach()
                 if weight:
-                    part = top.sum() if weight == 1 else top.sum() * weight
+                    total = (top.detach() if call.muted else top).sum()
+                    part = total if weight == 1 else total * weight
                     objective = part if objective is None else objective + part
             for value in call.frees:
                 del values[value]

@@ -30,8 +30,9 @@ from .wiring import Step, Wiring
 class Call:
     """One call: ``run`` takes the values numbered ``reads`` and makes those numbered ``writes``.
 
-    ``detach`` says which reads pass no gradient on (``propagate_down: false``); ``frees``, what nobody reads after it;
-    ``covers``, which layers are done without being called themselves, so that their hooks would not run.
+    ``detach`` says which reads pass no gradient on (``propagate_down: false``); ``muted``, that the loss weights count without
+    gradients; ``frees``, what nobody reads after it; ``covers``, which layers are done without being called themselves, so
+    that their hooks would not run.
     """
 
     run: Callable[..., Any]
@@ -39,6 +40,7 @@ class Call:
     writes: tuple[int, ...]
     loss_weights: tuple[float, ...]
     detach: tuple[bool, ...] | None
+    muted: bool = False
     frees: tuple[int, ...] = ()
     covers: tuple[Layer, ...] = ()
 
@@ -56,7 +58,7 @@ def plan(wiring: Wiring, *, fuse: bool, propagate_all: bool) -> list[Call]:
     for step in wiring.steps:
         if step.is_source:
             continue
-        plain = Call(step.layer, step.bottom_values, step.top_values, step.loss_weights, _detach(step))
+        plain = Call(step.layer, step.bottom_values, step.top_values, step.loss_weights, _detach(step), step.muted)
         call = fusions.call(step, plain) if fusions else plain
         if call is not None:
             calls.append(replace(call, detach=None) if propagate_all else call)

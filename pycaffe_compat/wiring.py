@@ -7,6 +7,7 @@ bottom needs a gradient) and its tops reach a loss.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,13 +16,16 @@ from typing import Any
 from .errors import NetError, nearest
 from .layers.base import Layer, Shape, Source
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class Step:
     """One layer of the net in its place: what it reads, writes and hands back.
 
     ``bottoms`` and ``tops`` are blob names; ``bottom_values`` and ``top_values`` number the values that the names stand for
-    at this point (a blob rewritten in place has several).
+    at this point (a blob rewritten in place has several). ``muted``: the loss weight counts in the objective alone, not in
+    gradients.
     """
 
     layer: Layer
@@ -34,6 +38,7 @@ class Step:
     bottom_needs: list[bool] = field(default_factory=list)
     param_needs: list[bool] = field(default_factory=list)
     needs_backward: bool = False
+    muted: bool = False
 
     @property
     def name(self) -> str:
@@ -167,6 +172,18 @@ class Wiring:
         value_needs = [False] * len(self.names)
         uses = Counter(value for step in self.steps for value in step.bottom_values)
         for step in self.steps:
+            # what its reader hands back takes the place of a weight that the file does not give: no split adds them up
+            step.muted = (
+                any(step.loss_weights) and not step.layer.param.loss_weight and any(map(uses.get, step.top_values))
+            )
+            if step.muted:
+                log.warning(
+                    '%slayer "%s": its top is read by another layer, so its own loss weight of 1 has no gradient, as in '
+                    "Caffe; write loss_weight: 1 if it is to have one",
+                    f"{self.file}: " if self.file else "",
+                    step.name,
+                )
+        for step in self.steps:
             given = [value_needs[v] for v in step.bottom_values]
             step.param_needs = learns[step.name]
             step.needs_backward = any(given) or any(step.param_needs)
@@ -184,7 +201,7 @@ class Wiring:
             weighted = any(step.loss_weights)
             contributes = weighted or any(v in reaches_loss for v in step.top_values)
             skipped = bool(step.tops) and not any(
-                w or v in asked or v not in consumed for w, v in self._top_items(step)
+                (w and not step.muted) or v in asked or v not in consumed for w, v in self._top_items(step)
             )
             if skipped or not contributes:
                 step.needs_backward = False

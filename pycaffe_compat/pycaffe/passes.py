@@ -228,7 +228,7 @@ class Passes:
 
     def _top_diff(self, step: Step, i: int, top: Tensor, start: int, begun: set[str]) -> Tensor:
         """The gradient of a top: what its consumers in this pass found, or what is in the blob's ``diff``."""
-        name, weight = step.tops[i], step.loss_weights[i]
+        name, weight = step.tops[i], 0.0 if step.muted else step.loss_weights[i]
         diff = self._blobs[name].synced_diff
         if name in begun:
             total = diff.tensor()

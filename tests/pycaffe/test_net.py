@@ -320,3 +320,28 @@ def test_dropout_in_place_leaves_the_relu_before_it_as_it_is(tmp_path: Path) -> 
         tmp_path,
     )
     assert not net.module.layers["a"].rewritten
+
+
+@pytest.mark.parametrize(("given", "reader", "total"), [("", 3, 3), ("loss_weight: 1", 3, 4), ("", 0, 0)])
+def test_a_loss_that_is_read_has_its_own_gradient_only_if_its_weight_is_given(
+    given: str, reader: float, total: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weighted = f'type: "Power" top: "q" power_param {{ scale: {reader} }} loss_weight: 1'
+    net = trained_on_random_numbers(
+        'layer { name: "p" type: "PReLU" bottom: "x" top: "p" } '
+        f'layer {{ name: "l" type: "EuclideanLoss" bottom: "p" bottom: "x" top: "l" {given} }} '
+        f'layer {{ name: "q" bottom: "l" {weighted if reader else """type: "Silence" """} }}',
+        tmp_path,
+    )
+    x = net.blobs["x"].data
+    slope = net.params["p"][0].data
+    want = total * (np.where(x > 0, 0, slope * x - x) * np.where(x > 0, 0, x)).sum(0) / 4
+    np.testing.assert_allclose(net.params["p"][0].diff, want, rtol=1e-4, atol=1e-7)
+    objective, _ = net.module.objective(x=torch.from_numpy(x.copy()))
+    np.testing.assert_allclose(float(objective.detach()), (1 + reader) * net.blobs["l"].data, rtol=1e-5)
+    if total:
+        net.clear_param_diffs()
+        objective.backward()
+        np.testing.assert_allclose(net.module.layers["p"].weight.grad, want, rtol=1e-4, atol=1e-7)
+    assert objective.requires_grad == bool(total)
+    assert ("loss weight" in caplog.text) == (not given)
