@@ -116,11 +116,21 @@ def command(name: str, run: Callable[[list[str]], int | None], left: str = "") -
                 raise
             print(f"{name}: terminated{'; ' + left if left else ''}", file=sys.stderr)
             return TERMINATED
-        except BrokenPipeError:  # who read the output (head, say) has gone; Python's own flush at the end must not fail
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:  # who read the output (head, say) has gone
+            _drop_output()
             return 141
+        except OSError as error:
+            print(f"{name}: {error.filename or 'standard output'}: {error.strerror or error}", file=sys.stderr)
+            if error.filename is None:
+                _drop_output()
+            return 1
 
     return main
+
+
+def _drop_output() -> None:
+    """Let Python's own flush of standard output, when the process ends, not fail as the one before it did."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from . import distributed, hooks
 from . import log as lines
 from .log import init_log, log
 from .loop import Solver, choose_device
+from .nets import warn_of_missing
 from .runner import GraphRunner
 
 ALL = "all"
@@ -174,6 +175,8 @@ def test(
             raise SolverError(
                 f"{model}: the net has Input layers ({', '.join(net.inputs)}), so there is nothing to test it on"
             )
+        if len(warn_of_missing(net, paths)) == sum(bool(layer.blob_specs) for layer in net.layers.values()) > 0:
+            raise SolverError(f"{weights} has no weights for any layer of {model}: is it of another net?")
         return _score(GraphRunner(net, amp=amp), iterations)
     finally:
         net.close()

@@ -24,7 +24,7 @@ from . import debug, distributed, snapshot
 from . import log as lines
 from .hooks import Display, Hook, Snapshot, Test, images_per_iteration
 from .log import log
-from .nets import test_net_params, train_net_param
+from .nets import test_net_params, train_net_param, warn_of_missing
 from .policies import Policy
 from .rules import CaffeOptimizer, make_optimizer
 from .runner import GraphRunner, Runner
@@ -131,6 +131,8 @@ class Solver:
                 log(lines.FINETUNING, "Finetuning from %s", path)
             for name in self.net.ignored_layers:
                 log(lines.IGNORING, "Ignoring source layer %s", name)
+            if weights:
+                warn_of_missing(self.net, weights)
             for index, (net, file) in enumerate(tests):
                 log(lines.CREATING_TEST, "Creating test net (#%d) from %s", index, file or "the solver's parameters")
                 self.test_nets.append(Net(net, file=file, weights=weights or None, device=self.device, share=self.net))

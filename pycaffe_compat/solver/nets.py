@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import SolverError
-from ..proto import caffe_pb2, read_net
+from ..net import Net
+from ..proto import caffe_pb2, read_net, read_weights
+from . import log as lines
+from .log import log
 
 TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
 
@@ -88,3 +93,13 @@ def test_net_params(param: Any, file: str) -> list[tuple[Any, str]]:
 
 
 test_net_params.__test__ = False  # type: ignore[attr-defined]
+
+
+def warn_of_missing(net: Net, paths: Sequence[str]) -> list[str]:
+    """Log which layers of ``net`` have no weights in any of the files ``paths`` and so keep their fillers; return them."""
+    stored = {name for weights in map(read_weights, paths) for name in weights if weights.shapes(name)}
+    missing = [name for name, layer in net.layers.items() if layer.blob_specs and name not in stored]
+    if missing:
+        message = "No weights for %s in %s: they keep what their fillers made"
+        log(lines.FINETUNING, message, ", ".join(missing), ", ".join(paths), level=logging.WARNING)
+    return missing

@@ -102,6 +102,14 @@ def test_sigterm_unwinds_the_command(tmp_path) -> None:
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    code = "import sys; from pycaffe_compat.commands.options import command; sys.exit(command('it', lambda argv: print('x'))())"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "it: standard output: No space left on device\n")
+
+
 def test_a_reader_that_goes_away_is_no_error() -> None:
     code = (
         "import sys; from pycaffe_compat.commands.options import command\n"

@@ -66,3 +66,26 @@ def test_mistakes_are_one_line(files: tuple[Path, Path], tmp_path: Path, tool: T
     ):
         code, log = tool("test_net", *arguments)
         assert code == 1 and words in log.strip().splitlines()[-1] and "Traceback" not in log, log
+
+
+def test_layers_without_weights_are_named(files: tuple[Path, Path], tmp_path: Path, tool: Tool) -> None:
+    model, weights = files
+    more = (
+        NET
+        + """
+    layer { name: "other" type: "InnerProduct" bottom: "data" top: "other" inner_product_param { num_output: 2 } }
+    """
+    )
+    (tmp_path / "more.prototxt").write_text(more)
+    code, log = tool(
+        "test_net", "--model", tmp_path / "more.prototxt", "--weights", weights, "--iterations", 1, "--cpu"
+    )
+    assert code == 0 and f"No weights for other in {weights}: they keep what their fillers made" in log, log
+    model.write_text(NET.replace('"ip"', '"fc"'))
+    code, log = tool("test_net", "--model", model, "--weights", weights, "--iterations", 1, "--cpu")
+    assert code == 1 and f"{weights} has no weights for any layer of {model}" in log, log
+    (tmp_path / "solver.prototxt").write_text(
+        f'net: "{model}" base_lr: 0.1 lr_policy: "fixed" max_iter: 0 snapshot_after_train: false solver_mode: CPU'
+    )
+    code, log = tool("train_net", "--solver", tmp_path / "solver.prototxt", "--weights", weights)
+    assert code == 0 and f"No weights for fc in {weights}" in log, log
