@@ -47,6 +47,10 @@ VGG = [
 ]
 ALEXNET = [("AlexNet pool1", 96, 55, 3), ("AlexNet pool2", 256, 27, 3), ("AlexNet pool5", 256, 13, 3)]
 COMPILED = ("VGG pool1", "AlexNet pool1")
+OPERATORS = (
+    "pool", "pool backward", "unpool", "unpool backward", "unpool normalized", "unpool normalized backward", "unpool fixed",
+    "pool average",
+)  # fmt: skip
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -187,9 +191,9 @@ def supported(run: Run) -> bool:
 
 def held(run: Run, passed_on: int, computed: int) -> int:
     """The bytes that a result keeps for its backward beyond those it passes on: measured on a GPU, else as computed."""
-    if not torch.cuda.is_initialized():
-        return computed
     requested = "requested_bytes.all.current"  # not what the allocator rounds it up to
+    if not torch.cuda.is_initialized() or requested not in torch.cuda.memory_stats():
+        return computed
     before = torch.cuda.memory_stats()[requested]
     result = run(0)
     after = torch.cuda.memory_stats()[requested]
@@ -424,18 +428,23 @@ def targets(on_gpu: bool, batch: int) -> list[Target]:
         rectified = batch * channels * side * side * TYPES[row.dtype].itemsize / 1e6
         return round((row.torch_kept - rectified) / row.kept, 3) if row.torch_kept and row.kept else None
 
-    def window(side: int) -> Callable[[Row], bool]:
-        return lambda row: shape_of(row)[2] == side and row.dtype in ("float32", "bfloat16")
-
     def operator(name: str) -> Callable[[Row], bool]:
         if on_gpu:
             return lambda row: row.operator == name
         return lambda row: row.operator == name and row.shape == "VGG pool1" and row.dtype == "float32"
 
+    def windows(side: int, name: str) -> Callable[[Row], bool]:
+        types = ("float32", "bfloat16")
+        return lambda row: shape_of(row)[2] == side and row.operator == name and row.dtype in types
+
     if on_gpu:
         return [
-            Target("2x2: of a copy's speed", 0.9, window(2), of_copy),
-            Target("3x3: of a copy's speed", 0.75, window(3), of_copy),
+            *(
+                Target(f"{side}x{side} {name}: of a copy's speed", least, windows(side, name), of_copy)
+                for side, least in ((2, 0.9), (3, 0.75))
+                for name in OPERATORS
+                if side > 2 or "normalized" not in name
+            ),
             Target("pool: times PyTorch's speed", 2.5, operator("pool"), of_torch),
             Target("unpool: times PyTorch's speed", 2, operator("unpool"), of_torch),
             Target("pool: PyTorch's indices over what is kept", 8, operator("pool"), of_indices),

@@ -62,7 +62,7 @@ assert ops.backend_info()['cuda']['backend'] == 'extension'"
       run tests_ops 180 "${pytest[@]}" tests/ops/test_extension.py tests/ops/test_operators.py tests/ops/test_backends.py
       ;;
     benchmark)
-      shown=12 run benchmark 560 "$python" benchmarks/bench_pooling.py --device cuda --rounds 9 --limit 480 --out "$folder"
+      shown=26 run benchmark 560 "$python" benchmarks/bench_pooling.py --device cuda --rounds 9 --limit 480 --out "$folder"
       ;;
     sanitizer)
       for tool in memcheck racecheck initcheck synccheck; do
