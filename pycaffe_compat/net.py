@@ -73,6 +73,8 @@ class Net(nn.Module):
         if isinstance(param, (str, os.PathLike)):
             file = file or os.fspath(param)
             param = read_net(param)
+        if not isinstance(param, caffe_pb2.NetParameter):
+            raise NetError(f"a net is the path of a prototxt or a NetParameter, not {param!r} ({type(param).__name__})")
         full = caffe_pb2.NetParameter()
         full.CopyFrom(param)
         upgrade_net(full)

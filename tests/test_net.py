@@ -43,6 +43,11 @@ def test_a_net_is_called_with_tensors_by_name_and_returns_outputs_by_name() -> N
     assert net.blob_shapes == {"x": (2, 3), "a": (2, 4), "b": (2, 5)}
 
 
+def test_what_is_no_net_is_an_error() -> None:
+    with pytest.raises(NetError, match=r"path of a prototxt or a NetParameter, not 123 \(int\)"):
+        Net(123)
+
+
 def test_names_that_modules_do_not_allow_are_layer_names() -> None:
     net = net_of(INPUT + ip("conv.1/a", "x", "a", 4) + ip("forward", "a", "b", 5))
     assert "conv.1/a.weight" in net.state_dict()

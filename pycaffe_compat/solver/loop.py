@@ -83,6 +83,10 @@ class Solver:
         sighup_effect: str = SNAPSHOT,
     ) -> None:
         is_path = isinstance(param, (str, os.PathLike))
+        if not is_path and not isinstance(param, caffe_pb2.SolverParameter):
+            raise SolverError(
+                f"a solver is the path of a prototxt or a SolverParameter, not {param!r} ({type(param).__name__})"
+            )
         self.file = os.fspath(param if is_path else file)
         self.param = read_solver(self.file) if is_path else _own_copy(param)
         self._check()

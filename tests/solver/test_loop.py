@@ -97,6 +97,11 @@ def test_order_and_states_of_test_nets(tmp_path: Path) -> None:
     assert all(net.state.phase == caffe_pb2.TEST for net in nets)
 
 
+def test_what_is_no_solver_is_an_error() -> None:
+    with pytest.raises(SolverError, match=r"path of a prototxt or a SolverParameter, not None \(NoneType\)"):
+        Solver(None)
+
+
 def test_net_beside_the_solver_file_is_found(tmp_path: Path) -> None:
     path = write_files(tmp_path)
     path.write_text(path.read_text().replace(str(tmp_path / "net.prototxt"), "net.prototxt"))
