@@ -234,6 +234,17 @@ struct Square {
     if constexpr (K == 2) return pool(call, pixels_max<D, V, K>, pairs_max<D, V>, tiles_max<D, K>);
     return pool(call, pixels_max<D, V, K>, nullptr, tiles_max<D, K>);
   }
+  static cudaError_t sum(const Call& call) {
+    if (call.channels_last && call.has_vectors()) {
+      return enqueue_any(call, pixels_sum<D, V, K>, V, call.g().rows, call.g().cols, true);
+    }
+    if constexpr (K == 2) {
+      Call other = call;
+      other.task.g.channels = 0;
+      if (other.has_vectors() && call.has_pairs()) return enqueue_pairs(call, pairs_sum<D, V>, true);
+    }
+    return cudaErrorNotSupported;
+  }
   static cudaError_t select(const Call& call) {
     if constexpr (K == 2) return pool(call, pixels_select<D, V, K>, pairs_select<D, V>, tiles_select<D, K>);
     return pool(call, pixels_select<D, V, K>, nullptr, tiles_select<D, K>);
@@ -278,6 +289,8 @@ cudaError_t run_square(Operator op, const Call& call) {
   switch (op) {
     case kMaximum:
       return Square<D, K>::max(call);
+    case kTotal:
+      return Square<D, K>::sum(call);
     case kSelect:
       return Square<D, K>::select(call);
     case kUnpool:

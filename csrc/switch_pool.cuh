@@ -320,9 +320,58 @@ __device__ inline index_t windows_of(const Geometry& g) { return static_cast<ind
 
 __device__ inline unsigned own_item() { return blockIdx.x * kThreads + threadIdx.x; }
 
-template <class D, int V, bool kLast>
-SP_KERNEL any_max(const Task t) {
+// What becomes of a window's places: the maximum and where it was, or the sum.
+template <class D>
+struct MaxOf {
   typedef typename D::Acc A;
+  static const bool kHasPlace = true;
+  static const int kAhead = 4;  // loads on their way, as far as registers go
+  A best;
+  int at;
+  __device__ void start() { best = D::lowest(), at = kNone; }
+  __device__ void take(const Task& t, A x, int place) { step<A>(best, at, x, t.lower, place); }
+  __device__ typename D::Bits value(const Task&, A) const { return D::store(best); }
+  __device__ int place() const { return at; }
+};
+template <class D>
+struct SumOf {
+  typedef typename D::Acc A;
+  static const bool kHasPlace = false;
+  static const int kAhead = 2;
+  A sum;
+  __device__ void start() { sum = 0; }
+  __device__ void take(const Task&, A x, int) { sum += x; }
+  __device__ typename D::Bits value(const Task& t, A size) const { return D::store(t.mode == kAverage ? sum / size : sum); }
+  __device__ int place() const { return kNone; }
+};
+
+// V windows, from `offset` on. size: what an average divides by.
+template <class D, class Op, int V>
+__device__ inline void put_windows(const Task& t, const Op* windows, typename D::Acc size, index_t offset) {
+  Pack<D, V> y, gate;
+  if (!Op::kHasPlace && t.gate) gate.load(static_cast<const typename D::Bits*>(t.gate) + offset);
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    const bool closed = !Op::kHasPlace && t.gate && is_closed(gate.value(v));
+    y.put(v, closed ? typename D::Bits(0) : windows[v].value(t, size));
+  }
+  y.store(output<D>(t) + offset);
+  if (Op::kHasPlace) {
+    Bytes<V> s;
+#pragma unroll
+    for (int v = 0; v < V; ++v) s.put(v, windows[v].place());
+    s.store(t.places + offset);
+  }
+}
+
+// What the average of a window that starts at (h, w) divides by.
+template <class A>
+__device__ inline A size_of_window(const Geometry& g, int h, int w) {
+  return A(divisor(h, g.kernel_h, g.height, g.pad_h)) * A(divisor(w, g.kernel_w, g.width, g.pad_w));
+}
+
+template <class D, class Op, int V, bool kLast>
+__device__ inline void reduce_any(const Task& t) {
   const unsigned item = own_item();
   if (item >= t.items) return;
   const Geometry& g = t.g;
@@ -330,62 +379,30 @@ SP_KERNEL any_max(const Task t) {
   const index_t base = spot.base(places_of(g));
   const int h = spot.row * g.stride_h - g.pad_h, w = spot.col * g.stride_w - g.pad_w;
   const int first = larger(0, -w), last = smaller(g.kernel_w, g.width - w), end = smaller(g.kernel_h, g.height - h);
-  A best[V];
-  int at[V];
+  Op windows[V];
 #pragma unroll
-  for (int v = 0; v < V; ++v) best[v] = D::lowest(), at[v] = kNone;
+  for (int v = 0; v < V; ++v) windows[v].start();
   for (int i = larger(0, -h); i < end; ++i) {
     const typename D::Bits* row = input<D>(t) + base + (static_cast<index_t>(h + i) * g.width + w) * spot.step;
-#pragma unroll 4
+#pragma unroll Op::kAhead
     for (int j = first; j < last; ++j) {
       Pack<D, V> x;
       x.load(row + j * spot.step);
 #pragma unroll
-      for (int v = 0; v < V; ++v) step<A>(best[v], at[v], x.value(v), t.lower, i * g.kernel_w + j);
+      for (int v = 0; v < V; ++v) windows[v].take(t, x.value(v), i * g.kernel_w + j);
     }
   }
-  Pack<D, V> y;
-  Bytes<V> s;
-#pragma unroll
-  for (int v = 0; v < V; ++v) y.put(v, D::store(best[v])), s.put(v, at[v]);
-  const index_t offset = static_cast<index_t>(item) * V;
-  y.store(output<D>(t) + offset);
-  s.store(t.places + offset);
+  put_windows<D, Op, V>(t, windows, size_of_window<typename D::Acc>(g, h, w), static_cast<index_t>(item) * V);
+}
+
+template <class D, int V, bool kLast>
+SP_KERNEL any_max(const Task t) {
+  reduce_any<D, MaxOf<D>, V, kLast>(t);
 }
 
 template <class D, int V, bool kLast>
 SP_KERNEL any_sum(const Task t) {
-  typedef typename D::Acc A;
-  const unsigned item = own_item();
-  if (item >= t.items) return;
-  const Geometry& g = t.g;
-  const Spot spot = locate<V, kLast>(t, item);
-  const index_t base = spot.base(places_of(g));
-  const int h = spot.row * g.stride_h - g.pad_h, w = spot.col * g.stride_w - g.pad_w;
-  const int first = larger(0, -w), last = smaller(g.kernel_w, g.width - w), end = smaller(g.kernel_h, g.height - h);
-  A sum[V];
-#pragma unroll
-  for (int v = 0; v < V; ++v) sum[v] = 0;
-  for (int i = larger(0, -h); i < end; ++i) {
-    const typename D::Bits* row = input<D>(t) + base + (static_cast<index_t>(h + i) * g.width + w) * spot.step;
-#pragma unroll 2
-    for (int j = first; j < last; ++j) {
-      Pack<D, V> x;
-      x.load(row + j * spot.step);
-#pragma unroll
-      for (int v = 0; v < V; ++v) sum[v] += x.value(v);
-    }
-  }
-  const index_t offset = static_cast<index_t>(item) * V;
-  const A size = A(divisor(h, g.kernel_h, g.height, g.pad_h)) * A(divisor(w, g.kernel_w, g.width, g.pad_w));
-  Pack<D, V> y, gate;
-  if (t.gate) gate.load(static_cast<const typename D::Bits*>(t.gate) + offset);
-#pragma unroll
-  for (int v = 0; v < V; ++v) {
-    const typename D::Bits value = D::store(t.mode == kAverage ? sum[v] / size : sum[v]);
-    y.put(v, t.gate && is_closed(gate.value(v)) ? typename D::Bits(0) : value);
-  }
-  y.store(output<D>(t) + offset);
+  reduce_any<D, SumOf<D>, V, kLast>(t);
 }
 
 template <class D, bool kLast>
@@ -457,9 +474,8 @@ SP_KERNEL any_unpool(const Task t) {
 // ---- pixels_*: KxK windows, stride 2, channels_last, V channels a thread -----------------------------------------------
 
 // Items are V channels of a window.
-template <class D, int V, int K>
-SP_KERNEL pixels_max(const Task t) {
-  typedef typename D::Acc A;
+template <class D, class Op, int V, int K>
+__device__ inline void reduce_pixels(const Task& t) {
   const unsigned item = own_item();
   if (item >= t.items) return;
   const Geometry& g = t.g;
@@ -474,22 +490,26 @@ SP_KERNEL pixels_max(const Task t) {
     inside[i] = within(r, g.height) && within(c, g.width);
     if (inside[i]) window[i].load(x + (static_cast<index_t>(r) * g.width + c) * spot.step);
   }
-  Pack<D, V> y;
-  Bytes<V> s;
+  Op windows[V];
 #pragma unroll
   for (int v = 0; v < V; ++v) {
-    A best = D::lowest();
-    int at = kNone;
+    windows[v].start();
 #pragma unroll
     for (int i = 0; i < K * K; ++i) {
-      if (inside[i]) step<A>(best, at, window[i].value(v), t.lower, i);
+      if (inside[i]) windows[v].take(t, window[i].value(v), i);
     }
-    y.put(v, D::store(best));
-    s.put(v, at);
   }
-  const index_t offset = static_cast<index_t>(item) * V;
-  y.store(output<D>(t) + offset);
-  s.store(t.places + offset);
+  put_windows<D, Op, V>(t, windows, size_of_window<typename D::Acc>(g, h, w), static_cast<index_t>(item) * V);
+}
+
+template <class D, int V, int K>
+SP_KERNEL pixels_max(const Task t) {
+  reduce_pixels<D, MaxOf<D>, V, K>(t);
+}
+
+template <class D, int V, int K>
+SP_KERNEL pixels_sum(const Task t) {
+  reduce_pixels<D, SumOf<D>, V, K>(t);
 }
 
 // Items are V channels of a window.
@@ -651,31 +671,34 @@ __device__ inline void load_groups(const Task& t, Pack<D, V>* x) {
   }
 }
 
-template <class D, int V>
-SP_KERNEL pairs_max(const Task t) {
-  typedef typename D::Acc A;
+template <class D, class Op, int V>
+__device__ inline void reduce_pairs(const Task& t) {
   Pack<D, V> x[2 * kGroups];
   load_groups<D, V>(t, x);
 #pragma unroll
   for (int i = 0; i < kGroups; ++i) {
     if (own_group(i) >= t.items) continue;
-    Pack<D, V / 2> y;
-    Bytes<V / 2> s;
+    Op windows[V / 2];
 #pragma unroll
     for (int v = 0; v < V / 2; ++v) {
-      A best = D::lowest();
-      int at = kNone;
-      step<A>(best, at, x[2 * i].value(2 * v), t.lower, 0);
-      step<A>(best, at, x[2 * i].value(2 * v + 1), t.lower, 1);
-      step<A>(best, at, x[2 * i + 1].value(2 * v), t.lower, 2);
-      step<A>(best, at, x[2 * i + 1].value(2 * v + 1), t.lower, 3);
-      y.put(v, D::store(best));
-      s.put(v, at);
+      windows[v].start();
+      windows[v].take(t, x[2 * i].value(2 * v), 0);
+      windows[v].take(t, x[2 * i].value(2 * v + 1), 1);
+      windows[v].take(t, x[2 * i + 1].value(2 * v), 2);
+      windows[v].take(t, x[2 * i + 1].value(2 * v + 1), 3);
     }
-    const index_t offset = static_cast<index_t>(own_group(i)) * (V / 2);
-    y.store(output<D>(t) + offset);
-    s.store(t.places + offset);
+    put_windows<D, Op, V / 2>(t, windows, 4, static_cast<index_t>(own_group(i)) * (V / 2));
   }
+}
+
+template <class D, int V>
+SP_KERNEL pairs_max(const Task t) {
+  reduce_pairs<D, MaxOf<D>, V>(t);
+}
+
+template <class D, int V>
+SP_KERNEL pairs_sum(const Task t) {
+  reduce_pairs<D, SumOf<D>, V>(t);
 }
 
 // What belongs to V/2 windows; all of it is fetched before any is used.

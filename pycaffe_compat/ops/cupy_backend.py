@@ -132,8 +132,8 @@ class Call:
     def side(self) -> int:
         """2 or 3 where kernels for such square windows with stride 2 serve the call, else 0."""
         square = self.kernel[0] if self.kernel in ((2, 2), (3, 3)) and self.stride == (2, 2) else 0
-        served = self.operator in ("max", "select", "unpool") and self.mode == SWITCH and self.dtype != torch.float64
-        return square if served else 0
+        served = self.operator == "sum" or self.mode == SWITCH
+        return square if served and self.dtype != torch.float64 else 0
 
     @property
     def aligned(self) -> bool:
@@ -187,7 +187,7 @@ class Call:
                 rows, cols = ((self.plane[a] - 1 + self.pad[a]) // 2 + 1 for a in (0, 1))
             return self._one_each(self.name("pixels", self.vector, self.side), self.vector, rows, cols)
         if not self.channels_last and self.aligned and self.side:
-            launch = self._pairs() or self._tiles()
+            launch = self._pairs() or (self._tiles() if self.operator != "sum" else None)
             if launch is not None:
                 return launch
         v = self.vector if self.channels_last and vectors and self.operator != "select" else 1

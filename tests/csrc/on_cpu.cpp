@@ -18,6 +18,7 @@ void add_square(std::map<std::string, Kernel>& all, const std::string& type) {
   constexpr int V = 16 / sizeof(typename D::Bits);
   const std::string k = std::to_string(K), v = std::to_string(V);
   all["pixels_max<" + type + ", " + v + ", " + k + ">"] = pixels_max<D, V, K>;
+  all["pixels_sum<" + type + ", " + v + ", " + k + ">"] = pixels_sum<D, V, K>;
   all["pixels_select<" + type + ", " + v + ", " + k + ">"] = pixels_select<D, V, K>;
   all["pixels_unpool<" + type + ", " + v + ", " + k + ">"] = pixels_unpool<D, V, K>;
   all["tiles_max<" + type + ", " + k + ">"] = tiles_max<D, K>;
@@ -25,6 +26,7 @@ void add_square(std::map<std::string, Kernel>& all, const std::string& type) {
   all["tiles_unpool<" + type + ", " + k + ">"] = tiles_unpool<D, K>;
   if (K == 2) {
     all["pairs_max<" + type + ", " + v + ">"] = pairs_max<D, V>;
+    all["pairs_sum<" + type + ", " + v + ">"] = pairs_sum<D, V>;
     all["pairs_select<" + type + ", " + v + ">"] = pairs_select<D, V>;
     all["pairs_unpool<" + type + ", " + v + ">"] = pairs_unpool<D, V>;
   }

@@ -138,6 +138,8 @@ def test_against_the_cpu_kernels(device, cpu, case):
     gate = gate if gate is None else gate.contiguous(memory_format=layout_of(x))
     for name in ("pool_switch", "pool_switch_normalized"):
         same(getattr(device, name)(x, where, *window, gate), getattr(cpu, name)(x, where, *window, gate))
+    operands = (x, *window, count, bool(seed % 2), gate)
+    same(device.pool_sum(*operands), cpu.pool_sum(*operands))
     device.library.check_guards()
 
 
@@ -159,6 +161,11 @@ def test_windows_that_tile_rows_of_whole_vectors(device, cpu, dtype, shape):
         same(device.pool_switch(x, switch, *window, g), cpu.pool_switch(x, switch, *window, g))
         same(device.unpool_fixed(y, (1, 0), (2, 2), plane, g), cpu.unpool_fixed(y, (1, 0), (2, 2), plane, g))
         same(device.pool_fixed(x, (0, 1), (2, 2), count, g), cpu.pool_fixed(x, (0, 1), (2, 2), count, g))
+        for average in (False, True):
+            device.library.forget()
+            have = device.pool_sum(x, *window, count, average, g)
+            assert dtype == torch.float64 or device.library.launches()[0].kernel.startswith("pairs_sum")
+            same(have, cpu.pool_sum(x, *window, count, average, g))
     device.library.check_guards()
 
 
