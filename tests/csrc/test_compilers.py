@@ -55,7 +55,9 @@ def test_no_kernel_spills(reports, library):
 
 def test_no_fast_kernel_has_a_stack(reports):
     for architecture, kernels in reports.items():
-        fast = [kernel for kernel in kernels if re.search(r"(pairs|pixels|tiles)_(max|sum|select|unpool)", kernel["name"])]
+        fast = [
+            kernel for kernel in kernels if re.search(r"(pairs|pixels|tiles)_(max|sum|select|unpool)", kernel["name"])
+        ]
         assert len(fast) == 3 * (8 + 4 + 6)  # types; pixels of two kernels, pairs, tiles of two kernels
         for kernel in fast:
             assert int(kernel["stack"]) == 0, (architecture, kernel)
