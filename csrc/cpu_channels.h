@@ -207,20 +207,30 @@ inline void finish(typename D::Acc sum, typename D::Acc count, const typename D:
   *out = D::store(sum);
 }
 
-// out[c] = v[c] where s[c] is `here` and the gate is open, else 0. Bits are moved, never computed with.
+// The values of one window at `count` places of one row: out[j * n + c] = v[c] where s[c] is `here` + j and the gate is open, else
+// 0. Bits are moved, never computed with.
 template <class D>
-inline void move_switched(const typename D::Bits* v, const typename D::Bits* gate, const uint8_t* s, int here,
+inline void move_switched(const typename D::Bits* v, const typename D::Bits* gate, const uint8_t* s, int here, int count,
                           typename D::Bits* out, int64_t n) {
   using Key = typename D::Key;
   for_channels<kWidest<Key>>(n, [&](auto lanes, auto many, int64_t c) SP_LAMBDA {
-    constexpr int kLanes = decltype(lanes)::value;
+    constexpr int kLanes = decltype(lanes)::value, kVectors = decltype(many)::value;
     using K = Vector<Key, kLanes>;
+    using P = Vector<PlaceOf<Key>, kLanes>;
+    K value[kVectors], none{};
+    P place[kVectors];
 #pragma GCC unroll 4
-    for (int i = 0; i < decltype(many)::value; ++i, c += kLanes) {
-      K value = load_vector<K>(v + c), none{};
-      if (gate) value = D::closed(load_vector<K>(gate + c)) ? none : value;
-      value = load_switches<PlaceOf<Key>, kLanes>(s + c) == PlaceOf<Key>(here) ? value : none;
-      std::memcpy(out + c, &value, sizeof(value));
+    for (int i = 0; i < kVectors; ++i) {
+      value[i] = load_vector<K>(v + c + i * kLanes);
+      if (gate) value[i] = D::closed(load_vector<K>(gate + c + i * kLanes)) ? none : value[i];
+      place[i] = load_switches<PlaceOf<Key>, kLanes>(s + c + i * kLanes);
+    }
+    for (int j = 0; j < count; ++j) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kVectors; ++i) {
+        const K moved = place[i] == PlaceOf<Key>(here + j) ? value[i] : none;
+        std::memcpy(out + j * n + c + i * kLanes, &moved, sizeof(moved));
+      }
     }
   });
 }
@@ -244,6 +254,7 @@ class Spreader {
 
   // A row of the plane. v, gate (may be null) and s are those of the image's first window, x (for kScaled) and out the row's.
   void row(const Bits* v, const Bits* gate, const uint8_t* s, int h, const Bits* x, Bits* out) {
+    if (moves_) return move(v, gate, s, h, out);
     if (mode_ == kAverage) {
       for (int row = cover_.rows[h].begin; row < cover_.rows[h].end; ++row) divide(v, gate, row);
       return places<false, kReady, kPlain>(ready_.data(), nullptr, nullptr, h, x, out);
@@ -287,6 +298,25 @@ class Spreader {
     }
   }
 
+  // Where no place is covered twice: window by window.
+  void move(const Bits* v, const Bits* gate, const uint8_t* s, int h, Bits* out) const {
+    const Span rows = cover_.rows[h];
+    if (rows.end <= rows.begin) return std::fill_n(out, e_.pitch, Bits(0)), void();
+    const int high = (h - rows.begin * g_.stride_h + g_.pad_h) * g_.kernel_w;
+    for (int w = 0; w < g_.width;) {
+      const Span cols = cover_.cols[w];
+      if (cols.end <= cols.begin) {
+        std::fill_n(out + w++ * e_.pixel, e_.pixel, Bits(0));
+        continue;
+      }
+      const int first = w - cols.begin * g_.stride_w + g_.pad_w, count = std::min(g_.kernel_w - first, g_.width - w);
+      const int64_t at = rows.begin * e_.out + cols.begin * e_.pixel;
+      const uint8_t* place = s + (same_switch_ ? 0 : at);
+      move_switched<D>(v + at, gate ? gate + at : gate, place, high + first, count, out + w * e_.pixel, e_.pixel);
+      w += count;
+    }
+  }
+
   template <bool kSwitched, Values kValues, Finish kFinish>
   void places(const void* v, const Bits* gate, const uint8_t* s, int h, const Bits* x, Bits* out) {
     const Span rows = cover_.rows[h];
@@ -303,10 +333,6 @@ class Spreader {
       }
       if (count == 0) {
         std::fill(out, out + e_.pixel, Bits(0));
-      } else if (moves_) {
-        const int64_t at = at_[0];
-        move_switched<D>(static_cast<const Bits*>(v) + at, gate ? gate + at : gate, s + (same_switch_ ? 0 : at), here_[0], out,
-                         e_.pixel);
       } else {
         const int64_t pixel = w * e_.pixel;
         for_channels<kWidest<Acc>>(e_.pixel, [&](auto lanes, auto many, int64_t c) SP_LAMBDA {
