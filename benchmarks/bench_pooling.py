@@ -531,7 +531,7 @@ def draw(path: Path, rows: list[Row], title: str) -> None:
     figure, axes = plt.subplots(len(names), 1, figsize=(12, 2.4 * len(names)), squeeze=False, constrained_layout=True)
     for axis, name in zip(axes[:, 0], names, strict=True):
         chosen = [row for row in rows if row.operator == name]
-        labels = [f"{row.shape}\n{row.layout}\n{row.dtype}" for row in chosen]
+        labels = ["\n".join((*row.shape.split(" pool"), row.layout, row.dtype.replace("float", "f"))) for row in chosen]
         series = {
             "ours": [row.of_copy for row in chosen],
             "PyTorch": [row.floor / row.torch if row.torch else 0 for row in chosen],
@@ -541,9 +541,10 @@ def draw(path: Path, rows: list[Row], title: str) -> None:
             axis.bar([i + 0.27 * (k - 1) for i in range(len(chosen))], values, 0.27, label=label)
         axis.axhline(1, color="black", linewidth=0.8)
         axis.set_xticks(range(len(chosen)), labels, fontsize=5)
+        axis.set_xlim(-0.7, len(chosen) - 0.3)
         axis.set_ylabel("of a copy's speed")
         axis.set_title(name, fontsize=9)
-    axes[0, 0].legend(fontsize=8)
+    axes[0, 0].legend(fontsize=8, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
     figure.suptitle(title, fontsize=8, wrap=True)
     figure.savefig(path, dpi=130)
 
