@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import CaffeError, nearest
 from ..layers import python_layer
 from ..pycaffe.alias import install_as_caffe
+from ..solver.runner import AMP
 
 FLAG = re.compile(r"--?([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
 FALSE = ("false", "f", "no", "n", "0")
@@ -158,6 +159,17 @@ def add_state(parser: Parser) -> None:
     parser.add_argument("--level", type=int, metavar="N", help="level of the net's state (default: the net's own)")
     parser.add_argument(
         "--stage", dest="stages", default=[], type=names, metavar="A,B", help="stages of the net's state"
+    )
+
+
+def add_amp(parser: Parser) -> None:
+    """``--amp``: mixed precision."""
+    parser.add_argument(
+        "--amp",
+        nargs="?",
+        const="bfloat16",
+        choices=sorted(AMP),
+        help="compute in mixed precision (bfloat16 if no type is given)",
     )
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ..solver.commands import test
-from ..solver.runner import AMP
-from .options import Parser, add_device, add_python_layers, add_state, command, python_layers
+from .options import Parser, add_amp, add_device, add_python_layers, add_state, command, python_layers
 
 EPILOG = """
 examples:
@@ -22,13 +21,7 @@ def run(argv: list[str], prog: str | None = None) -> None:
     parser.add_argument("--iterations", type=int, default=50, metavar="N", help="batches (default: 50)")
     add_device(parser)
     add_state(parser)
-    parser.add_argument(
-        "--amp",
-        nargs="?",
-        const="bfloat16",
-        choices=sorted(AMP),
-        help="compute in mixed precision (bfloat16 if no type is given)",
-    )
+    add_amp(parser)
     add_python_layers(parser)
     args = vars(parser.parse_args(argv))
     python_layers(args)

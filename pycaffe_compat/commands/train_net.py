@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 
 from ..solver.commands import train
-from ..solver.runner import AMP
 from ..solver.signals import EFFECTS
-from .options import Parser, add_device, add_python_layers, add_state, command, python_layers
+from .options import Parser, add_amp, add_device, add_python_layers, add_state, command, python_layers
 
 EPILOG = """
 examples:
@@ -50,13 +49,7 @@ def run(argv: list[str], prog: str | None = None) -> None:
         action=argparse.BooleanOptionalAction,
         help="a progress bar (default: if standard error is a terminal)",
     )
-    parser.add_argument(
-        "--amp",
-        nargs="?",
-        const="bfloat16",
-        choices=sorted(AMP),
-        help="compute in mixed precision (bfloat16 if no type is given)",
-    )
+    add_amp(parser)
     parser.add_argument("--compile", action="store_true", help="compile the net with torch.compile first")
     parser.add_argument("--channels-last", action="store_true", help="the memory layout that tensor cores like")
     add_python_layers(parser)
