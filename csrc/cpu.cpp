@@ -55,11 +55,15 @@ struct Kernels {
 
 }  // namespace switch_pool
 
-#define SP_STRING(x) #x
-#if defined(__clang__)
+#define SP_QUOTE(x) #x
+#define SP_STRING(x) SP_QUOTE(x)
+#if defined(__clang__)  // which ignores all of a target with a word that it does not know
+#define SP_AVX512 "avx512f,avx512bw,avx512dq,avx512vl"
 #define SP_TARGET(flags) _Pragma(SP_STRING(clang attribute push(__attribute__((target(flags))), apply_to = function)))
 #define SP_TARGET_END _Pragma("clang attribute pop")
+#pragma clang diagnostic ignored "-Wpsabi"  // vectors are passed between functions of one instruction set only
 #else
+#define SP_AVX512 "avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"
 #define SP_TARGET(flags) _Pragma("GCC push_options") _Pragma(SP_STRING(GCC target(flags)))
 #define SP_TARGET_END _Pragma("GCC pop_options")
 #endif
@@ -68,9 +72,9 @@ struct Kernels {
 #define SP_ISA avx512
 #define SP_BYTES 64
 #define SP_STREAM 1
-#define SP_FLAGS "avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"
+#define SP_FLAGS SP_AVX512
 #define SP_LAMBDA __attribute__((target(SP_FLAGS)))
-SP_TARGET("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+SP_TARGET(SP_AVX512)
 #include "cpu_kernels.h"
 SP_TARGET_END
 #undef SP_ISA
