@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All that needs a GPU, unattended: build, tests, benchmark, compute-sanitizer. Needs PyTorch with CUDA, nvcc and this
-# package's dependencies (lmdb aside); no network. Under 20 minutes; each step under 10, for machines lent by the command.
+# package's dependencies (lmdb aside); no network. Under 20 minutes, each step under 10.
 #
 #     benchmarks/run_on_gpu.sh [FOLDER] [STEP...]
 #
