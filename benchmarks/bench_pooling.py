@@ -181,10 +181,12 @@ def torch_unpool(y: Tensor, index: Tensor, kernel: int, size: list[int]) -> Tens
     return F.max_unpool2d(y, index, kernel, 2, output_size=size)
 
 
-def supported(run: Run) -> bool:
+def supported(name: str, run: Run) -> bool:
+    """Whether PyTorch can do this here, as it cannot for some types; what it says is printed."""
     try:
         run(0)
-    except (NotImplementedError, RuntimeError):
+    except RuntimeError as error:
+        print(f"{name} is left out: {str(error).splitlines()[0]}", file=sys.stderr)
         return False
     return True
 
@@ -262,7 +264,7 @@ def operators(
         ),
     ]  # fmt: skip
     backward: Run | None = None
-    if supported(result[2].torch or result[2].ours):
+    if supported("torch: unpool backward", result[2].torch or result[2].ours):
         torch_unpooled = [torch_unpool(y[i], index[i], kernel, size) for i in range(sets)]
         backward = lambda i: gradient(torch_unpooled[i], dx[i], y[i])  # noqa: E731
     result.append(
@@ -339,7 +341,14 @@ def measure(arguments: argparse.Namespace, device: torch.device, results: Result
         for o in operators(channels, side, kernel, batch, dtype, layout, device, sets, compiling):
             runs = {"ours": o.ours, "torch": o.torch, "compiled": o.compiled, "copy": copying}
             try:
-                times = timer({k: run for k, run in runs.items() if run and (k == "ours" or supported(run))}, sets)
+                times = timer(
+                    {
+                        k: run
+                        for k, run in runs.items()
+                        if run and (k in ("ours", "copy") or supported(f"{k}: {o.name}", run))
+                    },
+                    sets,
+                )
             except RuntimeError as error:
                 results.failed.append(f"{name}, {layout_name}, {dtype_name}, {o.name}: {error}")
                 print(results.failed[-1], file=sys.stderr)

@@ -383,6 +383,34 @@ class Spreader {
 
 // ---- Reading at switches -----------------------------------------------------------------------------------------------
 
+// The last kernel_h rows of a plane, each place over the number of windows that name it. Counter: a spreader.
+template <class D, class Counter>
+class ScaledRows {
+ public:
+  using Bits = typename D::Bits;
+
+  ScaledRows(const Geometry& g, int64_t pitch, bool same_switch)
+      : counter_(g, kSwitch, kScaled, same_switch), pitch_(pitch), rows_(g.kernel_h * pitch), held_(g.kernel_h, -1) {}
+
+  // Where in data() row h of the plane is. x and s are the image's.
+  int64_t at(const Bits* x, const uint8_t* s, int h) {
+    const int slot = h % static_cast<int>(held_.size());
+    if (held_[slot] != h) counter_.row(nullptr, nullptr, s, h, x + h * pitch_, rows_.data() + slot * pitch_);
+    held_[slot] = h;
+    return slot * pitch_;
+  }
+  const Bits* data() const { return rows_.data(); }
+
+  // To be called between images.
+  void forget() { std::fill(held_.begin(), held_.end(), -1); }
+
+ private:
+  Counter counter_;
+  const int64_t pitch_;
+  std::vector<Bits> rows_;
+  std::vector<int> held_;
+};
+
 // x at the switches of kVectors vectors of windows or channels that lie side by side. Bits are moved, never computed with.
 template <class Bits, int kLanes, int kVectors>
 inline void select_places(const Bits* x, const Table& t, const uint8_t* s, Bits* y) {
@@ -407,17 +435,13 @@ class Selector {
   Selector(const Geometry& g, bool normalized, bool same_switch)
       : g_(g), e_(g, true), same_switch_(same_switch), tables_(g, g.channels) {
     // Where no place is covered twice, a place that is read was named once.
-    if (normalized && !is_disjoint(g)) {
-      counts_.reset(new Spreader<D>(g, kSwitch, kScaled, same_switch));
-      scaled_.resize(g.kernel_h * e_.pitch);
-      held_.assign(g.kernel_h, -1);
-    }
+    if (normalized && !is_disjoint(g)) scaled_.reset(new ScaledRows<D, Spreader<D>>(g, e_.pitch, same_switch));
   }
 
   // A row of windows. x and s are the image's, gate (may be null) and y the row's.
   void row(const Bits* x, const uint8_t* s, const Bits* gate, int row, Bits* y) {
-    tables_.start(row, [&](int h) SP_LAMBDA { return counts_ ? scale(x, s, h) : h * e_.pitch; });
-    if (counts_) x = scaled_.data();
+    tables_.start(row, [&](int h) SP_LAMBDA { return scaled_ ? scaled_->at(x, s, h) : h * e_.pitch; });
+    if (scaled_) x = scaled_->data();
     const uint8_t* at = s + (same_switch_ ? 0 : row * e_.out);
     for (int col = 0; col < g_.cols; ++col) {
       const Table& table = tables_.at(col);
@@ -431,24 +455,16 @@ class Selector {
   }
 
   // To be called between images.
-  void forget() { std::fill(held_.begin(), held_.end(), -1); }
-
- private:
-  // Row h of the plane over the number of windows that name each place; where in scaled_ it is.
-  int64_t scale(const Bits* x, const uint8_t* s, int h) {
-    const int slot = h % g_.kernel_h;
-    if (held_[slot] != h) counts_->row(nullptr, nullptr, s, h, x + h * e_.pitch, scaled_.data() + slot * e_.pitch);
-    held_[slot] = h;
-    return slot * e_.pitch;
+  void forget() {
+    if (scaled_) scaled_->forget();
   }
 
+ private:
   const Geometry& g_;
   const Extents e_;
   const bool same_switch_;
   Tables tables_;
-  std::unique_ptr<Spreader<D>> counts_;
-  std::vector<Bits> scaled_;
-  std::vector<int> held_;
+  std::unique_ptr<ScaledRows<D, Spreader<D>>> scaled_;
 };
 
 }  // namespace SP_ISA

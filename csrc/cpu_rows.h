@@ -224,11 +224,7 @@ class RowSelector {
         full_(whole(g.width, kSide, 2, g.pad_w, g.cols)),
         clipped_(full_.end - full_.begin < g.cols),
         tables_(g, 1) {
-    if (normalized && !is_disjoint(g)) {
-      counts_.reset(new RowSpreader<D>(g, kSwitch, kScaled, same_switch));
-      scaled_.resize(static_cast<size_t>(kSide) * g.width);
-      held_.assign(kSide, -1);
-    }
+    if (normalized && !is_disjoint(g)) scaled_.reset(new ScaledRows<D, RowSpreader<D>>(g, g.width, same_switch));
   }
 
   // A row of windows. x and s are the plane's, gate (may be null) and y the row's.
@@ -237,8 +233,8 @@ class RowSelector {
     const int h = row * 2 - g_.pad_h;
     const Span high = inside(h, kSide, g_.height);
     int64_t lines[kSide];
-    for (int i = high.begin; i < high.end; ++i) lines[i] = counts_ ? scale(x, s, h + i) : int64_t(h + i) * g_.width;
-    if (counts_) x = scaled_.data();
+    for (int i = high.begin; i < high.end; ++i) lines[i] = scaled_ ? scaled_->at(x, s, h + i) : int64_t(h + i) * g_.width;
+    if (scaled_) x = scaled_->data();
     const uint8_t* at = s + (same_switch_ ? 0 : static_cast<int64_t>(row) * g_.cols);
     for_vectors<kWidest<Bits>>(full_.end - full_.begin, [&](auto lanes, int64_t j) SP_LAMBDA {
       constexpr int kLanes = decltype(lanes)::value;
@@ -268,28 +264,17 @@ class RowSelector {
   }
 
   // To be called between planes.
-  void forget() { std::fill(held_.begin(), held_.end(), -1); }
-
- private:
-  // Row h of the plane over the number of windows that name each place; where in scaled_ it is.
-  int64_t scale(const Bits* x, const uint8_t* s, int h) {
-    const int slot = h % kSide;
-    const int64_t to = static_cast<int64_t>(slot) * g_.width;
-    if (held_[slot] != h) {
-      counts_->row(nullptr, nullptr, s, h, x + static_cast<int64_t>(h) * g_.width, scaled_.data() + to);
-    }
-    held_[slot] = h;
-    return to;
+  void forget() {
+    if (scaled_) scaled_->forget();
   }
 
+ private:
   const Geometry& g_;
   const bool same_switch_;
   const Span full_;
   const bool clipped_;
   Tables tables_;
-  std::unique_ptr<RowSpreader<D>> counts_;
-  std::vector<Bits> scaled_;
-  std::vector<int> held_;
+  std::unique_ptr<ScaledRows<D, RowSpreader<D>>> scaled_;
 };
 
 }  // namespace SP_ISA
