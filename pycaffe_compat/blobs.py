@@ -74,6 +74,7 @@ class BlobTable:
         self.ignored_layers: list[str] = []
         self._force_backward = force_backward
         self._sharing: list[Sharing] = []
+        self._taken: set[tuple[str, int]] = set()  # layer and index of blobs that belong to another net
         self._named: dict[str, tuple[Learnable, set[str]]] = {}  # and which of its rates have been given so far
 
     def enter(self, param: Any, layer: Layer) -> list[bool]:
@@ -177,7 +178,10 @@ class BlobTable:
             raise in_file(most.layer.error(f"the parameters of the net need {lacking}; {largest}"), self.file)
 
     def share_layers(self, source: BlobTable) -> list[str]:
-        """Use the blobs of ``source`` for the layers of the same names: the very same tensors from now on.
+        """Use the blobs of ``source`` for the layers of the same names: the same tensors from now on.
+
+        As Caffe's ``ShareTrainedLayersWith``, this goes by layer name, blob by blob. A blob taken from ``source`` no longer
+        follows the layer of this net that it shares a parameter name with. A blob not taken still follows its owner.
 
         Returns:
             The names of the layers that have blobs of their own still.
@@ -186,17 +190,22 @@ class BlobTable:
             LayerError: a layer has another number of blobs there, or blobs of other shapes.
         """
         own = []
-        theirs = source.layers
         for name, layer in self.layers.items():
-            other = theirs.get(name)
-            if other is None or not other.blob_specs:
+            other = source.layers.get(name)
+            if other is None:
                 own += [name] if layer.blob_specs else []
                 continue
             mine, given = [tuple(b.shape) for b in layer.blobs], [tuple(b.shape) for b in other.blobs]
             if mine != given:
-                raise layer.error(f"cannot share the blobs of the other net: shapes {mine} here, {given} there")
-            for index in range(len(mine)):
+                raise in_file(
+                    layer.error(f"cannot share the blobs of the other net: shapes {mine} here, {given} there"),
+                    self.file,
+                )
+            for index, spec in enumerate(layer.blob_specs):
+                layer.__dict__.pop(spec.name, None)  # a view of the owner in this net would hide the blob
                 layer.set_blob(index, other.blob(index))
+                self._taken.add((name, index))
+        self.views = [view for view in self.views if (view.layer.name, view.index) not in self._taken]
         self.follow()
         return own
 
@@ -209,6 +218,8 @@ class BlobTable:
     def _reconnect(self) -> None:
         """Let every sharer of a blob see its owner's tensor: the same Parameter, or a view made anew for each pass."""
         for sharing in self._sharing:
+            if (sharing.layer.name, sharing.index) in self._taken:
+                continue
             if sharing in self.views:
                 sharing.refresh()
             else:

@@ -91,6 +91,72 @@ def test_a_permissive_share_is_a_view_of_the_owner() -> None:
     assert owner.grad is not None and owner.grad.shape == (2, 6)
 
 
+def numbered(net: Net) -> Net:
+    """The net with the weights of its layers set to 1, 2, 3 ... in order, and biases to 0."""
+    with torch.no_grad():
+        for number, layer in enumerate((layer for layer in net.layers.values() if layer.blob_specs), 1):
+            layer.blob(0).fill_(number)
+    return net
+
+
+SHARED = 'param { name: "w" } param { name: "b" }'
+
+
+def test_sharing_takes_each_blob_from_the_layer_of_the_same_name() -> None:
+    source = numbered(net_of(INPUT + ip("a", "x", "a", 3) + ip("b", "x", "b", 3)))
+    net = net_of(INPUT + ip("a", "x", "a", 3, SHARED) + ip("b", "x", "b", 3, SHARED))
+    assert net.share_layers(source) == []
+    out = net(x=torch.ones(1, 3))
+    assert (out["a"] == 3).all() and (out["b"] == 6).all()
+    with torch.no_grad():
+        source.layers["b"].blob(0).fill_(5)
+    assert (net(x=torch.ones(1, 3))["b"] == 15).all()
+    assert (net.double()(x=torch.ones(1, 3).double())["b"] == 15).all()
+
+
+def test_an_owner_that_the_source_lacks_does_not_overwrite_what_was_shared() -> None:
+    source = numbered(net_of(INPUT + ip("a", "x", "a", 3, SHARED)))
+    text = INPUT + ip("p", "x", "p", 3, SHARED) + ip("a", "x", "a", 3, SHARED) + ip("q", "x", "q", 3, SHARED)
+    net = net_of(text)
+    filler = net.layers["p"].blob(0).clone()
+    assert net.share_layers(source) == ["p", "q"]
+    built = net_of(text, share=source)
+    for each in (net, built):
+        assert each.layers["a"].blob(0) is source.layers["a"].blob(0)
+        assert each.layers["q"].blob(0) is each.layers["p"].blob(0)
+        assert (each(x=torch.ones(1, 3))["a"] == 3).all()
+    assert net.layers["p"].blob(0).equal(filler)
+
+
+def test_a_layer_that_shares_with_one_of_the_source_follows_it() -> None:
+    source = numbered(net_of(INPUT + ip("a", "x", "a", 3)))
+    net = net_of(INPUT + ip("a", "x", "a", 3, SHARED) + ip("q", "x", "q", 3, SHARED), share=source)
+    assert net.layers["q"].blob(0) is source.layers["a"].blob(0)
+
+
+def test_views_of_an_owner_are_taken_too() -> None:
+    owner = (
+        'layer { name: "p" type: "Parameter" top: "p" param { name: "w" } parameter_param { shape { dim: 2 dim: 6 } } }'
+    )
+    view = ip("a", "x", "a", 4, 'param { name: "w" share_mode: PERMISSIVE } param { lr_mult: 0 }')
+    plain, viewed = ip("a", "x", "a", 4), owner + view
+    for theirs in (plain, viewed):
+        source = numbered(net_of(INPUT + theirs))
+        for mine in (plain, viewed):
+            net = net_of(INPUT + mine)
+            net.share_layers(source)
+            assert net(x=torch.eye(3))["a"].equal(source(x=torch.eye(3))["a"])
+            with torch.no_grad():
+                source.layers["a"].blob(0).fill_(7)
+            assert net(x=torch.eye(3))["a"].equal(torch.full((3, 4), 7.0))
+
+
+def test_a_layer_without_blobs_of_the_same_name_cannot_be_shared() -> None:
+    source = net_of(INPUT + 'layer { name: "a" type: "ReLU" bottom: "x" top: "a" }')
+    with pytest.raises(LayerError, match=r'"a".*cannot share the blobs of the other net: shapes .* there'):
+        net_of(INPUT + ip("a", "x", "a", 3), share=source)
+
+
 def test_shared_parameters_of_different_shapes_or_rates_are_errors() -> None:
     with pytest.raises(LayerError, match=r'shares param "w" with layer "a".*4×3.*5×4|shares.*5×4.*4×3'):
         net_of(INPUT + ip("a", "x", "a", 4, 'param { name: "w" }') + ip("b", "a", "b", 5, 'param { name: "w" }'))

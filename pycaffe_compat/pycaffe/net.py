@@ -103,7 +103,7 @@ class Net:
         made: dict[int, Blob] = {}
         self._learnable_blobs: list[tuple[Learnable, Blob]] = []
         for learnable in module.learnable:
-            made[id(learnable.tensor)] = blob = parameter_blob(learnable)
+            made[id(learnable.tensor)] = blob = parameter_blob(learnable.layer, learnable.index)
             self._learnable_blobs.append((learnable, blob))
         self.layers = [
             NetLayer(s.layer, BlobVec(self._layer_blob(s.layer, i, made) for i in range(len(s.layer.blob_specs))))
@@ -120,7 +120,10 @@ class Net:
         if id(tensor) in made:
             return made[id(tensor)]
         # a view of another layer's blob (share_mode: PERMISSIVE): same memory, this layer's shape
-        owner = next(blob for blob in made.values() if blob.synced_data.tensor().data_ptr() == tensor.data_ptr())
+        memory = tensor.data_ptr()
+        owner = next((blob for blob in made.values() if blob.synced_data.tensor().data_ptr() == memory), None)
+        if owner is None:  # the blob of another net
+            return parameter_blob(layer, index)
         shape = tuple(tensor.shape)
         return Blob(
             ParameterArray(lambda: owner.synced_data.tensor().view(shape)),
@@ -398,6 +401,11 @@ class Net:
         """
         self.sync_params()
         self.module.share_layers(other.module)
+        for layer in self.layers:
+            for index in range(len(layer.module.blob_specs)):
+                memory = layer.module.blob(index).data_ptr()
+                if layer.blobs[index].synced_data.tensor().data_ptr() != memory:  # no longer the blob of its owner here
+                    layer.blobs[index] = parameter_blob(layer.module, index)
 
     def copy_from(self, trained_file: PathLike) -> None:
         """Copy weights from a ``.caffemodel`` or ``.caffemodel.h5`` into the layers of the same names."""

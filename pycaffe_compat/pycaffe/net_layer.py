@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..layers import Layer
 from ..layers.python_layer import PythonLayer
-from ..net import Learnable
 from .blob import Blob, ParameterArray
 
 
@@ -58,16 +57,16 @@ class NetLayer:
         return f"<{self.type} layer {self.name!r}>"
 
 
-def parameter_blob(learnable: Learnable) -> Blob:
+def parameter_blob(layer: Layer, index: int) -> Blob:
     """The blob of a parameter: ``data`` is its memory, ``diff`` that of its gradient."""
-    spec = learnable.layer.blob_specs[learnable.index]
+    spec = layer.blob_specs[index]
     without_gradient: list[Tensor] = []
 
     def value() -> Tensor:
-        return learnable.layer.blob(learnable.index).detach()
+        return layer.blob(index).detach()
 
     def gradient() -> Tensor:
-        tensor = learnable.layer.blob(learnable.index)
+        tensor = layer.blob(index)
         if spec.trainable and tensor.requires_grad:
             if tensor.grad is None:
                 tensor.grad = torch.zeros_like(tensor)
@@ -77,6 +76,6 @@ def parameter_blob(learnable: Learnable) -> Blob:
         return without_gradient[0]
 
     def has_gradient() -> bool:
-        return bool(without_gradient) or learnable.layer.blob(learnable.index).grad is not None
+        return bool(without_gradient) or layer.blob(index).grad is not None
 
     return Blob(ParameterArray(value), ParameterArray(gradient, has_gradient))

@@ -24,7 +24,7 @@ from . import debug, distributed, snapshot
 from . import log as lines
 from .hooks import Display, Hook, Snapshot, Test, images_per_iteration
 from .log import log
-from .nets import test_net_params, train_net_param, warn_of_missing
+from .nets import test_net_params, train_net_param, warn_of_missing, warn_of_untrained
 from .policies import Policy
 from .rules import CaffeOptimizer, make_optimizer
 from .runner import GraphRunner, Runner
@@ -140,6 +140,7 @@ class Solver:
             for index, (net, file) in enumerate(tests):
                 log(lines.CREATING_TEST, "Creating test net (#%d) from %s", index, file or "the solver's parameters")
                 self.test_nets.append(Net(net, file=file, weights=weights or None, device=self.device, share=self.net))
+                warn_of_untrained(index, self.test_nets[-1], self.net, weights)
         except BaseException:
             self._close_nets()
             raise

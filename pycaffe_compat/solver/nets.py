@@ -95,11 +95,26 @@ def test_net_params(param: Any, file: str) -> list[tuple[Any, str]]:
 test_net_params.__test__ = False  # type: ignore[attr-defined]
 
 
+def _stored(paths: Sequence[str]) -> set[str]:
+    """The layers that have weights in any of the files."""
+    return {name for weights in map(read_weights, paths) for name in weights if weights.shapes(name)}
+
+
 def warn_of_missing(net: Net, paths: Sequence[str]) -> list[str]:
     """Log which layers of ``net`` have no weights in any of the files ``paths`` and so keep their fillers; return them."""
-    stored = {name for weights in map(read_weights, paths) for name in weights if weights.shapes(name)}
+    stored = _stored(paths)
     missing = [name for name, layer in net.layers.items() if layer.blob_specs and name not in stored]
     if missing:
         message = "No weights for %s in %s: they keep what their fillers made"
         log(lines.FINETUNING, message, ", ".join(missing), ", ".join(paths), level=logging.WARNING)
     return missing
+
+
+def warn_of_untrained(index: int, test: Net, train: Net, paths: Sequence[str]) -> None:
+    """Log which layers of test net ``index`` score with what their fillers made: neither trained nor loaded."""
+    trained, stored = train.layers, _stored(paths)
+    names = [entry.layer.name for entry in test.learnable]
+    own = [name for name in dict.fromkeys(names) if name not in trained and name not in stored]
+    if own:
+        message = "Test net (#%d): %s: not in the training net, and so not trained"
+        log(lines.CREATING_TEST, message, index, ", ".join(own), level=logging.WARNING)

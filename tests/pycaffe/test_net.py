@@ -196,6 +196,27 @@ def test_share_with_is_the_same_memory(net: caffe.Net, file: Path) -> None:
     np.testing.assert_array_equal(other.params["conv"][0].data, 5)
 
 
+def test_shared_arrays_are_those_of_the_layer_of_the_same_name(tmp_path: Path) -> None:
+    def net(sharing: str) -> caffe.Net:
+        path = tmp_path / "n.prototxt"
+        layers = (f'layer {{ name: "{n}" {IP} bottom: "x" top: "{n}" {sharing} }} ' for n in "ab")
+        path.write_text(
+            'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 4 dim: 3 } } } ' + "".join(layers)
+        )
+        return caffe.Net(str(path), caffe.TEST)
+
+    source, target = net(""), net('param { name: "w" } param { name: "b" }')
+    held = target.params["b"]
+    target.share_with(source)
+    source.params["a"][0].data[...] = 1
+    source.params["b"][0].data[...] = 2
+    assert (held[0].data == 2).all() and (target.params["a"][0].data == 1).all()
+    target.params["b"][0].data[...] = 7
+    assert (source.params["b"][0].data == 7).all() and (source.params["a"][0].data == 1).all()
+    target.blobs["x"].data[...] = 1
+    assert (target.forward()["b"] == 21).all()
+
+
 def test_a_parameter_keeps_its_shape(net: caffe.Net) -> None:
     with pytest.raises(ValueError, match="broadcast"):
         net.params["conv"][0].data[...] = np.zeros((4, 4))

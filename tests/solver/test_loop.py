@@ -118,6 +118,29 @@ def test_test_nets_use_the_parameters_of_the_train_net(tmp_path: Path) -> None:
             )
 
 
+TEST_ONLY_OWNER = """
+layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param { shape { dim: 2 dim: 3 } shape { dim: 2 dim: 1 }
+  data_filler { type: "constant" value: 1 } data_filler { type: "constant" value: 3 } } }
+layer { name: "p" type: "InnerProduct" bottom: "data" top: "p" param { name: "w" } param { name: "b" }
+  include { phase: TEST } inner_product_param { num_output: 1 weight_filler { type: "constant" value: 0.1 } } }
+layer { name: "a" type: "InnerProduct" bottom: "data" top: "a" param { name: "w" } param { name: "b" }
+  inner_product_param { num_output: 1 weight_filler { type: "constant" value: 0.1 } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "a" bottom: "label" top: "loss" }
+"""
+
+
+def test_a_test_only_owner_of_a_parameter_name_does_not_hide_trained_weights(tmp_path: Path, log: Any) -> None:
+    param = solver_param(tmp_path, "test_iter: 1 test_interval: 100")
+    param.net_param.CopyFrom(parse_text(TEST_ONLY_OWNER, caffe_pb2.NetParameter))
+    solver = Solver(param)
+    assert any("#0" in line and line.endswith("p: not in the training net, and so not trained") for line in lines(log))
+    solver.step(3)
+    w, b = (blob.double() for blob in solver.net.weights()["a"])
+    scores = solver.test()
+    assert scores["loss"] == pytest.approx((w.sum() + b - 3).item() ** 2 / 2, rel=1e-5)
+    np.testing.assert_allclose(scores["p"], 0.3, rtol=1e-6)
+
+
 def test_layers_that_differ_cannot_be_shared(tmp_path: Path) -> None:
     param = solver_param(tmp_path, "test_iter: 1 test_interval: 1")
     param.test_net_param.add().CopyFrom(
