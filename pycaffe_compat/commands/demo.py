@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
-
-import pycaffe_compat
-
 from ..swwae import demo
 from .options import Parser, command
 
 EPILOG = """
 example:
-  %(prog)s        # as `make demo`; then look at demo/reconstruction.png
+  %(prog)s        # then look at demo/reconstruction.png
 
-It takes no options. All it makes is in demo/: the digits, two LMDBs, logs, snapshots, the picture.
+It takes no options. It writes two folders into the current one: prototxt/demo/, the nets and solver files, where they are
+missing; and demo/, with the digits, two LMDBs, logs, snapshots and the picture.
 """
 
 
 def run(argv: list[str]) -> int:
-    """Run the demo in the repository's root; return the exit status."""
+    """Run the demo in the current folder; return the exit status."""
     Parser(__doc__, EPILOG).parse_args(argv)
-    os.chdir(os.path.dirname(os.path.dirname(os.path.abspath(pycaffe_compat.__file__))))
     return demo.run()
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+from ..errors import MissingFileError
 from ..swwae.generate import VARIANTS
+from ..swwae.prototxt import FOLDER
 from ..swwae.stages import train_in_stages
 from .options import Parser, command
 
@@ -10,10 +14,14 @@ EPILOG = """
 example:
   %(prog)s swwae_all --weights VGG_ILSVRC_16_layers.caffemodel --trainer-options "--gpu all"
 
-steps: 1. the classification net has its pretrained weights (--weights). 2. The layerwise decoder is trained, the encoder
-fixed (prototxt/decoder/KIND_layerwise_solver.prototxt). 3. For first and all, the top-down decoder is trained from there,
-the encoder still fixed. 4. The whole net is fine-tuned (prototxt/VARIANT_solver.prototxt). The same command goes on where
-it was stopped. Learning rates, batch sizes and lengths are this project's own choices: they were not published.
+steps:
+  1. The classification net takes its pretrained weights (--weights).
+  2. The layerwise decoder is trained, the encoder fixed (prototxt/decoder/KIND_layerwise_solver.prototxt).
+  3. For first and all, the top-down decoder is trained from there, the encoder still fixed.
+  4. The whole net is fine-tuned (prototxt/VARIANT_solver.prototxt).
+
+Run it where prototxt/ is; caffe-make-prototxt writes that folder. After an interruption the same command resumes from the
+newest snapshot. The paper gives no learning rates, batch sizes or numbers of iterations; those of the solver files are ours.
 """
 
 
@@ -24,11 +32,15 @@ def run(argv: list[str]) -> None:
     parser.add_argument("variant", choices=list(variants), metavar="VARIANT", help=", ".join(variants))
     parser.add_argument("--weights", required=True, metavar="FILE", help="VGG-16's caffemodel")
     parser.add_argument(
-        "--trainer-options", default="", metavar="OPTIONS", help="further ones for tools/train_net.py, in quotes"
+        "--trainer-options", default="", metavar="OPTIONS", help="more options for caffe-train-net, in quotes"
     )
     args = parser.parse_args(argv)
+    if not os.path.isdir(FOLDER):
+        raise MissingFileError(
+            f"no folder {FOLDER}/ in {os.getcwd()}: write the paper's nets with: caffe-make-prototxt"
+        )
     final = train_in_stages(variants[args.variant], args.weights, args.trainer_options.split())
     print(f"trained: {final}")
 
 
-main = command("train_stages", run, "the same command goes on from the newest snapshot")
+main = command("train_stages", run, "the same command resumes from the newest snapshot")

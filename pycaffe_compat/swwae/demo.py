@@ -23,9 +23,10 @@ from ..files import atomic_path
 from ..net import Net
 from ..proto import read_solver
 from .decoder import KINDS, reconstruction_net
-from .demo_nets import DEMO_FOLDER, MEAN, STORED, demo_decoder, demo_net
+from .demo_nets import DEMO_FOLDER, MEAN, STORED, demo_decoder, demo_files, demo_net
 from .encoder import read_encoder
 from .figures import reconstruction_figure, rms_error
+from .generate import write_files
 from .stages import run_trainer
 
 FOLDER = "demo"
@@ -118,6 +119,7 @@ def run() -> int:
     """Do it all; return 0 if both augmented nets know more than 97% of the test digits."""
     began = time.monotonic()
     os.makedirs(FOLDER, exist_ok=True)
+    write_files({path: text for path, text in demo_files() if not os.path.exists(path)}, ".")
     print("1. The data: 5,000 handwritten digits, as pictures and then as LMDBs")
     digits, labels = load_digits()
     make_databases(digits, labels)
@@ -159,9 +161,9 @@ def _report(baseline: float, trained: dict[str, tuple[str, float]], seconds: flo
 Look at {PICTURE}: the errors under its columns say how much sharper the digits come back with the switches.
 
 What to try next:
-   python tools/show_net.py {DEMO_FOLDER}/swwae_all_deploy.prototxt
-   python tools/train_net.py --solver {DEMO_FOLDER}/swwae_all_solver.prototxt
-   python tools/convert_caffemodel.py {trained["swwae"][0]} swwae.pt
-   python tools/make_prototxt.py --net {DEMO_FOLDER}/vgg_train_val.prototxt --variant sae_first --image-shape 1 32 32
-   the paper itself: docs/swwae.md"""
+   caffe-show-net {DEMO_FOLDER}/swwae_all_deploy.prototxt
+   caffe-train-net --solver {DEMO_FOLDER}/swwae_all_solver.prototxt
+   caffe-convert-caffemodel {trained["swwae"][0]} swwae.pt
+   caffe-make-prototxt --net {DEMO_FOLDER}/vgg_train_val.prototxt --variant sae_first --image-shape 1 32 32
+   The paper itself: docs/swwae.md"""
     )

@@ -6,7 +6,7 @@ import runpy
 import pytest
 from console_scripts import ROOT, SCRIPTS
 
-IN_THE_REPOSITORY = {"demo", "train_stages"}  # these work on its prototxt/
+from pycaffe_compat.commands import train_stages
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -22,10 +22,19 @@ def test_a_command_and_its_tool_are_one(name: str, capsys: pytest.CaptureFixture
 
 
 def test_every_tool_is_installed() -> None:
-    tools = {path.stem for path in (ROOT / "tools").glob("*.py")} - IN_THE_REPOSITORY
+    tools = {path.stem for path in (ROOT / "tools").glob("*.py")}
     assert {f"caffe-{tool}".replace("_", "-") for tool in tools - {"caffe"}} | {"caffe-compat"} == set(SCRIPTS)
 
 
 def test_the_documented_commands_are_these() -> None:
     text = (ROOT / "docs/commands.md").read_text()
     assert all(f"`{name}`" in text for name in SCRIPTS)
+
+
+def test_stages_without_their_files_say_what_writes_them(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train_stages.main(["swwae_all", "--weights", "vgg.caffemodel"]) == 1
+    assert (
+        f"no folder prototxt/ in {tmp_path}: write the paper's nets with: caffe-make-prototxt"
+        in capsys.readouterr().err
+    )

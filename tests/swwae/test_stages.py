@@ -96,7 +96,7 @@ def test_a_stop_waits_for_the_trainers_snapshot(tmp_path, number):
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
         rest = process.stderr.read()
     assert process.returncode == 128 + number, rest
-    assert "Snapshotting solver state" in rest and "the same command goes on from the newest snapshot" in rest
+    assert "Snapshotting solver state" in rest and "the same command resumes from the newest snapshot" in rest
     assert not [name for name in os.listdir(tmp_path / "snapshots") if name.startswith(".")]
 
 
