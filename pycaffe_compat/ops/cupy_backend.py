@@ -1,7 +1,7 @@
-"""The pooling operators by the CUDA kernels of ``csrc/switch_pool.cuh``, compiled when first used, through CuPy.
+"""The pooling operators by the CUDA kernels of ``csrc/cuda/switch_pool.cuh``, compiled when first used, through CuPy.
 
 For a GPU without a built extension. Tensors are shared by DLPack, not copied, and kernels run on PyTorch's current stream.
-Which kernel a call takes, and what it is told, is decided here as ``csrc/launch.cu`` decides it for the extension.
+Which kernel a call takes, and what it is told, is decided here as ``csrc/cuda/launch.cu`` decides it for the extension.
 """
 
 from __future__ import annotations
@@ -61,11 +61,10 @@ def source() -> str:
         FileNotFoundError: neither an installed package nor a checkout.
     """
     here = Path(__file__).parent
-    folder = next(
-        (f for f in (here / "csrc", here.parents[1] / "csrc") if (f / "switch_pool.cuh").exists()), here / "csrc"
-    )
-    text = "\n".join((folder / name).read_text(encoding="utf-8") for name in ("geometry.h", "switch_pool.cuh"))
-    return re.sub(r'^#(pragma once|include "geometry\.h")$', "", text, flags=re.MULTILINE)
+    folders = (here / "csrc", here.parents[1] / "csrc")
+    folder = next((f for f in folders if (f / "geometry.h").exists()), folders[0])
+    text = "\n".join((folder / name).read_text(encoding="utf-8") for name in ("geometry.h", "cuda/switch_pool.cuh"))
+    return re.sub(r'^#(pragma once|include "\.\./geometry\.h")$', "", text, flags=re.MULTILINE)
 
 
 def unavailable() -> str | None:

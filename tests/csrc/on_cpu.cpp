@@ -4,7 +4,7 @@
 #include <string>
 
 #include "shim.h"
-#include "launch.cu"
+#include "cuda/launch.cu"
 
 using namespace switch_pool;
 using namespace switch_pool::device;

@@ -124,7 +124,7 @@ void run_fibers(Kernel kernel, const Task& task) {
 #define __syncthreads shim::wait
 #define SP_SHARED(type, name) type* name = shim::shared
 
-#include "switch_pool.cuh"
+#include "cuda/switch_pool.cuh"
 
 namespace switch_pool {
 namespace cuda {

@@ -37,7 +37,7 @@ def reports(tmp_path_factory):
 
     def compiled(architecture):
         command = [nvcc(), "-std=c++17", "-O3", "-cubin", f"-arch=sm_{architecture}", "-Xptxas", "-v"]
-        command += [str(CSRC / "launch.cu"), "-o", str(folder / f"{architecture}.cubin")]
+        command += [str(CSRC / "cuda" / "launch.cu"), "-o", str(folder / f"{architecture}.cubin")]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return architecture, [found.groupdict() for found in REPORT.finditer(done.stdout + done.stderr)]

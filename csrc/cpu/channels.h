@@ -1,5 +1,5 @@
 // Pooling and unpooling of one image whose channels lie side by side (channels_last), for every window, stride and pad. Part
-// of cpu_kernels.h: included as often. Addresses are those of row 0 of the plane, or of the windows; what is never used
+// of kernels.h: included as often. Addresses are those of row 0 of the plane, or of the windows; what is never used
 // need not be there.
 
 namespace switch_pool {

@@ -3,12 +3,12 @@
 // needs no CUDA.
 #pragma once
 
-#include "geometry.h"
+#include "../geometry.h"
 
 namespace switch_pool {
 namespace cuda {
 
-// As in cpu.h. Switches that point nowhere are left out.
+// As in cpu/dispatch.h. Switches that point nowhere are left out.
 int max_pool_switch(const Geometry& g, Type type, bool channels_last, const void* x, bool relu, void* y,
                     unsigned char* s, void* stream);
 int pool_sum(const Geometry& g, Type type, bool channels_last, const void* x, bool average, const void* gate, void* y,

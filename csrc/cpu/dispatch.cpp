@@ -1,7 +1,7 @@
 // The CPU side: picks the row kernels of the best instruction set, splits the rows among threads, and decides how the
 // result is written.
 
-#include "cpu.h"
+#include "dispatch.h"
 
 #include <ATen/Parallel.h>
 #include <c10/util/BFloat16.h>
@@ -75,7 +75,7 @@ struct Kernels {
 #define SP_FLAGS SP_AVX512
 #define SP_LAMBDA __attribute__((target(SP_FLAGS)))
 SP_TARGET(SP_AVX512)
-#include "cpu_kernels.h"
+#include "kernels.h"
 SP_TARGET_END
 #undef SP_ISA
 #undef SP_BYTES
@@ -85,7 +85,7 @@ SP_TARGET_END
 #define SP_BYTES 32
 #define SP_FLAGS "avx2"
 SP_TARGET("avx2")
-#include "cpu_kernels.h"
+#include "kernels.h"
 SP_TARGET_END
 #undef SP_ISA
 #undef SP_BYTES
@@ -97,7 +97,7 @@ SP_TARGET_END
 #define SP_BYTES 16
 #define SP_STREAM 0
 #define SP_LAMBDA
-#include "cpu_kernels.h"
+#include "kernels.h"
 
 namespace switch_pool {
 namespace cpu {

@@ -1,5 +1,5 @@
 // 2x2 and 3x3 windows of stride 2 along the rows of one plane (NCHW), where a row is long enough for vectors: see has_rows. Part
-// of cpu_kernels.h: included as often. Neighbours have to change lanes, so GNU vectors say how.
+// of kernels.h: included as often. Neighbours have to change lanes, so GNU vectors say how.
 
 namespace switch_pool {
 namespace SP_ISA {

@@ -11,7 +11,7 @@
 // sums are the same in every run.
 #pragma once
 
-#include "geometry.h"
+#include "../geometry.h"
 
 #define SP_KERNEL __global__ void __launch_bounds__(256)
 #ifndef SP_SHARED  // the shim's is a plain array

@@ -1,16 +1,16 @@
-// The CPU kernels over raw pointers. cpu.cpp includes this file once for each instruction set, inside a region that makes the
+// The CPU kernels over raw pointers. dispatch.cpp includes this file once for each instruction set, inside a region that makes the
 // compiler target it; SP_ISA is the namespace, SP_BYTES the width of its vectors, SP_STREAM whether it writes past the
 // caches, SP_LAMBDA what gives lambdas the target, which they do not inherit from the region.
 //
-// There are two ways to walk: channel by channel side by side (cpu_channels.h), for every window, and along the rows of a plane
-// (cpu_rows.h), for the windows that are worth it. NCHW under other windows is turned, some planes at a time, so that
+// There are two ways to walk: channel by channel side by side (channels.h), for every window, and along the rows of a plane
+// (rows.h), for the windows that are worth it. NCHW under other windows is turned, some planes at a time, so that
 // the planes lie side by side as channels do.
 
-#include "cpu_vectors.h"
-#include "cpu_windows.h"
-#include "cpu_output.h"
-#include "cpu_channels.h"
-#include "cpu_rows.h"
+#include "vectors.h"
+#include "windows.h"
+#include "output.h"
+#include "channels.h"
+#include "rows.h"
 
 namespace switch_pool {
 namespace SP_ISA {

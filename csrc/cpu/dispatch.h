@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "geometry.h"
+#include "../geometry.h"
 
 namespace switch_pool {
 namespace cpu {

@@ -1,4 +1,4 @@
-// How the CPU kernels write large results. Part of cpu_kernels.h: included as often.
+// How the CPU kernels write large results. Part of kernels.h: included as often.
 
 namespace switch_pool {
 namespace SP_ISA {

@@ -1,4 +1,4 @@
-// Where the CPU kernels' windows and planes meet. Part of cpu_kernels.h: included as often.
+// Where the CPU kernels' windows and planes meet. Part of kernels.h: included as often.
 
 namespace switch_pool {
 namespace SP_ISA {

@@ -1,4 +1,4 @@
-// The CPU kernels' vectors and number types. Part of cpu_kernels.h, which says what SP_BYTES is: included as often.
+// The CPU kernels' vectors and number types. Part of kernels.h, which says what SP_BYTES is: included as often.
 
 namespace switch_pool {
 namespace SP_ISA {
