@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from . import memory
-from .errors import CaffeError, LayerError, WeightsError
+from .errors import CaffeError, LayerError
 from .layers import Layer
 from .layers.base import Shape, count
 from .layers.fillers import fill
-from .proto import Weights, caffe_pb2, read_weights
+from .loading import BlobKey, LoadReport, copy_weights, open_weights
+from .proto import caffe_pb2
+from .tables import dims
 
 RATES = ("lr_mult", "decay_mult")
 
@@ -63,7 +64,7 @@ class BlobTable:
         layers: by name, in order.
         learnable: the blobs that a solver updates, in order.
         views: blobs seen with another shape than their owner's; to be refreshed before each pass.
-        ignored_layers: names of layers in the loaded weights that the net does not have.
+        report: what the weights loaded last gave.
     """
 
     def __init__(self, file: str, force_backward: bool) -> None:
@@ -71,7 +72,7 @@ class BlobTable:
         self.layers: dict[str, Layer] = {}
         self.learnable: list[Learnable] = []
         self.views: list[Sharing] = []
-        self.ignored_layers: list[str] = []
+        self.report = LoadReport()
         self._force_backward = force_backward
         self._sharing: list[Sharing] = []
         self._taken: set[tuple[str, int]] = set()  # layer and index of blobs that belong to another net
@@ -154,11 +155,9 @@ class BlobTable:
                 value = nn.Parameter(value, requires_grad=trains)
             learnable.layer.set_blob(learnable.index, value)
         self.follow()
-        loaded: set[int] = set()
-        for source in _as_list(weights):
-            loaded |= self._copy(source, None if share is None else {entry.layer.name for entry in own})
+        written = self._copy(weights, {(entry.layer.name, entry.index) for entry in own})
         for learnable in own:
-            if id(learnable.tensor) not in loaded:
+            if (learnable.layer.name, learnable.index) not in written:
                 try:
                     fill(learnable.tensor, learnable.layer.blob_specs[learnable.index].filler)
                 except LayerError as error:
@@ -225,83 +224,23 @@ class BlobTable:
             else:
                 sharing.layer.set_blob(sharing.index, sharing.owner.blob(sharing.owner_index))
 
-    def load(self, weights: Any) -> None:
-        """Copy weights into the layers of the same names, by Caffe's rules.
+    def load(self, weights: Any) -> LoadReport:
+        """Copy weights into the layers of the same names, by Caffe's rules; see :func:`~pycaffe_compat.loading.copy_weights`."""
+        self._copy(weights)
+        return self.report
 
-        Raises:
-            WeightsError: a layer with another number of blobs, or a blob of another shape; both shapes and files are named.
-        """
-        for source in _as_list(weights):
-            self._copy(source)
-
-    @torch.no_grad()
-    def _copy(self, weights: Weights, only: set[str] | None = None) -> set[int]:
-        """Copy into the layers (those in ``only``); return the ids of the tensors that were written."""
-        loaded: set[int] = set()
-        layers = self.layers
-        shared = {(sharing.layer.name, sharing.index) for sharing in self._sharing}
-        self.ignored_layers = [name for name in weights if name not in layers]
-        for name in weights:
-            layer = layers.get(name)
-            if layer is None or (only is not None and name not in only):
-                continue
-            shapes = weights.shapes(name)
-            if weights.partial:
-                shapes += [None] * (len(layer.blob_specs) - len(shapes))
-            if len(shapes) != len(layer.blob_specs):
-                raise WeightsError(
-                    f'layer "{name}" has {len(layer.blob_specs)} blobs in {self.file or "the net"}, '
-                    f"but {len(shapes)} in {weights.file}"
-                )
-            for index, stored in enumerate(shapes):
-                blob = layer.blob(index)
-                if stored is None:
-                    if (name, index) not in shared:
-                        raise WeightsError(
-                            f'layer "{name}", blob {index} is not in {weights.file}, which leaves out blobs that '
-                            "layers share; here it is not shared"
-                        )
-                    continue
-                if not _same_shape(tuple(stored), tuple(blob.shape)):
-                    raise WeightsError(
-                        f'layer "{name}", blob {index}: shape {dims(blob.shape)} in {self.file or "the net"}, '
-                        f"but {dims(stored)} in {weights.file}. To train it anew, give the layer another name"
-                    )
-            for index, stored in enumerate(shapes):
-                if stored is None:
-                    continue
-                blob = layer.blob(index)
-                if blob.device.type == "cpu" and blob.is_contiguous():
-                    weights.readinto(name, index, blob.detach().numpy())
-                else:
-                    host = torch.empty(blob.shape, dtype=blob.dtype)
-                    weights.readinto(name, index, host.numpy())
-                    blob.detach().copy_(host)
-                loaded.add(id(blob))
-        return loaded
-
-
-def dims(shape: Sequence[int]) -> str:
-    """A shape as people write it: ``64×3×3×3``."""
-    return "×".join(str(n) for n in shape) or "scalar"
+    def _copy(self, weights: Any, only: set[BlobKey] | None = None) -> set[BlobKey]:
+        """Copy into the layers (the blobs in ``only``); return the blobs that were written."""
+        owners = {
+            name: [(name, index) for index in range(len(layer.blob_specs))] for name, layer in self.layers.items()
+        }
+        for sharing in self._sharing:
+            if (sharing.layer.name, sharing.index) not in self._taken:
+                owners[sharing.layer.name][sharing.index] = sharing.owner.name, sharing.owner_index
+        self.report, written = copy_weights(open_weights(weights), self.layers, owners, self.file, only)
+        return written
 
 
 def in_file(error: CaffeError, file: str) -> CaffeError:
     """The error of a layer, beginning with the net's file."""
     return type(error)(f"{file}: {error}") if file and isinstance(error, LayerError) else error
-
-
-def _as_list(weights: Any) -> list[Weights]:
-    if weights is None:
-        return []
-    if isinstance(weights, (str, os.PathLike, Weights)):
-        weights = [weights]
-    return [w if isinstance(w, Weights) else read_weights(w) for w in weights]
-
-
-def _same_shape(theirs: Shape, mine: Shape) -> bool:
-    """Whether two blob shapes are one: leading axes of length 1 do not count, as in Caffe's 4-d legacy shapes."""
-    if theirs == mine:
-        return True
-    most = max(len(theirs), len(mine))
-    return most <= 4 and (1,) * (most - len(theirs)) + theirs == (1,) * (most - len(mine)) + mine

@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .blobs import BlobTable, Learnable, dims, in_file
+from .blobs import BlobTable, Learnable, in_file
 from .errors import CaffeError, LayerError, NetError, UnknownNameError, nearest
 from .layers import Layer, Source, layer_class
 from .layers.base import Shape
 from .layers.neuron import Overwritten
+from .loading import LoadReport
 from .plan import Call, plan
 from .proto import caffe_pb2, filter_net, read_net, upgrade_net, write_weights
+from .tables import dims
 from .wiring import Step, Wiring
 
 log = logging.getLogger(__name__)
@@ -207,9 +209,14 @@ class Net(nn.Module):
         return self._table.learnable
 
     @property
+    def load_report(self) -> LoadReport:
+        """What the weights loaded last gave, by file: which layers were loaded, missing, ignored, reshaped."""
+        return self._table.report
+
+    @property
     def ignored_layers(self) -> list[str]:
-        """Names of layers in the weights loaded last that the net does not have."""
-        return self._table.ignored_layers
+        """Names of layers in the weights loaded last, in any of their files, that the net does not have."""
+        return self.load_report.ignored
 
     @property
     def sources(self) -> dict[str, Source]:
@@ -395,16 +402,20 @@ class Net(nn.Module):
         self._wiring.shapes = new
         self._plan()
 
-    def load_weights(self, weights: Any) -> None:
+    def load_weights(self, weights: Any) -> LoadReport:
         """Copy weights into the layers of the same names, by Caffe's rules.
 
-        Layers that the weights do not hold keep their values; layers that only the weights hold are listed in
-        ``ignored_layers``. ``weights`` is a path, a :class:`~pycaffe_compat.proto.Weights`, or a list of them.
+        ``weights`` is a path, a :class:`~pycaffe_compat.proto.Weights`, or a list of them: each is copied in turn.
+        Layers that the weights do not hold keep their values.
+
+        Returns:
+            For each file the layers that were loaded from it, those it does not hold, those that only it holds, and the
+            blobs that it stores in another shape. :attr:`load_report` is the newest of these.
 
         Raises:
             WeightsError: a layer with another number of blobs, or a blob of another shape; both shapes and files are named.
         """
-        self._table.load(weights)
+        return self._table.load(weights)
 
     def share_layers(self, source: Net) -> list[str]:
         """Use the blobs of ``source`` for the layers of the same names: the very same tensors from now on.
@@ -459,9 +470,13 @@ def load(prototxt: PathLike, weights: Any = None, phase: int | str = "TEST", **o
         options: ``level``, ``stages``, ``device`` of :class:`Net`.
 
     Returns:
-        The module: called with tensors by input name, it returns a dict of the outputs by name.
+        The module: called with tensors by input name, it returns a dict of the outputs by name. Its ``load_report`` says
+        what each file of weights gave; layers that no file has weights for are also logged as a warning.
     """
-    return Net(prototxt, phase, weights=weights, **options)
+    net = Net(prototxt, phase, weights=weights, **options)
+    if gaps := net.load_report.gaps():
+        log.warning("%s: %s", os.fspath(prototxt), gaps)
+    return net
 
 
 def _run(call: Call, bottoms: list[Tensor]) -> tuple[Tensor, ...]:

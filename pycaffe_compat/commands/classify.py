@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import DataError, require_file
 from ..pycaffe import Classifier, io
-from .images import add_net, net_options, numbers, read_array, write_array
+from .images import add_net, net_options, numbers, read_array, report_gaps, write_array
 from .options import Parser, command
 
 EPILOG = """
@@ -65,6 +65,7 @@ def run(argv: list[str]) -> None:
     if len(size) != 2 or min(size) < 1:
         raise DataError(f"--images_dim: {args['images_dim']} must be a height and a width")
     classifier = Classifier(image_dims=size, **net_options(args))
+    report_gaps(classifier)
     print(f"Loading {args['input_file']}")
     images = load_inputs(args["input_file"], args["ext"])
     print(f"Classifying {len(images)} inputs.")

@@ -15,7 +15,7 @@ from ..errors import CaffeError, DataError, require_file
 from ..files import atomic_path
 from ..proto.hdf5 import create_hdf5
 from ..pycaffe import Detector
-from .images import add_net, net_options
+from .images import add_net, net_options, report_gaps
 from .options import Parser, command
 
 COORDINATES = ("ymin", "xmin", "ymax", "xmax")
@@ -111,6 +111,7 @@ def run(argv: list[str]) -> None:
         )
     windows = read_windows(args["input_file"])
     detector = Detector(context_pad=args["context_pad"], **net_options(args))
+    report_gaps(detector)
     start = time.perf_counter()
     detections = detector.detect_windows(windows)
     print(f"Processed {len(detections)} windows in {time.perf_counter() - start:.3f} s.")

@@ -17,6 +17,7 @@ from ..net import Net
 from ..proto import caffe_pb2
 from ..solver.commands import parse_gpus
 from ..solver.log import init_log, log
+from ..solver.nets import warn_of_missing
 from .options import Parser, add_python_layers, command, names, python_layers
 
 DEVICE, STARTS, COUNT, ENDS = (f"extract_features.cpp:{line}" for line in (64, 134, 171, 185))
@@ -74,6 +75,7 @@ def extract_features(
     net = Net(model, "TEST", weights=weights, device=device)
     with contextlib.closing(net), contextlib.ExitStack() as stack:
         _check(net, blobs)
+        warn_of_missing(net.load_report)
         writers = [stack.enter_context(DatabaseWriter(path)) for path in databases]
         counts = [0] * len(blobs)
         log(STARTS, "Extracting Features")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..data.mean import read_mean
 from ..errors import CaffeError, DataError, NetError, require_file
 from ..files import atomic_path
 from ..proto import read_net
-from ..pycaffe import set_mode_cpu, set_mode_gpu
+from ..pycaffe import Net, set_mode_cpu, set_mode_gpu
 from .options import Parser, add_python_layers, python_layers
 
 
@@ -58,6 +59,12 @@ def net_options(args: dict[str, Any]) -> dict[str, Any]:
         "raw_scale": args["raw_scale"],
         "channel_swap": numbers(args["channel_swap"], "--channel_swap") or None,
     }
+
+
+def report_gaps(net: Net) -> None:
+    """Say on standard error which layers of ``net`` got no weights."""
+    if gaps := net.module.load_report.gaps():
+        print(f"note: {gaps}", file=sys.stderr)
 
 
 def mean_of(path: str) -> np.ndarray:

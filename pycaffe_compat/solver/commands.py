@@ -175,7 +175,8 @@ def test(
             raise SolverError(
                 f"{model}: the net has Input layers ({', '.join(net.inputs)}), so there is nothing to test it on"
             )
-        if len(warn_of_missing(net, paths)) == sum(bool(layer.blob_specs) for layer in net.layers.values()) > 0:
+        warn_of_missing(net.load_report)
+        if not net.load_report.loaded and any(layer.blob_specs for layer in net.layers.values()):
             raise SolverError(f"{weights} has no weights for any layer of {model}: is it of another net?")
         return _score(GraphRunner(net, amp=amp), iterations)
     finally:

@@ -133,14 +133,14 @@ class Solver:
         try:
             for path in weights:
                 log(lines.FINETUNING, "Finetuning from %s", path)
-            for name in self.net.ignored_layers:
+            for name in self.net.load_report.ignored:
                 log(lines.IGNORING, "Ignoring source layer %s", name)
             if weights:
-                warn_of_missing(self.net, weights)
+                warn_of_missing(self.net.load_report)
             for index, (net, file) in enumerate(tests):
                 log(lines.CREATING_TEST, "Creating test net (#%d) from %s", index, file or "the solver's parameters")
                 self.test_nets.append(Net(net, file=file, weights=weights or None, device=self.device, share=self.net))
-                warn_of_untrained(index, self.test_nets[-1], self.net, weights)
+                warn_of_untrained(index, self.test_nets[-1].load_report)
         except BaseException:
             self._close_nets()
             raise

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from ..errors import SolverError
-from ..net import Net
-from ..proto import caffe_pb2, read_net, read_weights
+from ..loading import LoadReport
+from ..proto import caffe_pb2, read_net
 from . import log as lines
 from .log import log
 
@@ -95,26 +94,14 @@ def test_net_params(param: Any, file: str) -> list[tuple[Any, str]]:
 test_net_params.__test__ = False  # type: ignore[attr-defined]
 
 
-def _stored(paths: Sequence[str]) -> set[str]:
-    """The layers that have weights in any of the files."""
-    return {name for weights in map(read_weights, paths) for name in weights if weights.shapes(name)}
+def warn_of_missing(report: LoadReport) -> None:
+    """Log which layers of a net have no weights in any of the loaded files and so keep their fillers."""
+    if gaps := report.gaps():
+        log(lines.FINETUNING, "%s", gaps[0].upper() + gaps[1:], level=logging.WARNING)
 
 
-def warn_of_missing(net: Net, paths: Sequence[str]) -> list[str]:
-    """Log which layers of ``net`` have no weights in any of the files ``paths`` and so keep their fillers; return them."""
-    stored = _stored(paths)
-    missing = [name for name, layer in net.layers.items() if layer.blob_specs and name not in stored]
-    if missing:
-        message = "No weights for %s in %s: they keep what their fillers made"
-        log(lines.FINETUNING, message, ", ".join(missing), ", ".join(paths), level=logging.WARNING)
-    return missing
-
-
-def warn_of_untrained(index: int, test: Net, train: Net, paths: Sequence[str]) -> None:
+def warn_of_untrained(index: int, report: LoadReport) -> None:
     """Log which layers of test net ``index`` score with what their fillers made: neither trained nor loaded."""
-    trained, stored = train.layers, _stored(paths)
-    names = [entry.layer.name for entry in test.learnable]
-    own = [name for name in dict.fromkeys(names) if name not in trained and name not in stored]
-    if own:
+    if report.missing:
         message = "Test net (#%d): %s: not in the training net, and so not trained"
-        log(lines.CREATING_TEST, message, index, ", ".join(own), level=logging.WARNING)
+        log(lines.CREATING_TEST, message, index, ", ".join(report.missing), level=logging.WARNING)

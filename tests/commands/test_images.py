@@ -147,3 +147,15 @@ def test_mistakes_in_tables(net: list[str], capsys: pytest.CaptureFixture[str], 
     assert not Path("out.csv").exists()
     assert detect.main(["windows.csv", "out.txt", *net]) == 1
     assert "the ending says the format" in capsys.readouterr().err
+
+
+def test_layers_without_weights_are_named(net: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("deploy.prototxt").write_text(NET.replace('"weigh"', '"other"'))
+    picture("a.png", (8, 8))
+    Path("windows.csv").write_text("filename,ymin,xmin,ymax,xmax\na.png,0,0,8,8\n")
+    for main, files in (
+        (classify.main, ["a.png", "out"]),
+        (detect.main, ["windows.csv", "out.csv", "--context_pad=0"]),
+    ):
+        assert main([*files, *net]) == 0
+        assert "note: no weights for other in net.caffemodel: they keep" in capsys.readouterr().err

@@ -1,0 +1,207 @@
+"""Trained weights into the layers of a net, by Caffe's rules, and a report of what each file gave."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .errors import WeightsError
+from .layers import Layer
+from .layers.base import Shape
+from .proto import Weights, read_weights
+from .tables import dims
+
+BlobKey = tuple[str, int]  # a layer's name and the index of one of its blobs
+
+
+@dataclass(frozen=True)
+class Reshaped:
+    """A blob that a file stores in another shape than the net's, of the same numbers: ``1×1×4096×25088``, say."""
+
+    layer: str
+    index: int
+    stored: Shape
+    shape: Shape
+
+
+@dataclass
+class FileReport:
+    """What one file of weights gave a net.
+
+    Attributes:
+        file: its path.
+        loaded: the layers whose blobs were copied from it, in the file's order.
+        missing: the net's layers with blobs that the file does not hold, in the net's order. A layer that shares its
+            blobs with one that was loaded is not missing.
+        ignored: the layers of the file that the net does not have, in the file's order, those without blobs too.
+        reshaped: the blobs that the file stores in another shape, as old files do.
+    """
+
+    file: str
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    reshaped: list[Reshaped] = field(default_factory=list)
+
+
+@dataclass
+class LoadReport:
+    """What all files of one call gave a net.
+
+    Attributes:
+        files: a report for each, in order; where two hold the same layer, the later one counts.
+        missing: the net's layers with a blob that no file holds: they keep the values that they had.
+    """
+
+    files: list[FileReport] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def loaded(self) -> list[str]:
+        """The layers that any file gave blobs, each once."""
+        return list(dict.fromkeys(name for report in self.files for name in report.loaded))
+
+    @property
+    def ignored(self) -> list[str]:
+        """The layers of any file that the net does not have, each once."""
+        return list(dict.fromkeys(name for report in self.files for name in report.ignored))
+
+    @property
+    def reshaped(self) -> list[Reshaped]:
+        """The blobs that any file stores in another shape."""
+        return [blob for report in self.files for blob in report.reshaped]
+
+    def gaps(self) -> str:
+        """Say which layers no file holds; ``""`` where there are none, or no files."""
+        if not self.missing or not self.files:
+            return ""
+        files = ", ".join(report.file for report in self.files)
+        return f"no weights for {', '.join(self.missing)} in {files}: they keep what their fillers made"
+
+
+def open_weights(weights: Any) -> list[Weights]:
+    """Return what ``weights`` names as open :class:`~pycaffe_compat.proto.Weights`.
+
+    Args:
+        weights: None, a path, a ``Weights``, or a list of paths and ``Weights``.
+
+    Raises:
+        MissingFileError, ParseError: as :func:`~pycaffe_compat.proto.read_weights`.
+    """
+    if weights is None:
+        return []
+    if isinstance(weights, (str, os.PathLike, Weights)):
+        weights = [weights]
+    return [w if isinstance(w, Weights) else read_weights(w) for w in weights]
+
+
+@torch.no_grad()
+def copy_weights(
+    sources: Iterable[Weights],
+    layers: Mapping[str, Layer],
+    owners: Mapping[str, Sequence[BlobKey]],
+    net_file: str,
+    only: Collection[BlobKey] | None = None,
+) -> tuple[LoadReport, set[BlobKey]]:
+    """Copy each source in turn into the layers of the same names.
+
+    Args:
+        sources: the open files.
+        layers: the net's layers by name.
+        owners: for each layer the owner of each of its blobs: the blob itself unless it is shared.
+        net_file: the net's file, for messages.
+        only: the blobs to write, by owner; None for all. The report leaves out layers that have none of them.
+
+    Returns:
+        The report, and the blobs that were written, by owner.
+
+    Raises:
+        WeightsError: a layer with another number of blobs, or a blob of another shape; both shapes and files are named.
+    """
+    if only is None:
+        targets, only = dict(owners), {key for keys in owners.values() for key in keys}
+    else:
+        targets = {name: keys for name, keys in owners.items() if not set(only).isdisjoint(keys)}
+    report = LoadReport()
+    written: set[BlobKey] = set()
+    for weights in sources:
+        part = FileReport(weights.file, ignored=[name for name in weights if name not in layers])
+        here: set[BlobKey] = set()
+        for name in weights:
+            if name not in targets:
+                continue
+            layer, keys = layers[name], targets[name]
+            shapes = _stored_shapes(weights, layer, keys, net_file)
+            for index, (stored, key) in enumerate(zip(shapes, keys, strict=True)):
+                if stored is None or key not in only:
+                    continue
+                shape = _copy_blob(weights, layer, index)
+                here.add(key)
+                if stored != shape:
+                    part.reshaped.append(Reshaped(name, index, stored, shape))
+            if keys:
+                part.loaded.append(name)
+        part.missing = _missing(targets, only, here)
+        report.files.append(part)
+        written |= here
+    report.missing = _missing(targets, only, written)
+    return report, written
+
+
+def _missing(
+    owners: Mapping[str, Sequence[BlobKey]], only: Collection[BlobKey], written: Collection[BlobKey]
+) -> list[str]:
+    return [name for name, keys in owners.items() if any(key in only and key not in written for key in keys)]
+
+
+def _stored_shapes(weights: Weights, layer: Layer, keys: Sequence[BlobKey], net_file: str) -> list[Shape | None]:
+    """The shapes that ``weights`` has for the blobs of ``layer``, all of which fit; None for one that it leaves out."""
+    name, net = layer.name, net_file or "the net"
+    shapes = weights.shapes(name)
+    if weights.partial:
+        shapes += [None] * (len(keys) - len(shapes))
+    if len(shapes) != len(keys):
+        raise WeightsError(f'layer "{name}" has {len(keys)} blobs in {net}, but {len(shapes)} in {weights.file}')
+    for index, stored in enumerate(shapes):
+        shape = tuple(layer.blob(index).shape)
+        if stored is None:
+            if keys[index] == (name, index):
+                raise WeightsError(
+                    f'layer "{name}", blob {index} is not in {weights.file}, which leaves out blobs that layers share; '
+                    "here it is not shared"
+                )
+        elif not same_shape(stored, shape):
+            raise WeightsError(
+                f'layer "{name}", blob {index}: shape {dims(shape)} in {net}, but {dims(stored)} in {weights.file}. '
+                "To train it anew, give the layer another name"
+            )
+    return shapes
+
+
+def _copy_blob(weights: Weights, layer: Layer, index: int) -> Shape:
+    """Copy one blob to where it lives; return its shape there."""
+    blob = layer.blob(index)
+    if blob.device.type == "cpu" and blob.is_contiguous():
+        weights.readinto(layer.name, index, blob.detach().numpy())
+    else:
+        host = torch.empty(blob.shape, dtype=blob.dtype)
+        weights.readinto(layer.name, index, host.numpy())
+        blob.detach().copy_(host)
+    return tuple(blob.shape)
+
+
+def same_shape(stored: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether two blob shapes hold the same numbers in Caffe's eyes.
+
+    Up to four axes, leading ones do not count: old files store every blob as ``num×channels×height×width``. Shapes of
+    more axes must be equal, as no file has them but with all their axes.
+    """
+    stored, shape = tuple(stored), tuple(shape)
+    most = max(len(stored), len(shape))
+    if most > 4:
+        return stored == shape
+    return (1,) * (most - len(stored)) + stored == (1,) * (most - len(shape)) + shape
