@@ -78,7 +78,21 @@ def require_file(path: str | os.PathLike[str], what: str, hint: str = "") -> str
         return text
     if not text:
         raise MissingFileError(f"{what} not found: its path is empty")
-    folder = os.path.dirname(os.path.abspath(text))
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    where = nearest(os.path.basename(text), names) if names else f"; its folder {folder} does not exist"
-    raise MissingFileError(f"{what} not found: {text}{where}{'. ' + hint if hint else ''}")
+    raise MissingFileError(f"{what} not found: {text}{_nearby(text)}{'. ' + hint if hint else ''}")
+
+
+def _nearby(path: str) -> str:
+    """Say what is in the place of a missing file: names spelt alike, or what is wrong with its folder."""
+    if os.path.islink(path):
+        return f"; it is a link to {os.readlink(path)}, which does not exist"
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        wrong = "is a file" if os.path.exists(folder) else "does not exist"
+        return f"; its folder {folder} {wrong}"
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        return f"; its folder {folder} cannot be read: {error.strerror}"
+    if not names:
+        return f"; its folder {folder} is empty"
+    return nearest(os.path.basename(path), names) or ("" if os.path.isabs(path) else f"; looked in {folder}")

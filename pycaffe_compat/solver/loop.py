@@ -90,7 +90,9 @@ class Solver:
         self.file = os.fspath(param if is_path else file)
         self.param = read_solver(self.file) if is_path else _own_copy(param)
         self._check()
-        self.policy = Policy.from_solver(self.param)
+        self.policy = Policy.from_solver(self.param, self.file)
+        if assumed := self.policy.assumed():
+            log(lines.POLICY, "%s", assumed, level=logging.WARNING)
         self._signals = Signals(sigint_effect, sighup_effect)
         self.device = torch.device(device) if device is not None else choose_device(self.param)
         self.iter = 0

@@ -6,7 +6,7 @@ import logging
 import os
 from typing import Any
 
-from ..errors import SolverError
+from ..errors import MissingFileError, SolverError
 from ..loading import LoadReport
 from ..proto import caffe_pb2, read_net
 from . import log as lines
@@ -19,6 +19,20 @@ def _locate(path: str, solver_file: str) -> str:
     """The path as Caffe takes it; where nothing is there, the same path beside the solver file."""
     beside = os.path.join(os.path.dirname(solver_file), path)
     return beside if not os.path.exists(path) and os.path.exists(beside) else path
+
+
+def _read_net(net: Any, solver_file: str, field: str) -> Any:
+    """The net that ``field`` of a solver gives; where its file is missing, the error names solver and field."""
+    try:
+        return read_net(net)
+    except MissingFileError as error:
+        if not solver_file:
+            raise
+        folder = os.path.dirname(os.path.abspath(solver_file))
+        beside = os.path.isabs(net) or folder == os.getcwd()
+        raise MissingFileError(
+            f"{solver_file}: {field}: {error}" + ("" if beside else f"; nor is it in the solver's folder {folder}")
+        ) from None
 
 
 def _with_state(net: Any, phase: int, state: Any) -> Any:
@@ -46,10 +60,10 @@ def train_net_param(param: Any, file: str) -> tuple[Any, str]:
         raise SolverError(
             f"{where}a solver must name its train net in exactly one of {', '.join(TRAIN_FIELDS)}; this one {have}"
         )
-    value = getattr(param, given[0])
+    value, solver_file = getattr(param, given[0]), file
     if isinstance(value, str):
         file = value = _locate(value, file)
-    return _with_state(read_net(value), caffe_pb2.TRAIN, param.train_state), file
+    return _with_state(_read_net(value, solver_file, given[0]), caffe_pb2.TRAIN, param.train_state), file
 
 
 def test_net_params(param: Any, file: str) -> list[tuple[Any, str]]:
@@ -79,15 +93,15 @@ def test_net_params(param: Any, file: str) -> list[tuple[Any, str]]:
         raise SolverError(
             f"{where}test_interval: {param.test_interval} must be positive, as there are test nets (test_iter)"
         )
-    found: list[tuple[Any, str]] = [(net, file) for net in param.test_net_param]
-    found += [(name, name) for name in (_locate(path, file) for path in param.test_net)]
+    found: list[tuple[str, Any]] = [("test_net_param", net) for net in param.test_net_param]
+    found += [("test_net", _locate(path, file)) for path in param.test_net]
     if iters > own:
-        shared: Any = _locate(param.net, file) if param.HasField("net") else param.net_param
-        found += [(shared, shared if isinstance(shared, str) else file)] * (iters - own)
+        shared = ("net", _locate(param.net, file)) if param.HasField("net") else ("net_param", param.net_param)
+        found += [shared] * (iters - own)
     states = list(param.test_state) or [None] * iters
     return [
-        (_with_state(read_net(net), caffe_pb2.TEST, state), name)
-        for (net, name), state in zip(found, states, strict=True)
+        (_with_state(_read_net(net, file, field), caffe_pb2.TEST, state), net if isinstance(net, str) else file)
+        for (field, net), state in zip(found, states, strict=True)
     ]
 
 

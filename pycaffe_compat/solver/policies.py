@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import SolverError, nearest
+from .log import logger
 
 
 @dataclass
@@ -19,8 +20,10 @@ class Policy:
     ``step`` and ``multistep`` keep the number of steps taken so far in ``current_step``, which Caffe stores in its
     solver state. ``multistep`` takes at most one step a call, so call it once an iteration, in order.
 
+    Fields that are not given are 0, as in Caffe; :meth:`assumed` says what the rate is then.
+
     Raises:
-        SolverError: an unknown name, or a field that the policy needs and that is not given.
+        SolverError: an unknown name, or a value that the policy cannot work with.
     """
 
     name: str
@@ -33,32 +36,62 @@ class Policy:
 
     def __post_init__(self) -> None:
         if self.name not in POLICIES:
-            known = ", ".join(f"{name} ({', '.join(needs) or 'no fields'})" for name, (_, needs) in POLICIES.items())
+            known = ", ".join(f"{name} ({', '.join(uses) or 'no fields'})" for name, (_, uses) in POLICIES.items())
             what = (
                 f'unknown lr_policy "{self.name}"{nearest(self.name, POLICIES)}'
                 if self.name
                 else "lr_policy is not set"
             )
-            raise SolverError(f"{what}; valid policies and the fields they need: {known}")
-        self._factor, needs = POLICIES[self.name]
-        missing = [field for field in needs if getattr(self, field) is None]
-        if missing:
-            raise SolverError(
-                f'lr_policy "{self.name}" needs {", ".join(needs)}; not given: {", ".join(missing)} '
-                f'(add "{missing[0]}: …")'
-            )
-        for field in ("stepsize", "max_iter"):
-            value = getattr(self, field)
-            if field in needs and value <= 0 and self.name != "sigmoid":
-                raise SolverError(f'{field}: {value} must be positive for lr_policy "{self.name}"')
+            raise SolverError(f"{what}; valid policies and the fields they use: {known}")
+        self._factor, uses = POLICIES[self.name]
+        self._absent = [field for field in uses if getattr(self, field) is None]
+        for field in uses:
+            if field in DIVISORS.get(self.name, ()):
+                self._check_divisor(field)
+            elif getattr(self, field) is None:
+                setattr(self, field, 0)
         if self.gamma is not None and self.gamma < 0 and self.name in ("step", "exp", "multistep"):
             raise SolverError(f'gamma: {self.gamma:g} must not be negative for lr_policy "{self.name}"')
 
+    def _check_divisor(self, field: str) -> None:
+        """Refuse a divisor that is not positive; Caffe crashes on it, or trains with NaN."""
+        value = getattr(self, field)
+        if value is None:
+            raise SolverError(f'lr_policy "{self.name}" divides by {field}, which is not set (add "{field}: …")')
+        if value <= 0:
+            raise SolverError(f'{field}: {value} must be positive for lr_policy "{self.name}"')
+
+    def assumed(self) -> str:
+        """Say which fields are not set and what the rate is then; ``""`` where every field is set."""
+        if not self._absent:
+            return ""
+        fields = f"{' and '.join(self._absent)} {'is' if len(self._absent) == 1 else 'are'} not set"
+        return f'lr_policy "{self.name}": {fields}, and so 0, as in Caffe: {self._course()}'
+
+    def _course(self) -> str:
+        """The course of the rate with a field that is 0."""
+        if self.name == "exp":
+            return "the rate is base_lr in iteration 0, and 0 after it"
+        if self.name == "step":
+            return f"the rate is base_lr before iteration {self.stepsize}, and 0 from there on"
+        if self.name == "multistep" and self.stepvalue:
+            return (
+                f"the rate is base_lr before iteration {self.stepvalue[0]} (the first stepvalue), and 0 from there on"
+            )
+        if self.name == "sigmoid":
+            if not self.gamma:
+                return "the rate is half of base_lr throughout"
+            return "the rate is half of base_lr at iteration 0"
+        return "the rate is base_lr throughout"
+
     @classmethod
-    def from_solver(cls, param: Any) -> Policy:
-        """Return the policy of a ``SolverParameter``."""
+    def from_solver(cls, param: Any, file: str = "") -> Policy:
+        """Return the policy of a ``SolverParameter``; errors begin with ``file``."""
         fields = {f: getattr(param, f) for f in ("gamma", "power", "stepsize", "max_iter") if param.HasField(f)}
-        return cls(param.lr_policy, stepvalue=tuple(param.stepvalue), **fields)
+        try:
+            return cls(param.lr_policy, stepvalue=tuple(param.stepvalue), **fields)
+        except SolverError as error:
+            raise SolverError(f"{file}: {error}" if file else str(error)) from None
 
     def factor(self, iteration: int) -> float:
         """Return the rate at ``iteration`` as a multiple of the base rate, and bring ``current_step`` up to date."""
@@ -115,6 +148,7 @@ POLICIES: dict[str, tuple[Callable[[Any, np.float64], np.float64], tuple[str, ..
     "poly": (_poly, ("power", "max_iter")),
     "sigmoid": (_sigmoid, ("gamma", "stepsize")),
 }
+DIVISORS = {"step": ("stepsize",), "poly": ("max_iter",)}
 
 
 class CaffeLR(torch.optim.lr_scheduler.LRScheduler):
@@ -129,7 +163,9 @@ class CaffeLR(torch.optim.lr_scheduler.LRScheduler):
     def __init__(self, optimizer: torch.optim.Optimizer, policy: str, last_epoch: int = -1, **fields: Any) -> None:
         self.options = {"name": policy, **fields}
         self.current_step = 0
-        Policy(**self.options)
+        assumed = Policy(**self.options).assumed()
+        if assumed:
+            logger.warning("%s", assumed)
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:  # type: ignore[override]

@@ -16,7 +16,7 @@ import pytest
 import torch
 from small_solver import RULES, make, net_text, solver_param, weights, write_files
 
-from pycaffe_compat.errors import CaffeError, DivergedError, LayerError, SolverError
+from pycaffe_compat.errors import CaffeError, DivergedError, LayerError, MissingFileError, SolverError
 from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.solver import GraphRunner, Hook, Solver, TensorBoard
 from pycaffe_compat.solver.nets import test_net_params, train_net_param
@@ -106,6 +106,26 @@ def test_net_beside_the_solver_file_is_found(tmp_path: Path) -> None:
     path = write_files(tmp_path)
     path.write_text(path.read_text().replace(str(tmp_path / "net.prototxt"), "net.prototxt"))
     assert Solver(path).net.caffe_name == "small"
+
+
+def test_a_missing_net_names_the_solver_and_the_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_files(tmp_path)
+    text = path.read_text().replace(str(tmp_path / "net.prototxt"), "nat.prototxt")
+    monkeypatch.chdir(tmp_path)
+    for field, more in (
+        ("net", ""),
+        ("train_net", ""),
+        ("test_net", 'train_net: "net.prototxt" test_iter: 1 test_interval: 1'),
+    ):
+        path.write_text(text.replace("net: ", f"{field}: ") + more)
+        with pytest.raises(
+            MissingFileError, match=rf"^solver.prototxt: {field}: net not found: nat.prototxt \(did you mean net"
+        ):
+            Solver("solver.prototxt")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(MissingFileError, match=f"is empty; nor is it in the solver's folder {tmp_path}$"):
+        Solver(path)
 
 
 def test_test_nets_use_the_parameters_of_the_train_net(tmp_path: Path) -> None:
@@ -212,6 +232,18 @@ def test_log_is_caffes(tmp_path: Path, log: Any) -> None:
     ]
     assert text[text.index("Solving small") :] == wanted
     assert "Iteration 4, lr = 0.025" in lines(log)
+
+
+def test_a_policy_without_gamma_trains_as_in_caffe_and_says_so_once(tmp_path: Path, log: Any) -> None:
+    solver = make(tmp_path, 'lr_policy: "multistep" stepvalue: 2 display: 1', dropout=0)
+    solver.step(2)
+    trained = weights(solver)
+    solver.step(2)
+    assert trained == weights(solver) != weights(make(tmp_path))
+    assert [line for line in lines(log) if ", lr = " in line] == [
+        f"Iteration {i}, lr = {rate}" for i, rate in enumerate(("0.05", "0.05", "0", "0"))
+    ]
+    assert len([line for line in lines(log) if "gamma is not set" in line]) == 1
 
 
 def test_loss_is_the_mean_of_the_window(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -68,17 +70,57 @@ def test_extremes_are_numbers_or_errors() -> None:
     [
         ("", ["lr_policy is not set", "fixed", "sigmoid"]),
         ('lr_policy: "stepp"', ["stepp", "did you mean step", "multistep"]),
-        ('lr_policy: "step" gamma: 0.1', ["stepsize"]),
+        ('lr_policy: "step" gamma: 0.1', ["divides by stepsize", "not set"]),
         ('lr_policy: "step" gamma: 0.1 stepsize: 0', ["stepsize: 0"]),
         ('lr_policy: "step" gamma: -0.1 stepsize: 1', ["gamma: -0.1"]),
-        ('lr_policy: "exp"', ["gamma"]),
-        ('lr_policy: "inv" gamma: 0.1', ["power"]),
-        ('lr_policy: "multistep" stepvalue: 3', ["gamma"]),
-        ('lr_policy: "poly" power: 1', ["max_iter"]),
-        ('lr_policy: "sigmoid" gamma: 0.1', ["stepsize"]),
+        ('lr_policy: "poly" power: 1', ["divides by max_iter", "not set"]),
+        ('lr_policy: "poly" power: 1 max_iter: 0', ["max_iter: 0"]),
     ],
 )
-def test_what_is_missing_is_named(text: str, words: list[str]) -> None:
+def test_what_a_policy_cannot_work_with_is_named(text: str, words: list[str]) -> None:
     with pytest.raises(SolverError) as caught:
-        Policy.from_solver(parse_text(text, caffe_pb2.SolverParameter))
-    assert all(word in str(caught.value) for word in words), caught.value
+        Policy.from_solver(parse_text(text, caffe_pb2.SolverParameter), "s.prototxt")
+    assert all(word in str(caught.value) for word in ["s.prototxt: ", *words]), caught.value
+
+
+@pytest.mark.parametrize(
+    ("text", "rates", "words"),
+    [
+        ('"multistep" stepvalue: 2 stepvalue: 3', [1, 1, 0, 0], "gamma is not set.* before iteration 2 .*, and 0"),
+        ('"multistep"', [1, 1, 1, 1], "gamma is not set.* base_lr throughout"),
+        ('"step" stepsize: 2', [1, 1, 0, 0], "gamma is not set.* before iteration 2, and 0"),
+        ('"exp"', [1, 0, 0, 0], "gamma is not set.* base_lr in iteration 0, and 0"),
+        ('"inv" gamma: 0.5', [1, 1, 1, 1], "power is not set.* throughout"),
+        ('"inv" power: 0.5', [1, 1, 1, 1], "gamma is not set.* throughout"),
+        ('"inv"', [1, 1, 1, 1], "gamma and power are not set.* throughout"),
+        ('"poly" max_iter: 9', [1, 1, 1, 1], "power is not set.* throughout"),
+        ('"sigmoid" stepsize: 2', [0.5, 0.5, 0.5, 0.5], "gamma is not set.* half of base_lr throughout"),
+        ('"sigmoid" gamma: 1', [0.5, 0.73105858, 0.88079708, 0.95257413], "stepsize is not set.* at iteration 0"),
+    ],
+)
+def test_fields_that_are_not_set_are_zero(text: str, rates: list[float], words: str) -> None:
+    policy = Policy.from_solver(parse_text(f"lr_policy: {text}", caffe_pb2.SolverParameter))
+    assert [policy.rate(1.0, i) for i in range(4)] == pytest.approx(rates)
+    assert re.search(words, policy.assumed())
+
+
+def test_a_zero_that_is_written_needs_no_word() -> None:
+    text = 'lr_policy: "multistep" gamma: 0 stepvalue: 2'
+    assert Policy.from_solver(parse_text(text, caffe_pb2.SolverParameter)).assumed() == ""
+
+
+def test_rates_are_rounded_to_single_precision() -> None:
+    policy = Policy("exp", gamma=0.9)
+    for i in range(1, 6):
+        rate = policy.rate(0.1, i)
+        assert rate == float(np.float32(0.1 * 0.9**i)) != 0.1 * 0.9**i
+
+
+def test_the_scheduler_says_what_is_not_set(caplog: pytest.LogCaptureFixture) -> None:
+    optimizer = SGD([torch.nn.Parameter(torch.ones(1))], 0.5)
+    scheduler = CaffeLR(optimizer, "multistep", stepvalue=(2,))
+    for _ in range(3):
+        optimizer.step()
+        scheduler.step()
+    assert scheduler.get_last_lr() == [0]
+    assert len([r for r in caplog.records if "gamma is not set" in r.getMessage()]) == 1
