@@ -8,35 +8,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import importlib.util
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
+from .. import extension
 from ..errors import CaffeError, nearest
 from . import torch_backend
 
 VARIABLE = "PYCAFFE_COMPAT_BACKEND"
 PREFERENCE = {"cpu": ("extension", "torch"), "cuda": ("extension", "cupy", "torch")}
 NAMES = ("extension", "cupy", "torch")
-_LIBRARY = f"{__package__.rpartition('.')[0]}._C"
 _NAMESPACE = "pycaffe_compat_ext"
 _forced: str | None = None
-
-
-@functools.cache
-def _load_extension() -> str | None:
-    """Load the compiled operators once; None if that went well, otherwise why not."""
-    spec = importlib.util.find_spec(_LIBRARY)
-    if spec is None or spec.origin is None:
-        return "not built (installing the package with a C++ compiler at hand builds it)"
-    try:
-        torch.ops.load_library(spec.origin)
-    except (OSError, RuntimeError) as error:
-        return f"{spec.origin} does not load: {error}"
-    return None
 
 
 def unavailable(name: str, device_type: str) -> str | None:
@@ -44,7 +30,7 @@ def unavailable(name: str, device_type: str) -> str | None:
     if name == "torch":
         return None
     if name == "extension":
-        why = _load_extension()
+        why = extension.load()
         if why is None and not torch._C._dispatch_has_kernel_for_dispatch_key(
             f"{_NAMESPACE}::max_pool_switch", device_type.upper()
         ):
