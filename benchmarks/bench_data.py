@@ -22,9 +22,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pycaffe_compat.data.convert import ConvertOptions, convert_imageset
 from pycaffe_compat.data.database import Database
 from pycaffe_compat.data.datum import datum_to_array, parse_datum
+from pycaffe_compat.data.imageset import ConvertOptions, convert_imageset
 from pycaffe_compat.data.loader import default_threads
 from pycaffe_compat.layers.data_layers import Data
 from pycaffe_compat.proto import caffe_pb2, parse_text

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .blobs import BlobTable, Learnable, in_file
 from .errors import CaffeError, LayerError, NetError, UnknownNameError, nearest
 from .layers import Layer, Source, layer_class
 from .layers.base import Shape
 from .layers.neuron import Overwritten
 from .loading import LoadReport
+from .parameters import BlobTable, Learnable, in_file
 from .plan import Call, plan
 from .proto import caffe_pb2, filter_net, read_net, upgrade_net, write_weights
 from .tables import dims

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ..data.convert import compute_image_mean
+from ..data.imageset import compute_image_mean
 from ..solver.log import init_log
 from .options import Parser, command
 

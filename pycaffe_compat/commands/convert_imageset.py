@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..data.convert import ConvertOptions, convert_imageset
+from ..data.imageset import ConvertOptions, convert_imageset
 from ..solver.log import init_log
 from .options import Parser, command
 

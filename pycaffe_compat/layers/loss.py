@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import require_file
 from ..proto import caffe_pb2
 from ..proto.binary import read_message
-from ..proto.blobs import blob_to_array
+from ..proto.blob_proto import blob_to_array
 from .base import Layer, Shape, count, register
 from .slope import WithSlope
 

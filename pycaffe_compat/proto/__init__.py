@@ -2,11 +2,12 @@
 
 from . import caffe_pb2, wire
 from .binary import parse_binary, read_message, write_message
-from .blobs import array_to_blob, blob_to_array
-from .caffemodel import Weights, read_weights
+from .blob_proto import array_to_blob, blob_to_array
 from .nets import filter_net, read_net, read_solver
+from .reader import read_weights
 from .text import format_text, parse_text
 from .upgrade import upgrade_net, upgrade_solver
+from .weights import Weights
 from .writer import write_weights
 
 __all__ = [

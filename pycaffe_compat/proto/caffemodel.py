@@ -1,4 +1,4 @@
-"""Trained weights from files: ``.caffemodel``, memory-mapped and never parsed into messages, and ``.caffemodel.h5``.
+"""Trained weights from a ``.caffemodel``, memory-mapped and never parsed into messages.
 
 A caffemodel is one ``NetParameter``. Its wire format is walked once, from length to length, so opening costs a few
 reads a layer whatever the size; the numbers stay in the file until an array is looked at.
@@ -6,108 +6,25 @@ reads a layer whatever the size; the numbers stay in the file until an array is 
 
 from __future__ import annotations
 
-import abc
-import math
 import mmap
 import os
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
 
-from ..errors import ParseError, UnknownNameError, WeightsError, nearest, require_file
+from ..errors import ParseError
 from . import caffe_pb2, wire
 from .binary import parse_binary
-from .blobs import Shape, StoredBlob
+from .blob_proto import Shape, StoredBlob
 from .text import looks_binary
 from .upgrade import V1_TYPES, upgrade_net
+from .weights import Weights
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _CHUNK = 1 << 22  # numbers converted at a time where a copy cannot go straight from the file to its place
 _READ = 1 << 30  # bytes asked of the system in one call; Linux transfers at most 2 GB
-
-
-class Weights(Mapping[str, "list[np.ndarray]"]):
-    """The blobs of a file by layer name, in the file's order: ``weights["conv1"]`` is ``[weight, bias]``.
-
-    Layers without blobs are there with an empty list. Where a file has several layers of one name, the last one counts:
-    Caffe copies each in turn. Arrays are read-only and have the shape that the file states (four dimensions in old
-    files).
-
-    Attributes:
-        file: the path it was read from.
-        net_name: the name of the net, ``""`` where none is stored.
-        layer_types: layer name to type, in the names of today (``"Convolution"``); empty for HDF5, which has no types.
-        partial: the file may leave out blobs that a layer shares from another, as Caffe's HDF5 files do. Such a blob is
-            None
-            in lists of arrays and shapes, or missing at their end.
-    """
-
-    file: str
-    net_name: str = ""
-    layer_types: dict[str, str]
-    partial: bool = False
-
-    @abc.abstractmethod
-    def shapes(self, name: str) -> list[Shape | None]:
-        """The shapes of the layer's blobs, without reading them."""
-
-    @abc.abstractmethod
-    def diffs(self, name: str) -> list[np.ndarray | None]:
-        """The gradients stored with the layer's blobs; None for a blob stored without."""
-
-    @abc.abstractmethod
-    def readinto(self, name: str, index: int, out: np.ndarray) -> None:
-        """Copy blob ``index`` of layer ``name`` into ``out``, which has as many elements (in any shape), and any float
-        dtype.
-
-        This is the way to load a net: where ``out`` is contiguous float32 the numbers go from the file into it without
-        a copy in between and without mapped pages counting as memory of the process.
-
-        Raises:
-            WeightsError: ``out`` has another number of elements.
-        """
-
-    def skeleton(self) -> Any:
-        """The upgraded ``NetParameter`` of the file without its blobs; layers of names alone where the file is HDF5."""
-        net = caffe_pb2.NetParameter(name=self.net_name)
-        net.layer.extend(caffe_pb2.LayerParameter(name=name) for name in self)
-        return net
-
-    def _unknown(self, name: object) -> UnknownNameError:
-        return UnknownNameError(f"{self.file} has no layer {name!r}{nearest(str(name), self)}")
-
-    def _fits(self, name: str, index: int, shape: Shape, out: np.ndarray) -> None:
-        if math.prod(shape) != out.size:
-            raise WeightsError(f'{self.file}: layer "{name}" blob {index} has shape {shape}, not {out.shape}')
-
-
-def read_weights(path: str | os.PathLike[str]) -> Weights:
-    """Open the weights in ``path``: a ``.caffemodel`` or ``.caffemodel.h5``, told apart by content.
-
-    A caffemodel is mapped into memory, and the arrays handed out are views of the map: reading a 500 MB file costs
-    nothing until its numbers are used. Such arrays are read-only, and not aligned to their dtype (numpy copes; copy
-    before ``torch.from_numpy``). A file must not be shortened while it is open; replacing it by renaming is safe.
-
-    Raises:
-        MissingFileError: there is no such file.
-        ParseError: it is truncated, corrupt or something else; with the byte offset and the layer there.
-    """
-    name = require_file(path, "weights")
-    try:
-        with open(name, "rb") as file:
-            head = file.read(4096)
-    except OSError as error:
-        raise ParseError(f"{name}: cannot be read: {error.strerror}") from error
-    if not head:
-        raise ParseError(f"{name}: the file is empty; weights are expected")
-    if head.startswith(_HDF5):
-        from .hdf5 import HDF5Weights
-
-        return HDF5Weights(name)
-    return BinaryWeights(name, head)
 
 
 class _StoredLayer:

@@ -14,8 +14,8 @@ import numpy as np
 
 from ..errors import ParseError, WeightsError
 from ..files import sink
-from .blobs import Shape, to_numpy
-from .caffemodel import Weights
+from .blob_proto import Shape, to_numpy
+from .weights import Weights
 
 _MOST_BLOBS = 1000  # of one layer; a recurrent layer of Caffe has a handful
 _DEFLATE = 1032  # zlib never makes data smaller by more than this

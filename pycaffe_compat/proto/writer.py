@@ -9,7 +9,8 @@ from typing import Any
 from ..errors import WeightsError
 from ..files import atomic_path
 from . import caffe_pb2, wire
-from .blobs import blob_parts, to_numpy
+from .blob_proto import blob_parts, to_numpy
+from .hdf5 import write_hdf5
 
 _LAYER, _BLOBS = 100, 7
 
@@ -50,8 +51,6 @@ def write_weights(
             raise WeightsError(f'cannot write {os.fspath(path)}: layer "{name}": diffs {have} for blobs {want}')
     with atomic_path(path) as temporary:
         if os.fspath(path).endswith(".h5") if hdf5 is None else hdf5:
-            from .hdf5 import write_hdf5
-
             write_hdf5(temporary, names, blobs, diffs)
             return
         with open(temporary, "wb") as file:

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..errors import CaffeError, SolverError, require_file
 from ..files import atomic_path
 from ..proto import caffe_pb2, wire
-from ..proto.blobs import StoredBlob, blob_parts, to_numpy
+from ..proto.blob_proto import StoredBlob, blob_parts, to_numpy
 from ..proto.hdf5 import create_hdf5
 
 EXTRA_FIELD = 142_857  # of SolverState; Caffe's own numbers are small

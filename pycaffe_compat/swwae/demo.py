@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..data.convert import ConvertOptions, convert_imageset
+from ..data.imageset import ConvertOptions, convert_imageset
 from ..errors import DataError, MissingFileError
 from ..files import atomic_path
 from ..net import Net

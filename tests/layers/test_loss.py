@@ -8,7 +8,7 @@ import torch
 from pycaffe_compat.errors import LayerError, MissingFileError, ParseError
 from pycaffe_compat.layers import REGISTRY
 from pycaffe_compat.proto.binary import write_message
-from pycaffe_compat.proto.blobs import array_to_blob
+from pycaffe_compat.proto.blob_proto import array_to_blob
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from samples import GOLDENS, database, encoded, image, raw_database
 
-from pycaffe_compat.data.convert import ConvertOptions, compute_image_mean, convert_imageset
 from pycaffe_compat.data.database import Database
 from pycaffe_compat.data.datum import array_to_datum, datum_to_array, parse_datum
+from pycaffe_compat.data.imageset import ConvertOptions, compute_image_mean, convert_imageset
 from pycaffe_compat.data.mean import read_mean
 from pycaffe_compat.errors import CaffeError, DataError, MissingFileError
 
