@@ -6,16 +6,13 @@ import os
 import tempfile
 import uuid
 import weakref
-from typing import TYPE_CHECKING
 
 import torch.distributed as dist
 
 from ..errors import CaffeError
 from ..solver import distributed
 from .mode import current_device, solver_count, solver_rank
-
-if TYPE_CHECKING:
-    from .solver import SGDSolver
+from .solver import SGDSolver
 
 
 def has_nccl() -> bool:

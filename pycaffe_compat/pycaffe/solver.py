@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from .. import net as torch_net
 from ..errors import SolverError, nearest
 from ..files import text_path
 from ..layers.data_layers import BatchSource
+from ..net import CaffeModule
 from ..proto import caffe_pb2, read_solver
 from ..solver import Solver as TorchSolver
 from ..solver import distributed
 from ..solver.runner import Pass, Runner
 from .mode import current_device, solver_count, solver_rank
 from .net import Net
-from .parallel import NCCL
 
 PathLike = str | bytes | os.PathLike[str]
 Callback = Callable[[], None]
+
+
+@runtime_checkable
+class SolverCallback(Protocol):
+    """What ``solver.add_callback`` takes as one object, such as an :class:`~.parallel.NCCL`."""
+
+    def on_start(self) -> None:
+        """Called before the first pass of an iteration."""
+
+    def on_gradients_ready(self) -> None:
+        """Called before its update."""
 
 
 class NumpyRunner(Runner):
@@ -74,7 +84,7 @@ class SGDSolver:
         param.type = self.type_name
         faces: list[Net] = []
 
-        def runner(module: torch_net.Net) -> NumpyRunner:
+        def runner(module: CaffeModule) -> NumpyRunner:
             faces.append(Net.of(module))
             return NumpyRunner(faces[-1])
 
@@ -126,11 +136,14 @@ class SGDSolver:
         self.net.sync_params()
         self.solver.apply_update()
 
-    def add_callback(self, on_start: Callback | NCCL, on_gradients_ready: Callback | None = None) -> None:
-        """Call two functions in every iteration: before its first pass, and before its update; or those of an ``NCCL``."""
-        if isinstance(on_start, NCCL):
+    def add_callback(self, on_start: Callback | SolverCallback, on_gradients_ready: Callback | None = None) -> None:
+        """Call two functions in every iteration, one before its first pass and one before its update.
+
+        They are given as two arguments, or as the methods of one object: an ``NCCL``.
+        """
+        if on_gradients_ready is None and isinstance(on_start, SolverCallback):
             self.solver.add_callback(on_start.on_start, on_start.on_gradients_ready)
-        elif on_gradients_ready is not None:
+        elif callable(on_start) and callable(on_gradients_ready):
             self.solver.add_callback(on_start, on_gradients_ready)
         else:
             raise TypeError("add_callback takes two functions, on_start and on_gradients_ready, or an NCCL")
