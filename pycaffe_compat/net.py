@@ -35,7 +35,7 @@ def as_phase(phase: int | str) -> int:
     return int(phase)
 
 
-class Net(nn.Module):
+class CaffeModule(nn.Module):
     """The net that a ``NetParameter`` describes, for one phase, level and set of stages.
 
     Every layer is a submodule under its own name, so ``state_dict`` speaks of ``conv1_1.weight``. In-place layers and
@@ -68,7 +68,7 @@ class Net(nn.Module):
         weights: Any = None,
         file: str = "",
         device: torch.device | str | None = None,
-        share: Net | None = None,
+        share: CaffeModule | None = None,
         fuse: bool = True,
     ) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ class Net(nn.Module):
                 '%s: several layers are named "%s"; this one is called "%s"', self.file or "net", name, param.name
             )
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Net:
+    def _apply(self, fn: Any, recurse: bool = True) -> CaffeModule:
         # .to() and .double() may replace parameter objects; what points at them follows
         super()._apply(fn, recurse)
         self._table.follow()
@@ -417,7 +417,7 @@ class Net(nn.Module):
         """
         return self._table.load(weights)
 
-    def share_layers(self, source: Net) -> list[str]:
+    def share_layers(self, source: CaffeModule) -> list[str]:
         """Use the blobs of ``source`` for the layers of the same names: the very same tensors from now on.
 
         Returns:
@@ -460,20 +460,20 @@ class Net(nn.Module):
         return f"name={self.caffe_name!r}, phase={phase}, inputs={self.inputs}, outputs={self.outputs}"
 
 
-def load(prototxt: PathLike, weights: Any = None, phase: int | str = "TEST", **options: Any) -> Net:
+def load(prototxt: PathLike, weights: Any = None, phase: int | str = "TEST", **options: Any) -> CaffeModule:
     """Read a net for PyTorch: the ``nn.Module`` that ``prototxt`` describes, with ``weights`` in it.
 
     Args:
         prototxt: path of the net, in any format Caffe ever had.
         weights: path of a ``.caffemodel`` or ``.caffemodel.h5``, or a list of paths; None leaves Caffe's fillers.
         phase: ``"TEST"`` (the module comes in eval mode) or ``"TRAIN"``.
-        options: ``level``, ``stages``, ``device`` of :class:`Net`.
+        options: ``level``, ``stages``, ``device`` of :class:`CaffeModule`.
 
     Returns:
         The module: called with tensors by input name, it returns a dict of the outputs by name. Its ``load_report`` says
         what each file of weights gave; layers that no file has weights for are also logged as a warning.
     """
-    net = Net(prototxt, phase, weights=weights, **options)
+    net = CaffeModule(prototxt, phase, weights=weights, **options)
     if gaps := net.load_report.gaps():
         log.warning("%s: %s", os.fspath(prototxt), gaps)
     return net
@@ -522,4 +522,6 @@ def _bad(value: Tensor) -> str:
     return f"{int(torch.isnan(flat).sum())} NaN and {int(torch.isinf(flat).sum())} infinite of {flat.numel()} values"
 
 
-__all__ = ["Learnable", "Net", "as_phase", "load"]
+Net = CaffeModule  # its short name within the package, and its name in pickles of version 0.1
+
+__all__ = ["CaffeModule", "Learnable", "Net", "as_phase", "load"]

@@ -3,92 +3,11 @@
 from __future__ import annotations
 
 from .. import proto
-from ..layers import REGISTRY
-from ..layers.python_layer import Layer
-from ..proto import caffe_pb2
-from ..proto.caffe_pb2 import TEST, TRAIN
-from . import classifier, coord_map, detector, draw, io, net_spec
-from .alias import install_as_caffe
-from .blob import Blob
-from .classifier import Classifier
-from .detector import Detector
-from .log import init_log, log
-from .mode import (
-    set_device,
-    set_mode_cpu,
-    set_mode_gpu,
-    set_multiprocess,
-    set_random_seed,
-    set_solver_count,
-    set_solver_rank,
-    solver_count,
-    solver_rank,
-)
-from .net import Net
-from .net_layer import BlobVec
-from .net_spec import NetSpec, layers, params, to_proto
-from .parallel import NCCL, has_nccl
-from .solver import (
-    AdaDeltaSolver,
-    AdaGradSolver,
-    AdamSolver,
-    NesterovSolver,
-    RMSPropSolver,
-    SGDSolver,
-    get_solver,
-)
-from .timer import Timer
+from . import interface
+from .interface import *  # noqa: F403
+from .net_spec import layers
 
 __version__ = "1.0.0"  # of the interface
 
-
-def layer_type_list() -> list[str]:
-    """The names of all layer types, in alphabetical order."""
-    return sorted(REGISTRY)
-
-
-__all__ = [
-    "NCCL",
-    "TEST",
-    "TRAIN",
-    "AdaDeltaSolver",
-    "AdaGradSolver",
-    "AdamSolver",
-    "Blob",
-    "BlobVec",
-    "Classifier",
-    "Detector",
-    "Layer",
-    "NesterovSolver",
-    "Net",
-    "NetSpec",
-    "RMSPropSolver",
-    "SGDSolver",
-    "Timer",
-    "caffe_pb2",
-    "classifier",
-    "coord_map",
-    "detector",
-    "draw",
-    "get_solver",
-    "has_nccl",
-    "init_log",
-    "install_as_caffe",
-    "io",
-    "layer_type_list",
-    "layers",
-    "log",
-    "net_spec",
-    "params",
-    "proto",
-    "set_device",
-    "set_mode_cpu",
-    "set_mode_gpu",
-    "set_multiprocess",
-    "set_random_seed",
-    "set_solver_count",
-    "set_solver_rank",
-    "solver_count",
-    "solver_rank",
-    "to_proto",
-]
+__all__ = ["layers", "proto"]
+__all__ += interface.__all__

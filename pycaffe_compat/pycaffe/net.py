@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import net as torch_net
 from ..errors import CaffeError, LayerError, UnknownNameError, nearest
 from ..files import text_path
 from ..layers import Layer
-from ..net import Learnable
+from ..net import CaffeModule, Learnable
 from ..wiring import Step
 from .blob import Blob, ParameterArray
 from .mode import current_device
@@ -40,7 +39,7 @@ class Net:
     """A Caffe net to run, look into and operate on with numpy, as in pycaffe.
 
     ``Net(network_file, phase, level, stages, weights)``, by position or by keyword, and the older
-    ``Net(network_file, weights_file, phase)``. ``module`` is the :class:`pycaffe_compat.net.Net` behind it, with the same
+    ``Net(network_file, weights_file, phase)``. ``module`` is the :class:`pycaffe_compat.CaffeModule` behind it, with the same
     parameters; it lives on the device of the mode (:func:`set_mode_cpu`, :func:`set_mode_gpu`).
 
     Attributes:
@@ -74,7 +73,7 @@ class Net:
         if given["phase"] is None:
             raise TypeError("Net needs a phase: Net(network_file, caffe.TEST) or caffe.TRAIN")
         self._bind(
-            torch_net.Net(
+            CaffeModule(
                 text_path(network_file),
                 given["phase"],
                 level=given["level"] or 0,
@@ -85,13 +84,13 @@ class Net:
         )
 
     @classmethod
-    def of(cls, module: torch_net.Net) -> Net:
+    def of(cls, module: CaffeModule) -> Net:
         """The numpy face of a module, sharing its parameters."""
         face = cls.__new__(cls)
         face._bind(module)
         return face
 
-    def _bind(self, module: torch_net.Net) -> None:
+    def _bind(self, module: CaffeModule) -> None:
         self.module = module
         self._steps: list[Step] = module.steps
         self._index = {step.name: i for i, step in enumerate(self._steps)}

@@ -15,7 +15,7 @@ from ..layers import Source
 from ..layers.convolution import Convolution, Deconvolution
 from ..layers.linear import InnerProduct
 from ..layers.neuron import Overwritten, ReLU
-from ..net import Net
+from ..net import CaffeModule
 from ..wiring import Step
 from .blob import Blob, in_host_memory
 
@@ -38,7 +38,7 @@ class Passes:
         before_forward, after_forward, before_backward, after_backward: functions that are called with the layer's index.
     """
 
-    def __init__(self, module: Net, blobs: Mapping[str, Blob], params: Mapping[str, Sequence[Blob]]) -> None:
+    def __init__(self, module: CaffeModule, blobs: Mapping[str, Blob], params: Mapping[str, Sequence[Blob]]) -> None:
         self._module = module
         self._blobs = blobs
         self._params = params

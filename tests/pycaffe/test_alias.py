@@ -10,9 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import pycaffe_compat
+from pycaffe_compat import pycaffe
 from pycaffe_compat.__main__ import main
 from pycaffe_compat.errors import CaffeError
+from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.pycaffe import install_as_caffe
 
 SCRIPT = """
@@ -62,6 +66,17 @@ def test_a_script_and_a_module_run_with_this_package_as_caffe(tmp_path: Path) ->
         done = run(tmp_path, *arguments)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == "(2, 4, 3, 3) ['--flag', 'x'] __main__"
+
+
+def test_the_top_level_has_caffes_names_and_tells_its_two_kinds_of_net_apart() -> None:
+    for name in set(pycaffe.__all__) - {"layers", "proto"}:
+        assert getattr(pycaffe_compat, name) is getattr(pycaffe, name), name
+        assert name in pycaffe_compat.__all__
+    assert pycaffe_compat.layers.REGISTRY and pycaffe_compat.proto.caffe_pb2  # subpackages, not NetSpec's layers
+    assert pycaffe.layers is pycaffe.net_spec.layers
+    assert issubclass(pycaffe_compat.CaffeModule, torch.nn.Module)
+    proto = parse_text('input: "x" input_shape { dim: 1 }', caffe_pb2.NetParameter)
+    assert type(pycaffe_compat.Net(proto, pycaffe_compat.TEST).module) is pycaffe_compat.CaffeModule
 
 
 LOGS = """
