@@ -1,92 +1,229 @@
 #include "pages.h"
 
 #include <c10/core/CPUAllocator.h>
+#include <torch/library.h>
 
 #if defined(__linux__)
 
+#include <pthread.h>
 #include <sys/mman.h>
 
+#include <atomic>
+#include <chrono>
+#include <list>
+#include <map>
 #include <mutex>
-#include <vector>
+#include <unordered_map>
 
 namespace switch_pool {
 namespace {
 
-constexpr size_t kLeast = 8 << 20;       // smaller ones the C library keeps itself
-constexpr size_t kMostHeld = 512 << 20;  // bytes kept while nobody uses them
-constexpr size_t kPage = 2 << 20;        // large pages: one fault for 512 small ones
+using Clock = std::chrono::steady_clock;
 
-struct Block {
+constexpr size_t kLeast = 1 << 20;         // smaller ones the C library keeps itself
+constexpr size_t kHugePage = 2 << 20;      // one fault instead of 512; every block begins where one does
+constexpr size_t kRound = 64 << 10;        // sizes that differ by less are one
+constexpr size_t kMarkedFree = 8 << 20;    // blocks from this size on may be taken by the system while they are kept
+constexpr size_t kMostHeldIfOff = 512 << 20;
+// A kept block is forgotten when nobody has wanted it for so long and through so many requests: a training step is
+// shorter in one or the other, and asks for the same blocks as the step before.
+constexpr std::chrono::seconds kStaleAfter(60);
+constexpr uint64_t kStaleRequests = 10000;
+
+struct Held {
   void* address;
   size_t size;
+  uint64_t request;
+  Clock::time_point time;
 };
 
+class Pool {
+ public:
+  // Never destroyed: tensors may be freed while the process ends.
+  static Pool& instance() {
+    static auto* made = new Pool;
+    return *made;
+  }
+
+  std::atomic<bool> on{false};
+
+  void* take(size_t n) {
+    const size_t size = (n + kRound - 1) / kRound * kRound;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    ++requests_;
+    drop_stale();
+    // The smallest that fits, if at most half as large again; of equals the youngest, which is likeliest in a cache.
+    auto found = by_size_.lower_bound(size);
+    if (found != by_size_.end() && found->first <= size + size / 2) {
+      found = std::prev(by_size_.upper_bound(found->first));
+      const Held block = *found->second;
+      held_.erase(found->second);
+      by_size_.erase(found);
+      held_bytes_ -= block.size;
+      ++reused_;
+      return use(block.address, block.size);
+    }
+    live_bytes_ += size;  // makes room before more is taken
+    trim();
+    live_bytes_ -= size;
+    void* address = map(size);
+    if (address == nullptr) {
+      drop_all();
+      address = map(size);
+    }
+    if (address == nullptr) return nullptr;
+    ++mapped_;
+    return use(address, size);
+  }
+
+  // False if the memory did not come from here.
+  bool give_back(void* address) {
+    if (reinterpret_cast<uintptr_t>(address) % kHugePage) return false;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = live_.find(address);
+    if (found == live_.end()) return false;
+    const size_t size = found->second;
+    live_.erase(found);
+    live_bytes_ -= size;
+#if defined(MADV_FREE)
+    if (size >= kMarkedFree) madvise(address, size, MADV_FREE);
+#endif
+    held_.push_back({address, size, requests_, Clock::now()});
+    by_size_.emplace(size, std::prev(held_.end()));
+    held_bytes_ += size;
+    trim();
+    return true;
+  }
+
+  int64_t release() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto bytes = static_cast<int64_t>(held_bytes_);
+    drop_all();
+    most_ = live_bytes_;
+    return bytes;
+  }
+
+  std::vector<int64_t> state() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return {static_cast<int64_t>(live_bytes_), static_cast<int64_t>(held_bytes_), static_cast<int64_t>(most_),
+            static_cast<int64_t>(reused_),     static_cast<int64_t>(mapped_),     static_cast<int64_t>(dropped_)};
+  }
+
+ private:
+  Pool() {
+    pthread_atfork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); }, [] { instance().mutex_.unlock(); });
+  }
+
+  void* use(void* address, size_t size) {
+    live_.emplace(address, size);
+    live_bytes_ += size;
+    most_ = std::max(most_, live_bytes_);
+    return address;
+  }
+
+  // What is in use and what is kept together stay within 5 % of the most that was ever in use at once.
+  void trim() {
+    const size_t most = std::max(most_, live_bytes_);
+    while (!held_.empty() && (live_bytes_ + held_bytes_ > most + most / 20 || (!on && held_bytes_ > kMostHeldIfOff))) {
+      drop_oldest();
+    }
+  }
+
+  void drop_stale() {
+    while (!held_.empty() && requests_ - held_.front().request > kStaleRequests &&
+           Clock::now() - held_.front().time > kStaleAfter) {
+      drop_oldest();
+    }
+  }
+
+  void drop_all() {
+    while (!held_.empty()) drop_oldest();
+  }
+
+  void drop_oldest() {
+    const Held block = held_.front();
+    auto entry = by_size_.lower_bound(block.size);
+    while (entry->second != held_.begin()) ++entry;
+    by_size_.erase(entry);
+    held_.pop_front();
+    held_bytes_ -= block.size;
+    ++dropped_;
+    munmap(block.address, block.size);
+  }
+
+  static void* map(size_t size) {
+    // One huge page more, so that the block can begin where a huge page does.
+    void* mapped = mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED) return nullptr;
+    const auto start = reinterpret_cast<uintptr_t>(mapped), first = (start + kHugePage - 1) / kHugePage * kHugePage;
+    if (first > start) munmap(mapped, first - start);
+    if (first < start + kHugePage) munmap(reinterpret_cast<void*>(first + size), start + kHugePage - first);
+    madvise(reinterpret_cast<void*>(first), size, MADV_HUGEPAGE);  // advice: refusal changes nothing
+    return reinterpret_cast<void*>(first);
+  }
+
+  std::mutex mutex_;
+  std::unordered_map<void*, size_t> live_;
+  std::list<Held> held_;  // the oldest first
+  std::multimap<size_t, std::list<Held>::iterator> by_size_;
+  size_t live_bytes_ = 0, held_bytes_ = 0, most_ = 0;
+  uint64_t requests_ = 0, reused_ = 0, mapped_ = 0, dropped_ = 0;
+};
+
+c10::Allocator* own() { return c10::GetDefaultCPUAllocator(); }
+
+void free_memory(void* address) {
+  if (Pool::instance().give_back(address)) {
+    c10::profiledCPUMemoryReporter().Delete(address);
+  } else {
+    own()->raw_deleter()(address);
+  }
+}
+
+// `always`: for the results of the operators; the other is installed for all tensors and follows the switch. It is never
+// taken out again: memory that PyTorch asked for without a deleter is returned to whatever allocator is installed then.
 class Pages final : public c10::Allocator {
  public:
+  explicit Pages(bool always) : always_(always) {}
+
   c10::DataPtr allocate(size_t n) override {
-    if (n < kLeast) return c10::GetCPUAllocator()->allocate(n);
-    Block block = take((n + kPage - 1) / kPage * kPage);
-    if (block.address == nullptr) return c10::GetCPUAllocator()->allocate(n);
-    return {block.address, new Block(block), &give_back, c10::Device(c10::kCPU)};
+    Pool& pool = Pool::instance();
+    if (n < kLeast || !(always_ || pool.on)) return own()->allocate(n);
+    void* address = pool.take(n);
+    if (address == nullptr) return own()->allocate(n);
+    c10::profiledCPUMemoryReporter().New(address, n);
+    return {address, address, &free_memory, c10::Device(c10::kCPU)};
   }
+
+  c10::DeleterFnPtr raw_deleter() const override { return &free_memory; }
 
   void copy_data(void* to, const void* from, size_t n) const override { default_copy_data(to, from, n); }
 
  private:
-  static std::mutex& mutex() {
-    static auto* made = new std::mutex;  // never destroyed: tensors may be freed while the process ends
-    return *made;
-  }
-  static std::vector<Block>& held() {
-    static auto* made = new std::vector<Block>;
-    return *made;
-  }
-
-  static Block take(size_t size) {
-    {
-      std::lock_guard<std::mutex> lock(mutex());
-      auto& blocks = held();
-      for (size_t i = blocks.size(); i-- > 0;) {  // the youngest that fits: its pages are the likeliest in a cache
-        const Block block = blocks[i];
-        if (block.size < size || block.size > size + size / 4) continue;
-        blocks.erase(blocks.begin() + static_cast<std::ptrdiff_t>(i));
-        return block;
-      }
-    }
-    // One large page more, so that the block can begin where a large page does.
-    void* mapped = mmap(nullptr, size + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mapped == MAP_FAILED) return {nullptr, 0};
-    const auto start = reinterpret_cast<uintptr_t>(mapped), first = (start + kPage - 1) / kPage * kPage;
-    if (first > start) munmap(mapped, first - start);
-    if (first < start + kPage) munmap(reinterpret_cast<void*>(first + size), start + kPage - first);
-    madvise(reinterpret_cast<void*>(first), size, MADV_HUGEPAGE);  // advice: refusal changes nothing
-    return {reinterpret_cast<void*>(first), size};
-  }
-
-  static void give_back(void* context) {
-    const std::unique_ptr<Block> block(static_cast<Block*>(context));
-#if defined(MADV_FREE)
-    madvise(block->address, block->size, MADV_FREE);
-#endif
-    std::lock_guard<std::mutex> lock(mutex());
-    auto& blocks = held();
-    blocks.push_back(*block);
-    size_t total = 0;
-    for (const Block& each : blocks) total += each.size;
-    while (total > kMostHeld) {
-      munmap(blocks.front().address, blocks.front().size);
-      total -= blocks.front().size;
-      blocks.erase(blocks.begin());
-    }
-  }
+  const bool always_;
 };
 
 }  // namespace
 
 c10::Allocator* pages() {
-  static auto* made = new Pages;
+  static auto* made = new Pages(true);
   return made;
 }
+
+bool recycle_memory(bool on) {
+  static auto* made = new Pages(false);
+  if (on && c10::GetCPUAllocator() != made) {
+    if (c10::GetCPUAllocator() != own()) return false;  // somebody else's
+    c10::SetCPUAllocator(made);
+  }
+  Pool::instance().on = on && c10::GetCPUAllocator() == made;
+  if (!on) Pool::instance().release();
+  return Pool::instance().on;
+}
+
+int64_t release_memory() { return Pool::instance().release(); }
+
+std::vector<int64_t> memory_state() { return Pool::instance().state(); }
 
 }  // namespace switch_pool
 
@@ -95,7 +232,16 @@ c10::Allocator* pages() {
 namespace switch_pool {
 
 c10::Allocator* pages() { return c10::GetCPUAllocator(); }
+bool recycle_memory(bool) { return false; }
+int64_t release_memory() { return 0; }
+std::vector<int64_t> memory_state() { return std::vector<int64_t>(6); }
 
 }  // namespace switch_pool
 
 #endif
+
+TORCH_LIBRARY_FRAGMENT(pycaffe_compat, m) {
+  m.def("recycle_memory(bool on) -> bool", switch_pool::recycle_memory);
+  m.def("release_memory() -> int", switch_pool::release_memory);
+  m.def("memory_state() -> int[]", switch_pool::memory_state);
+}

@@ -1,0 +1,6 @@
+"""Memory of the host: how much is left, and where large tensors live."""
+
+from .limits import available, lacking
+from .recycling import State, recycle, recycling, release, state
+
+__all__ = ["State", "available", "lacking", "recycle", "recycling", "release", "state"]
