@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import memory
 from ..errors import CaffeError, DivergedError, SolverError
 from ..layers.data_layers import BatchSource
 from ..net import Net
@@ -95,6 +96,8 @@ class Solver:
             log(lines.POLICY, "%s", assumed, level=logging.WARNING)
         self._signals = Signals(sigint_effect, sighup_effect)
         self.device = torch.device(device) if device is not None else choose_device(self.param)
+        if self.device.type == "cpu":
+            log(lines.MEMORY, "Recycling the memory of large tensors: %s", memory.recycle())
         self.iter = 0
         self.rate = 0.0
         self.outputs: Mapping[str, Tensor] = {}
@@ -481,6 +484,7 @@ class Solver:
         """Stop the data layers of all nets; let go of the other processes. Nothing can be trained afterwards."""
         self.runner.close()
         self._close_nets()
+        memory.release()
 
     def _close_nets(self) -> None:
         for net in (self.net, *self.test_nets):

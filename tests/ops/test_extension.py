@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from pycaffe_compat import ops
+from pycaffe_compat import memory, ops
 from pycaffe_compat.ops import backends, torch_backend
 
 WINDOW = ((2, 2), (2, 2), (0, 0))
@@ -228,6 +228,7 @@ def test_kept_memory_is_bounded(ext):
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
+    memory.recycle(False)
     y = torch.zeros(1, 4, 500, 500)
     switch = torch.zeros(1, 4, 500, 500, dtype=torch.uint8)
     before = resident()
