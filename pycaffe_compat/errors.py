@@ -6,9 +6,10 @@ would be valid. Errors in a program that calls this package (a wrong Python type
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class CaffeError(Exception):
@@ -55,6 +56,15 @@ class SolverError(CaffeError, ValueError):
 
 class DivergedError(SolverError):
     """The objective, or a blob, stopped being a finite number."""
+
+
+@contextlib.contextmanager
+def prefixed(where: str) -> Iterator[None]:
+    """Put ``where``, such as the name of a field, in front of the message of any :class:`CaffeError` in the block."""
+    try:
+        yield
+    except CaffeError as error:
+        raise type(error)(f"{where}: {error}") from error
 
 
 def nearest(name: str, choices: Iterable[str], most: int = 3) -> str:

@@ -1,1 +1,1 @@
-"""What nets are fed from: records, databases and files, what is done to images, and the loader that works ahead."""
+"""The data pipeline: records, databases and files, image transformations, and a loader that prefetches batches."""

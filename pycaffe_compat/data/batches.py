@@ -1,4 +1,4 @@
-"""How the batches of ``Data`` and ``ImageData`` are made: which records are in one, and the jobs that fill it."""
+"""Batches for ``Data`` and ``ImageData``: which records a batch holds, and the jobs that fill it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, prefixed
 from . import draws
 from .database import Database
 from .datum import datum_to_array, parse_datum
@@ -24,7 +24,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Shard:
-    """Which of several training processes asks, and the seed that they share.
+    """One training process among several, and the seed that they share.
 
     Process ``rank`` of ``world`` takes the records ``rank``, ``rank + world``, …, as Caffe's solvers do.
     """
@@ -34,7 +34,7 @@ class Shard:
     world: int = 1
 
     def positions(self, position: int, count: int) -> np.ndarray:
-        """Return where the ``count`` records of the batch at ``position`` are in the endless sequence of records."""
+        """Return the positions, in the endless sequence of records, of the ``count`` records of the batch at ``position``."""
         return position + self.rank + self.world * np.arange(count)
 
 
@@ -44,7 +44,7 @@ class Reader(Protocol):
     batch_size: int
 
     def shapes(self) -> list[Shape]:
-        """Return the shapes of the tops, as the first record has them."""
+        """Return the shapes of the tops, from the first record."""
 
     def begin(self, shard: Shard, position: int) -> tuple[list[np.ndarray], list[Job]]:
         """Return the arrays of the batch at ``position`` and the jobs that fill them."""
@@ -53,8 +53,8 @@ class Reader(Protocol):
 class ImageReader:
     """Batches of transformed images and their labels.
 
-    As in Caffe the first record of a batch decides its shape. A subclass says how to find a record (:meth:`fetch`,
-    called in order) and how to decode it (:meth:`decode`, called in parallel).
+    As in Caffe, the first record of a batch sets its shape. Subclasses find records in :meth:`fetch`, which is called in
+    order, and decode them in :meth:`decode`, which runs in parallel.
     """
 
     def __init__(self, transformer: Transformer, batch_size: int) -> None:
@@ -63,19 +63,19 @@ class ImageReader:
         self._buffers = Buffers()
 
     def fetch(self, shard: Shard, position: int) -> Any:
-        """Return what :meth:`decode` needs for the record at ``position``."""
+        """Return the input of :meth:`decode` for the record at ``position``."""
         raise NotImplementedError
 
     def decode(self, item: Any) -> tuple[np.ndarray, int]:
-        """Return image (C×H×W) and label."""
+        """Return the image (C×H×W) and the label of an item."""
         raise NotImplementedError
 
     def name(self, item: Any) -> str:
-        """Say which record it is, for errors."""
+        """Name the record of an item, for error messages."""
         raise NotImplementedError
 
     def first(self) -> Any:
-        """Return the item of the record that shows the shapes before a seed is known."""
+        """Return an item whose shape is that of a batch. The net asks for it before it knows the seed."""
         return self.fetch(Shard(0), 0)
 
     def shapes(self) -> list[Shape]:
@@ -114,14 +114,15 @@ class ImageReader:
 
 
 class DatabaseReader(ImageReader):
-    """Batches of the Datums of an LMDB, in key order and round again.
+    """Batches of the Datums of an LMDB, in key order, starting over at the end.
 
-    ``color`` as in :func:`.datum.datum_to_array`.
+    ``color`` is that of :func:`.datum.datum_to_array`.
     """
 
     def __init__(self, path: str, transformer: Transformer, batch_size: int, color: bool | None) -> None:
         super().__init__(transformer, batch_size)
-        self._database = Database(path)
+        with prefixed("data_param.source"):
+            self._database = Database(path)
         self._color = color
 
     def fetch(self, shard: Shard, position: int) -> tuple[bytes, memoryview]:
@@ -142,10 +143,11 @@ class ListReader(ImageReader):
 
     Args:
         path: the list file.
-        root: what is put before each path of it, as text.
+        root: a prefix of every path in the list; text, not a folder.
+        color: decode to BGR; otherwise to grey.
         size: ``(height, width)`` to resize to, or None.
-        shuffle: a new order in every epoch.
-        skip: begin with one of the first ``skip`` images, at random.
+        shuffle: use a new order in every epoch.
+        skip: start at a random one of the first ``skip`` images.
     """
 
     def __init__(
@@ -161,9 +163,10 @@ class ListReader(ImageReader):
         skip: int = 0,
     ) -> None:
         super().__init__(transformer, batch_size)
-        self._entries = read_list(path)
+        with prefixed("image_data_param.source"):
+            self._entries = read_list(path)
         if skip > len(self._entries):
-            raise DataError(f"rand_skip {skip} is more than the {len(self._entries)} images of {path}")
+            raise DataError(f"image_data_param.rand_skip {skip} is more than the {len(self._entries)} images of {path}")
         self._root, self._color, self._size, self._shuffle, self._skip = root, color, size, shuffle, skip
         self._order = functools.lru_cache(maxsize=2)(draws.permutation)
 

@@ -12,15 +12,15 @@ from collections.abc import Iterator
 
 try:
     import lmdb
-except ImportError:  # all but databases works without
+except ImportError:  # everything but databases works without it
     lmdb = None  # type: ignore[assignment]
 
 from ..errors import CaffeError, DataError, MissingFileError, require_file
 
-CREATE = "Make it with: python tools/convert_imageset.py ROOTFOLDER/ LISTFILE {path}"
+CREATE = "Make it with: caffe-convert-imageset ROOTFOLDER/ LISTFILE {path}"
 LEVELDB = (
-    "LevelDB is not supported: make {path} again as an LMDB (python tools/convert_imageset.py, from images), or copy "
-    "its records into one with the leveldb and lmdb packages; then say backend: LMDB"
+    "LevelDB is not supported. Make {path} again from its images as an LMDB (caffe-convert-imageset), or copy its records "
+    "into an LMDB with the plyvel and lmdb packages; then set backend: LMDB"
 )
 _environments: weakref.WeakValueDictionary[tuple[int, int], _Environment] = weakref.WeakValueDictionary()
 _opening = threading.Lock()
@@ -28,11 +28,11 @@ _opening = threading.Lock()
 
 def _require_lmdb() -> None:
     if lmdb is None:
-        raise DataError("LMDB databases need the package lmdb, which is not installed: pip install lmdb")
+        raise DataError("reading or writing an LMDB needs the package lmdb, which is not installed: pip install lmdb")
 
 
 class _Environment:
-    """An open LMDB. A process may open each only once, so the readers of one path share it."""
+    """An open LMDB. A process may open each file only once, so all readers of a path share it."""
 
     def __init__(self, path: str) -> None:
         _require_lmdb()
@@ -48,7 +48,9 @@ class _Environment:
         have = os.path.getsize(os.path.join(path, "data.mdb"))
         # LMDB maps the file: touching a page past its end would kill the process.
         if have < needed:
-            raise DataError(f"{path} is truncated: data.mdb has {have} bytes, its header says {needed}; copy it again")
+            raise DataError(
+                f"{path} is truncated: data.mdb has {have} bytes, but its header says {needed}; copy it again"
+            )
 
     def __del__(self) -> None:
         if hasattr(self, "handle"):
@@ -68,36 +70,36 @@ def _environment(path: str) -> _Environment:
 class Database:
     """The records of an LMDB, in key order.
 
-    Reading at any position works; going forward is fast, going back starts again from the first key, as a cursor does.
-    Safe to use from several threads and after a fork. The values are views into the mapped file: valid as long as this
-    object lives.
+    Any position can be read. Going forward is fast; going back starts over at the first key, because LMDB has no index by
+    position. Safe to use from several threads and after a fork. The values are views into the mapped file: they are
+    valid as long as this object lives.
 
     Args:
         path: the folder that holds ``data.mdb``.
 
     Raises:
-        MissingFileError: nothing is there; says how to make it.
-        DataError: it is empty, truncated, no LMDB, or a LevelDB.
+        MissingFileError: nothing is there; the message says how to make it.
+        DataError: it is empty, truncated, not an LMDB, or a LevelDB.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         require_file(self.path, "database", CREATE.format(path=self.path))
         if not os.path.isdir(self.path):
-            raise DataError(f"{self.path} is a file; an LMDB is a folder that holds data.mdb")
+            raise DataError(f"{self.path} is a file, but an LMDB is a folder that holds data.mdb")
         if os.path.exists(os.path.join(self.path, "CURRENT")):
             raise DataError(LEVELDB.format(path=self.path))
         if not os.path.exists(os.path.join(self.path, "data.mdb")):
             raise MissingFileError(
-                f"no database in {self.path}: the folder holds no data.mdb; {CREATE.format(path=self.path)}"
+                f"no database in {self.path}: the folder holds no data.mdb. {CREATE.format(path=self.path)}"
             )
         self._environment = _environment(self.path)
         self._begin()
         if not len(self):
-            raise DataError(f"database {self.path} is empty: it has no records; {CREATE.format(path=self.path)}")
+            raise DataError(f"database {self.path} is empty: it has no records. {CREATE.format(path=self.path)}")
 
     def _begin(self) -> None:
-        """Make what a forked process cannot share with its parent."""
+        """Create the lock and the cursor, which a forked process cannot share with its parent."""
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._cursor = self._environment.handle.begin(buffers=True).cursor()
@@ -107,9 +109,9 @@ class Database:
         return self._environment.entries
 
     def read(self, position: int) -> tuple[bytes, memoryview]:
-        """Return key and value of the record at ``position``, counted in key order and modulo the number of records.
+        """Return key and value of the record at ``position``, in key order and modulo the number of records.
 
-        The value is a view into the mapped file: it must not be touched any more when this object has gone.
+        The value is a view into the mapped file: do not touch it after this object is gone.
         """
         if self._pid != os.getpid():
             self._begin()
@@ -121,7 +123,9 @@ class Database:
                     self._at = 0
                 while self._at < position:
                     if not self._cursor.next():
-                        raise DataError(f"database {self.path} ends at record {self._at} of {len(self)}: it is damaged")
+                        raise DataError(
+                            f"database {self.path} ends after record {self._at} of {len(self)}; it is damaged"
+                        )
                     self._at += 1
                 return bytes(self._cursor.key()), self._cursor.value()
             except lmdb.Error as error:
@@ -129,21 +133,21 @@ class Database:
                 raise DataError(f"cannot read record {position} of {self.path}: {error}") from error
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
-        """Go through keys and values, copied."""
+        """Iterate over copies of keys and values."""
         for position in range(len(self)):
             key, value = self.read(position)
             yield key, bytes(value)
 
 
 class DatabaseWriter:
-    """Write a new LMDB in transactions; use it in a ``with`` statement.
+    """Write a new LMDB; use it in a ``with`` statement.
 
-    It is written to a temporary folder beside ``path`` and renamed when the block ends well; otherwise nothing is left.
+    Records go to a temporary folder beside ``path``, which is renamed if the block succeeds and removed if it fails.
 
     Args:
         path: the folder to make; its parent must exist.
-        commit: records a transaction.
-        map_size: the size to start with; it grows as needed.
+        commit: the number of records in a transaction.
+        map_size: the initial size of the map in bytes; it grows as needed.
 
     Raises:
         CaffeError: ``path`` exists already, cannot be written, or the disk is full.
@@ -161,21 +165,23 @@ class DatabaseWriter:
         if not self.path:
             raise DataError("the database to write has no name: its path is empty")
         if os.path.lexists(self.path):
-            raise DataError(f"database {self.path} exists already: remove it first, or give another name")
+            raise DataError(f"database {self.path} exists already: remove it first, or choose another name")
         folder, name = os.path.split(os.path.abspath(self.path))
         try:
             self._temporary = tempfile.mkdtemp(prefix=f".{name}.", dir=folder)
         except OSError as error:
             hint = "" if os.path.isdir(folder) else f"; make it with: mkdir -p {os.path.dirname(self.path)}"
             raise CaffeError(f"cannot write {self.path}: {error.strerror} (folder {folder}){hint}") from error
-        # No lock file and no sync before the end: nobody else sees the folder, and a crash leaves it nameless.
+        # No lock file, and one sync at the end: nobody else knows the folder, and after a crash it has no final name.
         self._environment = lmdb.open(self._temporary, map_size=self._map_size, lock=False, sync=False)
         return self
 
     def put(self, key: bytes, value: bytes) -> None:
         """Add a record; keys are 1 to 511 bytes long."""
         if not 0 < len(key) <= 511:
-            raise DataError(f"key {key.decode(errors='backslashreplace')} has {len(key)} bytes; LMDB takes 1 to 511")
+            raise DataError(
+                f"key {key.decode(errors='backslashreplace')} has {len(key)} bytes; an LMDB key has 1 to 511"
+            )
         self._pending.append((key, value))
         self._bytes += len(value)
         if len(self._pending) >= self._commit or self._bytes >= 1 << 27:

@@ -1,7 +1,7 @@
 """Datums: records of a database, to and from numpy.
 
 A Datum holds raw C×H×W bytes, floats (``float_data``), or a whole encoded image file. Colours are in OpenCV's order,
-BGR. Errors here say what is wrong with the record; who reads it adds which record of which database it is.
+BGR. Errors here say what is wrong with a record; the caller adds the record's key and its database.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _VARINTS = {0x08: "channels", 0x10: "height", 0x18: "width", 0x28: "label", 0x38
 
 @dataclass(slots=True)
 class Record:
-    """A Datum's fields. ``data`` may be a view into the memory of the database: it is not copied."""
+    """A Datum's fields. ``data`` may be a view into the memory of the database; it is not copied."""
 
     channels: int = 0
     height: int = 0
@@ -38,7 +38,7 @@ def parse_datum(value: bytes | memoryview) -> Record:
     """Read a serialised ``Datum``.
 
     Raises:
-        DataError: the bytes are no Datum.
+        DataError: the bytes are not a Datum.
     """
     try:
         record = _scan(memoryview(value))
@@ -48,7 +48,7 @@ def parse_datum(value: bytes | memoryview) -> Record:
 
 
 def _scan(view: memoryview) -> Record | None:
-    """Read a Datum without copying its data, which protobuf does twice; None for what only protobuf reads."""
+    """Read a Datum without copying its data (protobuf copies twice); None if it takes protobuf to read it."""
     record = Record()
     at, end = 0, len(view)
     while at < end:
@@ -80,7 +80,7 @@ def _parse(value: bytes | memoryview) -> Record:
     try:
         datum = caffe_pb2.Datum.FromString(bytes(value))
     except DecodeError as error:
-        raise DataError(f"is no Datum: {len(value)} bytes that protobuf cannot parse") from error
+        raise DataError(f"is not a Datum: protobuf cannot parse its {len(value)} bytes") from error
     floats = np.array(datum.float_data, np.float32) if len(datum.float_data) else None
     return Record(
         datum.channels, datum.height, datum.width, datum.label, datum.encoded, datum.data if datum.data else b"", floats
@@ -90,19 +90,20 @@ def _parse(value: bytes | memoryview) -> Record:
 def datum_to_array(record: Record, color: bool | None = None) -> np.ndarray:
     """Return the image or floats of a Datum as C×H×W.
 
-    An encoded image is decoded: with ``color`` None as it was stored (grey, BGR, or BGRA), else as BGR or grey. The
-        result
-    is ``uint8``, or ``float32`` for ``float_data``; it may be a view of the record, or of an H×W×C image.
+    An encoded image is decoded: as it was stored (grey, BGR or BGRA) if ``color`` is None, as BGR if True, as grey if
+    False. The result is ``uint8``, or ``float32`` for ``float_data``; it may be a view of the record or of an H×W×C image.
 
     Raises:
-        DataError: an image that does not decode, one that is not 8-bit, or data whose length is not C·H·W.
+        DataError: the image does not decode or is not 8-bit, or the data does not have C·H·W values.
     """
     if record.encoded:
         image = decode_image(record.data, color)
         return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
     shape = (record.channels, record.height, record.width)
     if min(shape) <= 0:
-        raise DataError(f"is no Datum with an image: channels, height, width are {shape[0]}, {shape[1]}, {shape[2]}")
+        raise DataError(
+            f"holds no image: channels, height, width are {shape[0]}, {shape[1]}, {shape[2]}; all must be at least 1"
+        )
     have = np.frombuffer(record.data, np.uint8) if len(record.data) else record.float_data
     size = 0 if have is None else len(have)
     if have is None or size != shape[0] * shape[1] * shape[2]:
@@ -116,10 +117,10 @@ def datum_to_array(record: Record, color: bool | None = None) -> np.ndarray:
 def decode_image(data: bytes | memoryview, color: bool | None = None) -> np.ndarray:
     """Decode the bytes of a JPEG, PNG, … file: H×W×3 (BGR), H×W×4, or H×W, ``uint8``.
 
-    ``color`` None keeps the channels that the file has; True and False ask for BGR and grey.
+    ``color`` None keeps the channels of the file; True converts to BGR, False to grey.
 
     Raises:
-        DataError: the bytes do not decode, or hold more than 8 bits a channel.
+        DataError: the bytes do not decode, or have more than 8 bits per channel.
     """
     flag = cv2.IMREAD_UNCHANGED if color is None else cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE
     try:
@@ -129,14 +130,14 @@ def decode_image(data: bytes | memoryview, color: bool | None = None) -> np.ndar
     if image is None:
         raise DataError(f"does not decode as an image: {len(data)} bytes that begin with {bytes(data[:8])!r}")
     if image.dtype != np.uint8:
-        raise DataError(f"is an image of {image.dtype} values; Caffe reads 8-bit images only")
+        raise DataError(f"has {image.dtype} pixels; Caffe reads 8-bit images only")
     return image
 
 
 def array_to_datum(array: np.ndarray, label: int = 0) -> Any:
-    """Return a ``Datum`` of a C×H×W array: raw bytes for ``uint8``, ``float_data`` for any other type."""
+    """Return a C×H×W array as a ``Datum``: raw bytes if it is ``uint8``, ``float_data`` otherwise."""
     if array.ndim != 3:
-        raise DataError(f"a Datum holds C×H×W values, but the array has shape {array.shape}")
+        raise DataError(f"a Datum holds a C×H×W array, not one of shape {array.shape}")
     channels, height, width = array.shape
     datum = caffe_pb2.Datum(channels=channels, height=height, width=width, label=label, encoded=False)
     if array.dtype == np.uint8:

@@ -1,7 +1,7 @@
-"""Random numbers as a function of a seed and a position, not of what was drawn before.
+"""Random numbers as a function of a seed and a position, independent of earlier draws.
 
-Because record number ``p`` always gets the same numbers, batches may be made in any order and by any number of
-threads, and a run that is resumed at ``p`` goes on bit for bit. The mixing function is SplitMix64 (Steele, Lea, Flood:
+Record number ``p`` always gets the same numbers. So batches can be made in any order by any number of threads, and a run
+that resumes at ``p`` continues bit for bit. The mixing function is SplitMix64 (Steele, Lea, Flood:
 *Fast splittable pseudorandom number generators*, OOPSLA 2014), used as a counter-based generator.
 """
 
@@ -24,7 +24,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
 def words(seed: int, positions: Sequence[int] | np.ndarray, count: int, stream: int = RECORDS) -> np.ndarray:
     """Return ``count`` random 64-bit words for each position: ``uint64`` of shape ``(len(positions), count)``.
 
-    ``stream`` keeps apart what is drawn for different purposes.
+    ``stream`` separates draws for different purposes: each gets its own numbers.
     """
     start = _mix(np.array([seed & (2**64 - 1)], np.uint64) + _GAMMA * np.array([stream + 1], np.uint64))
     rows = _mix(start + _GAMMA * (np.asarray(positions, np.uint64) + np.uint64(1)))
@@ -37,6 +37,6 @@ def draw(seed: int, position: int, below: int, stream: int = RECORDS) -> int:
 
 
 def permutation(seed: int, epoch: int, n: int, stream: int = ORDER) -> np.ndarray:
-    """Return the order of ``n`` things in an epoch: a permutation of ``range(n)``."""
+    """Return the order of ``n`` items in an epoch: a permutation of ``range(n)``."""
     start = int(words(seed, [epoch], 1, stream)[0, 0])
     return np.argsort(words(start, np.arange(n), 1, stream)[:, 0], kind="stable")

@@ -1,4 +1,4 @@
-"""``HDF5Data``: files with one dataset a top, rows along the first axis."""
+"""Batches for ``HDF5Data``: one dataset for each top, with the rows along the first axis."""
 
 from __future__ import annotations
 
@@ -11,38 +11,33 @@ from collections.abc import Iterator
 import h5py
 import numpy as np
 
-from ..errors import DataError, nearest, require_file
+from ..errors import DataError, nearest, prefixed, require_file
 from . import draws
 from .batches import Shape, Shard
 from .loader import Buffers, Job
 
 
 class Hdf5Reader:
-    """Batches of the rows of HDF5 files, one after the other and round again. Files are read whole, as Caffe does.
+    """Batches of the rows of HDF5 files, in order, starting over at the end. Files are read whole, as in Caffe.
 
-    With ``shuffle`` the files have a new order in every epoch, and the rows within each file too.
+    With ``shuffle``, the files and the rows of each file have a new order in every epoch.
 
     Args:
         path: a text file with the paths of the HDF5 files.
-        names: the datasets: the names of the tops.
+        names: the datasets to read; they have the names of the tops.
 
     Raises:
-        MissingFileError, DataError: the list or a file of it is missing; a dataset is missing, is not numeric, or has
-            another number of rows than the others of its file, or another shape than in the first file.
+        MissingFileError, DataError: the list or a listed file is missing; a dataset is missing, is not numeric, differs
+            from the others of its file in its number of rows, or from the first file in the shape of a row.
     """
 
     def __init__(self, path: str, names: list[str], batch_size: int, shuffle: bool = False) -> None:
         self.batch_size = batch_size
         self._names = names
         self._shuffle = shuffle
-        require_file(path, "list of HDF5 files")
-        if h5py.is_hdf5(path):
-            raise DataError(f"{path} is an HDF5 file; wanted a text file with the paths of HDF5 files, one a line")
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            self._files = file.read().split()
-        if not self._files:
-            raise DataError(f"{path} is empty; wanted the paths of HDF5 files, one a line")
-        surveys = [self._survey(name) for name in self._files]
+        with prefixed("hdf5_data_param.source"):
+            self._files = _read_paths(path)
+            surveys = [self._survey(name) for name in self._files]
         self._rows = [shapes[0][0] for shapes in surveys]
         self._tails = [shape[1:] for shape in surveys[0]]
         for name, shapes in zip(self._files, surveys, strict=True):
@@ -56,7 +51,7 @@ class Hdf5Reader:
         self._buffers = [Buffers() for _ in names]
 
     def _survey(self, name: str) -> list[Shape]:
-        """Return the shapes of the datasets of a file after checking them, without reading them."""
+        """Check the datasets of a file and return their shapes, without reading the data."""
         shapes = []
         with _open(name) as file:
             for dataset in self._names:
@@ -68,11 +63,11 @@ class Hdf5Reader:
                     raise DataError(f'dataset "{dataset}" of {name} holds {data.dtype}; wanted floats or integers')
                 if not data.shape or not data.shape[0]:
                     raise DataError(f'dataset "{dataset}" of {name} has shape {data.shape}; wanted at least one row')
-                # Deflate packs at most about 1:1032; a larger claim is a damaged header, not to be given memory.
+                # Deflate packs at most about 1:1032. A larger claim means a damaged header: do not allocate memory for it.
                 if data.nbytes > (1 << 26) + 1100 * data.id.get_storage_size():
                     raise DataError(
                         f'dataset "{dataset}" of {name} claims {data.nbytes} bytes, but the file stores '
-                        f"{data.id.get_storage_size()} for it: it is damaged"
+                        f"only {data.id.get_storage_size()} for it: it is damaged"
                     )
                 shapes.append(data.shape)
         if len({shape[0] for shape in shapes}) > 1:
@@ -89,7 +84,7 @@ class Hdf5Reader:
         return [(self.batch_size, *tail) for tail in self._tails]
 
     def _locate(self, shard: Shard, position: int) -> tuple[int, int]:
-        """Return file and row of the row at ``position``."""
+        """Return the file, and the row in it, at ``position``."""
         epoch, row = divmod(position, sum(self._rows))
         files = range(len(self._files))
         for index in self._order(shard.seed, epoch, len(self._files)).tolist() if self._shuffle else files:
@@ -102,7 +97,7 @@ class Hdf5Reader:
         return index, row
 
     def begin(self, shard: Shard, position: int) -> tuple[list[np.ndarray], list[Job]]:
-        """Return the arrays of a batch, already filled, and no jobs."""
+        """Return the arrays of a batch, already filled; there are no jobs."""
         arrays = [
             buffers.take(self.batch_size, *tail) for buffers, tail in zip(self._buffers, self._tails, strict=True)
         ]
@@ -116,9 +111,21 @@ class Hdf5Reader:
         return arrays, []
 
 
+def _read_paths(path: str) -> list[str]:
+    """Return the paths in a list of HDF5 files; they are separated by white space, as in Caffe."""
+    require_file(path, "list of HDF5 files")
+    if h5py.is_hdf5(path):
+        raise DataError(f"{path} is an HDF5 file; wanted a text file that lists HDF5 files, one path per line")
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        paths = file.read().split()
+    if not paths:
+        raise DataError(f"{path} is empty; wanted the paths of HDF5 files, one per line")
+    return paths
+
+
 @contextlib.contextmanager
 def _open(name: str) -> Iterator[h5py.File]:
-    """Open an HDF5 file; whatever HDF5 says of a damaged one, there or later, is a DataError."""
+    """Open an HDF5 file. Every error of the HDF5 library, now or in the block, becomes a DataError."""
     require_file(name, "HDF5 file")
     try:
         with h5py.File(name, "r") as file:
@@ -126,4 +133,4 @@ def _open(name: str) -> Iterator[h5py.File]:
     except (OSError, KeyError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{os.fspath(name)} is no HDF5 file, or a damaged one: {error}") from error
+        raise DataError(f"{os.fspath(name)} is not an HDF5 file, or is damaged: {error}") from error

@@ -1,4 +1,4 @@
-"""List files (``path label`` a line) and the images they name."""
+"""List files, with a line ``PATH LABEL`` for each image, and the images they name."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Entry(NamedTuple):
 
 
 def read_list(path: str | os.PathLike[str]) -> list[Entry]:
-    """Read a list file: a path (spaces are part of it), white space, an integer label. Empty lines are passed over.
+    """Read a list file. A line is a path (which may contain spaces), white space and an integer label; empty lines are skipped.
 
     Raises:
         MissingFileError: there is no such file.
-        DataError: a line without a label or with one that no record can hold, or a file without lines; names file and
-            line.
+        DataError: a line has no label, or one that does not fit 32 bits; or the file has no lines. The message names file
+            and line.
     """
     name = require_file(path, "list file")
     entries = []
@@ -43,12 +43,12 @@ def read_list(path: str | os.PathLike[str]) -> list[Entry]:
                         f'{name}:{number}: no integer label at the end of "{line.strip()}"; wanted "PATH LABEL"'
                     )
                 if len(words[1]) > 11 or not -(2**31) <= int(words[1]) < 2**31:
-                    raise DataError(f"{name}:{number}: label {words[1]} is out of range; labels have 32 bits")
+                    raise DataError(f"{name}:{number}: label {words[1]} is out of range; a label is a 32-bit integer")
                 entries.append(Entry(words[0], int(words[1])))
     except OSError as error:
         raise DataError(f"cannot read list file {name}: {error.strerror}") from error
     if not entries:
-        raise DataError(f'list file {name} is empty; wanted lines of the form "PATH LABEL"')
+        raise DataError(f'list file {name} is empty; wanted a line "PATH LABEL" for each image')
     return entries
 
 
@@ -56,7 +56,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     """Return the bytes of an image file.
 
     Raises:
-        MissingFileError, DataError: it is not there or cannot be read.
+        MissingFileError, DataError: the file is missing or cannot be read.
     """
     name = require_file(path, "image")
     try:
@@ -67,22 +67,22 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def read_image(path: str | os.PathLike[str], color: bool = True, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Read an image file: H×W×3 (BGR) or, where not ``color``, H×W; ``uint8``.
+    """Read an image file as ``uint8``: H×W×3 (BGR) with ``color``, H×W (grey) without.
 
-    ``size`` ``(height, width)`` resizes it.
+    ``size``, a ``(height, width)``, resizes it.
 
     Raises:
-        MissingFileError, DataError: it is not there, or does not decode; who asks for the image adds its name.
+        MissingFileError, DataError: the file is missing or does not decode; the caller adds its name.
     """
     image = decode_image(read_file(path), color)
     return image if size is None else resize(image, size)
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return ``image`` at ``size`` ``(height, width)``, by OpenCV's bilinear interpolation, as Caffe does.
+    """Return ``image`` resized to ``size``, a ``(height, width)``, by OpenCV's bilinear interpolation, as in Caffe.
 
     Raises:
-        DataError: a size that no image can have here.
+        DataError: OpenCV cannot make an image of this size.
     """
     try:
         return cv2.resize(image, (size[1], size[0]))

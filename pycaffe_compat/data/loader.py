@@ -1,8 +1,7 @@
-"""Batches made ahead of time by background threads.
+"""Batches prefetched by background threads.
 
-Decoding, reading and arithmetic release Python's lock, so threads suffice and nothing is copied between processes. The
-threads share one batch after the other, so that no more than ``prefetch`` batches are in memory, however many threads
-there are.
+Reading, decoding and arithmetic release Python's lock, so threads suffice and nothing is copied between processes. All
+threads work on one batch before the next, so at most ``prefetch`` batches are in memory, however many threads there are.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ def default_threads() -> int:
 
 
 class Loader:
-    """Makes batch after batch in background threads and hands them out in order.
+    """Makes batches in background threads and returns them in order.
 
-    What is in a batch depends on its position alone, not on the threads. An error in a thread is raised by
-    :meth:`next` for the batch it belongs to. The threads start with the first call of :meth:`next`; they end with
-    :meth:`close`, with the loader, or with the interpreter.
+    The content of a batch depends on its position alone, not on the threads. :meth:`next` raises an error of a thread for
+    the batch that it belongs to. The threads start at the first call of :meth:`next`; they end at :meth:`close`, when the
+    loader is garbage, or with the interpreter.
 
     Args:
-        begin: called with the position of a batch, for one batch after the other; returns its arrays and the jobs that
-            fill them, which run in parallel.
-        stride: how far the position moves with a batch.
-        prefetch: the number of batches that wait or are made at a time.
-        threads: the number of threads; default: the processors, at most 16.
+        begin: called with the position of each batch, in order; returns its arrays and the jobs that fill them. The jobs
+            run in parallel.
+        stride: the distance between the positions of two batches.
+        prefetch: how many batches are ready or in progress.
+        threads: the number of threads; by default one for each processor, at most 16.
     """
 
     def __init__(self, begin: Begin, stride: int, prefetch: int = 4, threads: int | None = None) -> None:
@@ -55,7 +54,7 @@ class Loader:
         """Return the arrays of the next batch and move on.
 
         Raises:
-            Exception: what went wrong while it was made; the position stays, another call raises it again.
+            Exception: making the batch failed. The position stays, so the next call raises the error again.
         """
         if self._work is not None and self._work.pid != os.getpid():
             self._work = None
@@ -68,19 +67,19 @@ class Loader:
         return arrays
 
     def seek(self, position: int) -> None:
-        """Go on at ``position``; what was made ahead is dropped."""
+        """Continue at ``position``; prefetched batches are dropped."""
         self.close()
         self.position = position
 
     def close(self) -> None:
-        """Stop the threads and drop what they made. The loader can be used again."""
+        """Stop the threads and drop prefetched batches. The loader can be used again."""
         work, self._work = self._work, None
         if work is not None and work.pid == os.getpid():
             self._stop()
 
 
 class _Batch:
-    """A batch while it is made: ``left`` jobs are not done; ``error`` is that of its earliest job that failed."""
+    """A batch in progress: ``left`` jobs are not done; ``error`` is that of the earliest job that failed."""
 
     def __init__(self, position: int) -> None:
         self.position = position
@@ -94,7 +93,7 @@ class _Batch:
 
 
 class _Work:
-    """What the threads share. They hold no reference to the loader, so that it can go away and stop them."""
+    """The state that the threads share. They hold no reference to the loader, so it can become garbage and stop them."""
 
     def __init__(self, begin: Begin, position: int, stride: int, prefetch: int) -> None:
         self.pid = os.getpid()
@@ -134,7 +133,7 @@ class _Work:
                 job()
             except BaseException as error:
                 batch.fail(index, error)
-            # A job holds the records it reads: let go of it before waiting for the next.
+            # A job keeps its records alive: drop it before waiting for the next one.
             del job
             with self.changed:
                 batch.left -= 1
@@ -158,7 +157,7 @@ class _Work:
         with self.changed:
             self.changed.wait_for(lambda: self.stopped or (self.batches and not self.batches[0].left))
             if self.stopped:
-                raise RuntimeError("the loader was closed while a batch was waited for")
+                raise RuntimeError("the loader was closed while another thread waited for a batch")
             batch = self.batches[0]
             if batch.error:
                 raise batch.error[1]
@@ -167,7 +166,7 @@ class _Work:
             return batch.arrays
 
     def stop(self, patience: float = 2.0) -> None:
-        """End the threads; one that hangs in a read is left behind after ``patience`` seconds: it is a daemon."""
+        """End the threads. One that hangs in a read is abandoned after ``patience`` seconds; it is a daemon."""
         if self.pid != os.getpid():
             return
         with self.changed:
@@ -175,7 +174,7 @@ class _Work:
             self.jobs.clear()
             self.batches.clear()
             self.changed.notify_all()
-        if threading.current_thread() in self.threads:  # the loader was collected as garbage here
+        if threading.current_thread() in self.threads:  # this thread collected the loader as garbage
             return
         deadline = time.monotonic() + patience
         for thread in self.threads:
@@ -183,10 +182,10 @@ class _Work:
 
 
 class Buffers:
-    """Memory for batches, used again when nobody holds the tensors made of it any more.
+    """Memory for batches, recycled when the last tensor over it is gone.
 
-    Fresh memory of this size comes page by page from the system, which takes longer than filling it. Where CUDA is in
-    use the memory is page-locked, and torch's own cache does the same.
+    The system hands out new memory of this size page by page, which takes longer than filling it. Once CUDA is in use the
+    memory is page-locked, and torch's own cache recycles it.
     """
 
     def __init__(self) -> None:
@@ -194,7 +193,7 @@ class Buffers:
         self._free: list[np.ndarray] = []
 
     def take(self, *shape: int) -> np.ndarray:
-        """Return a ``float32`` array of ``shape``, its contents arbitrary; its memory is free again when it goes."""
+        """Return an uninitialised ``float32`` array of ``shape``; its memory is recycled when the array is gone."""
         if torch.cuda.is_initialized():
             return torch.empty(shape, pin_memory=True).numpy()
         if shape != self._shape:
@@ -209,5 +208,5 @@ class Buffers:
 
 
 def to_tensor(array: np.ndarray) -> Tensor:
-    """Return a tensor over the memory of ``array``, page-locked where the array's is."""
+    """Return a tensor over the memory of ``array``, page-locked if that of the array is."""
     return array.base if isinstance(array.base, Tensor) else torch.from_numpy(array)

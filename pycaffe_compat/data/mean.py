@@ -1,4 +1,4 @@
-"""Mean files: a ``BlobProto`` with one image (``.binaryproto``), as ``compute_image_mean`` writes it."""
+"""Mean files (``.binaryproto``): a ``BlobProto`` that holds one image, as ``compute_image_mean`` writes it."""
 
 from __future__ import annotations
 
@@ -6,29 +6,44 @@ import os
 
 import numpy as np
 
-from ..errors import DataError, ParseError
+from ..errors import DataError, ParseError, require_file
 from ..proto import blob_to_array, caffe_pb2, read_message, write_message
+
+
+def require_one_mean(has_file: bool, values: int) -> None:
+    """Raise a ``DataError`` if options have both a ``mean_file`` and ``values``, a number of ``mean_value`` fields."""
+    if has_file and values:
+        raise DataError("transform_param: give mean_file or mean_value, not both")
+
+
+def require_mean_values(values: int, channels: int) -> None:
+    """Raise a ``DataError`` unless ``values``, the number of ``mean_value`` fields, is 1 or ``channels``."""
+    if values not in (1, channels):
+        raise DataError(
+            f"transform_param has {values} mean_values for {channels} channels; give one, or one for each channel"
+        )
 
 
 def read_mean(path: str | os.PathLike[str]) -> np.ndarray:
     """Return the mean image of a file: ``float32``, C×H×W.
 
     Raises:
-        MissingFileError, DataError: no such file, or one that does not hold exactly one image.
+        MissingFileError, DataError: the file is missing, or does not hold exactly one image.
     """
+    name = require_file(path, "mean file")
     try:
-        mean = np.asarray(blob_to_array(read_message(path, caffe_pb2.BlobProto)), np.float32)
+        mean = np.asarray(blob_to_array(read_message(name, caffe_pb2.BlobProto)), np.float32)
     except ParseError as error:
-        raise DataError(f"mean file {os.fspath(path)} is no BlobProto: {error}") from error
+        raise DataError(f"mean file {name} is not a BlobProto: {error}") from error
     if mean.ndim == 4 and mean.shape[0] == 1:
         mean = mean[0]
     if mean.ndim != 3 or not mean.size:
-        raise DataError(f"mean file {os.fspath(path)} holds an array of shape {mean.shape}; wanted one image, C×H×W")
+        raise DataError(f"mean file {name} holds an array of shape {mean.shape}; wanted one image, C×H×W")
     return mean
 
 
 def write_mean(path: str | os.PathLike[str], mean: np.ndarray) -> None:
-    """Write a C×H×W mean image in Caffe's form: ``num``, ``channels``, ``height``, ``width`` and ``data``."""
+    """Write a C×H×W mean image as Caffe does: with ``num``, ``channels``, ``height``, ``width`` and ``data``."""
     channels, height, width = mean.shape
     blob = caffe_pb2.BlobProto(num=1, channels=channels, height=height, width=width)
     blob.data.extend(np.asarray(mean, np.float32).ravel())

@@ -1,4 +1,4 @@
-"""``WindowData``: windows of images with labels and overlaps, as R-CNN was trained on (Girshick et al., CVPR 2014)."""
+"""Batches for ``WindowData``: labelled windows of images, the training data of R-CNN (Girshick et al., CVPR 2014)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from ..errors import DataError, require_file
+from ..errors import DataError, prefixed, require_file
 from . import draws
 from .batches import Shape, Shard
 from .datum import decode_image
 from .image_list import read_file
 from .loader import Buffers, Job
-from .mean import read_mean
+from .mean import read_mean, require_mean_values, require_one_mean
 
 
 class Window(NamedTuple):
-    """A region of an image, its bounds included; label 0 for the background."""
+    """A region of an image, bounds included; label 0 is the background."""
 
     image: str
     label: int
@@ -33,7 +33,7 @@ class Window(NamedTuple):
 
 
 class WindowFile(NamedTuple):
-    """What a window file holds: the windows of either kind, and the channels of its images."""
+    """The content of a window file: windows of both kinds, and the channels of the images."""
 
     foreground: list[Window]
     background: list[Window]
@@ -41,19 +41,19 @@ class WindowFile(NamedTuple):
 
 
 def read_windows(path: str | os.PathLike[str], foreground: float, background: float, root: str = "") -> WindowFile:
-    """Read a window file and sort its windows by overlap.
+    """Read a window file and separate foreground and background by overlap.
 
-    The file repeats: ``# INDEX``, image path, channels, height, width, number of windows, and for each window
+    For each image, the file has ``# INDEX``, path, channels, height, width, the number of windows, and for each window
     ``LABEL OVERLAP X1 Y1 X2 Y2``.
 
     Args:
         path: the file.
-        foreground: windows that overlap an object at least so much are foreground.
-        background: windows that overlap less are background, whatever their label.
-        root: what is put before each image path, as text.
+        foreground: the least overlap of a foreground window.
+        background: windows with less overlap are background, whatever their label.
+        root: a prefix of every image path; text, not a folder.
 
     Raises:
-        MissingFileError, DataError: no such file, or one of another form; names file and line.
+        MissingFileError, DataError: the file is missing or malformed; the message names file and line.
     """
     name = require_file(path, "window file")
     with open(name, encoding="utf-8", errors="surrogateescape") as file:
@@ -73,7 +73,7 @@ def read_windows(path: str | os.PathLike[str], foreground: float, background: fl
                 if overlap >= foreground:
                     if label <= 0:
                         raise tokens.error(
-                            f"label {label} of a foreground window (overlap {overlap}); it must be over 0"
+                            f"label {label} of a foreground window (overlap {overlap}); it must be at least 1"
                         )
                     result.foreground.append(window)
                 elif overlap < background:
@@ -84,7 +84,7 @@ def read_windows(path: str | os.PathLike[str], foreground: float, background: fl
 
 
 class _Tokens:
-    """Words of a file with the lines they stand on."""
+    """The words of a file, with their line numbers."""
 
     def __init__(self, name: str, words: Iterator[tuple[int, str]]) -> None:
         self._name, self._words, self._line = name, words, 0
@@ -112,7 +112,7 @@ class _Tokens:
 
 @dataclass(frozen=True)
 class WindowOptions:
-    """What is done with a window: ``window_data_param`` and ``transform_param``."""
+    """How a window becomes an input: options of ``window_data_param`` and ``transform_param``."""
 
     crop: int
     mirror: bool = False
@@ -126,12 +126,13 @@ class WindowOptions:
 
 
 class WindowReader:
-    """Batches of windows, warped to ``crop`` × ``crop``: first the background ones, then a share of foreground ones.
+    """Batches of windows, warped to ``crop`` × ``crop``: first background windows, then a share of foreground windows.
 
-    Every window is drawn at random. Where the context around a window leaves its image, the batch is 0.
+    Every window is drawn at random. Context that lies outside the image is 0.
 
     Raises:
-        DataError: options that cannot be; a file without windows of a kind that is asked for; a mean that does not fit.
+        MissingFileError, DataError: options exclude each other; the file lacks windows of a kind that a batch needs; the
+            mean is missing or does not fit.
     """
 
     WORDS = 2
@@ -145,40 +146,42 @@ class WindowReader:
         for kind, pool in (("background", windows.background), ("foreground", windows.foreground)):
             if any(pool is asked for asked in self._pools) and not pool:
                 raise DataError(
-                    f"window file {path} has no {kind} windows: see fg_threshold, bg_threshold, fg_fraction"
+                    f"window_data_param.source: {path} has no {kind} windows; check fg_threshold, bg_threshold and fg_fraction"
                 )
         if options.crop <= 2 * options.context_pad:
-            raise DataError(f"crop_size {options.crop} must be more than twice context_pad {options.context_pad}")
+            raise DataError(
+                f"transform_param.crop_size {options.crop} must be more than twice "
+                f"window_data_param.context_pad {options.context_pad}"
+            )
         self._mean = self._read_mean()
         self._buffers = Buffers()
         self._file = functools.cache(read_file) if options.cache else read_file
 
     def _read_mean(self) -> np.ndarray:
-        """The mean that belongs to each place of a crop: broadcasts to C × crop × crop."""
+        """Return the mean at each place of a crop, an array that broadcasts to C × crop × crop."""
         options, crop = self._options, self._options.crop
-        if options.mean_file and options.mean_values:
-            raise DataError("transform_param: specify mean_file or mean_value, not both")
-        if len(options.mean_values) not in (0, 1, self._channels):
-            values = len(options.mean_values)
-            raise DataError(f"{values} mean_values for {self._channels} channels: specify one, or as many as channels")
+        require_one_mean(bool(options.mean_file), len(options.mean_values))
         if not options.mean_file:
-            return np.array(options.mean_values or (0,), np.float32)[:, None, None]
-        mean = read_mean(options.mean_file)
+            values = np.array(options.mean_values or (0,), np.float32)
+            require_mean_values(len(values), self._channels)
+            return values[:, None, None]
+        with prefixed("transform_param.mean_file"):
+            mean = read_mean(options.mean_file)
         offset = (mean.shape[2] - crop) // 2
         window = mean[:, offset : offset + crop, offset : offset + crop] if offset >= 0 else mean[:, :0]
         if window.shape != (self._channels, crop, crop):
             raise DataError(
-                f"mean file {options.mean_file} has shape {mean.shape}; it must hold a crop of "
+                f"transform_param.mean_file {options.mean_file} has shape {mean.shape}; it must hold a crop of "
                 f"{self._channels} × {crop} × {crop}, {max(offset, 0)} from its top and left"
             )
         return window
 
     def shapes(self) -> list[Shape]:
-        """Return the shapes of data and label."""
+        """Return the shapes of images and labels."""
         return [(self.batch_size, self._channels, self._options.crop, self._options.crop), (self.batch_size,)]
 
     def begin(self, shard: Shard, position: int) -> tuple[list[np.ndarray], list[Job]]:
-        """Return the arrays of a batch and one job a window."""
+        """Return the arrays of a batch, and a job for each window."""
         arrays = [self._buffers.take(*self.shapes()[0]), np.empty(self.batch_size, np.float32)]
         words = draws.words(shard.seed, shard.positions(position, self.batch_size), self.WORDS).tolist()
 
@@ -190,7 +193,7 @@ class WindowReader:
         return arrays, [functools.partial(fill, i) for i in range(self.batch_size)]
 
     def _place(self, window: Window, mirror: bool, out: np.ndarray) -> None:
-        """Cut a window out of its image, warp it, and put it into ``out`` (C × crop × crop)."""
+        """Cut a window out of its image, warp it, and write it to ``out`` (C × crop × crop)."""
         try:
             image = decode_image(self._file(window.image), True)
         except DataError as error:
@@ -198,8 +201,8 @@ class WindowReader:
         region = _region(window, image.shape[0], image.shape[1], self._options, mirror)
         if not (0 <= region.x1 <= region.x2 < image.shape[1] and 0 <= region.y1 <= region.y2 < image.shape[0]):
             raise DataError(
-                f"window {window[2:]} (x1, y1, x2, y2) is not within {window.image}, which is "
-                f"{image.shape[1]} wide and {image.shape[0]} high"
+                f"window {window[2:]} (x1, y1, x2, y2) is not within {window.image}, which is {image.shape[1]} wide and "
+                f"{image.shape[0]} high"
             )
         try:
             part = cv2.resize(
@@ -208,7 +211,9 @@ class WindowReader:
         except cv2.error as error:
             raise DataError(f"window {window[2:]} of {window.image} cannot be warped: {error.err or error}") from error
         if len(out) != image.shape[2]:
-            raise DataError(f"{window.image} has {image.shape[2]} channels, but the window file says {len(out)}")
+            raise DataError(
+                f"{window.image} is decoded to {image.shape[2]} channels, but the window file says {len(out)}"
+            )
         if mirror:
             part = part[:, ::-1]
         rows = slice(region.top, region.top + region.height)
@@ -230,15 +235,15 @@ class _Region(NamedTuple):
 
 
 def _round(value: float) -> int:
-    """Round half away from zero, as C does."""
+    """Round to the nearest integer, halves away from zero, as C does."""
     return int(math.copysign(math.floor(abs(float(value)) + 0.5), value))
 
 
 def _region(window: Window, rows: int, columns: int, options: WindowOptions, mirror: bool) -> _Region:
-    """Return the part of the image to cut out, the size to warp it to, and where in the crop it goes.
+    """Return the region to cut out of the image, the size to warp it to, and its place in the crop.
 
-    ``context_pad`` widens the window so that it is surrounded by as many pixels of context after the warping;
-    ``square`` makes it the square around its centre. The arithmetic is Caffe's, in float32.
+    ``context_pad`` widens the window so that the warped one has that many pixels of context on each side; ``square`` widens
+    it to a square around its centre. The arithmetic is Caffe's, in float32.
     """
     crop, (x1, y1, x2, y2) = options.crop, window[2:]
     if not options.context_pad and not options.square:

@@ -71,10 +71,10 @@ def test_a_forked_process_reads_on(path):
 
 
 def test_what_is_missing_is_named_with_the_way_to_make_it(tmp_path):
-    with pytest.raises(MissingFileError, match=r"database not found: .*nothing.*convert_imageset"):
+    with pytest.raises(MissingFileError, match=r"database not found: .*nothing.*caffe-convert-imageset"):
         Database(tmp_path / "nothing")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(MissingFileError, match=r"no data\.mdb.*convert_imageset"):
+    with pytest.raises(MissingFileError, match=r"no data\.mdb.*caffe-convert-imageset"):
         Database(tmp_path / "folder")
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="is a file"):

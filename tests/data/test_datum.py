@@ -85,7 +85,7 @@ def test_any_bytes_give_a_record_or_an_error(value):
 
 
 def test_long_numbers_in_garbage_take_no_time():
-    with pytest.raises(DataError, match="no Datum"):
+    with pytest.raises(DataError, match="not a Datum"):
         parse_datum(b"\x08" + b"\xff" * 1_000_000)
 
 

@@ -104,7 +104,7 @@ def test_damaged_files_are_errors(tmp_path):
     write(tmp_path / "cut.h5", 50)
     os.truncate(tmp_path / "cut.h5", 900)
     (tmp_path / "files.txt").write_text(str(tmp_path / "cut.h5"))
-    with pytest.raises(DataError, match=r"cut\.h5 is no HDF5 file"):
+    with pytest.raises(DataError, match=r"cut\.h5 is not an HDF5 file"):
         Hdf5Reader(str(tmp_path / "files.txt"), ["data"], 2)
 
 

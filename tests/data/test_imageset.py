@@ -194,7 +194,7 @@ def test_a_mean_needs_one_size_and_records_that_decode(tmp_path):
     with pytest.raises(DataError, match=r'record "00000002" of .*sizes: is \(3, 10, 5\), but .* \(3, 10, 12\)'):
         compute_image_mean(path)
     path = database(tmp_path / "garbage", [encoded(image()), b"\xff\xff garbage"])
-    with pytest.raises(DataError, match=r'record "00000001" of .*garbage: is no Datum'):
+    with pytest.raises(DataError, match=r'record "00000001" of .*garbage: is not a Datum'):
         compute_image_mean(path)
     with pytest.raises(CaffeError, match="cannot write"):
         compute_image_mean(str(GOLDENS / "raw_lmdb"), str(tmp_path / "no" / "mean"))

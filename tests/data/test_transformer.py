@@ -103,7 +103,9 @@ def test_errors_give_both_sizes(tmp_path):
         make(force_color=True, force_gray=True)
     with pytest.raises(MissingFileError, match="nowhere"):
         make(mean_file=str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match=r"gives 3 × 10 × 12 values, but this batch holds 3 × 4 × 4"):
+    with pytest.raises(
+        DataError, match=r"has 3 × 10 × 12 values after the transformation, but the first record of the batch 3 × 4 × 4"
+    ):
         make()(image(), (), np.empty((3, 4, 4), np.float32))
 
 

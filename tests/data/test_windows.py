@@ -145,7 +145,7 @@ def test_the_mean_image_is_cropped_in_its_middle(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"context_pad": 8}, "crop_size 16 must be more than twice context_pad 8"),
+        ({"context_pad": 8}, "crop_size 16 must be more than twice window_data_param.context_pad 8"),
         ({"mean_values": (1, 2)}, "2 mean_values for 3 channels"),
         ({"mean_values": (1,), "mean_file": "x"}, "not both"),
         ({"mean_file": "mean"}, r"mean has shape \(3, 10, 10\); it must hold a crop of 3 × 16 × 16"),

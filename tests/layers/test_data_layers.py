@@ -174,7 +174,7 @@ def test_the_first_record_of_a_batch_decides_its_shape(tmp_path):
         (1, 3, 5, 6),
     ]
     layer = data_layer(source, 2)
-    with pytest.raises(DataError, match=r'layer "d" \(Data\): record "00000001" of .*db: gives 3 × 7 × 8 .* 3 × 5 × 6'):
+    with pytest.raises(DataError, match=r'layer "d" \(Data\): record "00000001" of .*db: has 3 × 7 × 8 .* 3 × 5 × 6'):
         layer()
     layer.close()
 
@@ -209,7 +209,7 @@ def test_a_bad_record_is_named_when_its_turn_comes(tmp_path):
     layer = data_layer(database(tmp_path / "db", datums), 1)
     layer(), layer()
     for _ in range(2):
-        with pytest.raises(DataError, match=r'layer "d" \(Data\): record "00000002" of .*db: is no Datum'):
+        with pytest.raises(DataError, match=r'layer "d" \(Data\): record "00000002" of .*db: is not a Datum'):
             layer()
     layer.close()
 
@@ -217,7 +217,16 @@ def test_a_bad_record_is_named_when_its_turn_comes(tmp_path):
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ('data_param { source: "/no/db" batch_size: 1 backend: LMDB }', MissingFileError, "convert_imageset"),
+        (
+            'data_param { source: "/no/db" batch_size: 1 backend: LMDB }',
+            MissingFileError,
+            "data_param.source: database not found: /no/db.*caffe-convert-imageset",
+        ),
+        (
+            'data_param { source: "{db}" batch_size: 1 backend: LMDB } transform_param { mean_file: "/no/mean" }',
+            MissingFileError,
+            "transform_param.mean_file: mean file not found: /no/mean",
+        ),
         ('data_param { source: "{db}" batch_size: 1 backend: LEVELDB }', DataError, "LevelDB is not supported"),
         ('data_param { source: "{db}" backend: LMDB }', LayerError, "batch_size is 0; it must be at least 1"),
         (
@@ -228,7 +237,7 @@ def test_a_bad_record_is_named_when_its_turn_comes(tmp_path):
         (
             'data_param { source: "{db}" batch_size: 1 backend: LMDB } transform_param { crop_size: 20 }',
             DataError,
-            'record "00000000" of .*: crop_size 20 is larger than the image, which is 9 × 8',
+            'record "00000000" of .*: transform_param.crop_size 20 is larger than the image, which is 9 × 8',
         ),
         (
             'data_param { source: "{db}" batch_size: 1 backend: LMDB } transform_param { mean_file: "{mean}" }',
