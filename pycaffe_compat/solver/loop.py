@@ -268,7 +268,9 @@ class Solver:
             log(lines.RATE, "Iteration %d, lr = %g", self.iter, self.rate)
         for group in self.optimizer.param_groups:
             group["lr"], group["iter"] = self.rate, self.iter
+        self.runner.parts.begin()
         self.optimizer.step()
+        self.runner.parts.end("update")
         if self.displaying:
             self._log_update()
 
