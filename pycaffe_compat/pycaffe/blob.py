@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import weakref
 from collections.abc import Callable, Sequence
@@ -230,6 +231,21 @@ class Blob:
     def diff(self, value: Any) -> None:
         _assign(self.diff, value)
 
+    def fitting(self, value: Any, what: str) -> np.ndarray:
+        """``value`` as an array of numbers that this blob can hold: of its very shape, or a single number.
+
+        Raises:
+            CaffeError: it is neither; ``what`` says which blob was meant.
+        """
+        array = numbers(value, what)
+        if array.shape not in ((), self.shape):
+            raise CaffeError(f"{what} has shape {self.shape}; an array of shape {array.shape} does not fit")
+        return array
+
+    def assign(self, value: Any, what: str) -> None:
+        """Set the values, those of another blob too. Errors as for :meth:`fitting`."""
+        self.data[...] = self.fitting(value, what)
+
     @property
     def shape(self) -> tuple[int, ...]:
         return self.synced_data.shape
@@ -293,12 +309,49 @@ class Blob:
         self.synced_data.resize(size)
         self.synced_diff.resize(size)
 
+    def __copy__(self) -> Blob:
+        return Blob(self.synced_data, self.synced_diff)
+
+    def __reduce__(self) -> Any:  # for deepcopy and pickle: the values, in memory of their own
+        return _restore, (self.data.copy(), self.diff.copy() if self.has_diff else None)
+
     def __repr__(self) -> str:
         return f"Blob(shape={self.shape})"
 
 
+def _restore(data: np.ndarray, diff: np.ndarray | None) -> Blob:
+    blob = Blob.empty(data.shape, torch.device("cpu"))
+    blob.data[...] = data
+    if diff is not None:
+        blob.diff[...] = diff
+    return blob
+
+
+def numbers(value: Any, what: str) -> np.ndarray:
+    """``value`` (an array, tensor, blob, list or number) as an array of real numbers, not copied where that is not needed.
+
+    Raises:
+        CaffeError: it is not made of numbers; ``what`` says where they were wanted.
+    """
+    if isinstance(value, Blob):
+        return value.data
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() else value
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise CaffeError(f"{what}: numbers wanted, but these make no array: {error}") from error
+    if array.dtype == object and array.size and not any(item is None for item in array.flat):  # a row of a table, say
+        with contextlib.suppress(TypeError, ValueError):
+            return array.astype(np.float32)
+    if array.dtype.kind not in "biuf":
+        raise CaffeError(f"{what}: numbers wanted, not a {type(value).__name__} of {array.dtype}")
+    return array
+
+
 def _assign(array: np.ndarray, value: Any) -> None:
     try:
-        array[...] = value
-    except (TypeError, ValueError) as error:
+        array[...] = numbers(value, f"a blob of shape {array.shape}")
+    except ValueError as error:
         raise CaffeError(f"a blob of shape {array.shape} does not take these values: {error}") from error

@@ -13,6 +13,7 @@ from . import classifier, coord_map, detector, draw, io, net_spec
 from .alias import install_as_caffe
 from .blob import Blob
 from .classifier import Classifier
+from .containers import BlobVec
 from .detector import Detector
 from .log import init_log, log
 from .mode import (
@@ -27,7 +28,6 @@ from .mode import (
     solver_rank,
 )
 from .net import Net
-from .net_layer import BlobVec
 from .net_spec import NetSpec, params, to_proto
 from .parallel import NCCL, has_nccl
 from .solver import (

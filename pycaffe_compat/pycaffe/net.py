@@ -15,24 +15,15 @@ from ..files import text_path
 from ..layers import Layer
 from ..net import CaffeModule, Learnable
 from ..wiring import Step
-from .blob import Blob, ParameterArray
+from .blob import Blob, ParameterArray, numbers
+from .containers import BlobVec, FixedNames, Names
+from .fork import keep_forks_alive
 from .mode import current_device
-from .net_layer import BlobVec, NetLayer, parameter_blob
+from .net_layer import NetLayer, parameter_blob
 from .passes import Passes
 
 PathLike = str | bytes | os.PathLike[str]
 Callback = Callable[[int], Any]
-
-
-class _Names(OrderedDict[str, Any]):
-    """A dict by name whose missing keys are answered with the names that are spelt alike."""
-
-    def __init__(self, what: str, items: Iterable[tuple[str, Any]] = ()) -> None:
-        super().__init__(items)
-        self._what = what
-
-    def __missing__(self, name: str) -> Any:
-        raise UnknownNameError(f'the net has no {self._what} "{name}"{nearest(str(name), self)}')
 
 
 class Net:
@@ -91,13 +82,13 @@ class Net:
         return face
 
     def _bind(self, module: CaffeModule) -> None:
+        keep_forks_alive()
         self.module = module
         self._steps: list[Step] = module.steps
         self._index = {step.name: i for i, step in enumerate(self._steps)}
         weights, shapes = module.loss_weights, module.blob_shapes
-        self.blobs: OrderedDict[str, Blob] = _Names(
-            "blob",
-            ((n, Blob.empty(shapes[n], module.device, weights.get(n, 0.0), n)) for n in module.blob_names),
+        self._blob_dict = FixedNames(
+            ((n, Blob.empty(shapes[n], module.device, weights.get(n, 0.0), n)) for n in module.blob_names), "blob"
         )
         made: dict[int, Blob] = {}
         self._learnable_blobs: list[tuple[Learnable, Blob]] = []
@@ -105,12 +96,13 @@ class Net:
             made[id(learnable.tensor)] = blob = parameter_blob(learnable.layer, learnable.index)
             self._learnable_blobs.append((learnable, blob))
         self.layers = [
-            NetLayer(s.layer, BlobVec(self._layer_blob(s.layer, i, made) for i in range(len(s.layer.blob_specs))))
+            NetLayer(
+                s.layer,
+                BlobVec((self._layer_blob(s.layer, i, made) for i in range(len(s.layer.blob_specs))), s.name),
+            )
             for s in self._steps
         ]
-        self.params: OrderedDict[str, BlobVec] = _Names(
-            "layer with parameters", ((la.name, la.blobs) for la in self.layers if la.blobs)
-        )
+        self._param_dict = FixedNames(((la.name, la.blobs) for la in self.layers if la.blobs), "layer with parameters")
         self._passes = Passes(module, self.blobs, self.params)
 
     @staticmethod
@@ -132,6 +124,16 @@ class Net:
     # ---- names
 
     @property
+    def blobs(self) -> OrderedDict[str, Blob]:
+        """The blobs by name."""
+        return self._blob_dict
+
+    @property
+    def params(self) -> OrderedDict[str, BlobVec]:
+        """Layer name → its parameter blobs."""
+        return self._param_dict
+
+    @property
     def inputs(self) -> list[str]:
         """The blobs that the caller fills."""
         return list(self.module.inputs)
@@ -148,17 +150,17 @@ class Net:
     @property
     def layer_dict(self) -> OrderedDict[str, NetLayer]:
         """The layers by name."""
-        return _Names("layer", ((layer.name, layer) for layer in self.layers))
+        return Names(((layer.name, layer) for layer in self.layers), "layer")
 
     @property
     def top_names(self) -> OrderedDict[str, list[str]]:
         """Layer name → the names of its tops."""
-        return _Names("layer", ((s.name, list(s.tops)) for s in self._steps))
+        return Names(((s.name, list(s.tops)) for s in self._steps), "layer")
 
     @property
     def bottom_names(self) -> OrderedDict[str, list[str]]:
         """Layer name → the names of its bottoms."""
-        return _Names("layer", ((s.name, list(s.bottoms)) for s in self._steps))
+        return Names(((s.name, list(s.bottoms)) for s in self._steps), "layer")
 
     @property
     def blob_loss_weights(self) -> OrderedDict[str, float]:
@@ -241,7 +243,7 @@ class Net:
         if kwargs:
             self._check_names(kwargs, self.inputs, "input")
             for name, value in kwargs.items():
-                self._fill(name, "data", np.asarray(value))
+                self._fill(name, "data", value)
         self._forward(first, last)
         return {name: blob.data for name, blob in wanted.items()}
 
@@ -279,7 +281,7 @@ class Net:
                 kwargs, tops if start is not None and set(kwargs) == set(tops) else self.outputs, "top diff"
             )
             for name, value in kwargs.items():
-                self._fill(name, "diff", np.asarray(value))
+                self._fill(name, "diff", value)
         elif start is None and not self._passes.has_run and not any(self.blobs[n].has_diff for n in self.outputs):
             waiting = [step.layer for step in self._steps if step.needs_backward]
             if waiting:
@@ -297,8 +299,9 @@ class Net:
             hint = nearest(unknown[0], wanted) if unknown else ""
             raise UnknownNameError(f"{what} arguments {sorted(given)} do not match the net's {sorted(wanted)}{hint}")
 
-    def _fill(self, name: str, side: str, value: np.ndarray) -> None:
+    def _fill(self, name: str, side: str, given: Any) -> None:
         array: np.ndarray = getattr(self.blobs[name], side)
+        value = numbers(given, f'{side} of "{name}"')
         if value.shape[:1] != array.shape[:1]:
             raise CaffeError(
                 f'{side} of "{name}": the batch has {value.shape[:1]} where the blob has {array.shape[:1]}; '
@@ -308,10 +311,7 @@ class Net:
             fitting = np.broadcast_to(value, array.shape)
         except ValueError as error:
             raise CaffeError(f'{side} of "{name}": shape {value.shape} given, the blob has {array.shape}') from error
-        try:
-            array[...] = fitting
-        except (TypeError, ValueError) as error:
-            raise CaffeError(f'{side} of "{name}": an array of {value.dtype} given, numbers wanted') from error
+        array[...] = fitting
 
     # ---- batches
 
@@ -404,7 +404,7 @@ class Net:
             for index in range(len(layer.module.blob_specs)):
                 memory = layer.module.blob(index).data_ptr()
                 if layer.blobs[index].synced_data.tensor().data_ptr() != memory:  # no longer the blob of its owner here
-                    layer.blobs[index] = parameter_blob(layer.module, index)
+                    layer.blobs.rebind(index, parameter_blob(layer.module, index))
 
     def copy_from(self, trained_file: PathLike) -> None:
         """Copy weights from a ``.caffemodel`` or ``.caffemodel.h5`` into the layers of the same names."""

@@ -10,14 +10,7 @@ from torch import Tensor
 from ..layers import Layer
 from ..layers.python_layer import PythonLayer
 from .blob import Blob, ParameterArray
-
-
-class BlobVec(list[Blob]):
-    """A list of blobs, as ``net.params["conv1"]`` is."""
-
-    def add_blob(self, *shape: int) -> None:
-        """Append a blob of zeros of this shape. The layer, which is built, does not use it, and ``save`` not write it."""
-        self.append(Blob.empty(shape, torch.device("cpu")))
+from .containers import BlobVec
 
 
 class NetLayer:
@@ -48,7 +41,9 @@ class NetLayer:
         raise AttributeError(f"{self!r} has no attribute {name!r}" if "module" in vars(self) else name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in self._OWN or self.python is None:
+        if name == "blobs" and "blobs" in vars(self):
+            self.blobs.assign(value)
+        elif name in self._OWN or self.python is None:
             super().__setattr__(name, value)
         else:
             setattr(self.python, name, value)
