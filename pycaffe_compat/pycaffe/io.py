@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any
 
 import cv2
@@ -16,6 +18,7 @@ from ..data.datum import datum_to_array as _datum_to_array
 from ..data.datum import parse_datum
 from ..errors import DataError, UnknownNameError, nearest, require_file
 from ..proto import array_to_blob, blob_to_array, caffe_pb2
+from .blob import numbers
 
 # luminance of linear RGB primaries (ITU-R BT.709), the weights of the grey pictures that pycaffe loads
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)
@@ -76,6 +79,13 @@ class Transformer:
     """
 
     def __init__(self, inputs: Mapping[str, Sequence[int]]) -> None:
+        if not isinstance(inputs, Mapping):
+            raise DataError(
+                'Transformer takes a dict of input names and shapes, {"data": net.blobs["data"].data.shape}, '
+                f"not {inputs!r} ({type(inputs).__name__})"
+            )
+        for name, shape in inputs.items():
+            integers(shape, f'Transformer: the shape of "{name}"')
         self.inputs = inputs
         self.transpose: dict[str, Sequence[int]] = {}
         self.channel_swap: dict[str, Sequence[int]] = {}
@@ -86,36 +96,69 @@ class Transformer:
     def _check(self, name: str) -> None:
         if name not in self.inputs:
             raise UnknownNameError(
-                f'"{name}" is not one of the net inputs: {", ".join(self.inputs)}{nearest(name, self.inputs)}'
+                f'"{name}" is not one of the net inputs: {", ".join(self.inputs)}{nearest(str(name), self.inputs)}'
             )
+
+    def _image_shape(self, name: str) -> tuple[int, int, int]:
+        """The channels, height and width of an input that takes images."""
+        self._check(name)
+        shape = tuple(self.inputs[name])
+        if len(shape) != 4:
+            raise DataError(f'input "{name}" has shape {shape}; images need four axes: number, channels, height, width')
+        return shape[1], shape[2], shape[3]
 
     def preprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
         """Return one image (height×width×channels) ready for the input ``in_``.
 
         In this order: resize to the input's size, transpose, swap channels, scale (``raw_scale``), subtract the mean, scale
         (``input_scale``).
+
+        Raises:
+            DataError: not one image, or one of too few channels.
         """
-        self._check(in_)
-        image = np.asarray(data).astype(np.float32, copy=False)
-        size = tuple(self.inputs[in_][2:])
+        size = self._image_shape(in_)[1:]
+        image = as_image(data, f'preprocess, input "{in_}"')
         if image.shape[:2] != size:
             image = resize_image(image, size)
         if in_ in self.transpose:
-            image = image.transpose(self.transpose[in_])
+            image = (image if image.ndim == 3 else image[:, :, None]).transpose(self.transpose[in_])
         if in_ in self.channel_swap:
+            self._check_channels(in_, image, len(self.channel_swap[in_]), "channel_swap")
             image = image[list(self.channel_swap[in_]), :, :]
         if in_ in self.raw_scale:
             image = image * np.float32(self.raw_scale[in_])
         if in_ in self.mean:
+            if len(image) != 1:  # a grey image takes the mean of each channel
+                self._check_channels(in_, image, len(self.mean[in_]), "mean")
             image = np.subtract(image, self.mean[in_], dtype=np.float32, casting="same_kind")
         if in_ in self.input_scale:
             image = image * np.float32(self.input_scale[in_])
         return image
 
+    def _check_channels(self, name: str, image: np.ndarray, wanted: int, setting: str) -> None:
+        if image.ndim < 3 or len(image) < wanted or (setting == "mean" and len(image) != wanted):
+            raise DataError(
+                f'input "{name}": its {setting} is for {wanted} channels, but the image has shape {image.shape} by then; '
+                "channels must come first (set_transpose), and be as many"
+            )
+
     def deprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
-        """Undo :meth:`preprocess`, but for the resizing."""
-        self._check(in_)
-        image = np.array(data, np.float32).squeeze()
+        """Undo :meth:`preprocess`, but for the resizing.
+
+        Raises:
+            DataError: not one image, as :meth:`preprocess` returns it.
+        """
+        shape = self._image_shape(in_)
+        values = np.array(numbers(data, f'deprocess, input "{in_}"'), np.float32)
+        image = values.squeeze()
+        if image.ndim < 3 and values.ndim in (3, 4) and any(in_ in s for s in (self.transpose, self.channel_swap)):
+            image = values.reshape(values.shape[-3:])  # a single channel, row or column is an axis still
+        if image.ndim not in (2, 3) or not image.size:
+            raise DataError(
+                f'deprocess, input "{in_}": an array of shape {values.shape} is not one image of shape {shape}'
+            )
+        if in_ in self.channel_swap:
+            self._check_channels(in_, image, len(self.channel_swap[in_]), "channel_swap")
         if in_ in self.input_scale:
             image = image / np.float32(self.input_scale[in_])
         if in_ in self.mean:
@@ -129,29 +172,44 @@ class Transformer:
         return image
 
     def set_transpose(self, in_: str, order: Sequence[int]) -> None:
-        """Set the order of the image's axes; ``(2, 0, 1)`` makes channels×height×width of height×width×channels."""
+        """Set the order of the image's axes; ``(2, 0, 1)`` makes channels×height×width of height×width×channels.
+
+        Raises:
+            DataError: not every axis once, in an order (a set has none).
+        """
         self._check(in_)
-        if len(order) != len(self.inputs[in_]) - 1:
-            raise DataError(f"set_transpose: {len(order)} axes given for an input of {len(self.inputs[in_]) - 1}")
-        self.transpose[in_] = tuple(order)
+        self.transpose[in_] = permutation(order, len(self.inputs[in_]) - 1, "set_transpose", "axes")
 
     def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
-        """Set the order of the channels; ``(2, 1, 0)`` makes BGR of RGB. Channels are the first axis by then."""
-        self._check(in_)
-        if len(order) != self.inputs[in_][1]:
-            raise DataError(f"set_channel_swap: {len(order)} channels given for an input of {self.inputs[in_][1]}")
-        self.channel_swap[in_] = tuple(order)
+        """Set the order of the channels; ``(2, 1, 0)`` makes BGR of RGB. Channels are the first axis by then.
+
+        Raises:
+            DataError: not every channel once, in an order (a set has none).
+        """
+        self.channel_swap[in_] = permutation(order, self._image_shape(in_)[0], "set_channel_swap", "channels")
 
     def set_raw_scale(self, in_: str, scale: float) -> None:
         """Set the factor before the mean is subtracted; 255 for images in [0, 1] and nets trained on [0, 255]."""
-        self._check(in_)
-        self.raw_scale[in_] = scale
+        self._set_scale(self.raw_scale, in_, scale, "set_raw_scale")
+
+    def _set_scale(self, scales: dict[str, float], name: str, scale: float | None, setter: str) -> None:
+        self._check(name)
+        if scale is None:  # as in pycaffe: none
+            scales.pop(name, None)
+            return
+        numbers(scale, f'{setter}, input "{name}"')
+        scales[name] = scale
 
     def set_mean(self, in_: str, mean: np.ndarray) -> None:
-        """Set the mean: one value a channel, or an image (channels×height×width), which is resized to the input."""
-        self._check(in_)
-        mean = np.asarray(mean)
-        channels, *size = self.inputs[in_][1:]
+        """Set the mean: one value a channel, or an image (channels×height×width), which is resized to the input.
+
+        Raises:
+            DataError: a mean for another number of channels.
+        """
+        channels, *size = self._image_shape(in_)
+        if isinstance(mean, (str, bytes, os.PathLike)):
+            raise DataError(f"set_mean takes an array, not the name of a file: np.load({mean!r}), say")
+        mean = numbers(mean, f'set_mean, input "{in_}"')
         if mean.ndim == 1:
             if mean.shape[0] != channels:
                 raise DataError(f'set_mean: {mean.shape[0]} values for the {channels} channels of "{in_}"')
@@ -159,9 +217,10 @@ class Transformer:
         else:
             if mean.ndim == 2:
                 mean = mean[None]
-            if mean.ndim != 3 or mean.shape[0] != channels:
+            if mean.ndim != 3 or mean.shape[0] != channels or not mean.size:
                 raise DataError(
-                    f'set_mean: a mean of shape {mean.shape} does not fit "{in_}", {tuple(self.inputs[in_][1:])}'
+                    f'set_mean: a mean of shape {mean.shape} does not fit "{in_}", {tuple(self.inputs[in_][1:])}: '
+                    f"give {channels} values, or channels×height×width"
                 )
             if mean.shape[1:] != tuple(size):
                 mean = resize_image(mean.transpose(1, 2, 0).astype(np.float32), size).transpose(2, 0, 1)
@@ -169,8 +228,82 @@ class Transformer:
 
     def set_input_scale(self, in_: str, scale: float) -> None:
         """Set the factor after the mean is subtracted."""
-        self._check(in_)
-        self.input_scale[in_] = scale
+        self._set_scale(self.input_scale, in_, scale, "set_input_scale")
+
+
+def integers(values: Any, what: str) -> tuple[int, ...]:
+    """``values`` as whole numbers in the order given.
+
+    Raises:
+        DataError: they have no order (a set, a dict), are text, or are not whole numbers.
+    """
+    array = isinstance(values, np.ndarray) and values.ndim == 1
+    if (array or isinstance(values, Sequence)) and not isinstance(values, (str, bytes)):
+        with contextlib.suppress(TypeError):
+            if not any(isinstance(value, (bool, np.bool_)) for value in values):
+                return tuple(operator.index(value) for value in values)
+    raise DataError(f"{what}: a tuple or list of whole numbers wanted, not {values!r} ({type(values).__name__})")
+
+
+def permutation(order: Any, length: int, what: str, of: str) -> tuple[int, ...]:
+    """``order`` as a permutation of the numbers below ``length``; negative ones count from the end.
+
+    Raises:
+        DataError: not every number once.
+    """
+    given = integers(order, what)
+    if len(given) != length:
+        raise DataError(f"{what}: {len(given)} {of} given for an input of {length}")
+    found = tuple(n + length if n < 0 else n for n in given)
+    if sorted(found) != list(range(length)):
+        raise DataError(f"{what}: {given} does not name each of the {of} 0 to {length - 1} once")
+    return found
+
+
+def two_sizes(values: Any, what: str) -> tuple[int, int]:
+    """The height and width that ``values`` begins with.
+
+    Raises:
+        DataError: they are not two whole numbers above 0, in an order.
+    """
+    found: list[int] = []
+    if isinstance(values, (Sequence, np.ndarray)) and not isinstance(values, (str, bytes)):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            found = [int(value) for value in values[:2]]
+    if len(found) != 2 or min(found) < 1 or not all(a == b for a, b in zip(found, values, strict=False)):
+        raise DataError(f"{what}: (height, width) wanted, both whole numbers above 0, not {values!r}")
+    return found[0], found[1]
+
+
+def as_image(value: Any, what: str) -> np.ndarray:
+    """``value``, one image (height×width×channels, or height×width), as float32.
+
+    Raises:
+        DataError: the name of a file, several images, no pixels, or no numbers.
+    """
+    if isinstance(value, (str, bytes, os.PathLike)):
+        raise DataError(f"{what}: an image wanted, not the name of a file; load_image({os.fsdecode(value)!r}) reads it")
+    image = numbers(value, what)
+    if image.ndim not in (2, 3) or not image.size:
+        raise DataError(f"{what}: an array of shape {image.shape} is not one image, height×width×channels")
+    return image.astype(np.float32, copy=False)
+
+
+def as_images(values: Any, what: str) -> list[np.ndarray]:
+    """A list of images, each as :func:`as_image` returns it; ``values`` may be an array of four axes too.
+
+    Raises:
+        DataError: a single image or name in place of a list, no images, or something among them that is none.
+    """
+    array = isinstance(values, (np.ndarray, torch.Tensor))
+    other = isinstance(values, (str, bytes, os.PathLike, Mapping)) or not isinstance(values, Iterable)
+    if other or (array and values.ndim != 4):
+        given = f"an array of shape {tuple(values.shape)}" if array else f"a {type(values).__name__}"
+        raise DataError(f"{what} takes a list of images, not {given}; write [image] for a single one")
+    images = [as_image(value, f"{what}, image {index}") for index, value in enumerate(values)]
+    if not images:
+        raise DataError(f"{what}: there are no images")
+    return images
 
 
 def load_image(filename: str | os.PathLike[str] | IO[bytes], color: bool = True) -> np.ndarray:
@@ -202,8 +335,8 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1)
     ``interp_order`` 0 takes the nearest pixel, 1 interpolates linearly, higher ones cubically. As in pycaffe, the areas of
     images of 1 or 3 channels are brought into line, and the centres of the corner pixels of others.
     """
-    height, width = (int(n) for n in new_dims[:2])
-    source = np.ascontiguousarray(im, np.float32)
+    height, width = two_sizes(new_dims, "resize_image")
+    source = np.ascontiguousarray(as_image(im, "resize_image"))
     if source.ndim == 2:
         source = source[:, :, None]
     channels = source.shape[2]
@@ -231,9 +364,16 @@ def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int]) -> np.nda
 
     Returns:
         An array of shape (10·N, height, width, channels), float32.
+
+    Raises:
+        DataError: images of several sizes, smaller than the crops, or a single image that is not in a list.
     """
+    images = [image if image.ndim == 3 else image[:, :, None] for image in as_images(images, "oversample")]
+    shapes = list(dict.fromkeys(image.shape for image in images))
+    if len(shapes) > 1:
+        raise DataError(f"oversample: images of one shape wanted, not {' and '.join(map(str, shapes))}")
     height, width = images[0].shape[:2]
-    crop_h, crop_w = (int(n) for n in crop_dims)
+    crop_h, crop_w = two_sizes(crop_dims, "oversample")
     if crop_h > height or crop_w > width:
         raise DataError(f"oversample: crops of {crop_h}×{crop_w} do not fit into images of {height}×{width}")
     corners = [(y, x) for y in (0, height - crop_h) for x in (0, width - crop_w)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -43,3 +44,68 @@ def test_selective_search_is_asked_where_it_is_there(tmp_path: Path, monkeypatch
     monkeypatch.delitem(sys.modules, "selective_search_ijcv_with_python")
     assert dark["filename"] == light["filename"] == str(tmp_path / "a.png")
     assert dark["prediction"].ravel().tolist() == [0, 0, 0] and light["prediction"].ravel().tolist() == [1, 1, 1]
+
+
+def detector(folder: Path, height: int, width: int, **options: Any) -> caffe.Detector:
+    (folder / "net.prototxt").write_text(NET.replace("dim: 6 dim: 6", f"dim: {height} dim: {width}"))
+    prototxt, weights = str(folder / "net.prototxt"), str(folder / "net.caffemodel")
+    caffe.Net(prototxt, caffe.TEST).save(weights)
+    return caffe.Detector(prototxt, weights, **options)
+
+
+def test_the_surroundings_of_a_window_fill_an_input_that_is_not_square(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((20, 30, 3)).astype(np.float32)
+    wide = detector(tmp_path, 6, 12, context_pad=1, mean=np.array([0.1, 0.2, 0.3]))
+    made = wide.crop(image, (1, 2, 10, 12))
+    assert made.shape == (6, 12, 3)
+    # on each side 1 of 6 and 1 of 12 pixels is context: the box is 6/4 times as high and 12/10 times as wide
+    box_h, box_w = np.round(6 + 7.5) - np.round(6 - 7.5), np.round(7.5 + 6.6) - np.round(7.5 - 6.6)
+    assert (box_h, box_w) == (16, 13)
+    np.testing.assert_allclose(
+        made[0], np.broadcast_to([0.1, 0.2, 0.3], (12, 3)), rtol=1e-6
+    )  # above the image: the mean
+    inside = image[0:14, 1:14]
+    np.testing.assert_allclose(made[1:], cv2.resize(inside, (12, 5), interpolation=cv2.INTER_LINEAR), rtol=1e-5)
+    tall = detector(tmp_path, 12, 6, context_pad=1, mean=np.array([0.1, 0.2, 0.3]))
+    turned = tall.crop(np.ascontiguousarray(image.transpose(1, 0, 2)), (2, 1, 12, 10))
+    np.testing.assert_allclose(turned.transpose(1, 0, 2), made, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pad", [3, -1, (1, 1), "1"])
+def test_context_that_leaves_nothing_of_the_input_is_refused(pad: Any, tmp_path: Path) -> None:
+    with pytest.raises(CaffeError, match="context_pad"):
+        detector(tmp_path, 12, 6, context_pad=pad)
+
+
+@pytest.mark.parametrize(
+    "images_windows, message",
+    [
+        (("a.png", [[0, 0, 4, 4]]), "takes a list of pairs .* not a str"),
+        ({"a.png": [[0, 0, 4, 4]]}, "not a dict in place of the list"),
+        ("a.png", "not a str in place of the list"),
+        (["a.png"], "takes a list of pairs"),
+        ([("a.png", [0, 0, 4, 4])], r"an array of shape \(4,\)"),
+        ([("a.png", [[0, 0, 4]])], r"an array of shape \(1, 3\)"),
+        ([("a.png", [[0, 0, 4, float("nan")]])], "four numbers wanted"),
+        ([("a.png", [[0, 0, 0, 4]])], "does not lie in the image"),
+        ([("a.png", "0 0 4 4")], "windows of a.png: numbers wanted"),
+        ([("b.png", [[0, 0, 4, 4]])], "b.png.*did you mean a.png"),
+    ],
+)
+def test_what_is_no_list_of_images_and_windows_is_refused(
+    images_windows: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("a.png", np.zeros((8, 9, 3), np.uint8))
+    with pytest.raises(CaffeError, match=message):
+        detector(tmp_path, 6, 6).detect_windows(images_windows)
+
+
+def test_rows_of_windows_come_back_as_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("a.png", np.zeros((8, 9, 3), np.uint8))
+    rows = [(0, 0, 4, 4), (1, 1, 8, 9)]
+    for windows in (rows, iter(rows)):
+        found = detector(tmp_path, 6, 6).detect_windows([("a.png", windows), ["a.png", np.zeros((0, 4))]])
+        assert [entry["window"] for entry in found] == rows
+    assert detector(tmp_path, 6, 6).detect_windows([]) == []

@@ -118,3 +118,147 @@ def test_oversample_takes_corners_centre_and_mirrors() -> None:
     np.testing.assert_array_equal(crops[15:20], crops[10:15, :, ::-1])
     with pytest.raises(CaffeError, match="do not fit"):
         io.oversample([image], (7, 7))
+
+
+@pytest.mark.parametrize(
+    "order, message",
+    [
+        ({2, 1, 0}, r"a tuple or list of whole numbers wanted, not \{0, 1, 2\} \(set\)"),
+        (frozenset((2, 1, 0)), "frozenset"),
+        ({2: "a", 1: "b", 0: "c"}, "dict"),
+        ({2: 0, 1: 0, 0: 0}.keys(), "dict_keys"),
+        ("210", r"not '210' \(str\)"),
+        (b"\x02\x01\x00", "bytes"),
+        (iter((2, 1, 0)), "iterator"),
+        (None, "NoneType"),
+        (2, "int"),
+        ((2.0, 1.0, 0.0), "whole numbers wanted"),
+        ((2, True, 0), "whole numbers wanted"),
+        (np.array([[2, 1, 0]]), "whole numbers wanted"),
+        ((2, 1), r"2 \w+ given for an input of 3"),
+        ((3, 2, 1, 0), r"4 \w+ given for an input of 3"),
+        ((0, 0, 1), "does not name each of the .* once"),
+        ((1, 2, 3), "0 to 2 once"),
+        ((2, 1, -3), None),
+    ],
+)
+@pytest.mark.parametrize("setter", ["set_transpose", "set_channel_swap"])
+def test_an_order_is_a_permutation_in_a_sequence(setter: str, order: object, message: str | None) -> None:
+    t = io.Transformer({"data": (1, 3, 4, 4)})
+    if message is None:  # counted from the end
+        getattr(t, setter)("data", order)
+        assert (t.transpose or t.channel_swap) == {"data": (2, 1, 0)}
+        return
+    with pytest.raises(DataError, match=message):
+        getattr(t, setter)("data", order)
+    assert not t.transpose and not t.channel_swap
+
+
+def test_orders_may_be_lists_arrays_and_ranges() -> None:
+    image = np.arange(3, dtype=np.float32)[None, None].repeat(4, 0).repeat(4, 1)
+    for order in ((2, 1, 0), [2, 1, 0], np.array([2, 1, 0]), range(2, -1, -1)):
+        t = io.Transformer({"data": (1, 3, 4, 4)})
+        t.set_transpose("data", np.array([2, 0, 1]))
+        t.set_channel_swap("data", order)
+        made = t.preprocess("data", image)
+        assert made[:, 0, 0].tolist() == [2, 1, 0]
+        np.testing.assert_array_equal(t.deprocess("data", made), image)
+
+
+@pytest.mark.parametrize(
+    "mean, message",
+    [
+        ("mean.npy", r"not the name of a file: np\.load\('mean\.npy'\)"),
+        ({1.0, 2.0, 3.0}, "numbers wanted, not a set"),
+        ({0: 1.0}, "numbers wanted, not a dict"),
+        (None, "numbers wanted"),
+        (5.0, r"a mean of shape \(\) does not fit"),
+        (np.zeros(4), "4 values for the 3 channels"),
+        (np.zeros((6, 8)), r"shape \(1, 6, 8\) does not fit"),
+        (np.zeros((1, 3, 6, 8)), r"shape \(1, 3, 6, 8\) does not fit"),
+        (np.zeros((6, 8, 3)), r"shape \(6, 8, 3\) does not fit .*channels×height×width"),
+        (np.zeros((3, 0, 8)), "does not fit"),
+        (["a", "b", "c"], "numbers wanted"),
+        ([[1, 2], [3]], "numbers wanted"),
+    ],
+)
+def test_means_that_do_not_fit_are_refused(mean: object, message: str) -> None:
+    t = io.Transformer({"data": (1, 3, 6, 8)})
+    with pytest.raises(CaffeError, match=message):
+        t.set_mean("data", mean)  # type: ignore[arg-type]
+    assert not t.mean
+
+
+def test_scales_are_numbers_and_none_takes_one_back() -> None:
+    t = io.Transformer({"data": (1, 3, 6, 8)})
+    for setter, scales in ((t.set_raw_scale, t.raw_scale), (t.set_input_scale, t.input_scale)):
+        for wrong in ("255", {255}, [None], object()):
+            with pytest.raises(CaffeError, match="numbers wanted"):
+                setter("data", wrong)  # type: ignore[arg-type]
+        setter("data", 2)
+        assert scales == {"data": 2}
+        setter("data", None)  # type: ignore[arg-type]
+        assert scales == {}
+
+
+def test_inputs_and_images_that_are_none_are_refused() -> None:
+    for inputs in ((1, 3, 6, 8), "data", {"data": {1, 3, 6, 8}}, {"data": "1368"}, {"data": 5}):
+        with pytest.raises(DataError, match="Transformer"):
+            io.Transformer(inputs)  # type: ignore[arg-type]
+    flat = io.Transformer({"data": (1, 10)})
+    for use in (lambda: flat.set_mean("data", np.zeros(10)), lambda: flat.preprocess("data", np.zeros(10))):
+        with pytest.raises(DataError, match=r'input "data" has shape \(1, 10\); images need four axes'):
+            use()
+    t = io.Transformer({"data": (1, 3, 6, 8)})
+    t.set_transpose("data", (2, 0, 1))
+    t.set_channel_swap("data", (2, 1, 0))
+    t.set_mean("data", np.zeros(3))
+    for image, message in (
+        ("cat.jpg", "load_image"),
+        (np.zeros((1, 6, 8, 3)), "not one image"),
+        (np.zeros((6, 8, 1)), "channel_swap is for 3 channels"),
+        (np.zeros((6, 8)), "channel_swap is for 3 channels"),
+        ({1, 2}, "numbers wanted"),
+    ):
+        with pytest.raises(CaffeError, match=message):
+            t.preprocess("data", image)  # type: ignore[arg-type]
+    for image in (np.zeros((2, 3, 6, 8)), np.zeros(3), np.zeros((6, 8))):
+        with pytest.raises(DataError, match=r"not one image|channel_swap"):
+            t.deprocess("data", image)
+    rgba = io.Transformer({"data": (1, 3, 6, 8)})
+    rgba.set_transpose("data", (2, 0, 1))
+    rgba.set_mean("data", np.zeros(3))
+    with pytest.raises(DataError, match="mean is for 3 channels"):
+        rgba.preprocess("data", np.zeros((6, 8, 4)))
+
+
+def test_a_grey_image_goes_through_and_back() -> None:
+    image = RNG.random((6, 8, 1)).astype(np.float32)
+    t = io.Transformer({"data": (1, 1, 6, 8)})
+    t.set_transpose("data", (2, 0, 1))
+    for one in (image, image[:, :, 0]):
+        made = t.preprocess("data", one)
+        assert made.shape == (1, 6, 8)
+        np.testing.assert_array_equal(t.deprocess("data", made[None]), image)
+
+
+@pytest.mark.parametrize("dims", [5, "55", {5, 6}, (5,), (0, 5), (-1, 5), (5, None), (5.5, 5), {5: 6}])
+def test_sizes_are_two_numbers(dims: object) -> None:
+    for use in (io.resize_image, lambda image, size: io.oversample([image], size)):
+        with pytest.raises(DataError, match=r"\(height, width\) wanted"):
+            use(np.zeros((9, 9, 3)), dims)
+
+
+def test_oversample_takes_a_list_of_images_of_one_shape() -> None:
+    image = RNG.random((6, 8, 3)).astype(np.float32)
+    assert io.oversample([image[:, :, 0]], (4, 4)).shape == (10, 4, 4, 1)
+    assert io.oversample(image[None], (4, 4)).shape == (10, 4, 4, 3)
+    for images, message in (
+        (image, r"write \[image\] for a single one"),
+        ([], "no images"),
+        ("cat.jpg", "not a str"),
+        ([image, image[1:]], r"one shape wanted, not \(6, 8, 3\) and \(5, 8, 3\)"),
+        ([image, image[:, :, :1]], "one shape wanted"),
+    ):
+        with pytest.raises(DataError, match=message):
+            io.oversample(images, (4, 4))
