@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 
 from ..errors import MissingFileError
 from ..swwae.generate import VARIANTS
 from ..swwae.prototxt import FOLDER
 from ..swwae.stages import train_in_stages
-from .options import Parser, command, python_layers
-from .train_net import add_training
+from .options import Parser, command
 
 EPILOG = """
 example:
@@ -41,11 +39,7 @@ def run(argv: list[str]) -> None:
         raise MissingFileError(
             f"no folder {FOLDER}/ in {os.getcwd()}: write the paper's nets with: caffe-make-prototxt"
         )
-    trainer = Parser("How each step is trained; caffe-train-net --help says more.", prog="--trainer-options")
-    add_training(trainer)
-    options = vars(trainer.parse_args(shlex.split(args.trainer_options)))
-    python_layers(options)
-    final = train_in_stages(variants[args.variant], args.weights, **options)
+    final = train_in_stages(variants[args.variant], args.weights, args.trainer_options.split())
     print(f"trained: {final}")
 
 

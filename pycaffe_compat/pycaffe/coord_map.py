@@ -62,13 +62,18 @@ def _conv_params(fn: Function) -> tuple[int, Any, Any, Any, Any]:
     """The axis, stride, effective kernel size and pad of a convolution, deconvolution or pooling."""
     params = fn.params.get("convolution_param", fn.params.get("pooling_param", fn.params))
     axis = params.get("axis", 1)
+    legacy = [name for name in ("kernel_h", "kernel_w", "pad_h", "pad_w", "stride_h", "stride_w") if name in params]
+    if legacy:
+        raise UndefinedMapException(
+            f"{fn.type_name} with {', '.join(legacy)}: coordinate maps take kernel_size, pad and stride, each of which may "
+            "be a list of one number an axis"
+        )
+    if params.get("global_pooling"):
+        raise UndefinedMapException(f"{fn.type_name} with global_pooling: it keeps no coordinates")
     if "kernel_size" not in params:
-        raise UndefinedMapException(f"a {fn.type_name} layer without kernel_size has no coordinate map")
+        raise UndefinedMapException(f"{fn.type_name} without kernel_size has no coordinate map")
     kernel = np.array(params["kernel_size"], ndmin=1)
     dilation = np.array(params.get("dilation", 1), ndmin=1)
-    for name in ("kernel_h", "kernel_w", "pad_h", "pad_w", "stride_h", "stride_w"):
-        if name in params:
-            raise CaffeError(f"coordinate maps take kernel_size, pad and stride, not {name}")
     stride, pad = np.array(params.get("stride", 1), ndmin=1), np.array(params.get("pad", 0), ndmin=1)
     return axis, stride, (kernel - 1) * dilation + 1, pad, params
 
@@ -95,7 +100,7 @@ def coord_map(fn: Function) -> Map:
     if fn.type_name == "Crop":
         axis, offset = _crop_params(fn)
         return axis - 1, 1, -offset
-    raise UndefinedMapException(f"no coordinate map is defined for {fn.type_name} layers")
+    raise UndefinedMapException(f"{fn.type_name} layers have no coordinate map")
 
 
 def compose(base: Map, next_map: Map) -> Map:
@@ -117,8 +122,11 @@ def inverse(coord: Map) -> Map:
     return axis, 1 / a, -b / a
 
 
-def _ancestors(top: Top) -> Iterator[tuple[Top, Map]]:
-    """Yield ``top`` and the blobs it is made of, as far as maps are defined; each with the map from it to ``top``."""
+def _ancestors(top: Top, blocked: list[str]) -> Iterator[tuple[Top, Map]]:
+    """Yield ``top`` and the blobs it is made of, as far as maps are defined; each with the map from it to ``top``.
+
+    Why the walk ends at a layer that has bottoms is appended to ``blocked``.
+    """
     maps: dict[Top, Map] = {top: (None, 1, 0)}
     frontier = [top]
     while frontier:
@@ -130,7 +138,8 @@ def _ancestors(top: Top) -> Iterator[tuple[Top, Map]]:
             if bottom not in maps:
                 try:
                     maps[bottom] = compose(maps[found], coord_map(found.fn))
-                except UndefinedMapException:
+                except UndefinedMapException as reason:
+                    blocked.append(str(reason))
                     break
                 frontier.append(bottom)
 
@@ -141,11 +150,19 @@ def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
     Raises:
         UnconnectedError: they have none.
     """
-    maps = dict(_ancestors(top_from))
-    for found, to_map in _ancestors(top_to):
+    for top in (top_from, top_to):
+        if not isinstance(top, Top):
+            raise TypeError(f"a coordinate map leads from one top of a NetSpec to another, not from or to {top!r}")
+    blocked: list[str] = []
+    maps = dict(_ancestors(top_from, blocked))
+    for found, to_map in _ancestors(top_to, blocked):
         if found in maps:
             return compose(to_map, inverse(maps[found]))
-    raise UnconnectedError("the two blobs have no ancestor in common whose coordinates map to both")
+    if blocked:
+        raise UnconnectedError(
+            f"no coordinate map leads from one blob to the other: {'; '.join(dict.fromkeys(blocked))}"
+        )
+    raise UnconnectedError("the two blobs have no ancestor in common")
 
 
 def crop(top_from: Top, top_to: Top) -> Top:
@@ -162,4 +179,5 @@ def crop(top_from: Top, top_to: Top) -> Top:
     if not (np.round(b) == b).all():
         raise CropError(f"cannot crop by a fraction of a pixel (b = {b})")
     offsets = [int(n) for n in -np.round(np.array(b, ndmin=1))]
-    return layers.Crop(top_from, top_to, crop_param={"axis": int(axis) + 1, "offset": offsets})
+    first = 2 if axis is None else int(axis) + 1  # None: no layer between the two has windows
+    return layers.Crop(top_from, top_to, crop_param={"axis": first, "offset": offsets})

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import CaffeError
 from ..files import atomic_path
-from ..proto import caffe_pb2, filter_net
+from ..proto import caffe_pb2, filter_net, upgrade_net
 
 RANKDIRS = ("LR", "TB", "BT", "RL")
 TEXT_FORMATS = ("dot", "gv")
@@ -94,13 +94,25 @@ def _attributes(values: Mapping[str, str]) -> str:
     return f"[{', '.join(quoted)}]"
 
 
+def _upgraded(caffe_net: Any) -> Any:
+    if not isinstance(caffe_net, caffe_pb2.NetParameter):
+        hint = (
+            "; caffe_pb2 and text_format read one from a prototxt" if isinstance(caffe_net, (str, os.PathLike)) else ""
+        )
+        raise CaffeError(f"a NetParameter can be drawn, not a {type(caffe_net).__name__}{hint}")
+    net = caffe_pb2.NetParameter()
+    net.CopyFrom(caffe_net)
+    upgrade_net(net)
+    return net
+
+
 def dot_text(
     caffe_net: Any, rankdir: str = "LR", label_edges: bool = True, phase: int | None = None, display_lrm: bool = False
 ) -> str:
     """The graph of a ``NetParameter`` in Graphviz's language: layers as boxes, blobs as octagons.
 
     Args:
-        caffe_net: the net, upgraded.
+        caffe_net: the net; a copy is upgraded if it is of an older format.
         rankdir: ``"LR"`` (left to right), ``"TB"``, ``"BT"`` or ``"RL"``.
         label_edges: write numbers of channels on the edges.
         phase: draw the layers of this phase; None: all.
@@ -108,6 +120,7 @@ def dot_text(
     """
     if rankdir not in RANKDIRS:
         raise CaffeError(f'rankdir: "{rankdir}" is not a direction; valid: {", ".join(RANKDIRS)}')
+    caffe_net = _upgraded(caffe_net)
     if phase is not None:
         state = caffe_pb2.NetState()
         state.CopyFrom(caffe_net.state)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from golden_files import ROOT as GOLDENS
+from google.protobuf import text_format
 
 from pycaffe_compat.errors import CaffeError
 from pycaffe_compat.proto import caffe_pb2, parse_text, read_net
@@ -117,3 +118,39 @@ def test_pictures_come_from_dot(net, program, tmp_path: Path) -> None:
     with pytest.raises(CaffeError, match=r'could not draw the net as xyz: Format: "xyz" not recognized'):
         draw.draw_net_to_file(net, tmp_path / "net.xyz")
     assert not (tmp_path / "net.xyz").exists()
+
+
+OLD = """
+input: "data" input_dim: 1 input_dim: 1 input_dim: 4 input_dim: 4
+layers { %s bottom: "data" top: "conv" }
+layers { %s bottom: "conv" top: "conv" }
+"""
+V1 = OLD % (
+    'name: "c" type: CONVOLUTION convolution_param { num_output: 2 kernel_size: 3 } blobs_lr: 1',
+    'name: "r" type: RELU',
+)
+V0 = OLD % (
+    'layer { name: "c" type: "conv" num_output: 2 kernelsize: 3 blobs_lr: 1 }',
+    'layer { name: "r" type: "relu" }',
+)
+
+
+@pytest.mark.parametrize("text", [V0, V1])
+def test_old_nets_that_were_only_parsed_are_drawn_upgraded(text: str, tmp_path: Path) -> None:
+    net = text_format.Parse(text, caffe_pb2.NetParameter())
+    before = net.SerializeToString()
+    draw.draw_net_to_file(net, tmp_path / "net.dot", display_lrm=True)
+    made = (tmp_path / "net.dot").read_text()
+    assert labels(made) == [
+        r"input\n(Input)",
+        r"c\n(Convolution)\nkernel size: 3\nstride: 1\npad: 0\nlr mult: 1",
+        r"r\n(ReLU)",
+    ]
+    assert '"data_blob" -> "c_Convolution_1";' in made and 'c_Convolution_1" -> "conv_blob" [label="2"]' in made
+    assert net.SerializeToString() == before
+
+
+@pytest.mark.parametrize("net", ["net.prototxt", Path("net.prototxt"), None, caffe_pb2.LayerParameter()])
+def test_what_is_no_net_cannot_be_drawn(net: object) -> None:
+    with pytest.raises(CaffeError, match=f"NetParameter can be drawn, not a {type(net).__name__}"):
+        draw.draw_net(net, "LR", "dot")

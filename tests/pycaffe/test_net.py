@@ -366,3 +366,21 @@ def test_a_loss_that_is_read_has_its_own_gradient_only_if_its_weight_is_given(
         np.testing.assert_allclose(net.module.layers["p"].weight.grad, want, rtol=1e-4, atol=1e-7)
     assert objective.requires_grad == bool(total)
     assert ("loss weight" in caplog.text) == (not given)
+
+
+def test_a_blob_whose_reader_hands_nothing_back_has_no_gradient(tmp_path: Path) -> None:
+    """Backward from the reader, which is the first of the pass: what stood in ``diff`` is not taken for a gradient."""
+    (tmp_path / "n.prototxt").write_text(
+        'input: "x" input_shape { dim: 4 dim: 3 } '
+        f'layer {{ name: "ip" {IP} bottom: "x" top: "y" }} '
+        'layer { name: "cut" type: "Power" bottom: "y" top: "z" propagate_down: false } '
+        'layer { name: "sum" type: "Reduction" bottom: "y" top: "loss" loss_weight: 1 }'
+    )
+    net = caffe.Net(str(tmp_path / "n.prototxt"), caffe.TRAIN)
+    net.blobs["x"].data[...] = 1
+    net.forward()
+    net.blobs["y"].diff[...] = 7
+    net.backward(start="cut")
+    assert not net.blobs["y"].diff.any() and not net.params["ip"][0].diff.any()
+    net.backward()
+    assert (net.blobs["y"].diff == 1).all() and (net.params["ip"][0].diff == 4).all()

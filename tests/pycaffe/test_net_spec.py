@@ -150,3 +150,36 @@ def test_a_walk_through_many_shortcuts_ends() -> None:
     for _ in range(60):
         top = L.Eltwise(L.ReLU(top), top)
     assert coord_map_from_to(top, n.data)[1:] == (1, 0)
+
+
+REASONS = [
+    (lambda x: L.Convolution(x, kernel_h=5, kernel_w=3), r"Convolution with kernel_h, kernel_w: coordinate maps take"),
+    (lambda x: L.Convolution(x, kernel_size=5, pad_h=3), "Convolution with pad_h: coordinate maps take"),
+    (lambda x: L.Pooling(x, pooling_param={"kernel_size": 2, "stride_w": 2}), "Pooling with stride_w: coordinate maps"),
+    (lambda x: L.Pooling(x, global_pooling=True), "Pooling with global_pooling: it keeps no coordinates"),
+    (lambda x: L.Deconvolution(x, num_output=2), "Deconvolution without kernel_size"),
+    (lambda x: L.Concat(L.ReLU(x), x), "Concat layers have no coordinate map"),
+    (lambda x: L.ReLU(L.Softmax(L.InnerProduct(x, num_output=1))), "InnerProduct layers have no coordinate map"),
+    (lambda x: L.Eltwise(L.Flatten(x), L.Reshape(x)), "Flatten layers .*; Reshape layers"),
+]
+
+
+@pytest.mark.parametrize("make, reason", REASONS)
+def test_a_crop_that_cannot_be_says_which_layer_is_in_the_way(make: Any, reason: str) -> None:
+    data = L.Input(shape={"dim": [1, 1, 40, 40]})
+    for tops in ((data, make(data)), (make(data), data)):
+        with pytest.raises(
+            RuntimeError, match=rf"no coordinate map leads from one blob to the other: {reason}"
+        ) as caught:
+            crop(*tops)
+        assert isinstance(caught.value, CaffeError)
+
+
+def test_blobs_of_different_inputs_have_no_map_and_a_way_around_a_layer_without_one_is_found() -> None:
+    data, other = L.Input(shape={"dim": [1, 1, 9, 9]}), L.Input(shape={"dim": [1, 1, 9, 9]})
+    with pytest.raises(CaffeError, match="no ancestor in common"):
+        crop(L.ReLU(data), other)
+    cut = crop(data, L.Eltwise(L.Softmax(L.Flatten(data)), L.ReLU(data)))
+    assert cut.fn.params["crop_param"] == {"axis": 2, "offset": [0]}
+    with pytest.raises(TypeError, match="not from or to 'data'"):
+        crop("data", data)
