@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,14 @@ from typing import Any
 
 from .errors import CaffeError
 
+try:
+    import fcntl
+except ImportError:  # Windows: no locks, and so no way to tell a dead writer's file
+    fcntl = None  # type: ignore[assignment]
+
 PathLike = str | os.PathLike[str]
+_MOST = 40  # characters of a file's name, the last ones, that its temporary name has
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<suffix>\.[^.]*)?")
 
 
 @contextlib.contextmanager
@@ -31,7 +39,6 @@ def atomic_path(path: PathLike) -> Iterator[str]:
         handle, temporary = _temporary(final, stream)
     except OSError as error:
         raise _cannot_write(path, error) from error
-    os.close(handle)
     try:
         yield temporary
         if stream:
@@ -51,6 +58,46 @@ def atomic_path(path: PathLike) -> Iterator[str]:
         if isinstance(error, OSError) and not isinstance(error, CaffeError):
             raise CaffeError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
         raise
+    finally:
+        os.close(handle)
+
+
+def remove_strays(folder: PathLike, names: str) -> list[str]:
+    """Remove the temporary files in ``folder`` whose writer was killed; return their paths.
+
+    A writer that lives, in whichever process, holds a lock on its file, which ends with it; such a file stays. So does
+    every file where the file system has no locks.
+
+    Args:
+        folder: where to look.
+        names: a regular expression for the names of the files that were to be written. It sees the last 40 characters.
+    """
+    removed = []
+    for name in sorted(os.listdir(folder)):
+        match = _TEMPORARY.fullmatch(name)
+        if match is None or not re.fullmatch(names, match["name"]):
+            continue
+        path = os.path.join(folder, name)
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                if _lock(handle, wait=False):
+                    os.unlink(path)
+                    removed.append(path)
+            finally:
+                os.close(handle)
+    return removed
+
+
+def _lock(handle: int, wait: bool) -> bool:
+    """Lock an open file for its writer; return whether that worked."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:  # somebody else has it, or there are no locks here
+        return False
+    return True
 
 
 def require_writable(path: PathLike) -> None:
@@ -145,9 +192,15 @@ def _target(path: PathLike) -> tuple[str, bool]:
 
 
 def _temporary(final: str, stream: bool) -> tuple[int, str]:
+    """Make a temporary file for ``final``, locked while the handle is open; return the handle and the path."""
     folder, name = os.path.split(final)
     suffix = os.path.splitext(name)[1]
-    return tempfile.mkstemp(prefix=f".{name[:80]}.", suffix=suffix, dir=None if stream else folder)
+    while True:
+        handle, path = tempfile.mkstemp(prefix=f".{name[-_MOST:]}.", suffix=suffix, dir=None if stream else folder)
+        _lock(handle, wait=True)
+        if os.path.exists(path):
+            return handle, path
+        os.close(handle)  # taken for a stray before it was locked
 
 
 def _cannot_write(path: PathLike, error: OSError) -> CaffeError:

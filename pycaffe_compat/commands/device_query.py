@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ..solver.commands import ALL, parse_gpus
 from ..solver.log import init_log, log
+from ..solver.run import ALL, parse_gpus
 from .options import Parser, command
 
 LINES = (

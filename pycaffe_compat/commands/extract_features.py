@@ -15,9 +15,9 @@ from ..data.database import LEVELDB, DatabaseWriter
 from ..errors import DataError, LayerError, NetError, UnknownNameError, nearest
 from ..net import Net
 from ..proto import caffe_pb2
-from ..solver.commands import parse_gpus
 from ..solver.log import init_log, log
 from ..solver.nets import warn_of_missing
+from ..solver.run import parse_gpus
 from .options import Parser, add_python_layers, command, names, python_layers
 
 DEVICE, STARTS, COUNT, ENDS = (f"extract_features.cpp:{line}" for line in (64, 134, 171, 185))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..solver.commands import test
+from ..solver.run import test
 from .options import Parser, add_amp, add_device, add_python_layers, add_state, command, python_layers
 
 EPILOG = """

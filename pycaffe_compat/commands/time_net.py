@@ -11,8 +11,8 @@ import torch
 from ..errors import SolverError
 from ..net import Net
 from ..pycaffe import Net as NumpyNet
-from ..solver.commands import parse_gpus
 from ..solver.log import init_log, log
+from ..solver.run import parse_gpus
 from .options import Parser, add_python_layers, add_state, command, python_layers
 
 USE_CPU, USE_GPU = "caffe.cpp:352", "caffe.cpp:348"

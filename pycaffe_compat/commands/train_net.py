@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..solver.commands import train
+from ..solver.run import train
 from ..solver.signals import EFFECTS
 from .options import Parser, add_amp, add_device, add_python_layers, add_state, command, python_layers
 
@@ -36,10 +36,18 @@ def run(argv: list[str], prog: str | None = None) -> None:
     parser.add_argument("--solver", required=True, metavar="FILE", help="the solver's prototxt")
     parser.add_argument("--weights", default="", metavar="A,B", help="caffemodels to start from")
     parser.add_argument("--snapshot", default="", metavar="FILE", help="a .solverstate(.h5) to go on from")
+    parser.add_argument("--sigint_effect", default="stop", choices=EFFECTS, help="what Ctrl-C does (default: stop)")
+    add_training(parser)
+    args = vars(parser.parse_args(argv))
+    python_layers(args)
+    train(args.pop("solver"), **args)
+
+
+def add_training(parser: Parser) -> None:
+    """Add how to train: what is the same for every solver of a run."""
     add_device(parser, several=True)
     parser.add_argument("--iterations", type=int, metavar="N", help="instead of the solver's max_iter")
     add_state(parser)
-    parser.add_argument("--sigint_effect", default="stop", choices=EFFECTS, help="what Ctrl-C does (default: stop)")
     parser.add_argument(
         "--sighup_effect", default="snapshot", choices=EFFECTS, help="what SIGHUP does (default: snapshot)"
     )
@@ -53,9 +61,6 @@ def run(argv: list[str], prog: str | None = None) -> None:
     parser.add_argument("--compile", action="store_true", help="compile the net with torch.compile first")
     parser.add_argument("--channels-last", action="store_true", help="the memory layout that tensor cores like")
     add_python_layers(parser)
-    args = vars(parser.parse_args(argv))
-    python_layers(args)
-    train(args.pop("solver"), **args)
 
 
 main = command("train_net", run)

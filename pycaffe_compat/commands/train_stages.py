@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 
 from ..errors import MissingFileError
 from ..swwae.generate import VARIANTS
 from ..swwae.prototxt import FOLDER
 from ..swwae.stages import train_in_stages
-from .options import Parser, command
+from .options import Parser, command, python_layers
+from .train_net import add_training
 
 EPILOG = """
 example:
@@ -39,7 +41,11 @@ def run(argv: list[str]) -> None:
         raise MissingFileError(
             f"no folder {FOLDER}/ in {os.getcwd()}: write the paper's nets with: caffe-make-prototxt"
         )
-    final = train_in_stages(variants[args.variant], args.weights, args.trainer_options.split())
+    trainer = Parser("How each step is trained; caffe-train-net --help says more.", prog="--trainer-options")
+    add_training(trainer)
+    options = vars(trainer.parse_args(shlex.split(args.trainer_options)))
+    python_layers(options)
+    final = train_in_stages(variants[args.variant], args.weights, **options)
     print(f"trained: {final}")
 
 

@@ -45,8 +45,11 @@ class NumpyRunner(Runner):
         self.face.clear_param_diffs()
 
     def forward_backward(self, last: bool = True) -> Pass:
+        self.parts.begin()
         objective = self.forward()
+        self.parts.end("forward")  # the batch included: data layers are run as the others are
         self.face._backward(len(self.face.layers) - 1, 0)
+        self.parts.end("backward")
         return objective
 
     def forward(self) -> Pass:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,39 +17,70 @@ def launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def start(use_gpu: bool) -> torch.device:
-    """Join the processes that ``torchrun`` started; return the device of this one."""
-    device = torch.device("cpu")
+def joined() -> bool:
+    """Whether this process is in a group already."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def device(use_gpu: bool) -> torch.device:
+    """The device of this process: the GPU of its number, or the CPU."""
     if use_gpu and torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    # the others wait while the first one tests
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(days=2))
-    return device
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return torch.device("cpu")
+
+
+def start(use_gpu: bool) -> torch.device:
+    """Join the processes that ``torchrun`` started, unless that is done; return the device of this one."""
+    place = device(use_gpu)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    if not joined():
+        # the others wait while the first one tests
+        backend = "nccl" if place.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=datetime.timedelta(days=2))
+    return place
 
 
 def stop() -> None:
     """Leave the group, if this process is in one."""
-    if dist.is_available() and dist.is_initialized():
+    if joined():
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def group(use_gpu: bool) -> Iterator[None]:
+    """Be in the group of the processes that ``torchrun`` started, if it did, for all that the block trains."""
+    if not launched() or joined():
+        yield
+        return
+    start(use_gpu)
+    try:
+        yield
+    finally:
+        stop()
 
 
 def rank() -> int:
     """The number of this process: 0 logs, tests and writes snapshots."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if joined() else 0
 
 
 def world() -> int:
     """How many processes train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if joined() else 1
 
 
 def shared_seed() -> int:
     """The seed of the first process, for what all must draw alike."""
-    seeds = [torch.initial_seed()]
+    return from_first(torch.initial_seed())
+
+
+def from_first(value: Any) -> Any:
+    """Return the ``value`` of the first process in all of them."""
+    values = [value]
     if world() > 1:
-        dist.broadcast_object_list(seeds)
-    return seeds[0]
+        dist.broadcast_object_list(values)
+    return values[0]
 
 
 def agree(loss: float, requests: list[bool], device: torch.device) -> tuple[float, list[bool]]:

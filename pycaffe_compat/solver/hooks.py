@@ -1,47 +1,86 @@
-"""What happens around the iterations of a solver: hooks, Caffe's own and those that users add."""
+"""What happens around the iterations of a solver: Caffe's own hooks and those that users add."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
+from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import SolverError
+from ..net import Net
 from . import log as lines
 from .distributed import world
 from .log import log
 
-if TYPE_CHECKING:
-    from .loop import Solver
-
 Scores = Mapping[str, np.ndarray]
 
 
-class Hook:
-    """Methods that the solver calls; override what you need. ``solver.iter`` counts the updates done."""
+class Training(Protocol):
+    """What hooks see of a :class:`~.loop.Solver` and may ask of it."""
 
-    def before_training(self, solver: Solver) -> None:
+    param: Any
+    net: Net
+    test_nets: list[Net]
+    iter: int
+    rate: float
+    outputs: Mapping[str, Tensor]
+
+    @property
+    def loss(self) -> float: ...
+
+    @property
+    def displaying(self) -> bool: ...
+
+    def test_all(self) -> None: ...
+
+    def snapshot(self) -> tuple[str, str]: ...
+
+
+class Hook:
+    """Methods that the solver calls, each with itself; override what you need. ``solver.iter`` counts the updates done.
+
+    A hook keeps what it needs from one call to the next in attributes of its own.
+    """
+
+    def before_training(self, solver: Any) -> None:
         """``solve`` begins; a resumed state is already in place."""
 
-    def before_iteration(self, solver: Solver) -> None:
+    def before_iteration(self, solver: Any) -> None:
         """An iteration begins."""
 
-    def after_backward(self, solver: Solver) -> None:
+    def after_backward(self, solver: Any) -> None:
         """The loss, the outputs and the summed gradients are there; the update is not done."""
 
-    def after_update(self, solver: Solver) -> None:
+    def snapshot_requested(self, solver: Any) -> None:
+        """A signal has asked for a snapshot; :meth:`after_update` of the same iteration follows."""
+
+    def after_update(self, solver: Any) -> None:
         """The update is done and counted."""
 
-    def after_test(self, solver: Solver, index: int, scores: Scores) -> None:
+    def after_test(self, solver: Any, index: int, scores: Scores) -> None:
         """Test net ``index`` has been run; ``scores`` are the means of its outputs."""
 
-    def after_training(self, solver: Solver) -> None:
+    def after_training(self, solver: Any) -> None:
         """``solve`` ends, early or not; also called when an error ends it."""
+
+
+class Callbacks(Hook):
+    """Two functions, as pycaffe's ``add_callback`` takes them: called before the first pass and before the update."""
+
+    def __init__(self, on_start: Callable[[], None], on_gradients_ready: Callable[[], None]) -> None:
+        self._on_start, self._on_gradients_ready = on_start, on_gradients_ready
+
+    def before_iteration(self, solver: Training) -> None:
+        self._on_start()
+
+    def after_backward(self, solver: Training) -> None:
+        self._on_gradients_ready()
 
 
 class Display(Hook):
@@ -51,13 +90,13 @@ class Display(Hook):
         self._since = time.perf_counter()
         self._done = 0
 
-    def before_training(self, solver: Solver) -> None:
+    def before_training(self, solver: Training) -> None:
         self._since, self._done = time.perf_counter(), 0
 
-    def after_update(self, solver: Solver) -> None:
+    def after_update(self, solver: Training) -> None:
         self._done += 1
 
-    def after_backward(self, solver: Solver) -> None:
+    def after_backward(self, solver: Training) -> None:
         if not solver.displaying:
             return
         now = time.perf_counter()
@@ -72,7 +111,7 @@ class Display(Hook):
         outputs = {name: output.float().cpu().numpy() for name, output in solver.outputs.items()}
         log_outputs(lines.TRAIN_OUTPUT, "Train", outputs, solver.net.loss_weights)
 
-    def after_test(self, solver: Solver, index: int, scores: Scores) -> None:
+    def after_test(self, solver: Training, index: int, scores: Scores) -> None:
         log_outputs(lines.TEST_OUTPUT, "Test", scores, solver.test_nets[index].loss_weights)
 
 
@@ -92,7 +131,7 @@ class Test(Hook):
 
     __test__ = False  # not a test of ours
 
-    def before_iteration(self, solver: Solver) -> None:
+    def before_iteration(self, solver: Training) -> None:
         param = solver.param
         if (
             param.test_interval
@@ -105,9 +144,16 @@ class Test(Hook):
 class Snapshot(Hook):
     """Writes snapshots every ``snapshot`` iterations, and when a signal asks for one."""
 
-    def after_update(self, solver: Solver) -> None:
-        interval = solver.param.snapshot
-        if (interval and solver.iter % interval == 0) or solver.snapshot_requested:
+    def __init__(self) -> None:
+        self._requested = False
+
+    def snapshot_requested(self, solver: Training) -> None:
+        self._requested = True
+
+    def after_update(self, solver: Training) -> None:
+        interval, requested = solver.param.snapshot, self._requested
+        self._requested = False
+        if requested or (interval and solver.iter % interval == 0):
             solver.snapshot()
 
 
@@ -117,20 +163,20 @@ class Progress(Hook):
     def __init__(self) -> None:
         self._bar: Any = None
 
-    def before_training(self, solver: Solver) -> None:
+    def before_training(self, solver: Training) -> None:
         total = solver.param.max_iter
         self._bar = tqdm(total=total, initial=solver.iter, unit="it", file=sys.stderr, dynamic_ncols=True, leave=True)
         self._start = (time.perf_counter(), solver.iter)
 
-    def after_update(self, solver: Solver) -> None:
+    def after_update(self, solver: Training) -> None:
         if self._bar is None:
             return
         since, first = self._start
-        images = (solver.iter - first) * solver.images_per_iteration / max(time.perf_counter() - since, 1e-9)
+        images = (solver.iter - first) * images_per_iteration(solver) / max(time.perf_counter() - since, 1e-9)
         self._bar.set_postfix_str(f"loss {solver.loss:.4g}, lr {solver.rate:.3g}, {images:.0f} images/s", refresh=False)
         self._bar.update(solver.iter - self._bar.n)
 
-    def after_training(self, solver: Solver) -> None:
+    def after_training(self, solver: Training) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -158,23 +204,23 @@ class TensorBoard(Hook):
             raise SolverError(f"cannot write TensorBoard events to {os.fspath(folder)}: {error.strerror}") from error
         self._every = every
 
-    def after_update(self, solver: Solver) -> None:
+    def after_update(self, solver: Training) -> None:
         if solver.iter % (self._every or solver.param.display or 10) == 0:
             self._writer.add_scalar("train/loss", solver.loss, solver.iter)
             self._writer.add_scalar("train/lr", solver.rate, solver.iter)
 
-    def after_test(self, solver: Solver, index: int, scores: Scores) -> None:
+    def after_test(self, solver: Training, index: int, scores: Scores) -> None:
         for name, values in scores.items():
             for i, value in enumerate(np.asarray(values).reshape(-1).tolist()):
                 tag = f"test{index}/{name}" + (f"/{i}" if np.size(values) > 1 else "")
                 self._writer.add_scalar(tag, value, solver.iter)
         self._writer.flush()
 
-    def after_training(self, solver: Solver) -> None:
+    def after_training(self, solver: Training) -> None:
         self._writer.close()
 
 
-def images_per_iteration(solver: Solver) -> int:
+def images_per_iteration(solver: Training) -> int:
     """How many items of a batch an iteration takes, over all processes."""
     first = next((step.tops[0] for step in solver.net.steps if not step.bottoms and step.tops), None)
     shape = solver.net.blob_shapes[first] if first is not None else ()

@@ -6,10 +6,12 @@ message. The source is the place in Caffe that writes the same line: parsers loo
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -85,6 +87,19 @@ class _BesideBar(logging.StreamHandler):
             return
         with tqdm.external_write_mode(file=self.stream):
             super().emit(record)
+
+
+@contextlib.contextmanager
+def log_to(stream: TextIO) -> Iterator[None]:
+    """Show the package's log on ``stream`` alone while the block lasts; afterwards it goes where it went before."""
+    before = logger.handlers[:], logger.level, logger.propagate
+    init_log(stream=stream)
+    try:
+        yield
+    finally:
+        handlers, level, logger.propagate = before
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
 
 
 def environment_level() -> int:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import logging
 import math
 import os
-import tempfile
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -21,18 +20,18 @@ from ..errors import CaffeError, DivergedError, SolverError
 from ..layers.data_layers import BatchSource
 from ..net import Net
 from ..proto import caffe_pb2, read_solver, upgrade_solver
-from . import debug, distributed, snapshot
+from . import debug, distributed
 from . import log as lines
-from .hooks import Display, Hook, Snapshot, Test, images_per_iteration
+from .hooks import Callbacks, Display, Hook, Snapshot, Test
 from .log import log
 from .nets import test_net_params, train_net_param, warn_of_missing, warn_of_untrained
 from .policies import Policy
 from .rules import CaffeOptimizer, make_optimizer
 from .runner import GraphRunner, Runner
 from .signals import SNAPSHOT, STOP, Signals
+from .snapshot import EARLIER, Snapshots, nonfinite_parameter
 
 PathLike = str | os.PathLike[str]
-EARLIER = "go on from an earlier snapshot, with a smaller base_lr"
 
 
 def choose_device(param: Any) -> torch.device:
@@ -56,8 +55,8 @@ class Solver:
         device: where the nets live; None chooses (:func:`choose_device`).
         runner: makes the :class:`~pycaffe_compat.solver.runner.Runner` of the train net and of each test net.
         hooks: called after Caffe's own (test, display, snapshot).
-        sigint_effect, sighup_effect: ``"stop"``, ``"snapshot"`` or ``"none"``: what the signals do during
-            :meth:`solve`.
+        sigint_effect, sighup_effect, sigterm_effect: ``"stop"``, ``"snapshot"`` or ``"none"``: what the signals do
+            during :meth:`solve`.
 
     Attributes:
         net, test_nets: the nets; those under test use the parameters of ``net``.
@@ -82,6 +81,7 @@ class Solver:
         hooks: Iterable[Hook] = (),
         sigint_effect: str = STOP,
         sighup_effect: str = SNAPSHOT,
+        sigterm_effect: str = "none",
     ) -> None:
         is_path = isinstance(param, (str, os.PathLike))
         if not is_path and not isinstance(param, caffe_pb2.SolverParameter):
@@ -94,17 +94,15 @@ class Solver:
         self.policy = Policy.from_solver(self.param, self.file)
         if assumed := self.policy.assumed():
             log(lines.POLICY, "%s", assumed, level=logging.WARNING)
-        self._signals = Signals(sigint_effect, sighup_effect)
+        self._signals = Signals(sigint_effect, sighup_effect, sigterm_effect)
         self.device = torch.device(device) if device is not None else choose_device(self.param)
         if self.device.type == "cpu":
             log(lines.MEMORY, "Recycling the memory of large tensors: %s", memory.recycle())
         self.iter = 0
         self.rate = 0.0
         self.outputs: Mapping[str, Tensor] = {}
-        self.snapshot_requested = False
         self._stopping = False
         self._losses: deque[float] = deque(maxlen=max(self.param.average_loss, 1))
-        self._callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
         if self.param.random_seed >= 0:
             torch.manual_seed(self.param.random_seed)
         seed = distributed.shared_seed()
@@ -116,6 +114,7 @@ class Solver:
             if isinstance(source, BatchSource):
                 source.seed, source.rank, source.world = seed, distributed.rank(), distributed.world()
         self.optimizer: CaffeOptimizer = make_optimizer(self.param, _groups(self.net))
+        self._snapshots = Snapshots(self.param, self.net, self.test_nets, self.optimizer, self.policy)
         self.runner = runner(self.net)
         self.test_runners = [runner(net) for net in self.test_nets]
         self.hooks: list[Hook] = [Test(), Display(), Snapshot(), *hooks]
@@ -163,13 +162,13 @@ class Solver:
         return bool(self.param.display) and self.iter % self.param.display == 0 and distributed.rank() == 0
 
     @property
-    def images_per_iteration(self) -> int:
-        """How many items an iteration takes, over ``iter_size`` passes and all processes."""
-        return images_per_iteration(self)
+    def stopped_by(self) -> signal.Signals | None:
+        """The signal that asked the newest :meth:`solve` to stop; None for none."""
+        return self._signals.stopped_by
 
     def add_callback(self, on_start: Callable[[], None], on_gradients_ready: Callable[[], None]) -> None:
-        """Call two functions in every iteration, as pycaffe does: before its first pass, and before its update."""
-        self._callbacks.append((on_start, on_gradients_ready))
+        """Call two functions in every iteration, as pycaffe does: a :class:`~.hooks.Callbacks` hook."""
+        self.hooks.append(Callbacks(on_start, on_gradients_ready))
 
     # ---- training
 
@@ -180,7 +179,7 @@ class Solver:
             CaffeError: snapshots cannot be written (found before anything is trained).
             DivergedError: the loss is no longer a finite number.
         """
-        self.check_snapshot_folder()
+        self._snapshots.check_folder()
         log(lines.SOLVING, "Solving %s", self.net.caffe_name)
         log(lines.POLICY, "Learning Rate Policy: %s", self.param.lr_policy)
         if resume_file is not None:
@@ -221,27 +220,26 @@ class Solver:
         """
         end = self.iter + iterations
         if self.param.snapshot and self.iter // self.param.snapshot < end // self.param.snapshot:
-            self.check_snapshot_folder()
+            self._snapshots.check_folder()
         self._stopping = False
-        while self.iter < end:
-            self._each("before_iteration")
-            if self._stopping:
-                break
-            for on_start, _ in self._callbacks:
-                on_start()
-            self._accumulate()
+        while self.iter < end and not self._stopping:
+            for hook in self.hooks:
+                hook.before_iteration(self)
+                if self._stopping:  # by a signal during a test
+                    return
+            requested = self._accumulate()
             self._each("after_backward")
-            for _, on_gradients_ready in self._callbacks:
-                on_gradients_ready()
             self.apply_update()
             self.iter += 1
+            if requested:
+                self._each("snapshot_requested")
             self._each("after_update")
-            self.snapshot_requested = False
-            if self._stopping:
-                break
 
-    def _accumulate(self) -> None:
-        """The ``iter_size`` passes of an iteration; the loss is looked at before anything is updated."""
+    def _accumulate(self) -> bool:
+        """Run the ``iter_size`` passes of an iteration; return whether a signal asked for a snapshot meanwhile.
+
+        The loss is looked at before anything is updated.
+        """
         self.runner.clear_gradients()
         loss, passes = 0.0, self.param.iter_size
         for index in range(passes):
@@ -253,10 +251,11 @@ class Solver:
             loss += float(objective) / passes
         asked = self._signals.take()
         loss, (stop, save) = distributed.agree(loss, [asked == STOP, asked == SNAPSHOT], self.device)
-        self._stopping, self.snapshot_requested = stop, save
+        self._stopping = stop
         if not math.isfinite(loss):
             raise self._diverged(loss)
         self._losses.append(loss)
+        return save
 
     def apply_update(self) -> None:
         """Update the parameters from the gradients, which hold the update afterwards, at the rate of this iteration."""
@@ -268,7 +267,9 @@ class Solver:
             log(lines.RATE, "Iteration %d, lr = %g", self.iter, self.rate)
         for group in self.optimizer.param_groups:
             group["lr"], group["iter"] = self.rate, self.iter
+        self.runner.parts.begin()
         self.optimizer.step()
+        self.runner.parts.end("update")
         if self.displaying:
             self._log_update()
 
@@ -336,31 +337,7 @@ class Solver:
 
     def snapshot_filename(self, extension: str) -> str:
         """Caffe's name for a file of this iteration: ``PREFIX_iter_N`` and the extension, with ``.h5`` for HDF5."""
-        hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
-        return f"{self.param.snapshot_prefix}_iter_{self.iter}{extension}{'.h5' if hdf5 else ''}"
-
-    def check_snapshot_folder(self) -> None:
-        """Find out now whether snapshots can be written; make their folder if it is not there.
-
-        Raises:
-            SolverError: the folder cannot be made or written to.
-        """
-        param = self.param
-        if not (param.snapshot or param.snapshot_after_train) or distributed.rank():
-            return
-        if not param.snapshot_prefix:
-            raise SolverError(
-                "snapshots are asked for, but snapshot_prefix is not set; set it, or snapshot_after_train: false"
-            )
-        folder = os.path.dirname(os.path.abspath(param.snapshot_prefix))
-        try:
-            os.makedirs(folder, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise SolverError(
-                f"snapshot_prefix: {param.snapshot_prefix}: cannot write to the folder {folder}: {error.strerror}"
-            ) from error
+        return self._snapshots.filename(self.iter, extension)
 
     def snapshot(self) -> tuple[str, str]:
         """Write model and solver state; return their paths. Of several processes the first one writes.
@@ -369,37 +346,7 @@ class Solver:
             CaffeError: the folder cannot be written to, or the disk is full; earlier snapshots are as they were.
             DivergedError: a parameter holds a number that is not finite; nothing is written.
         """
-        spoilt = self._spoilt()
-        if spoilt:
-            raise DivergedError(
-                f"iteration {self.iter}: no snapshot, as {spoilt} holds numbers that are not finite: {EARLIER}"
-            )
-        model, state = self.snapshot_filename(".caffemodel"), self.snapshot_filename(".solverstate")
-        if distributed.rank():
-            return model, state
-        kind = "HDF5" if snapshot.is_hdf5(model) else "binary proto"
-        log(lines.SNAPSHOT_NET, "Snapshotting to %s file %s", kind, model)
-        self.net.save(model, diffs=self.param.snapshot_diff)
-        log(lines.SNAPSHOT_STATE, "Snapshotting solver state to %s file %s", kind, state)
-        learned = [learnable.tensor for learnable in self.net.learnable]
-        contents = snapshot.State(self.iter, model, self.policy.current_step, extra=self._extra())
-        snapshot.write_state(state, contents, self.optimizer.history(learned))
-        return model, state
-
-    def _extra(self) -> dict[str, Any]:
-        """What Caffe has no field for."""
-        generators = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            generators["cuda"] = torch.cuda.get_rng_state(self.device)
-        return {
-            "version": 1,
-            "train": _layer_states(self.net),
-            "tests": [_layer_states(net) for net in self.test_nets],
-            "generators": {
-                name: base64.b64encode(bytes(state.tolist())).decode() for name, state in generators.items()
-            },
-            "losses": list(self._losses),
-        }
+        return self._snapshots.write(self.iter, self._losses)
 
     def restore(self, path: PathLike) -> None:
         """Go on from a solver state: ours continues bit for bit; Caffe's own where its iteration count says.
@@ -407,50 +354,9 @@ class Solver:
         Raises:
             SolverError: it is no solver state, or not of this net and solver type.
         """
-        name = os.fspath(path)
-        with snapshot.open_state(path) as state:
-            model = snapshot.find_learned_net(state, name) if state.learned_net else None
-            snapshot.load_history(state, name, self.optimizer, self.net.learnable)
-        if model is not None:
-            self.net.load_weights(model)
-        self.iter, self.policy.current_step = state.iteration, state.current_step
-        log(lines.STATE_READ, "%s: iteration %d", name, self.iter)
+        self.iter, losses = self._snapshots.restore(path)
         self._losses.clear()
-        if not state.extra:
-            self._seek_by_count()
-            return
-        try:
-            self._restore_extra(state.extra)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            if isinstance(error, CaffeError):
-                raise
-            raise SolverError(f"{name}: the field that this package added does not fit: {error!r}") from error
-
-    def _restore_extra(self, extra: dict[str, Any]) -> None:
-        for net, states in zip([self.net, *self.test_nets], [extra["train"], *extra["tests"]], strict=False):
-            layers = net.layers
-            for name in states.keys() & layers.keys():
-                layers[name].seek(states[name])
-        self._losses.extend(float(loss) for loss in extra["losses"])
-        saved = {
-            name: torch.tensor(list(base64.b64decode(text)), dtype=torch.uint8)
-            for name, text in extra["generators"].items()
-        }
-        if distributed.rank():
-            return
-        torch.set_rng_state(saved["cpu"])
-        if self.device.type == "cuda" and "cuda" in saved:
-            torch.cuda.set_rng_state(saved["cuda"], self.device)
-
-    def _seek_by_count(self) -> None:
-        """Caffe's states do not say where the data was: skip the batches that the iterations so far have taken."""
-        batches = self.iter * self.param.iter_size
-        for name, source in self.net.sources.items():
-            if isinstance(source, BatchSource):
-                position = batches * source.top_shapes()[0][0] * source.world
-                source.seek({**source.state(), "position": position})
-                message = 'Data layer "%s" goes on after %d batches: the state does not say where it was'
-                log(lines.STATE_READ, message, name, batches)
+        self._losses.extend(losses)
 
     # ---- trouble
 
@@ -461,24 +367,17 @@ class Solver:
             or "no layer, when the same batch is run again: the sum of the losses overflowed"
         )
         message = f"iteration {self.iter}: the loss is {loss}; the first number that is not finite is in {where}. "
-        spoilt = self._spoilt()
+        spoilt = nonfinite_parameter(self.net)
         if spoilt:
             return DivergedError(f"{message}The parameters are spoilt too ({spoilt}): {EARLIER}")
         state = self.snapshot_filename(".solverstate")
         try:
-            self.check_snapshot_folder()
+            self._snapshots.check_folder()
             if not os.path.exists(state) and self.param.snapshot_prefix:
                 self.snapshot()
         except CaffeError as error:
             return DivergedError(f"{message}No snapshot could be written: {error}")
         return DivergedError(f"{message}The parameters before this iteration are in {state}; try a smaller base_lr")
-
-    def _spoilt(self) -> str:
-        """The first parameter that holds a number that is not finite, in words; "" where all are sound."""
-        for learnable in self.net.learnable:
-            if not bool(torch.isfinite(learnable.tensor).all()):
-                return f'layer "{learnable.layer.name}", parameter {learnable.index}'
-        return ""
 
     def close(self) -> None:
         """Stop the data layers of all nets; let go of the other processes. Nothing can be trained afterwards."""
@@ -489,12 +388,6 @@ class Solver:
     def _close_nets(self) -> None:
         for net in (self.net, *self.test_nets):
             net.close()
-
-
-def _layer_states(net: Net) -> dict[str, Any]:
-    """What the layers carry from pass to pass, of those that carry anything."""
-    states = {name: layer.state() for name, layer in net.layers.items()}
-    return {name: state for name, state in states.items() if state}
 
 
 def _own_copy(param: Any) -> Any:

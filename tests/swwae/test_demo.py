@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+import re
 import sys
 from types import SimpleNamespace
 
@@ -12,12 +13,13 @@ import torch
 
 from pycaffe_compat.data.database import Database
 from pycaffe_compat.data.datum import datum_to_array, parse_datum
-from pycaffe_compat.errors import DataError, MissingFileError
+from pycaffe_compat.errors import DataError, MissingFileError, SolverError
 from pycaffe_compat.net import Net
 from pycaffe_compat.swwae import augment
-from pycaffe_compat.swwae.demo import TEST, TRAIN, choose, load_digits, make_databases, reconstruct
-from pycaffe_compat.swwae.demo_nets import demo_decoder, demo_net
+from pycaffe_compat.swwae.demo import TEST, TRAIN, choose, load_digits, make_databases, reconstruct, train
+from pycaffe_compat.swwae.demo_nets import demo_decoder, demo_files, demo_net
 from pycaffe_compat.swwae.figures import reconstruction_figure, rms_error
+from pycaffe_compat.swwae.generate import write_files
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,37 @@ def test_databases_hold_every_digit_once_with_its_label(digits, tmp_path):
             record = parse_datum(database.read(position)[1])
             assert record.label == labels[first + position]
             np.testing.assert_array_equal(datum_to_array(record)[0, 4:32, 4:32], images[first + position])
+
+
+@pytest.fixture
+def small_demo(digits, tmp_path, monkeypatch):
+    """A folder with the databases and a solver of a few iterations."""
+    monkeypatch.chdir(tmp_path)
+    make_databases(*digits)
+    write_files({path: re.sub("max_iter: .*", "max_iter: 3", text) for path, text in demo_files()}, ".")
+    return tmp_path
+
+
+def test_training_reports_scores_and_writes_its_log(small_demo, capfd, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    threads = torch.get_num_threads()
+    solver = small_demo / "prototxt/demo/vgg_solver.prototxt"
+    solver.write_text(re.sub("test_interval: .*", "test_interval: 3", solver.read_text()))
+    weights, accuracy = train("vgg")
+    assert weights == "demo/vgg_iter_3.caffemodel" and (small_demo / weights).exists()
+    log = (small_demo / "demo/vgg.log").read_text()
+    scores = re.findall(r"Test net output #\d+: accuracy = (\S+)", log)
+    assert accuracy == pytest.approx(float(scores[-1]), rel=1e-5)
+    assert "Optimization Done" in log
+    said = capfd.readouterr()
+    assert "solver.cpp" not in said.out + said.err and f"test accuracy {accuracy:.1%}" in said.err
+    assert torch.get_num_threads() == threads
+
+
+def test_a_training_that_fails_says_why(small_demo):
+    (small_demo / "prototxt/demo/vgg_train_val.prototxt").write_text('layer { name: "x" type: "Convolutoin" top: "x" }')
+    with pytest.raises(SolverError, match=r'unknown layer type "Convolutoin".*; its log is demo/vgg.log'):
+        train("vgg")
 
 
 def test_reconstructions_come_from_each_pooling(tmp_path):

@@ -1,6 +1,5 @@
 """The staged training: which solver files in which order, real runs of the trainer, going on after a stop."""
 
-import math
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text, read_weights
 from pycaffe_compat.swwae import Decoder
 from pycaffe_compat.swwae.generate import VARIANTS, all_files
-from pycaffe_compat.swwae.stages import run_trainer, stages, train_in_stages
+from pycaffe_compat.swwae.stages import stages, train_in_stages
 
 ROOT = Path(__file__).parents[2]
 NET = """
@@ -60,24 +59,6 @@ def test_the_encoder_is_fixed_until_the_last_step():
         assert (weights == {1}) == (stage.step < 4)
 
 
-def test_a_run_reports_what_it_logs(tmp_path):
-    solver = write_solver(tmp_path, "a")
-    reports = [(r.iteration, r.loss, dict(r.scores)) for r in run_trainer(str(solver), log=str(tmp_path / "a.log"))]
-    assert reports[-1][0] == 4
-    assert all(math.isfinite(loss) for _, loss, _ in reports[-3:])
-    assert "loss" in reports[-1][2]
-    assert "Optimization Done" in (tmp_path / "a.log").read_text()
-
-
-def test_a_run_that_fails_says_why(tmp_path):
-    solver = write_solver(tmp_path, "a")
-    (tmp_path / "a.prototxt").write_text('layer { name: "x" type: "Convolutoin" top: "x" }')
-    with pytest.raises(SolverError) as caught:
-        list(run_trainer(str(solver), log=str(tmp_path / "a.log")))
-    assert 'unknown layer type "Convolutoin"' in str(caught.value)
-    assert "a.log" in str(caught.value)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_waits_for_the_trainers_snapshot(tmp_path, number):
     write_solver(tmp_path, "prototxt/decoder/swwae_layerwise", "dec", 10**9)
@@ -110,7 +91,7 @@ def test_all_steps_run_and_a_stopped_one_goes_on(tmp_path, monkeypatch, capfd):
     Net("vgg.prototxt").save("vgg.caffemodel")
     decoder = Decoder("swwae", "layerwise")
     with pytest.raises(SolverError, match="step 2 did not end"):
-        train_in_stages(decoder, "vgg.caffemodel", ["--iterations", "2"])
+        train_in_stages(decoder, "vgg.caffemodel", iterations=2)
     final = train_in_stages(decoder, "vgg.caffemodel")
     assert final == stages(decoder)[-1].weights()
     assert os.path.exists(final)
@@ -119,3 +100,64 @@ def test_all_steps_run_and_a_stopped_one_goes_on(tmp_path, monkeypatch, capfd):
     assert "dec" in read_weights(final)
     assert train_in_stages(decoder, "vgg.caffemodel") == final
     assert capfd.readouterr().out.count("done before") == 2
+
+
+def test_a_step_that_fails_says_why_and_is_taken_up_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_solver(tmp_path, "prototxt/decoder/swwae_layerwise", "dec")
+    write_solver(tmp_path, "prototxt/swwae_layerwise", "dec")
+    (tmp_path / "vgg.prototxt").write_text(NET % "ip")
+    Net("vgg.prototxt").save("vgg.caffemodel")
+    net = tmp_path / "prototxt/decoder/swwae_layerwise.prototxt"
+    right = net.read_text()
+    net.write_text(right.replace("InnerProduct", "InnerProdcut"))
+    with pytest.raises(SolverError, match=r'step 2 did not end: .*unknown layer type "InnerProdcut".*the same command'):
+        train_in_stages(Decoder("swwae", "layerwise"), "vgg.caffemodel")
+    net.write_text(right)
+    assert os.path.exists(train_in_stages(Decoder("swwae", "layerwise"), "vgg.caffemodel"))
+
+
+def run_command(folder, *arguments, program=()):
+    command = [sys.executable, *program, str(ROOT / "tools/train_stages.py"), "swwae_layerwise", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
+
+
+def test_several_processes_go_through_the_steps_together(tmp_path):
+    write_solver(tmp_path, "prototxt/decoder/swwae_layerwise", "dec")
+    write_solver(tmp_path, "prototxt/swwae_layerwise", "dec")
+    (tmp_path / "vgg.prototxt").write_text(NET % "ip")
+    Net(str(tmp_path / "vgg.prototxt")).save(tmp_path / "vgg.caffemodel")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    options = ["--weights", "vgg.caffemodel", "--trainer-options", "--cpu --no-progress"]
+    done = run_command(tmp_path, *options, program=torchrun)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("step 2") == done.stdout.count("step 4") == 1
+    assert done.stderr.count("Starting Optimization") == 2
+    assert (tmp_path / "snapshots/prototxt_swwae_layerwise_iter_4.caffemodel").exists()
+
+
+def test_options_of_the_trainer_are_its_own(tmp_path):
+    (tmp_path / "prototxt").mkdir()
+    done = run_command(tmp_path, "--weights", "a", "--trainer-options", "--itertions 3")
+    assert done.returncode == 2 and "--itertions" in done.stderr and "did you mean iterations" in done.stderr
+
+
+def test_killed_anywhere_the_same_command_goes_on(tmp_path):
+    write_solver(tmp_path, "prototxt/decoder/swwae_layerwise", "dec", 60)
+    write_solver(tmp_path, "prototxt/swwae_layerwise", "dec", 60)
+    (tmp_path / "vgg.prototxt").write_text(NET % "ip")
+    Net(str(tmp_path / "vgg.prototxt")).save(tmp_path / "vgg.caffemodel")
+    command = [sys.executable, str(ROOT / "tools/train_stages.py"), "swwae_layerwise", "--weights", "vgg.caffemodel"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    for line in ("Iteration 7 ", "Snapshotting solver state", "step 4"):
+        with subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            seen = next((said for said in process.stdout if line in said), "")
+            process.kill()
+        assert seen, line
+    done = run_command(tmp_path, "--weights", "vgg.caffemodel")
+    assert done.returncode == 0, done.stderr
+    left = os.listdir(tmp_path / "snapshots")
+    assert "prototxt_swwae_layerwise_iter_60.caffemodel" in left and not [n for n in left if n.startswith(".")]

@@ -1,13 +1,15 @@
-"""What the command lines ``train`` and ``test`` do, as functions."""
+"""Training and testing as the command lines ``train`` and ``test`` do, as functions."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -15,9 +17,10 @@ import torch
 from ..errors import SolverError, require_file
 from ..net import Net
 from ..proto import caffe_pb2, read_solver
-from . import distributed, hooks
+from . import distributed
 from . import log as lines
-from .log import init_log, log
+from .hooks import Hook, Progress, TensorBoard
+from .log import init_log, log, log_to
 from .loop import Solver, choose_device
 from .nets import warn_of_missing
 from .runner import GraphRunner
@@ -68,11 +71,14 @@ def train(
     stages: Sequence[str] = (),
     sigint_effect: str = "stop",
     sighup_effect: str = "snapshot",
+    sigterm_effect: str = "none",
     progress: bool | None = None,
     tensorboard: str = "",
     amp: str | None = None,
     compile: bool = False,
     channels_last: bool = False,
+    hooks: Iterable[Hook] = (),
+    log_file: TextIO | None = None,
 ) -> Solver:
     """Train as ``caffe train`` does; return the solver when it is done.
 
@@ -85,10 +91,12 @@ def train(
         cpu: use no GPU.
         iterations: instead of the solver's ``max_iter``.
         level, stages: added to the train net's state.
-        sigint_effect, sighup_effect: as for :class:`Solver`.
+        sigint_effect, sighup_effect, sigterm_effect: as for :class:`Solver`.
         progress: show a progress bar; None: where standard error is a terminal.
         tensorboard: folder for TensorBoard's events.
         amp, compile, channels_last: as for :class:`GraphRunner`.
+        hooks: further hooks.
+        log_file: where the log goes instead of standard error.
     """
     if weights and snapshot:
         raise SolverError(
@@ -99,42 +107,76 @@ def train(
     param = read_solver(solver)
     if iterations is None and not param.HasField("max_iter"):
         raise SolverError(f"{solver}: max_iter is not set; say how long to train, there or with --iterations N")
+    joined = distributed.joined()
     device = _device(param, gpu, cpu)
     first = distributed.rank() == 0
-    init_log(None if first else logging.WARNING)
+    if log_file is None:
+        init_log(None if first else logging.WARNING)
+    if iterations is not None:
+        param.max_iter = iterations
+    if level is not None:
+        param.train_state.level = level
+    param.train_state.stage.extend(stages)
     try:
-        log(lines.DEVICE, "Using %s.", "CPU" if device.type == "cpu" else f"GPU {device.index}")
-        if iterations is not None:
-            param.max_iter = iterations
-        if level is not None:
-            param.train_state.level = level
-        param.train_state.stage.extend(stages)
-        extra: list[hooks.Hook] = []
-        if first and (sys.stderr.isatty() if progress is None else progress):
-            extra.append(hooks.Progress())
-        if first and tensorboard:
-            extra.append(hooks.TensorBoard(tensorboard))
-        runner = partial(GraphRunner, amp=amp, compile=compile, channels_last=channels_last)
-        options: dict[str, Any] = {"sigint_effect": sigint_effect, "sighup_effect": sighup_effect}
-        it = Solver(param, file=solver, weights=weights, device=device, runner=runner, hooks=extra, **options)
-        try:
-            log(lines.STARTING, "Starting Optimization")
-            it.solve(snapshot or None)
-            log(lines.ENDED, "Optimization Done.")
-        finally:
-            it.close()
+        with contextlib.nullcontext() if log_file is None else log_to(log_file):
+            own: list[Hook] = []
+            if first and (sys.stderr.isatty() if progress is None else progress):
+                own.append(Progress())
+            if first and tensorboard:
+                own.append(TensorBoard(tensorboard))
+            log(lines.DEVICE, "Using %s.", "CPU" if device.type == "cpu" else f"GPU {device.index}")
+            it = Solver(
+                param,
+                file=solver,
+                weights=weights,
+                device=device,
+                runner=partial(GraphRunner, amp=amp, compile=compile, channels_last=channels_last),
+                hooks=[*own, *hooks],
+                sigint_effect=sigint_effect,
+                sighup_effect=sighup_effect,
+                sigterm_effect=sigterm_effect,
+            )
+            try:
+                log(lines.STARTING, "Starting Optimization")
+                it.solve(snapshot or None)
+                log(lines.ENDED, "Optimization Done.")
+            finally:
+                it.close()
         return it
     finally:
-        distributed.stop()
+        if not joined:
+            distributed.stop()
+
+
+def end_if_stopped(solver: Solver) -> None:
+    """Where a signal has stopped ``solver``, do to the program what the signal does without a solver.
+
+    Of several processes all end, whichever the signal came to.
+
+    Raises:
+        KeyboardInterrupt: it was SIGINT. SystemExit: it was another one.
+    """
+    number = solver.stopped_by
+    _, (stopped,) = distributed.agree(0.0, [number is not None], solver.device)
+    if stopped and number in (None, signal.SIGINT):
+        raise KeyboardInterrupt
+    if number is not None:
+        raise SystemExit(128 + number)
+
+
+def launch_if_several(gpu: str, cpu: bool) -> list[int]:
+    """Return the GPUs that ``gpu`` asks for; where they are several, start this program again with a process for each."""
+    gpus = [] if cpu or distributed.launched() else parse_gpus(gpu)
+    if len(gpus) > 1:
+        launch(gpus)
+    return gpus
 
 
 def _device(param: Any, gpu: str, cpu: bool) -> torch.device:
     """The device of this process; where several GPUs are asked for, a process for each is started instead."""
+    gpus = launch_if_several(gpu, cpu)
     if distributed.launched():
         return distributed.start(not cpu and param.solver_mode != caffe_pb2.SolverParameter.CPU)
-    gpus = [] if cpu else parse_gpus(gpu)
-    if len(gpus) > 1:
-        launch(gpus)
     if cpu:
         return torch.device("cpu")
     return torch.device("cuda", gpus[0]) if gpus else choose_device(param)
