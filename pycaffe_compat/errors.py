@@ -7,8 +7,8 @@ would be valid. Errors in a program that calls this package (a wrong Python type
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
+import re
 from collections.abc import Iterable, Iterator
 
 
@@ -68,13 +68,61 @@ def prefixed(where: str) -> Iterator[None]:
 
 
 def nearest(name: str, choices: Iterable[str], most: int = 3) -> str:
-    """Return ``" (did you mean a, b?)"`` with the choices that are spelt most like ``name``, or ``""``."""
-    pool = sorted(set(choices))
-    lower = {choice.lower(): choice for choice in pool}
-    near = difflib.get_close_matches(name, pool, n=most, cutoff=0.6)
-    near += [lower[m] for m in difflib.get_close_matches(name.lower(), list(lower), n=most, cutoff=0.6)]
-    unique = list(dict.fromkeys(near))[:most]
-    return f" (did you mean {', '.join(unique)}?)" if unique else ""
+    """Return ``" (did you mean a, b?)"`` with the choices that ``name`` may be a slip for, or ``""``.
+
+    A choice is near if it differs only in case and separators, if it continues ``name`` with a separator or a digit
+    (``conv4`` and ``conv4_3``), or if it is one edit away: a letter added, left out or replaced, or two swapped; two
+    edits from ten letters on. The first letter must be right, no digit may be added or left out, and no letter may be
+    replaced in a name of fewer than four or in a part of one. So ``ReLU6``, ``pad_l`` or ``permute_param``, which other
+    versions of Caffe have, are near to no name of this one's.
+    """
+    near = sorted((rank, choice) for choice in set(choices) if (rank := _rank(name, choice)) is not None)
+    return f" (did you mean {', '.join(choice for _, choice in near[:most])}?)" if near else ""
+
+
+_SEPARATORS = re.compile(r"[\W_]+")
+_CONTINUED = re.compile(r"[\W_\d]")
+_PARAM = "_param"  # ends the names of many fields and tells nothing about how alike they are
+_LONG = 10  # letters from which on two edits are a slip
+_SHORT = 4  # letters below which another letter makes another name
+
+
+def _rank(name: str, choice: str) -> int | None:
+    """How far ``choice`` is from ``name``, or None if it is another name."""
+    if name.endswith(_PARAM) and choice.endswith(_PARAM):
+        name, choice = name.removesuffix(_PARAM), choice.removesuffix(_PARAM)
+    parts, others = (_SEPARATORS.split(text.casefold()) for text in (name, choice))
+    a, b = "".join(parts), "".join(others)
+    if a == b:
+        return 0
+    if len(name) > 2 and choice.startswith(name) and _CONTINUED.match(choice, len(name)):
+        return 3
+    allowed = 2 if min(len(a), len(b)) >= _LONG else 1
+    digits = [sum(map(str.isdigit, text)) for text in (a, b)]
+    if a[:1] != b[:1] or b in a[1:] or a in b[1:] or abs(len(a) - len(b)) > allowed or digits[0] != digits[1]:
+        return None
+    if len(a) == len(b) < _SHORT and sorted(a) != sorted(b):
+        return None
+    if len(parts) != len(others) and min(len(a), len(b)) < _LONG:
+        return None
+    if any(len(x) == len(y) == 1 and x != y for x, y in zip(parts, others, strict=False)):
+        return None
+    edits = _edits(a, b)
+    return edits if edits <= allowed else None
+
+
+def _edits(a: str, b: str) -> int:
+    """The number of letters to add, leave out, replace or swap with their neighbour to make ``b`` of ``a``."""
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        before, above, row = row, before, [i]
+        for j, y in enumerate(b, 1):
+            best = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and y == a[i - 2]:
+                best = min(best, above[j - 2] + 1)
+            row.append(best)
+    return row[-1]
 
 
 def require_file(path: str | os.PathLike[str], what: str, hint: str = "") -> str:

@@ -216,7 +216,7 @@ def test_shapes_of_the_encoder():
             'the net branches at the blob "c1": "c1/pool", "p2" read it',
         ),
         (lambda: augment(small(relu("c1"))), "no max pooling after a convolution"),
-        (lambda: augment(vgg(), source="conv5_4"), 'no layer "conv5_4" to decode from (did you mean conv5_3'),
+        (lambda: augment(vgg(), source="conv5_4"), 'no layer "conv5_4" to decode from; the encoder has conv1_1'),
         (lambda: augment(vgg(), None, {"data": 1, "conv4": 1}), 'loss weight for "conv4" (did you mean conv4_3'),
         (lambda: augment(vgg(), None, {"data": 1}), "no loss weight for conv1_2, conv2_2, conv3_3, conv4_3"),
         (lambda: augment(augment(vgg())), "the net is augmented already"),
