@@ -141,10 +141,11 @@ class Detector(ImageNet):
         name = self.inputs[0]
         shape = tuple(self.transformer.inputs[name])
         pad = numbers(context_pad or 0, "context_pad")
-        if pad.ndim or pad < 0 or not 2 * pad < min(shape[2:]):
+        if pad.ndim or pad < 0:
+            raise CaffeError(f"context_pad: {context_pad} is not a number of pixels, 0 or more")
+        if not 2 * pad < min(shape[2:]):
             raise CaffeError(
-                f"context_pad: {context_pad} is not a number of pixels from 0 up that leaves something of an input "
-                f"{shape[2]} high and {shape[3]} wide"
+                f"context_pad: {context_pad} leaves nothing of an input {shape[3]} wide and {shape[2]} high"
             )
         self.context_pad = context_pad or 0
         if not self.context_pad:
