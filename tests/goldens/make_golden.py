@@ -21,7 +21,8 @@ The net has Input layers and a few layers after them. Its parameters are drawn h
 does not depend on a random number generator of Caffe. --like takes net, phase, inputs, parameters and gradients from a
 golden and computes the rest again: with the Caffe that made it the numbers are the same.
 
-The layout of the file is in README.md, beside this script. It runs on Python 2.7 too, as old builds of pycaffe need.
+The layout of the file is in README.md, beside this script. It keeps to syntax that Python 2.7 has, for old builds of
+pycaffe.
 """
 from __future__ import print_function
 
