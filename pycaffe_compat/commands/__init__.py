@@ -1,1 +1,1 @@
-"""The command lines: a module for each, with the ``main`` that ``tools/*.py`` and the installed commands share."""
+"""The command lines: one module each, with the ``main`` that ``tools/*.py`` and the installed commands share."""

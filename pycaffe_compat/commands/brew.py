@@ -21,7 +21,7 @@ BREWS = {
     "time": (time_net, "measure the time of each layer, forward and backward"),
     "device_query": (device_query, "show the GPUs"),
 }
-# Caffe has one set of flags for all its commands, and scripts give one command what only another one uses
+# All commands of Caffe share one set of flags, so scripts give a command flags that only another one uses.
 UNUSED = {
     "train": {"model", "phase"},
     "test": {"solver", "snapshot", "phase", "sigint_effect", "sighup_effect"},
@@ -31,16 +31,16 @@ UNUSED = {
         *("sigint_effect", "sighup_effect"),
     },
 }
-# of Caffe's logger: where the log goes anyway, and what there is nothing of here
+# Flags of Caffe's logger: the log goes to standard error anyway, and the other flags have no counterpart here.
 LOG_SWITCHES = ("logtostderr", "alsologtostderr", "colorlogtostderr", "log_prefix")
 LOG_VALUES = ("v", "vmodule", "stderrthreshold", "logbufsecs", "logbuflevel")
 
 EPILOG = """
 commands:
 {commands}
-`%(prog)s COMMAND --help` shows the flags of a command. They may be written as Caffe's: -solver X, --solver=X. Flags that
-only other commands use are left out with a warning. -log_dir DIR writes the log to a file there too, as Caffe's does;
--minloglevel N (or GLOG_minloglevel=N in the environment) shows warnings (1) or errors (2) alone.
+`%(prog)s COMMAND --help` shows the flags of a command. They can be written as in Caffe: -solver X, --solver=X. Flags that
+only other commands use are ignored with a warning. -log_dir DIR also writes the log to a file in that folder, as in Caffe;
+-minloglevel N (or GLOG_minloglevel=N in the environment) shows only warnings and errors (1) or only errors (2).
 
 examples:
   %(prog)s train -solver solver.prototxt -weights bvlc_reference_caffenet.caffemodel -gpu 0
@@ -51,12 +51,14 @@ examples:
 
 
 def run(argv: list[str]) -> int | None:
-    """Run the command that ``argv`` names, wherever it stands among the flags."""
+    """Run the command that ``argv`` names; it may stand anywhere among the flags."""
     listed = "".join(f"  {name:14}{what}\n" for name, (_, what) in BREWS.items())
     parser = Parser(__doc__, EPILOG.format(commands=listed))
-    parser.add_argument("--version", action="version", version=f"caffe version {__version__}", help="Caffe's, and end")
+    parser.add_argument(
+        "--version", action="version", version=f"caffe version {__version__}", help="print Caffe's version and exit"
+    )
     parser.add_argument("command", choices=BREWS)
-    if not argv:  # Caffe shows its usage then, and is content
+    if not argv:  # Caffe prints its usage too, with status 0
         parser.print_help()
         return 0
     _, argv = _take(argv, LOG_SWITCHES, valued=False)
@@ -81,13 +83,13 @@ def run(argv: list[str]) -> int | None:
 
 
 def _asks(word: str) -> bool:
-    """Whether a flag's value is what comes after this word."""
+    """Whether the word after this one is the value of a flag."""
     match = FLAG.fullmatch(word)
     return match is not None and match[2] is None
 
 
 def _take(argv: list[str], flags: Iterable[str], valued: bool = True) -> tuple[list[tuple[str, str]], list[str]]:
-    """Take flags (and their values) out of ``argv``: those that were there, and the rest."""
+    """Split ``argv`` into the given flags, with their values, and the rest."""
     found, rest, words = [], [], iter(argv)
     for word in words:
         match = FLAG.fullmatch(word)
@@ -101,16 +103,16 @@ def _take(argv: list[str], flags: Iterable[str], valued: bool = True) -> tuple[l
 
 
 def _log_from(level: str) -> None:
-    """Show lines of the log from this level on, in this process and those that it starts."""
+    """Show only log lines of this level and above, in this process and its children."""
     if level not in ("0", "1", "2", "3"):
         raise CaffeError(
-            f'-minloglevel: "{level}" is no level; valid: 0 (all), 1 (warnings), 2 (errors), 3 (fatal errors)'
+            f'-minloglevel: "{level}" is not a level; valid: 0 (all), 1 (warnings), 2 (errors), 3 (fatal errors)'
         )
     os.environ[VARIABLE] = level
 
 
 def _log_to(folder: str) -> None:
-    """Write the log to a file in ``folder`` too, named as Caffe's logger names it. The first of several processes does."""
+    """Also write the log to a file in ``folder``, named as by Caffe's logger. Of several processes only the first does."""
     if os.environ.get("RANK", "0") != "0":
         return
     if not os.path.isdir(folder):

@@ -1,4 +1,4 @@
-"""Classify images: the class scores of a file, of a folder of images, or of an array, as a numpy array."""
+"""Classify images: write the class scores of an image, a folder of images or an array to a .npy file."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ EPILOG = """
 examples:
   %(prog)s cat.jpg scores.npy --model_def deploy.prototxt --pretrained_model net.caffemodel --mean_file mean.npy
   %(prog)s photos/ scores.npy --ext png --model_def deploy.prototxt --pretrained_model net.caffemodel --center_only
-                           a row for each photos/*.png, in alphabetical order
+                           one row for each photos/*.png, in alphabetical order
 
-Ten crops of each image are averaged: the corners and the centre of the image at --images_dim, and their mirror images.
+Scores are averaged over ten crops of each image, resized to --images_dim: its corners, its centre, and their mirror images.
 """
 
 
 def load_inputs(path: str, extension: str = "jpg") -> list[np.ndarray]:
-    """Return the images that ``path`` names: height×width×channels, RGB, in [0, 1] (an array: as it is).
+    """Return the images at ``path``: height×width×channels, RGB, in [0, 1]; those of an array are unchanged.
 
     Args:
-        path: an image, a folder, or a ``.npy`` file with an array N×H×W×C.
-        extension: which files of a folder.
+        path: an image, a folder, or a ``.npy`` file with an N×H×W×C array.
+        extension: which files of a folder to read.
 
     Raises:
-        MissingFileError, DataError: nothing is there, or it is no image.
+        MissingFileError, DataError: the path does not exist, or is not an image.
     """
     require_file(path, "input")
     if path.endswith(".npy"):
@@ -43,27 +43,32 @@ def load_inputs(path: str, extension: str = "jpg") -> list[np.ndarray]:
         files = sorted(glob.glob(os.path.join(glob.escape(path), f"*.{extension}")))
         if not files:
             raise DataError(
-                f"input {path}: the folder has no files that end in .{extension}; --ext says another ending"
+                f"input {path}: the folder has no files that end in .{extension}; --ext chooses another ending"
             )
         return [io.load_image(file) for file in files]
     return [io.load_image(path)]
 
 
 def run(argv: list[str]) -> None:
-    """Do what the arguments say."""
+    """Run the command with these arguments."""
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("input_file", metavar="INPUT", help="an image, a folder of images, or a .npy file (N×H×W×C)")
-    parser.add_argument("output_file", metavar="OUTPUT", help="the .npy file to write: a row of scores an image")
+    parser.add_argument("output_file", metavar="OUTPUT", help="the .npy file to write: one row of scores per image")
     add_net(parser)
-    parser.add_argument("--center_only", action="store_true", help="one crop from the centre instead of ten")
+    parser.add_argument("--center_only", action="store_true", help="use one crop, from the centre, instead of ten")
     parser.add_argument(
-        "--images_dim", default="256,256", metavar="H,W", help="size that images get before (default: 256,256)"
+        "--images_dim",
+        default="256,256",
+        metavar="H,W",
+        help="resize images to this before cropping (default: 256,256)",
     )
-    parser.add_argument("--ext", default="jpg", metavar="ENDING", help="of the files in a folder (default: jpg)")
+    parser.add_argument(
+        "--ext", default="jpg", metavar="ENDING", help="ending of the files to read from a folder (default: jpg)"
+    )
     args = vars(parser.parse_args(argv))
     size = numbers(args["images_dim"], "--images_dim")
     if len(size) != 2 or min(size) < 1:
-        raise DataError(f"--images_dim: {args['images_dim']} must be a height and a width")
+        raise DataError(f"--images_dim: {args['images_dim']} must be a height and a width, such as 256,256")
     classifier = Classifier(image_dims=size, **net_options(args))
     report_gaps(classifier)
     print(f"Loading {args['input_file']}")

@@ -1,4 +1,4 @@
-"""Compute the mean image of an LMDB: what transform_param's mean_file subtracts."""
+"""Compute the mean image of an LMDB, for the mean_file of transform_param."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .options import Parser, command
 EPILOG = """
 examples:
   %(prog)s data/ilsvrc12/train_lmdb data/ilsvrc12/imagenet_mean.binaryproto
-  %(prog)s data/ilsvrc12/train_lmdb        # only show the mean of each channel, for mean_value
+  %(prog)s data/ilsvrc12/train_lmdb        # only print the mean of each channel, for mean_value
 
-All images must have one size: convert_imageset with --resize_height and --resize_width. Channels are in the order of
-the records: blue, green, red.
+All images must have the same size; caffe-convert-imageset --resize_height N --resize_width N makes such a database. Channels are
+in the order of the records: blue, green, red.
 """
 
 
 def run(argv: list[str]) -> None:
-    """Do what the arguments say."""
+    """Run the command with these arguments."""
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("database", metavar="INPUT_DB", help="the folder of the LMDB")
     parser.add_argument("output", metavar="OUTPUT_FILE", nargs="?", help="the mean file to write (.binaryproto)")

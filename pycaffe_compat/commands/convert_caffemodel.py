@@ -1,4 +1,4 @@
-"""Convert trained weights between Caffe, PyTorch, safetensors and numpy, look at them, check them against a net."""
+"""Convert trained weights between Caffe, PyTorch, safetensors and numpy; list them; check them against a net."""
 
 from __future__ import annotations
 
@@ -14,45 +14,43 @@ from ..tables import human
 from .options import Parser, command
 
 EPILOG = """
-formats, by the ending of the file (what IN is, is told by its content):
-  .caffemodel        Caffe's own; old ones (V0, V1) are read too
-  .caffemodel.h5     Caffe's HDF5 form (.h5 is enough)
+formats (the ending of OUT chooses one; that of IN does not matter, its content is recognised):
+  .caffemodel        Caffe's own; old ones (V0, V1) can be read
+  .caffemodel.h5     Caffe's HDF5 format (.h5 also works)
   .pt .pth           a PyTorch state_dict: torch.load(FILE, weights_only=True)
   .safetensors       the same, as safetensors
   .npz               the same, as numpy arrays
-The last three name each blob LAYER.weight, LAYER.bias, as the state_dict of pycaffe_compat.load(PROTOTXT) does. Every
-conversion is without loss: there and back again gives the same numbers, bit for bit.
+The last three name each blob LAYER.weight, LAYER.bias, as does the state_dict of pycaffe_compat.load(PROTOTXT). No conversion
+loses anything: there and back gives the same numbers, bit for bit.
 
 examples:
   %(prog)s VGG_ILSVRC_16_layers.caffemodel vgg16.pt
   %(prog)s vgg16.pt vgg16.caffemodel --prototxt prototxt/vgg16_deploy.prototxt
-                           checks names and shapes against the net, and gives old 4-d blobs the net's shapes
+                           checks names and shapes against the net, and reshapes old 4-d blobs to the net's shapes
   %(prog)s swwae_all_iter_100000.caffemodel --list
   %(prog)s VGG_ILSVRC_16_layers.caffemodel vgg16_torchvision.pt --to torchvision --fold-scaling
                            then: torchvision.models.vgg16().load_state_dict(torch.load("vgg16_torchvision.pt"))
   %(prog)s vgg16-397923af.pth vgg16.caffemodel --from torchvision --fold-scaling
 
-torchvision: names are translated (conv1_1 is features.0, fc6 is classifier.0), the first convolution goes from BGR to
-RGB or back. Caffe's VGG takes pixels of 0 to 255 minus a mean, torchvision's takes (pixel / 255 - mean) / std: without
---fold-scaling the weights still expect the input that they were trained with; with it the first convolution is scaled
-so that they expect the other (exact but for the outermost pixels, where padding is another shade of grey). AlexNet is
-another net in torchvision than in Caffe: only weights with torchvision's shapes are translated.
+torchvision: names are translated (conv1_1 is features.0, fc6 is classifier.0), and the channels of the first convolution
+change between BGR and RGB. Caffe's VGG takes pixels from 0 to 255 minus a mean; torchvision's takes (pixel / 255 - mean) / std.
+Without --fold-scaling the weights still expect the input that they were trained with. With it the first convolution is
+rescaled for the other input. That is exact except at the border, where the padding stands for another shade of grey. AlexNet
+differs between torchvision and Caffe: only weights with torchvision's shapes are translated.
 """
 
 
 def run(argv: list[str]) -> None:
-    """Do what the arguments say."""
+    """Run the command with these arguments."""
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("input", metavar="IN", help="weights to read")
-    parser.add_argument("output", metavar="OUT", nargs="?", help="weights to write; its ending says the format")
-    parser.add_argument("--list", action="store_true", help="show each blob with its shape and range")
-    parser.add_argument(
-        "--prototxt", metavar="NET", help="check against this net: both shapes and both files in errors"
-    )
+    parser.add_argument("output", metavar="OUT", nargs="?", help="weights to write; the ending chooses the format")
+    parser.add_argument("--list", action="store_true", help="print each blob with its shape and range")
+    parser.add_argument("--prototxt", metavar="NET", help="check names and shapes against this net")
     parser.add_argument("--to", choices=["torchvision"], help="translate Caffe's VGG or AlexNet to torchvision's names")
     parser.add_argument("--from", dest="origin", choices=["torchvision"], help="translate from torchvision's names")
     parser.add_argument(
-        "--fold-scaling", action="store_true", help="with --to or --from: change the scale of the input too"
+        "--fold-scaling", action="store_true", help="with --to or --from: also convert the scale of the input"
     )
     args = parser.parse_args(argv)
     if not (args.output or args.list or args.prototxt):
@@ -65,7 +63,7 @@ def run(argv: list[str]) -> None:
     if args.output:
         suffix_of(args.output)
         if os.path.exists(args.output) and os.path.samefile(args.input, args.output):
-            parser.error(f"{args.output} is the file that is read")
+            parser.error(f"{args.output} is the file that is read; choose another name")
 
     model = read_model(args.input)
     remarks: list[str] = []

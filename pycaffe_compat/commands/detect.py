@@ -1,4 +1,4 @@
-"""Score windows of images (R-CNN): class scores of the windows that a table lists."""
+"""Score windows of images (R-CNN): write the class scores of the windows that a table lists."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ EPILOG = """
 example:
   %(prog)s windows.csv scores.h5 --model_def deploy.prototxt --pretrained_model rcnn.caffemodel --context_pad 16
 
-The table has a line for each window:
+The table has one line for each window:
   filename,ymin,xmin,ymax,xmax
   images/cat.jpg,10,20,200,180
 
-The result is a table as well (.csv: filename, ymin, xmin, ymax, xmax, class0, class1, …) or an HDF5 file (.h5) with the
-datasets filename, window (N×4) and prediction (N×classes).
+OUTPUT is either a table (.csv: filename, ymin, xmin, ymax, xmax, class0, class1, …) or an HDF5 file (.h5) with the datasets
+filename, window (N×4) and prediction (N×classes).
 """
 
 
 def read_windows(path: str) -> list[tuple[str, np.ndarray]]:
-    """Return the images of a table and for each its windows, rows of (ymin, xmin, ymax, xmax).
+    """Return the images of a table, each with an array of its windows, rows of (ymin, xmin, ymax, xmax).
 
     Raises:
-        MissingFileError, DataError: no such file, or a line that is no window.
+        MissingFileError, DataError: the file is missing, or a line is not a window.
     """
     found: dict[str, list[list[float]]] = {}
     with open(require_file(path, "table of windows"), newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -65,14 +65,16 @@ def _window(where: str, line: dict[str, str]) -> list[float]:
     try:
         ymin, xmin, ymax, xmax = window = [float(line[name]) for name in COORDINATES]
     except (TypeError, ValueError):
-        raise DataError(f"{where}: wanted a file name and four numbers") from None
+        raise DataError(
+            f"{where}: wanted a file name and four numbers: {','.join(('filename', *COORDINATES))}"
+        ) from None
     if not (0 <= ymin < ymax < math.inf and 0 <= xmin < xmax < math.inf):
-        raise DataError(f"{where}: the window {window} is empty or begins outside of the image")
+        raise DataError(f"{where}: the window {window} is empty or starts outside of the image")
     return window
 
 
 def write_detections(path: str, detections: Sequence[dict[str, Any]]) -> None:
-    """Write what ``Detector.detect_windows`` returned: a table for ``.csv``, HDF5 otherwise."""
+    """Write the result of ``Detector.detect_windows``: a table if ``path`` ends in ``.csv``, else HDF5."""
     windows = np.array([each["window"] for each in detections])
     predictions = np.array([each["prediction"] for each in detections])
     names = [str(each["filename"]) for each in detections]
@@ -92,22 +94,28 @@ def write_detections(path: str, detections: Sequence[dict[str, Any]]) -> None:
 
 
 def run(argv: list[str]) -> None:
-    """Do what the arguments say."""
+    """Run the command with these arguments."""
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("input_file", metavar="INPUT", help="the table of windows (.csv)")
     parser.add_argument("output_file", metavar="OUTPUT", help="the file to write: .csv or .h5")
     add_net(parser)
-    parser.add_argument("--crop_mode", default="list", choices=MODES, help="where windows come from (default: list)")
     parser.add_argument(
-        "--context_pad", type=int, default=16, metavar="N", help="pixels of surroundings on each side (default: 16)"
+        "--crop_mode", default="list", choices=MODES, help="the source of the windows; only list (default: list)"
+    )
+    parser.add_argument(
+        "--context_pad",
+        type=int,
+        default=16,
+        metavar="N",
+        help="pixels of context on each side of a window (default: 16)",
     )
     args = vars(parser.parse_args(argv))
     if not args["output_file"].lower().endswith((".csv", ".h5", ".hdf5")):
         raise DataError(f"{args['output_file']}: the ending says the format: .csv or .h5")
     if args["crop_mode"] != "list":
         raise CaffeError(
-            "--crop_mode selective_search is not available: the search is a MATLAB program that is not part of this "
-            "package; propose windows by another program and list them in a table"
+            "--crop_mode selective_search is not available: the search is a MATLAB program that this package does not "
+            "include. Find windows with another program and list them in a table"
         )
     windows = read_windows(args["input_file"])
     detector = Detector(context_pad=args["context_pad"], **net_options(args))

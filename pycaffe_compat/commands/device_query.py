@@ -27,13 +27,13 @@ examples:
 
 
 def device_query(gpu: str = ALL) -> int:
-    """Log the properties of GPUs; return how many were shown.
+    """Log the properties of GPUs; return their number.
 
     Args:
-        gpu: numbers with commas, or ``"all"``.
+        gpu: comma-separated numbers, or ``"all"``.
 
     Raises:
-        SolverError: a GPU that is named is not here.
+        SolverError: this machine has no such GPU.
     """
     init_log()
     log(QUERY, "Querying GPUs %s", gpu)
@@ -57,9 +57,9 @@ def device_query(gpu: str = ALL) -> int:
 
 
 def run(argv: list[str], prog: str | None = None) -> None:
-    """Do what the arguments say; ``prog`` is the command's name in its help."""
+    """Run the command with these arguments; ``prog`` is its name in the help."""
     parser = Parser(__doc__, EPILOG, prog)
-    parser.add_argument("--gpu", default=ALL, metavar="IDS", help="GPU numbers with commas, or all (default: all)")
+    parser.add_argument("--gpu", default=ALL, metavar="IDS", help="comma-separated GPU numbers, or all (default: all)")
     device_query(parser.parse_args(argv).gpu or ALL)
 
 

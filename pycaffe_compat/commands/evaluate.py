@@ -1,4 +1,4 @@
-"""Score a classifier as the paper does: top-1 and top-5 errors of the centre crop, or of the whole image."""
+"""Score a classifier as in the paper: top-1 and top-5 errors of the centre crop, or of the whole image."""
 
 from __future__ import annotations
 
@@ -16,43 +16,50 @@ examples:
   %(prog)s --model prototxt/demo/swwae_all_train_val.prototxt --weights demo/swwae_all_iter_400.caffemodel \\
            --data demo/test_lmdb --edge 36 --image-shape 1 32 32
 
-crop: the shorter edge is brought to 256, the centre 224x224 is scored. convolution: the fully connected layers become
-convolutions, the whole image is scored, the scores are averaged over the positions. A decoder is left out. The mean and scale
-are those of the net's data layers (of a mean image, the mean of each channel); those of VGG where it has none.
+modes:
+  crop          resize the shorter edge to 256 and score the 224x224 pixels in the centre
+  convolution   turn the fully connected layers into convolutions, score the whole image, average over all positions
+
+A decoder is ignored. Mean and scale come from the net's data layers (from a mean image, the mean of each channel); a net
+without data layers gets those of VGG.
 """
 
 
 def run(argv: list[str]) -> None:
-    """Do what the arguments say."""
+    """Run the command with these arguments."""
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("--model", required=True, metavar="NET", help="the net's prototxt, augmented or not")
     parser.add_argument("--weights", required=True, metavar="FILE", help="its caffemodel")
-    parser.add_argument("--data", required=True, metavar="LMDB", help="images with their labels")
-    parser.add_argument("--mode", default=MODES[0], choices=MODES, help="see below (default: %(default)s)")
+    parser.add_argument("--data", required=True, metavar="LMDB", help="an LMDB of images with labels")
+    parser.add_argument("--mode", default=MODES[0], choices=MODES, help="explained below (default: %(default)s)")
     parser.add_argument(
         "--edge",
         type=int,
         default=EDGE,
         metavar="N",
-        help="length of the shorter edge in pixels (default: %(default)s)",
+        help="pixels of the shorter edge (default: %(default)s)",
     )
     parser.add_argument(
-        "--batch", type=int, default=32, metavar="N", help="images at a time, for crops (default: %(default)s)"
+        "--batch", type=int, default=32, metavar="N", help="images per batch in mode crop (default: %(default)s)"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
     parser.add_argument(
-        "--image-shape", type=int, nargs=3, metavar=("C", "H", "W"), help="what the net takes, if it does not say"
+        "--image-shape",
+        type=int,
+        nargs=3,
+        metavar=("C", "H", "W"),
+        help="shape of one input image, if the net does not give it",
     )
     parser.add_argument(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",
-        help="cpu, cuda, cuda:1 … (default: cuda if any)",
+        help="cpu, cuda, cuda:1 … (default: cuda if there is a GPU)",
     )
     args = parser.parse_args(argv)
     try:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:
-        raise CaffeError(f"--device {args.device} is not here: {str(error).splitlines()[0]}") from error
+        raise CaffeError(f"--device {args.device} is not available: {str(error).splitlines()[0]}") from error
     shape = tuple(args.image_shape) if args.image_shape else None
     options = {"edge": args.edge, "batch": args.batch, "limit": args.limit, "device": args.device, "shape": shape}
     errors = evaluate(args.model, args.weights, args.data, args.mode, **options)

@@ -1,4 +1,4 @@
-"""Run a net over its own data and write blobs of it to LMDBs, a record an item, as Caffe's extract_features does."""
+"""Run a net over its own data and write blobs to LMDBs, one record per item, as Caffe's extract_features does."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ EVERY = 1000  # records between two lines of the log, as in Caffe
 EPILOG = """
 example:
   %(prog)s bvlc_reference_caffenet.caffemodel imagenet_val.prototxt fc7,prob features/fc7,features/prob 10 lmdb GPU 0
-                           10 batches of the net's TEST phase; two databases
+                           two blobs of 10 batches in the TEST phase, into two databases
 
-A record is a Datum with the floats of one item under the key %%010d, counted from 0. A database that is not complete does
-not get its name.
+A record is a Datum with the floats of one item; its key is the number of the item, %%010d, from 0. An interrupted run makes no
+database.
 """
 
 
@@ -44,31 +44,31 @@ def extract_features(
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> int:
-    """Write the items of blobs to databases; return the number of records in each.
+    """Write the items of blobs to databases; return the number of records in the first.
 
     Args:
         weights: the caffemodel.
-        model: path of the net's prototxt, with data layers in its TEST phase.
-        blobs: the names of the blobs; axis 0 counts items.
-        databases: for each blob the folder to make.
+        model: path of the net's prototxt; its TEST phase has data layers.
+        blobs: names of blobs; axis 0 counts items.
+        databases: the LMDB to make for each blob.
         batches: how many batches to run.
         db_type: ``"lmdb"``; any other is an error.
-        device: where the net runs.
+        device: the device that the net runs on.
         progress: show a progress bar.
 
     Raises:
         UnknownNameError: the net has no such blob.
-        LayerError: a blob with more than four axes, which a Datum cannot describe.
+        LayerError: a blob has more than four axes, which a Datum cannot describe.
         DataError: the numbers of blobs and databases differ, a database exists, or ``db_type`` is not known.
         NetError: the net has no data of its own.
     """
     if db_type != "lmdb":
         raise DataError(f'db_type "{db_type}" is not supported: {LEVELDB.format(path=", ".join(databases))}')
     if not blobs:
-        raise DataError("no blob is named to extract")
+        raise DataError("no blob is named; give the names of the blobs to extract")
     if len(blobs) != len(databases) or len(set(databases)) != len(databases):
         raise DataError(
-            f"{len(blobs)} blobs ({', '.join(blobs)}) need as many databases, each its own; given are {', '.join(databases)}"
+            f"{len(blobs)} blobs ({', '.join(blobs)}) need as many databases, all different; given are {', '.join(databases)}"
         )
     if batches < 1:
         raise DataError(f"num_mini_batches: {batches} must be at least 1")
@@ -98,8 +98,8 @@ def extract_features(
 def _check(net: Net, blobs: Sequence[str]) -> None:
     if net.inputs:
         raise NetError(
-            f"{net.file}: the net has Input layers ({', '.join(net.inputs)}); features are extracted from what data layers "
-            "read: give the net one for the TEST phase"
+            f"{net.file}: the net has Input layers ({', '.join(net.inputs)}), but features are extracted from data that the net "
+            "reads itself: replace them by data layers for the TEST phase"
         )
     shapes = net.blob_shapes
     for name in blobs:
@@ -110,23 +110,23 @@ def _check(net: Net, blobs: Sequence[str]) -> None:
 
 
 def _datums(blob: Tensor) -> list[caffe_pb2.Datum]:
-    """The items of a blob, as Datums of floats with the blob's channels, height and width (1 where it has no such axis)."""
+    """Return the items of a blob as Datums of floats, with the blob's channels, height and width (1 for a missing axis)."""
     channels, height, width = (*blob.shape[1:], 1, 1, 1)[:3]
     items = blob.float().cpu().reshape(blob.shape[0] if blob.dim() else 1, -1)
     return [caffe_pb2.Datum(channels=channels, height=height, width=width, float_data=item) for item in items.tolist()]
 
 
 def run(argv: list[str]) -> None:
-    """Do what the arguments say."""
+    """Run the command with these arguments."""
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("weights", metavar="PRETRAINED_NET_PARAM", help="the caffemodel")
     parser.add_argument("model", metavar="FEATURE_EXTRACTION_PROTO_FILE", help="the net's prototxt, with data layers")
     parser.add_argument("blobs", type=names, metavar="BLOB1[,BLOB2]", help="names of blobs")
-    parser.add_argument("databases", type=names, metavar="DB1[,DB2]", help="for each the LMDB to make")
+    parser.add_argument("databases", type=names, metavar="DB1[,DB2]", help="the LMDB to make for each blob")
     parser.add_argument("batches", type=int, metavar="NUM_MINI_BATCHES", help="how many batches to run")
     parser.add_argument("db_type", metavar="DB_TYPE", help="the database to write; only lmdb")
     parser.add_argument("mode", nargs="?", default="CPU", choices=["CPU", "GPU"], help="default: CPU")
-    parser.add_argument("device_id", nargs="?", default="0", metavar="DEVICE_ID", help="of the GPU (default: 0)")
+    parser.add_argument("device_id", nargs="?", default="0", metavar="DEVICE_ID", help="number of the GPU (default: 0)")
     add_python_layers(parser)
     args = vars(parser.parse_args(argv))
     python_layers(args)

@@ -1,4 +1,4 @@
-"""What classify and detect share: the options for a net that takes images, and how its input is prepared."""
+"""Options that classify and detect share: the net, and the preparation of its input."""
 
 from __future__ import annotations
 
@@ -17,36 +17,42 @@ from .options import Parser, add_python_layers, python_layers
 
 
 def add_net(parser: Parser) -> None:
-    """Add the options that name a deploy net and say what it wants for its input."""
+    """Add the options for a deploy net and the preparation of its input."""
     parser.add_argument("--model_def", required=True, metavar="FILE", help="the net's prototxt, with an Input layer")
     parser.add_argument("--pretrained_model", required=True, metavar="FILE", help="its weights")
     parser.add_argument("--gpu", action="store_true", help="use a GPU")
     parser.add_argument(
-        "--mean_file", default="", metavar="FILE", help="to subtract: .npy, or .binaryproto (default: none)"
+        "--mean_file", default="", metavar="FILE", help="mean to subtract, .npy or .binaryproto (default: none)"
     )
-    parser.add_argument("--input_scale", type=float, metavar="X", help="multiply by this after the mean is subtracted")
     parser.add_argument(
-        "--raw_scale", type=float, default=255.0, metavar="X", help="multiply by this before (default: 255)"
+        "--input_scale", type=float, metavar="X", help="factor for the input after the mean is subtracted (default: 1)"
+    )
+    parser.add_argument(
+        "--raw_scale",
+        type=float,
+        default=255.0,
+        metavar="X",
+        help="factor for the image before the mean is subtracted (default: 255)",
     )
     parser.add_argument(
         "--channel_swap",
         default="2,1,0",
         metavar="A,B,C",
-        help="order of the channels, from RGB (default: 2,1,0, which is BGR; empty: as they are)",
+        help="order of the channels of an RGB image (default: 2,1,0, which is BGR; empty: unchanged)",
     )
     add_python_layers(parser)
 
 
 def net_options(args: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a ``Classifier`` or ``Detector`` for parsed options, and set the mode.
+    """Return the arguments of a ``Classifier`` or ``Detector`` for parsed options, and choose CPU or GPU.
 
     Raises:
-        MissingFileError, NetError, DataError: a file is not there, the net takes no images, or an option is wrong.
+        MissingFileError, NetError, DataError: a file is missing, the net has no Input layer, or an option is wrong.
     """
     python_layers(args)
     net = read_net(args["model_def"])
     if not any(layer.type == "Input" for layer in net.layer):
-        raise NetError(f"{args['model_def']}: the net has no Input layer to give images to; this takes a deploy net")
+        raise NetError(f"{args['model_def']}: the net has no Input layer to give images to; use a deploy net")
     if args["gpu"]:
         set_mode_gpu()
     else:
@@ -73,12 +79,12 @@ def mean_of(path: str) -> np.ndarray:
 
 
 def read_array(path: str, what: str) -> np.ndarray:
-    """Return the array in a ``.npy`` file; never objects, which would be code.
+    """Return the array in a ``.npy`` file. Arrays of objects are refused, because loading them would run code.
 
     Raises:
-        MissingFileError, DataError: no such file, or not an array of numbers.
+        MissingFileError, DataError: the file is missing, or does not hold an array of numbers.
     """
-    try:  # mapped, so that a size in the header which the file does not have is noticed before memory is taken
+    try:  # mapped, so that a header that claims more than the file holds fails before memory is allocated
         array = np.load(require_file(path, what), mmap_mode="r", allow_pickle=False)
     except CaffeError:
         raise
@@ -90,15 +96,15 @@ def read_array(path: str, what: str) -> np.ndarray:
 
 
 def numbers(text: str, option: str) -> list[int]:
-    """Return the whole numbers in ``"2,1,0"``; none for ``""``."""
+    """Return the whole numbers of a list such as ``"2,1,0"``; ``""`` is an empty list."""
     try:
         return [int(part) for part in text.split(",")] if text else []
     except ValueError:
-        raise DataError(f'{option}: "{text}" must be whole numbers with commas between') from None
+        raise DataError(f'{option}: "{text}" must be whole numbers, separated by commas') from None
 
 
 def write_array(path: str, array: np.ndarray) -> str:
-    """Write an array as ``.npy`` (added to the name if it is not there, as numpy does); return the path."""
+    """Write an array as ``.npy``, which is appended to the name if it is missing, as in numpy; return the path."""
     path = path if path.endswith(".npy") else f"{path}.npy"
     with atomic_path(os.fspath(path)) as temporary:
         np.save(temporary, array)

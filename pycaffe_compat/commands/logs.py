@@ -1,4 +1,4 @@
-"""Reading what ``caffe train`` logs, ours and Caffe's own: iterations, rates, losses and the outputs of the nets."""
+"""Reads the logs of ``caffe train``, Caffe's and this package's: iterations, rates, losses and outputs of the nets."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ OUTPUT = re.compile(rf"\b(Train|Test) net output #(\d+): (\S.*?) = {NUMBER}")
 
 @dataclass
 class TrainingLog:
-    """What a log says. A row is a dict: ``NumIters``, ``Seconds`` since the start, ``LearningRate``, the outputs by name.
+    """The content of a log. A row is a dict: ``NumIters``, ``Seconds`` since the start, ``LearningRate``, outputs by name.
 
     Attributes:
-        train: a row each time the train net's outputs were displayed.
-        test: a row for each test of each test net; ``TestNet`` is its number where there are several.
-        losses: a row with ``loss`` (over ``average_loss`` iterations) and the rate for each displayed iteration.
+        train: one row for each display of the train net's outputs.
+        test: one row for each test of each test net, with its number as ``TestNet`` if there are several.
+        losses: one row for each displayed iteration, with the rate and the ``loss`` averaged over ``average_loss``.
     """
 
     train: list[Row] = field(default_factory=list)
@@ -42,12 +42,12 @@ class TrainingLog:
 def read_log(path: str | os.PathLike[str]) -> TrainingLog:
     """Read a training log.
 
-    As with Caffe's own ``parse_log`` a row has the newest learning rate that was logged before it, the first rows that of
-    the first; and seconds count from the line ``Solving …``.
+    As in Caffe's ``parse_log``, a row has the last learning rate logged before it (rows before the first rate have the
+    first), and seconds count from the line ``Solving …``.
 
     Raises:
-        MissingFileError: there is no such file.
-        DataError: it is no log of a training run: no iteration in it.
+        MissingFileError: the file is missing.
+        DataError: the file has no iterations, so it is not the log of a training run.
     """
     file = require_file(path, "log")
     log = TrainingLog()
@@ -76,13 +76,13 @@ def read_log(path: str | os.PathLike[str]) -> TrainingLog:
                 rows.append({**head, RATE: rate, **({TEST_NET: float(net)} if rows is log.test else {})})
             rows[-1][_free(match[3], rows[-1])] = float(match[4])
     if iteration is None:
-        raise DataError(f'{file} is no log of a training run: it has no line with "Iteration N" in Caffe\'s form')
+        raise DataError(f'{file} is not the log of a training run: it has no line with "Iteration N" in Caffe\'s form')
     _finish(log)
     return log
 
 
 def _lines(file: str) -> Iterator[tuple[datetime.datetime, str]]:
-    """The lines of a log that begin as Caffe's do, with their time; the year, which most lack, is that of the file."""
+    """Yield the lines that begin as Caffe's do, with their time. Most lack a year; they get that of the file."""
     year = time.localtime(os.path.getmtime(file)).tm_year
     last_month = 0
     with open(file, encoding="utf-8", errors="replace") as lines:
@@ -94,7 +94,7 @@ def _lines(file: str) -> Iterator[tuple[datetime.datetime, str]]:
             if month < last_month:
                 year += 1
             last_month = month
-            try:  # not datetime(year, month, day): the file's year may not have had the 29th of February
+            try:  # not datetime(year, month, day): 29 February may not exist in the year of the file
                 micro = int(match[7].ljust(6, "0"))
                 first = datetime.datetime(int(match[1] or year), month, 1, hour, minute, second, micro)
             except ValueError:
@@ -103,7 +103,7 @@ def _lines(file: str) -> Iterator[tuple[datetime.datetime, str]]:
 
 
 def _free(name: str, row: Row) -> str:
-    """The column for an output: its name, with a number after it for the second and later values of one blob."""
+    """Return the column of an output: its name, with a number for the second and later values of a blob."""
     column, number = name, 0
     while column in row:
         number += 1

@@ -1,4 +1,4 @@
-"""Write the nets and solver files of the paper, or give a net of your own a decoder."""
+"""Write the nets and solver files of the paper, or add a decoder to a net of your own."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from .options import Parser, command
 
 EPILOG = """
 examples:
-  %(prog)s                                   write prototxt/ anew
-  %(prog)s --check                           say which files of prototxt/ are not what would be written
+  %(prog)s                                   write prototxt/ into the current folder
+  %(prog)s --check                           name the files of prototxt/ that differ from what would be written
   %(prog)s --net my_vgg.prototxt --variant swwae_all --out my_swwae.prototxt
-                                             the same net with a decoder, to train with both losses
+                                             the net with a decoder, to train with both losses
   %(prog)s --net my_vgg.prototxt --variant sae_first --source conv3_3 --reconstruct --out recon3.prototxt
-                                             the encoder up to conv3_3, fixed, and a decoder from there
-  %(prog)s --paper-tree DIR                  every deploy and dump net of the authors' release, laid out as theirs
+                                             the encoder up to conv3_3, fixed, with a decoder from there
+  %(prog)s --paper-tree DIR                  write every deploy and dump net of the authors' release, in its layout
 """
 OF_A_NET = ("variant", "source", "reconstruct", "image_shape", "image", "out")
 
 
 def run(argv: list[str]) -> int:
-    """Do what the arguments say; return the exit status."""
+    """Run the command with these arguments; return the exit status."""
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("--root", default=".", help="write prototxt/ under this folder (default: here)")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file differs")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with status 1 if a file differs")
     parser.add_argument("--paper-tree", metavar="DIR", help="write the authors' deploy and dump nets under DIR instead")
-    parser.add_argument("--net", metavar="FILE", help="a classification net of your own to give a decoder")
+    parser.add_argument("--net", metavar="FILE", help="a classification net of your own that gets a decoder")
     variants = [each.name for each in VARIANTS]
     parser.add_argument(
         "--variant",
@@ -41,18 +41,22 @@ def run(argv: list[str]) -> int:
         help=f"{', '.join(variants)} (default: %(default)s)",
     )
     parser.add_argument(
-        "--source", default="", metavar="LAYER", help="decode from this layer (default: the last with a pooling)"
+        "--source", default="", metavar="LAYER", help="decode from this layer (default: the last one that is pooled)"
     )
-    parser.add_argument("--reconstruct", action="store_true", help="leave the classifier out and fix the encoder")
+    parser.add_argument("--reconstruct", action="store_true", help="omit the classifier and fix the encoder")
     parser.add_argument(
-        "--image-shape", type=int, nargs=3, metavar=("C", "H", "W"), help="one image, if the net does not say"
+        "--image-shape",
+        type=int,
+        nargs=3,
+        metavar=("C", "H", "W"),
+        help="shape of one image, if the net does not give it",
     )
-    parser.add_argument("--image", default="data", metavar="BLOB", help="what holds the images (default: %(default)s)")
-    parser.add_argument("--out", metavar="FILE", help="where the net of --net goes (default: standard output)")
+    parser.add_argument("--image", default="data", metavar="BLOB", help="the blob of the images (default: %(default)s)")
+    parser.add_argument("--out", metavar="FILE", help="the file to write with --net (default: standard output)")
     args = parser.parse_args(argv)
     given = [name for name in OF_A_NET if getattr(args, name) != parser.get_default(name)]
     if given and not args.net:
-        parser.error(f"--{given[0].replace('_', '-')} goes with --net FILE")
+        parser.error(f"--{given[0].replace('_', '-')} needs --net FILE")
     if args.net:
         kind, objective = args.variant.split("_")
         shape = tuple(args.image_shape) if args.image_shape else None

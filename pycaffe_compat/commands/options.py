@@ -1,4 +1,4 @@
-"""What the commands share: flags in Caffe's forms, a mistake as one line, a clean end, leave for Python layers."""
+"""What commands share: flags in Caffe's forms, one-line errors, a clean end, permission for Python layers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that takes flags as Caffe does too: ``-solver X``, ``--solver=X``, ``-gray=true``, ``--nogray``.
+    """An argument parser that also takes flags in Caffe's forms: ``-solver X``, ``--solver=X``, ``-gray=true``, ``--nogray``.
 
-    They may stand anywhere among the other arguments.
+    Flags may stand anywhere among the other arguments.
 
     Args:
         description: what the command does.
-        epilog: examples, shown as they are.
-        prog: the command as the help shows it; None: the name of the running program.
+        epilog: examples, printed verbatim.
+        prog: the name of the command in the help; None for that of the running program.
     """
 
     def __init__(self, description: str | None, epilog: str = "", prog: str | None = None) -> None:
@@ -44,22 +44,22 @@ class Parser(argparse.ArgumentParser):
         )
 
     def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
-        """Add an argument as ``argparse`` does; its long name is a flag in all forms from now on."""
+        """Add an argument as in ``argparse``; its long name becomes a flag in all of Caffe's forms."""
         action = super().add_argument(*names, **options)
         self._flags.update({name[2:]: action for name in action.option_strings if name.startswith("--")})
         return action
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """Parse, after the flags are brought to argparse's own form."""
+        """Parse arguments after rewriting the flags in the form of argparse."""
         given = list(sys.argv[1:] if args is None else args)
         end = given.index("--") if "--" in given else len(given)
         plain = [each for each in map(self._plain, given[:end]) if each is not None]
         return super().parse_known_args(plain + given[end:], namespace)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """Parse; a flag that there is not is an error with those spelt alike."""
+        """Parse arguments; the error for an unknown flag names flags with similar names."""
         given = list(sys.argv[1:] if args is None else args)
-        # What comes after "--" is no flag, which argparse forgets where flags may stand anywhere.
+        # Nothing after "--" is a flag. argparse forgets that where flags may stand anywhere.
         parse = self.parse_known_args if "--" in given else self.parse_known_intermixed_args
         parsed, unknown = parse(given, namespace)
         if unknown:
@@ -69,7 +69,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def _plain(self, argument: str) -> str | None:
-        """The argument as argparse writes it; None for a switch that is turned off and was never on."""
+        """Return the argument in the form of argparse; None for turning off a switch that is off by default."""
         match = FLAG.fullmatch(argument)
         if match is None:
             return argument
@@ -88,15 +88,15 @@ class Parser(argparse.ArgumentParser):
 
 
 def command(name: str, run: Callable[[list[str]], int | None], left: str = "") -> Callable[..., int]:
-    """Return the ``main`` of a command: what ``run`` does with the arguments, and its exit status.
+    """Return the ``main`` of a command, which calls ``run`` with the arguments and returns the exit status.
 
-    A mistake of the user is one line ``name: …`` on standard error and status 1; Ctrl-C is status 130, SIGTERM 143, and
+    A :class:`CaffeError` becomes one line ``name: …`` on standard error and status 1. Ctrl-C gives status 130, SIGTERM 143;
     neither leaves half-written files.
 
     Args:
         name: the command.
-        run: takes the arguments; returns the exit status, None for 0.
-        left: what an interrupted run leaves, in words.
+        run: takes the arguments; returns the exit status, or None for 0.
+        left: the message after an interruption: what the run leaves behind.
     """
 
     def main(argv: Sequence[str] | None = None) -> int:
@@ -117,7 +117,7 @@ def command(name: str, run: Callable[[list[str]], int | None], left: str = "") -
                 raise
             print(f"{name}: terminated{'; ' + left if left else ''}", file=sys.stderr)
             return TERMINATED
-        except BrokenPipeError:  # who read the output (head, say) has gone
+        except BrokenPipeError:  # the reader of the output, such as head, has closed the pipe
             _drop_output()
             return 141
         except OSError as error:
@@ -130,13 +130,13 @@ def command(name: str, run: Callable[[list[str]], int | None], left: str = "") -
 
 
 def _drop_output() -> None:
-    """Let Python's own flush of standard output, when the process ends, not fail as the one before it did."""
+    """Send the rest of standard output to nowhere, so that Python's flush at exit does not fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM, which ends a process on the spot, unwinds it like Ctrl-C, so that temporary files are removed."""
+    """Make SIGTERM unwind the process as Ctrl-C does, so that temporary files are removed."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
@@ -149,9 +149,14 @@ def _terminable() -> Iterator[None]:
 
 def add_device(parser: Parser, several: bool = False) -> None:
     """Add ``--gpu`` and ``--cpu``."""
-    what = "GPU numbers with commas, or all" if several else "GPU number"
-    parser.add_argument("--gpu", default="", metavar="IDS" if several else "ID", help=f"{what} (default: one if any)")
-    parser.add_argument("--cpu", action="store_true", help="use no GPU")
+    what = "comma-separated GPU numbers, or all" if several else "GPU number"
+    parser.add_argument(
+        "--gpu",
+        default="",
+        metavar="IDS" if several else "ID",
+        help=f"{what} (default: the first GPU, if there is one)",
+    )
+    parser.add_argument("--cpu", action="store_true", help="run on the CPU")
 
 
 def add_state(parser: Parser) -> None:
@@ -174,21 +179,21 @@ def add_amp(parser: Parser) -> None:
 
 
 def names(text: str) -> list[str]:
-    """Return the names in ``"a,b"``."""
+    """Return the names in a list such as ``"a,b"``."""
     return [name for name in text.split(",") if name]
 
 
 def add_python_layers(parser: Parser) -> None:
-    """Add ``--allow-python-layers``; :func:`python_layers` then does what it says."""
+    """Add ``--allow-python-layers``, which :func:`python_layers` acts on."""
     parser.add_argument(
         "--allow-python-layers",
         action="store_true",
-        help=f"run the Python layers that the net names: code that came with it (as {python_layer.VARIABLE}=1 does)",
+        help=f"run the code of the net's Python layers (like {python_layer.VARIABLE}=1 in the environment)",
     )
 
 
 def python_layers(args: dict[str, Any]) -> None:
-    """Take ``allow_python_layers`` out of ``args``; where they are allowed, their ``import caffe`` is this package."""
+    """Remove ``allow_python_layers`` from ``args``. If it is set, allow the layers and let them ``import caffe``."""
     if args.pop("allow_python_layers") or python_layer.allowed():
         python_layer.allow()
         install_as_caffe()

@@ -1,4 +1,4 @@
-"""Turn a training log into two tables: LOGFILE.train and LOGFILE.test, as Caffe's parse_log.py does."""
+"""Turn a training log into two tables, LOGFILE.train and LOGFILE.test, as Caffe's parse_log.py does."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from .options import Parser, command
 
 EPILOG = """
 example:
-  python tools/caffe.py train --solver=solver.prototxt 2>&1 | tee train.log
+  caffe-compat train --solver=solver.prototxt 2>&1 | tee train.log
   %(prog)s train.log tables/        # writes tables/train.log.train and tables/train.log.test
 
-Columns: NumIters, Seconds, LearningRate, then the net's outputs by name (NAME[1], … for further values of one output).
-With several test nets TestNet says which one a row is of.
+Columns: NumIters, Seconds, LearningRate, then the net's outputs by name (NAME[1], … for further values of an output). With
+several test nets, TestNet is the number of the net.
 """
 
 
 def parse_log(log: str, folder: str, delimiter: str = ",") -> list[str]:
-    """Write the tables of a log into a folder; return their paths. A table without rows is not written.
+    """Write the tables of a log to a folder; return their paths. A table without rows is not written.
 
     Raises:
-        MissingFileError, DataError: no such log, or it is not one, or has no outputs in it; ``delimiter`` is not one
-            character.
+        MissingFileError, DataError: the log is missing, is not one or has no outputs; or ``delimiter`` is not one character.
         CaffeError: a table cannot be written.
     """
     if len(delimiter) != 1:
@@ -33,7 +32,7 @@ def parse_log(log: str, folder: str, delimiter: str = ",") -> list[str]:
     read = read_log(log)
     if not (read.train or read.test):
         raise DataError(
-            f"{log} has no outputs of a train or test net: the solver's display and test_interval ask for them"
+            f"{log} has no outputs of a train or test net; the solver logs them if display or test_interval is set"
         )
     written = []
     for ending, rows in (("train", read.train), ("test", read.test)):
@@ -52,12 +51,14 @@ def _write(path: str, rows: list[Row], delimiter: str) -> None:
 
 
 def run(argv: list[str]) -> None:
-    """Do what the arguments say."""
+    """Run the command with these arguments."""
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("log", metavar="LOGFILE", help="what `caffe train` wrote to standard error")
-    parser.add_argument("folder", metavar="OUTPUTDIR", help="the folder for the tables")
-    parser.add_argument("--verbose", action="store_true", help="say which files were written")
-    parser.add_argument("--delimiter", default=",", metavar="CHARACTER", help="between columns (default: a comma)")
+    parser.add_argument("folder", metavar="OUTPUTDIR", help="the folder to write the tables to")
+    parser.add_argument("--verbose", action="store_true", help="print the names of the files written")
+    parser.add_argument(
+        "--delimiter", default=",", metavar="CHARACTER", help="separator of the columns (default: a comma)"
+    )
     args = parser.parse_args(argv)
     written = parse_log(args.log, args.folder, args.delimiter)
     if args.verbose:

@@ -1,4 +1,4 @@
-"""Draw a chart of training logs: loss, accuracy or learning rate, over iterations or seconds."""
+"""Plot training logs: loss, accuracy or learning rate, over iterations or seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .options import Parser, command
 
 @dataclass(frozen=True)
 class Chart:
-    """One of Caffe's chart types: what is drawn (``what`` is part of an output's name) over which column."""
+    """One of Caffe's chart types. ``what`` is part of the name of an output, ``over`` the column of the x axis."""
 
     title: str
     test: bool
@@ -38,26 +38,26 @@ chart types:
 
 examples:
   %(prog)s 6 loss.png train.log
-  %(prog)s 0 accuracy.pdf sgd.log adam.log          # a line for each
+  %(prog)s 0 accuracy.pdf sgd.log adam.log          # one line per log
   %(prog)s 0 top5.png train.log --output accuracy-top5
 
-The outputs that are drawn are the first whose name has "acc" or "loss" in it, unless --output names another. The train
-loss is that of the lines "Iteration N, loss = …".
+The chart shows the first output whose name contains "acc" or "loss", unless --output names another. The train loss comes from
+the lines "Iteration N, loss = …".
 """
 
 
 def plot_training_log(chart_type: int, picture: str, logs: Sequence[str], output: str = "") -> None:
-    """Draw a chart with a line for each log (and for each test net); its ending says the format of ``picture``.
+    """Plot one line for each log and each test net; the ending of ``picture`` chooses the format.
 
     Args:
         chart_type: Caffe's number, an index into :data:`CHARTS`.
         picture: the file to write.
         logs: paths of training logs.
-        output: the output to draw; ``""`` finds one by the chart's type.
+        output: the output to plot; ``""`` finds one by the type of the chart.
 
     Raises:
-        MissingFileError, DataError: a log is not there, is none, or has nothing of this chart in it.
-        CaffeError: matplotlib is not installed, the format is not known, or the file cannot be written.
+        MissingFileError, DataError: a log is missing, is not one, or has no data for this chart.
+        CaffeError: matplotlib is not installed, the format is unknown, or the file cannot be written.
     """
     try:
         from matplotlib.figure import Figure
@@ -83,7 +83,7 @@ def plot_training_log(chart_type: int, picture: str, logs: Sequence[str], output
 
 
 def _lines(chart: Chart, path: str, log: TrainingLog, output: str) -> list[tuple[str, str, list[Row]]]:
-    """The label, the column and the rows of each line that a log gives a chart."""
+    """Return label, column and rows of each line of the chart that comes from this log."""
     rows = log.test if chart.test else log.train if output else log.losses
     names = list(dict.fromkeys(name for row in rows for name in row if name not in (ITERS, SECONDS, TEST_NET)))
     if output and output not in names:
@@ -106,13 +106,13 @@ def _lines(chart: Chart, path: str, log: TrainingLog, output: str) -> list[tuple
 
 
 def run(argv: list[str]) -> None:
-    """Do what the arguments say."""
+    """Run the command with these arguments."""
     charts = "\n".join(f"  {number}: {chart.title}" for number, chart in enumerate(CHARTS))
     parser = Parser(__doc__, EPILOG.format(charts=charts))
     parser.add_argument("chart_type", type=int, choices=range(len(CHARTS)), metavar="CHART_TYPE", help="0 to 7")
     parser.add_argument("picture", metavar="PICTURE", help="the file to write: .png, .pdf, .svg, …")
     parser.add_argument("logs", nargs="+", metavar="LOG", help="what `caffe train` wrote to standard error")
-    parser.add_argument("--output", default="", metavar="NAME", help="the net's output to draw")
+    parser.add_argument("--output", default="", metavar="NAME", help="the output of the net to plot")
     args = parser.parse_args(argv)
     plot_training_log(args.chart_type, args.picture, args.logs, args.output)
     print(f"{args.picture}: {CHARTS[args.chart_type].title}, {len(args.logs)} logs")

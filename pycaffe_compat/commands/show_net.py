@@ -1,4 +1,4 @@
-"""Show a net: its layers with their blobs, shapes, parameters, memory and arithmetic, and the totals."""
+"""Show a net: a table of its layers with blobs, shapes, parameters, memory and FLOPs, and the totals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def run(argv: list[str]) -> None:
-    """Do what the arguments say."""
+    """Run the command with these arguments."""
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("net", help="the net's prototxt")
     parser.add_argument(

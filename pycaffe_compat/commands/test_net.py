@@ -8,17 +8,19 @@ from .options import Parser, add_amp, add_device, add_python_layers, add_state, 
 EPILOG = """
 examples:
   %(prog)s --model train_val.prototxt --weights net_iter_10000.caffemodel --iterations 100
-                           100 batches of the net's TEST phase; batch_size times 100 should be the size of the data
+                           100 batches of the TEST phase: choose N so that N * batch_size is the number of records
   %(prog)s --model train_val.prototxt --weights net_iter_10000.caffemodel.h5 --gpu 1
 """
 
 
 def run(argv: list[str], prog: str | None = None) -> None:
-    """Do what the arguments say; ``prog`` is the command's name in its help."""
+    """Run the command with these arguments; ``prog`` is its name in the help."""
     parser = Parser(__doc__, EPILOG, prog)
     parser.add_argument("--model", required=True, metavar="FILE", help="the net's prototxt, with data layers")
-    parser.add_argument("--weights", required=True, metavar="A,B", help="its weights")
-    parser.add_argument("--iterations", type=int, default=50, metavar="N", help="batches (default: 50)")
+    parser.add_argument(
+        "--weights", required=True, metavar="A,B", help="weights files; a later file overrides an earlier one"
+    )
+    parser.add_argument("--iterations", type=int, default=50, metavar="N", help="number of batches (default: 50)")
     add_device(parser)
     add_state(parser)
     add_amp(parser)

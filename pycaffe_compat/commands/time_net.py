@@ -26,9 +26,9 @@ examples:
   %(prog)s --model prototxt/vgg16_deploy.prototxt --iterations 10
   %(prog)s --model train_val.prototxt --gpu 0
 
-As in Caffe the net is that of the TRAIN phase unless --phase says otherwise, and it runs on the CPU unless --gpu names
-a GPU. Every layer runs by itself here; trained or called as a module, a net runs some of them together, and faster.
-Layers that no loss needs have no backward pass: a deploy net is timed forward. Inputs hold zeros.
+As in Caffe, the default is the TRAIN phase on the CPU. Layers are timed one by one; a net that trains or is called as a module
+fuses some of them and is faster. Layers above every loss have no backward pass, so a deploy net is only timed forward.
+Inputs are zero.
 """
 
 
@@ -144,7 +144,7 @@ def _measure(net: NumpyNet, device: torch.device, iterations: int) -> Timing:
 
 
 def run(argv: list[str], prog: str | None = None) -> None:
-    """Do what the arguments say; ``prog`` is the command's name in its help."""
+    """Run the command with these arguments; ``prog`` is its name in the help."""
     parser = Parser(__doc__, EPILOG, prog)
     parser.add_argument("--model", required=True, metavar="FILE", help="the net's prototxt")
     parser.add_argument("--iterations", type=int, default=50, metavar="N", help="passes (default: 50)")

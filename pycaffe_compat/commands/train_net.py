@@ -1,4 +1,4 @@
-"""Train a net as Caffe does, from a solver file."""
+"""Train a net from a solver file, as Caffe does."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ examples:
   %(prog)s --solver prototxt/swwae_all_solver.prototxt
                            train from the fillers, on a GPU if there is one
   %(prog)s --solver solver.prototxt --weights VGG_ILSVRC_16_layers.caffemodel
-                           fine-tune: layers of the same names take their weights from the file
+                           fine-tune: layers take the weights of the layers with the same names
   %(prog)s --solver solver.prototxt --weights encoder.caffemodel,decoder.caffemodel
-                           the layers of several files; what comes later wins
+                           weights from several files; a later file overrides an earlier one
   %(prog)s --solver solver.prototxt --snapshot snapshots/net_iter_5000.solverstate
-                           go on where a snapshot was taken, bit for bit: data order and dropout included
+                           resume from a snapshot, bit for bit, with the same data order and dropout
   %(prog)s --solver solver.prototxt --gpu all
-                           a process for each GPU; each takes its own batches, gradients are averaged
+                           one process per GPU, each with its own batches; gradients are averaged
   torchrun --nproc-per-node 8 --nnodes 2 … %(prog)s --solver solver.prototxt
-                           the same over several machines
+                           the same on several machines
   %(prog)s --solver solver.prototxt --iterations 20 --cpu
                            a short try without a GPU
 
-Ctrl-C stops at the end of the iteration and writes a snapshot; a second Ctrl-C stops at once. `kill -HUP PID` writes a
-snapshot and training goes on. The log on standard error is Caffe's, for the log parsers that you have.
+Ctrl-C finishes the iteration, writes a snapshot and stops; a second Ctrl-C stops at once. `kill -HUP PID` writes a snapshot and
+training continues. The log goes to standard error in Caffe's format, so existing log parsers can read it.
 """
 
 
 def run(argv: list[str], prog: str | None = None) -> None:
-    """Do what the arguments say; ``prog`` is the command's name in its help."""
+    """Run the command with these arguments; ``prog`` is its name in the help."""
     parser = Parser(__doc__, EPILOG, prog)
     parser.add_argument("--solver", required=True, metavar="FILE", help="the solver's prototxt")
-    parser.add_argument("--weights", default="", metavar="A,B", help="caffemodels to start from")
-    parser.add_argument("--snapshot", default="", metavar="FILE", help="a .solverstate(.h5) to go on from")
+    parser.add_argument("--weights", default="", metavar="A,B", help="weights to start from")
+    parser.add_argument(
+        "--snapshot", default="", metavar="FILE", help="a .solverstate or .solverstate.h5 to resume from"
+    )
     parser.add_argument("--sigint_effect", default="stop", choices=EFFECTS, help="what Ctrl-C does (default: stop)")
     add_training(parser)
     args = vars(parser.parse_args(argv))
@@ -44,22 +46,31 @@ def run(argv: list[str], prog: str | None = None) -> None:
 
 
 def add_training(parser: Parser) -> None:
-    """Add how to train: what is the same for every solver of a run."""
+    """Add the options that apply to every solver of a run."""
     add_device(parser, several=True)
-    parser.add_argument("--iterations", type=int, metavar="N", help="instead of the solver's max_iter")
+    parser.add_argument(
+        "--iterations", type=int, metavar="N", help="stop after N iterations instead of the solver's max_iter"
+    )
     add_state(parser)
     parser.add_argument(
         "--sighup_effect", default="snapshot", choices=EFFECTS, help="what SIGHUP does (default: snapshot)"
     )
-    parser.add_argument("--tensorboard", default="", metavar="DIR", help="write loss, rate and test scores there")
+    parser.add_argument(
+        "--tensorboard",
+        default="",
+        metavar="DIR",
+        help="write loss, learning rate and test scores for TensorBoard to this folder",
+    )
     parser.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
-        help="a progress bar (default: if standard error is a terminal)",
+        help="show a progress bar (default: if standard error is a terminal)",
     )
     add_amp(parser)
-    parser.add_argument("--compile", action="store_true", help="compile the net with torch.compile first")
-    parser.add_argument("--channels-last", action="store_true", help="the memory layout that tensor cores like")
+    parser.add_argument("--compile", action="store_true", help="compile the net with torch.compile")
+    parser.add_argument(
+        "--channels-last", action="store_true", help="use the channels_last memory layout, which tensor cores prefer"
+    )
     add_python_layers(parser)
 
 

@@ -1,4 +1,4 @@
-"""Train a variant of the paper from a pretrained VGG-16, in the paper's steps, each with its own solver file."""
+"""Train a variant of the paper from a pretrained VGG-16, in the steps of the paper, each with its own solver file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ newest snapshot. The paper gives no learning rates, batch sizes or numbers of it
 
 
 def run(argv: list[str]) -> None:
-    """Do what the arguments say."""
+    """Run the command with these arguments."""
     parser = Parser(__doc__, EPILOG)
     variants = {each.name: each for each in VARIANTS}
     parser.add_argument("variant", choices=list(variants), metavar="VARIANT", help=", ".join(variants))
@@ -41,7 +41,7 @@ def run(argv: list[str]) -> None:
         raise MissingFileError(
             f"no folder {FOLDER}/ in {os.getcwd()}: write the paper's nets with: caffe-make-prototxt"
         )
-    trainer = Parser("How each step is trained; caffe-train-net --help says more.", prog="--trainer-options")
+    trainer = Parser("Options of each training step; caffe-train-net --help explains them.", prog="--trainer-options")
     add_training(trainer)
     options = vars(trainer.parse_args(shlex.split(args.trainer_options)))
     python_layers(options)

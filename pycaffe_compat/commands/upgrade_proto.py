@@ -1,4 +1,4 @@
-"""Upgrade old files to today's form: the commands upgrade_net_proto_text, …_binary and upgrade_solver_proto_text."""
+"""Upgrade old files to the current format: upgrade_net_proto_text, upgrade_net_proto_binary, upgrade_solver_proto_text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EPILOG = """
 example:
   %(prog)s {0} new_{0}
 
-It says what was upgraded. Comments of a prototxt are not kept, and OUT may be IN.
+It prints what was upgraded. Comments are lost. OUT may be the same file as IN.
 """
 
 
@@ -23,7 +23,7 @@ def _main(name: str, upgrade: Upgrade, description: str, source: str, example: s
         parser.add_argument("target", metavar="OUT", help="the upgraded file to write")
         args = parser.parse_args(argv)
         upgraded = upgrade(args.source, args.target)
-        print("\n".join(f"upgraded: {words}" for words in upgraded) or f"already in today's form: {args.source}")
+        print("\n".join(f"upgraded: {words}" for words in upgraded) or f"already in the current format: {args.source}")
         print(f"wrote {args.target}")
 
     return command(name, run)
@@ -32,21 +32,21 @@ def _main(name: str, upgrade: Upgrade, description: str, source: str, example: s
 net_text = _main(
     "upgrade_net_proto_text",
     upgrade_net_text,
-    "Upgrade the prototxt of an old net to today's form: layers become layer, inputs become Input layers.",
+    "Upgrade the prototxt of an old net to the current format: layers become layer, inputs become Input layers.",
     "the net's prototxt, of any age",
     "train_val.prototxt",
 )
 net_binary = _main(
     "upgrade_net_proto_binary",
     upgrade_net_binary,
-    "Upgrade an old caffemodel, or another binary net, to today's form.",
+    "Upgrade an old caffemodel, or another binary net, to the current format.",
     "the .caffemodel, of any age",
     "bvlc_alexnet.caffemodel",
 )
 solver_text = _main(
     "upgrade_solver_proto_text",
     upgrade_solver_text,
-    "Upgrade the prototxt of an old solver to today's form: solver_type becomes type.",
+    "Upgrade the prototxt of an old solver to the current format: solver_type becomes type.",
     "the solver's prototxt, of any age",
     "solver.prototxt",
 )

@@ -80,7 +80,7 @@ def test_what_is_no_log(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match=r"log not found: .*x\.log"):
         read_log(path)
     path.write_bytes(b"\xff\x00 Iteration 5, loss = 2\nI9999 99:99:99.0 1 x] Iteration 3\n")
-    with pytest.raises(DataError, match=r"no log of a training run"):
+    with pytest.raises(DataError, match=r"is not the log of a training run"):
         read_log(path)
     path.write_text("I0102 10:00:00.5 7 x.cpp:1] Iteration 0, Testing net (#0)\n")
     with pytest.raises(DataError, match=r"no outputs of a train or test net"):

@@ -113,7 +113,7 @@ def test_the_flags_of_caffes_logger(folder: Path, tool: Tool, monkeypatch: pytes
     assert tool(*train) == (0, "")
     assert tool(*train, "-minloglevel=9") == (
         1,
-        'caffe: -minloglevel: "9" is no level; valid: 0 (all), 1 (warnings), 2 (errors), 3 (fatal errors)\n',
+        'caffe: -minloglevel: "9" is not a level; valid: 0 (all), 1 (warnings), 2 (errors), 3 (fatal errors)\n',
     )
 
 
