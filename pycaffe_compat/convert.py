@@ -20,6 +20,7 @@ import torch
 
 from .errors import CaffeError, ParseError, WeightsError, nearest, require_file
 from .files import atomic_path, sink
+from .layers import REGISTRY, Layer
 from .layers.base import Shape
 from .proto import caffe_pb2, read_net, read_weights, write_weights
 from .summary import build_shapes
@@ -31,18 +32,6 @@ Progress = Callable[[int], object]
 CAFFE = (".caffemodel", ".caffemodel.h5", ".h5")
 SUFFIXES = (*CAFFE, ".pt", ".pth", ".safetensors", ".npz")
 
-_BLOB_NAMES: dict[tuple[str, int], tuple[str, ...]] = {
-    ("BatchNorm", 3): ("running_mean", "running_var", "scale_factor"),
-    ("Bias", 1): ("bias",),
-    ("LSTM", 3): ("W_xc", "b_c", "W_hc"),
-    ("LSTM", 4): ("W_xc", "b_c", "W_xc_static", "W_hc"),
-    ("RNN", 5): ("W_xh", "b_h", "W_hh", "W_ho", "b_o"),
-    ("RNN", 6): ("W_xh", "b_h", "W_xh_static", "W_hh", "W_ho", "b_o"),
-}
-_RANK = {"weight": 0, "bias": 1} | {
-    name: i for names in sorted(_BLOB_NAMES.values(), key=len) for i, name in enumerate(names)
-}
-_RANK["bias"] = 1
 _LAYERS_KEY = "pycaffe_compat.layers"
 
 
@@ -87,12 +76,16 @@ class Model:
 
 def blob_names(type_name: str, shapes: Sequence[Shape]) -> list[str]:
     """Return the names that a layer of ``type_name`` (``""`` if unknown) gives its blobs, as in ``state_dict``."""
-    known = _BLOB_NAMES.get((type_name, len(shapes)))
     if not type_name and len(shapes) == 3 and math.prod(shapes[2]) == 1 and shapes[0] == shapes[1]:
-        known = _BLOB_NAMES["BatchNorm", 3]
-    if known is None:
-        known = ("weight", "bias", *(str(i) for i in range(2, len(shapes))))[: len(shapes)]
-    return list(known)
+        type_name = "BatchNorm"
+    return list(REGISTRY.get(type_name, Layer).blob_names(len(shapes)))
+
+
+def _rank(name: str) -> float:
+    """The place of a blob called ``name`` among the blobs of its layer, for files that store no order."""
+    places = [cls.blobs_declared.index(name) for cls in REGISTRY.values() if name in cls.blobs_declared]
+    digits = name.removeprefix("blob")
+    return int(digits) if digits.isdecimal() else max(places, default=math.inf)
 
 
 def suffix_of(path: PathLike) -> str:
@@ -247,7 +240,7 @@ def _from_state(file: str, state: Mapping[str, np.ndarray]) -> Model:
         found.setdefault(layer, {})[name] = array
     blobs, names = {}, {}
     for layer, arrays in found.items():
-        ordered = sorted(arrays, key=lambda name: int(name) if name.isdecimal() else _RANK.get(name, len(_RANK)))
+        ordered = sorted(arrays, key=_rank)
         names[layer], blobs[layer] = ordered, [arrays[name] for name in ordered]
     return Model(file, blobs, names)
 

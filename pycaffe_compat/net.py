@@ -118,7 +118,7 @@ class CaffeModule(nn.Module):
             tops = wiring.top_names(param, layer)
             layer.n_tops = len(tops)
             if isinstance(layer, Source):
-                if layer.type_name != "Input":
+                if not layer.is_input:
                     self._sources[param.name] = layer
                 top_shapes: list[Shape] = [tuple(s) for s in layer.top_shapes()]
             else:
@@ -145,7 +145,7 @@ class CaffeModule(nn.Module):
             if not isinstance(layer, Overwritten) or not (layer.in_place or layer.reads_top):
                 continue
             later = [s for s in self.steps[index + 1 :] if step.tops[0] in s.tops]
-            if any(s.layer.type_name not in layer.withstands for s in later):
+            if not all(layer.withstands(s.layer) for s in later):
                 layer.rewritten = True
                 self._rewritten.setdefault(self._wiring.newest[step.tops[0]], []).append(layer)
 
@@ -389,12 +389,10 @@ class CaffeModule(nn.Module):
                 raise self._no_input(name)
         new = list(self._wiring.shapes)
         for step in self.steps:
-            if step.layer.type_name == "Input":
-                tops: list[Shape] = [
-                    tuple(shapes.get(t, new[v])) for t, v in zip(step.tops, step.top_values, strict=True)
-                ]
-            elif isinstance(step.layer, Source):
-                tops = [tuple(s) for s in step.layer.top_shapes()]
+            if step.name in self._sources:
+                tops = [tuple(s) for s in self._sources[step.name].top_shapes()]
+            elif step.is_source:
+                tops = [tuple(shapes.get(t, new[v])) for t, v in zip(step.tops, step.top_values, strict=True)]
             else:
                 tops = _infer(step.layer, [new[v] for v in step.bottom_values], self.file)
             for value, shape in zip(step.top_values, tops, strict=True):

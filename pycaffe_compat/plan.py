@@ -19,8 +19,6 @@ from torch import Tensor
 
 from .layers.base import Layer
 from .layers.common import Eltwise
-from .layers.convolution import Convolution, Deconvolution
-from .layers.linear import InnerProduct
 from .layers.neuron import Overwritten, ReLU
 from .layers.pooling import Depooling, Pooling, SafeInv
 from .wiring import Step, Wiring
@@ -115,8 +113,7 @@ class _Fusions:
         """Whether a ReLU may work in place: its bottom is fresh memory that neither a layer nor a gradient reads again."""
         if not isinstance(step.layer, ReLU) or step.layer.negative_slope or step.layer.rewritten or step.propagate_down:
             return False
-        maker = self._maker[step.bottom_values[0]].layer
-        fresh = isinstance(maker, (Convolution, Deconvolution, InnerProduct))
+        fresh = self._maker[step.bottom_values[0]].layer.fresh_top
         return fresh and self._only_reader(step.bottom_values[0]) is step
 
     def _pool(self, step: Step, plain: Call) -> Call:

@@ -1,19 +1,22 @@
-"""What a net is made of: a table of its layers with shapes, parameters, memory and arithmetic."""
+"""A table of a net's layers: shapes, parameters, memory and arithmetic."""
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import UnknownNameError, nearest
-from .layers import REGISTRY, Layer, Source
+from .layers import REGISTRY, Source
 from .layers.base import Shape, count
-from .net import Net, as_phase
+from .layers.data_layers import BatchSource
+from .net import CaffeModule, as_phase
 from .proto import caffe_pb2, filter_net, upgrade_net
 from .tables import dims, format_table, human
 
-RECURRENT = ("RNN", "LSTM")
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -21,13 +24,13 @@ class Row:
     """One layer of a net.
 
     Attributes:
-        name, type: of the layer.
-        bottoms, tops: names of blobs.
-        shapes: of the tops.
-        parameters: how many numbers its blobs hold, without those that another layer owns.
-        activations: how many numbers its tops hold, without those made in place.
-        flops: of its products, each multiplication and addition counted as one; None where the layer has none.
-        fixed: it has parameters and all have ``lr_mult`` 0.
+        name, type: the layer's.
+        bottoms, tops: the names of its blobs.
+        shapes: the shapes of the tops.
+        parameters: the number of elements in its blobs, without those that another layer owns.
+        activations: the number of elements in its tops, without those made in place.
+        flops: 2 for each multiply-add with weights; None for a layer that is not counted.
+        fixed: it has parameters, and all have ``lr_mult`` 0.
     """
 
     name: str
@@ -43,15 +46,22 @@ class Row:
 
 def build_shapes(
     param: Any, phase: int | str = "TEST", shapes: Mapping[str, Shape] | None = None, file: str = ""
-) -> Net:
-    """Return the net on the meta device: every shape is known, no parameter has memory, and no database is needed.
+) -> CaffeModule:
+    """Return the net on the meta device: every shape is known, and no parameter has memory.
 
-    A data layer whose tops' shapes follow from its options (``crop_size`` and the number of ``mean_value``) is not
-    opened: an ``Input`` stands in for it. Others read their first record. ``shapes`` gives the shape of an input, or
-    of a top of a data layer, by name.
+    A data layer is not opened if its options give the shapes of its tops (``crop_size`` and the number of channels): an
+    ``Input`` takes its place. If only the number of channels is unknown and the database is missing, 3 are assumed, with
+    a warning. Other data layers read their first record. Mean files are never read.
+
+    Args:
+        param: the ``NetParameter``.
+        phase: the phase to build.
+        shapes: by name, the shape of an input or of a top of a data layer.
+        file: where ``param`` came from, for messages.
 
     Raises:
         NetError: the net cannot be built.
+        DataError, MissingFileError: a data layer must be opened and cannot be.
         UnknownNameError: ``shapes`` names no input and no top of a data layer.
     """
     net = caffe_pb2.NetParameter()
@@ -59,8 +69,8 @@ def build_shapes(
     upgrade_net(net)
     net.state.phase = as_phase(phase)
     net = filter_net(net, net.state)
-    _close_sources(net, dict(shapes or {}))
-    return Net(net, device="meta", file=file)
+    _close_sources(net, dict(shapes or {}), file)
+    return CaffeModule(net, device="meta", file=file)
 
 
 def describe(
@@ -76,7 +86,7 @@ def describe(
 
 
 def summarize(rows: list[Row]) -> str:
-    """Return ``rows`` as a table with the totals of parameters, memory and arithmetic under it."""
+    """Return ``rows`` as a table, and under it the totals of parameters, memory and arithmetic."""
     table = [
         (
             row.name,
@@ -101,29 +111,29 @@ def summarize(rows: list[Row]) -> str:
             f"{len(rows)} layers",
             f"parameters   {parameters:,} ({human(4 * parameters, 'B')} in float32)"
             + (f", {fixed:,} of them fixed (lr_mult 0)" if fixed else ""),
-            f"activations  {activations:,} ({human(4 * activations, 'B')} in float32), none for what works in place",
+            f"activations  {activations:,} ({human(4 * activations, 'B')} in float32), without layers that work in place",
             f"arithmetic   {human(flops, 'FLOP')} a forward pass: 2 for each multiply-add with weights",
         ]
     )
 
 
-def _close_sources(net: Any, shapes: dict[str, Shape]) -> None:
-    """Give ``Input`` layers their ``shapes``, and put one in the place of each data layer whose shapes are known."""
+def _close_sources(net: Any, shapes: dict[str, Shape], file: str) -> None:
+    """Give ``Input`` layers their ``shapes``, and replace each data layer whose shapes are known by an ``Input``."""
     known = set()
     for index, layer in enumerate(net.layer):
         cls = REGISTRY.get(layer.type)
         if cls is None or not issubclass(cls, Source):
             continue
         known.update(layer.top)
-        guessed = {**_guess(layer), **shapes}
-        if layer.type == "Input":
-            given = layer.input_param.shape
-            own = [tuple(given[i if len(given) > 1 else 0].dim) if given else () for i in range(len(layer.top))]
-            guessed = {**dict(zip(layer.top, own, strict=True)), **shapes}
-        if all(top in guessed for top in layer.top):
+        found = shapes
+        if not all(top in shapes for top in layer.top):
+            found = {**dict(zip(layer.top, _shapes_of(layer, cls, file), strict=False)), **shapes}
+        if all(top in found for top in layer.top):
             stand_in = caffe_pb2.LayerParameter(name=layer.name, type="Input", top=layer.top)
-            stand_in.input_param.shape.extend(caffe_pb2.BlobShape(dim=guessed[top]) for top in layer.top)
+            stand_in.input_param.shape.extend(caffe_pb2.BlobShape(dim=found[top]) for top in layer.top)
             net.layer[index].CopyFrom(stand_in)
+        elif layer.HasField("transform_param"):
+            layer.transform_param.ClearField("mean_file")  # it changes no shape, and may not be here
     for name in shapes:
         if name not in known:
             raise UnknownNameError(
@@ -131,21 +141,26 @@ def _close_sources(net: Any, shapes: dict[str, Shape]) -> None:
             )
 
 
-def _guess(layer: Any) -> dict[str, Shape]:
-    """The shapes of a data layer's tops, as far as its options say them."""
-    batch = layer.data_param.batch_size or layer.image_data_param.batch_size
-    transform = layer.transform_param
-    channels = 1 if transform.force_gray else 3 if transform.force_color else 0
-    channels = channels or (len(transform.mean_value) if len(transform.mean_value) > 1 else 0)
-    if layer.type == "ImageData" and not channels:
-        channels = 3 if layer.image_data_param.is_color else 1
-    if not (batch and transform.crop_size and channels):
-        return {}
-    shapes: list[Shape] = [(batch, channels, transform.crop_size, transform.crop_size), (batch,)]
-    return dict(zip(layer.top, shapes, strict=False))
+def _shapes_of(param: Any, cls: type[Source], file: str) -> list[Shape]:
+    """The shapes of a source's tops, if its options give them; a database that is not here is taken to hold colour."""
+    shapes = cls.known_shapes(param)
+    if shapes is None and issubclass(cls, BatchSource) and not os.path.exists(cls.source(param)):
+        shapes = cls.known_shapes(param, channels=3)
+        if shapes is not None:
+            log.warning(
+                '%slayer "%s" (%s): the number of channels is not in its options, and its source is not here (%s): '
+                "3 channels are assumed",
+                f"{file}: " if file else "",
+                param.name,
+                param.type,
+                cls.source(param) or "none given",
+            )
+    if shapes is None or not (cls.is_input or all(shapes[0])):
+        return []
+    return shapes
 
 
-def _rows(net: Net, types: Mapping[str, str]) -> list[Row]:
+def _rows(net: CaffeModule, types: Mapping[str, str]) -> list[Row]:
     rows = []
     for step in net.steps:
         shapes = tuple(net.blob_shapes[top] for top in step.tops)
@@ -160,25 +175,8 @@ def _rows(net: Net, types: Mapping[str, str]) -> list[Row]:
                 shapes=shapes,
                 parameters=sum(learnable.tensor.numel() for learnable in blobs),
                 activations=sum(count(shape) for shape, new in zip(shapes, own, strict=True) if new),
-                flops=_flops(step.layer, [net.blob_shapes[bottom] for bottom in step.bottoms], shapes),
+                flops=step.layer.flops([net.blob_shapes[bottom] for bottom in step.bottoms], shapes),
                 fixed=bool(blobs) and all(learnable.lr_mult == 0 for learnable in blobs),
             )
         )
     return rows
-
-
-def _flops(layer: Layer, bottoms: list[Shape], tops: tuple[Shape, ...]) -> int | None:
-    """A matrix or filter bank takes part in a product once for each place (row, pixel, time step) it is applied at."""
-    weights = sum(count(spec.shape) for spec in layer.blob_specs if len(spec.shape) > 1)
-    axis = getattr(layer, "axis", 1)
-    if layer.type_name == "Convolution":
-        places = sum(count(shape, 0, axis) * count(shape, axis + 1) for shape in tops)
-    elif layer.type_name == "Deconvolution":
-        places = sum(count(shape, 0, axis) * count(shape, axis + 1) for shape in bottoms)
-    elif layer.type_name == "InnerProduct":
-        places = count(bottoms[0], 0, axis)
-    elif layer.type_name in RECURRENT:
-        places = count(bottoms[0], 0, 2)
-    else:
-        return None
-    return 2 * weights * places

@@ -135,7 +135,7 @@ class Wiring:
             self.shapes.append(tuple(shape))
             if top in param.top:
                 self._unused.add(top)
-        if layer.type_name == "Input":
+        if isinstance(layer, Source) and layer.is_input:
             self.inputs.extend(tops)
         step = Step(
             layer=layer,

@@ -21,6 +21,7 @@ class Accuracy(Layer):
     Tops: the accuracy (no axes) and, optionally, the accuracy within each class (C), 0 for a class without a label.
     """
 
+    head = True
     bottoms = (2, 2)
     tops = (1, 2)
     differentiable = (False,)

@@ -7,13 +7,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import LayerError, nearest
 from ..proto import caffe_pb2
+from ..tables import dims
 
 Shape = tuple[int, ...]
 PLUG_INS = "pycaffe_compat.layers"  # the entry-point group of packages that bring layers of their own
@@ -22,7 +23,7 @@ LayerClass = TypeVar("LayerClass", bound="type[Layer]")
 
 
 def register(type_name: str) -> Callable[[LayerClass], LayerClass]:
-    """Class decorator: make a :class:`Layer` the one that runs ``type: "type_name"``. The last registration wins."""
+    """Class decorator: run layers of ``type: "type_name"`` with this :class:`Layer`. The last registration wins."""
 
     def enter(cls: LayerClass) -> LayerClass:
         cls.type_name = type_name
@@ -34,9 +35,9 @@ def register(type_name: str) -> Callable[[LayerClass], LayerClass]:
 
 @functools.cache
 def load_plug_ins() -> tuple[str, ...]:
-    """Import what installed packages name in the entry-point group :data:`PLUG_INS`, so that it registers its layers.
+    """Import every plug-in of the entry-point group :data:`PLUG_INS`; importing one registers its layers.
 
-    Done once, when a net names a type that is not registered. Returns what went wrong, in words, a string a plug-in.
+    Runs once, when a net first names a type that is not registered. Returns one message for each plug-in that failed.
     """
     broken = []
     for plug_in in entry_points(group=PLUG_INS):
@@ -49,17 +50,17 @@ def load_plug_ins() -> tuple[str, ...]:
 
 
 def layer_class(param: Any, file: str = "") -> type[Layer]:
-    """Return the class registered for ``param.type``, by this package, by the program or by a plug-in.
+    """Return the class registered for ``param.type`` by this package, the program or a plug-in.
 
     Raises:
-        LayerError: no layer has that type; the message names the layer, its file, the types that are spelt alike, and
+        LayerError: the type is unknown. The message names the layer, its file, types with similar names, and the
             plug-ins that could not be loaded.
     """
     if param.type not in REGISTRY:
         broken = load_plug_ins()
         if param.type not in REGISTRY:
             where = f" in {file}" if file else ""
-            unloaded = "".join(f". It may be in what could not be loaded: {each}" for each in broken)
+            unloaded = "".join(f". A plug-in that failed to load may have it: {each}" for each in broken)
             raise LayerError(
                 f'layer "{param.name}"{where}: unknown layer type "{param.type}"{nearest(param.type, REGISTRY)}; '
                 f"known types: {', '.join(sorted(REGISTRY))}. Register your own with @pycaffe_compat.layers.register"
@@ -70,7 +71,7 @@ def layer_class(param: Any, file: str = "") -> type[Layer]:
 
 @dataclass
 class BlobSpec:
-    """A learnable (or stored) blob of a layer, before it has memory: Caffe's ``blobs[i]``."""
+    """One of Caffe's ``blobs[i]`` before it has memory: a parameter, or a buffer such as BatchNorm's statistics."""
 
     name: str
     shape: Shape
@@ -81,27 +82,50 @@ class BlobSpec:
 class Layer(nn.Module):
     """One Caffe layer as a module.
 
-    A subclass reads every option from ``param`` in its constructor, into plain attributes (``forward`` never touches a
-    protobuf message, so that it compiles), checks them against the shapes of its bottoms, and declares its blobs with
-    :meth:`add_blob`. ``forward`` takes the bottoms and returns one tensor, or a tuple of one tensor a top. It must also
-    run on ``meta`` tensors: that is how the net learns the shapes of the tops.
+    A subclass reads and checks its options in the constructor and keeps them as plain attributes: ``forward`` never
+    touches a protobuf message, so that it compiles. It declares its blobs with :meth:`add_blob`. ``forward`` takes the
+    bottoms and returns one tensor, or a tuple with one tensor per top. It must also run on ``meta`` tensors: that is how
+    the net learns the shapes of the tops.
+
+    What the rest of the package wants to know about a layer, the class says itself, in the attributes below and in
+    :meth:`option_fields`, :meth:`blob_names` and :meth:`flops`. A new layer therefore touches one file.
 
     Args:
         param: the upgraded ``LayerParameter``; ``param.phase`` is set.
         bottom_shapes: the shape of each bottom, in order.
 
     Attributes:
-        bottoms, tops: the numbers of bottoms and tops allowed, as ``(least, most)``; ``most`` None for any number.
-        loss: a loss layer: its first top has loss weight 1 unless given.
-        differentiable: per bottom, whether ``force_backward`` may ask for its gradient (never for labels). A shorter tuple
-            is continued with its last entry; losses that take labels say ``(True, False)``.
+        fork: the fork of Caffe that the layer comes from; empty for BVLC Caffe.
+        bottoms, tops: the allowed number of bottoms and tops as ``(least, most)``; ``most`` is None for any number.
+        options: the fields of ``LayerParameter`` that hold the layer's options; None for the one named after the type.
+        inert_options: options that change no result; in Caffe they steer speed, memory or logging.
+        blobs_declared: the name of every blob that the layer can have, in Caffe's order.
+        blobs_optional: those of them that some options leave out.
+        loss: a loss layer. Its first top has loss weight 1 unless the prototxt gives another.
+        head: a net ends in it: it reads scores or other results, and nothing that learns reads its tops.
+        random: it may draw random numbers in ``forward``.
+        differentiable: for each bottom, whether ``force_backward`` may ask for its gradient (never for labels). The last
+            entry stands for all further bottoms; losses with labels use ``(True, False)``.
+        fresh_top: its top is new memory that neither the layer nor its gradient reads again. A ReLU may overwrite it.
+        shares_memory: in Caffe its tops lie in the memory of its bottoms or blobs, so the numpy face may share it too.
+        keeps_positive: where it passes a gradient on, its top is above 0 exactly where its bottom is.
     """
 
     type_name: ClassVar[str] = ""
+    fork: ClassVar[str] = ""
     bottoms: ClassVar[tuple[int, int | None]] = (1, 1)
     tops: ClassVar[tuple[int, int | None]] = (1, 1)
+    options: ClassVar[tuple[str, ...] | None] = None
+    inert_options: ClassVar[frozenset[str]] = frozenset()
+    blobs_declared: ClassVar[tuple[str, ...]] = ()
+    blobs_optional: ClassVar[frozenset[str]] = frozenset()
     loss: ClassVar[bool] = False
+    head: ClassVar[bool] = False
+    random: ClassVar[bool] = False
     differentiable: ClassVar[tuple[bool, ...]] = (True,)
+    fresh_top: ClassVar[bool] = False
+    shares_memory: ClassVar[bool] = False
+    keeps_positive: bool = False
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__()
@@ -116,7 +140,7 @@ class Layer(nn.Module):
         self.train(param.phase == caffe_pb2.TRAIN)
 
     def check_count(self, what: str, have: int, allowed: tuple[int, int | None]) -> None:
-        """Raise a ``LayerError`` unless ``have`` bottoms or tops (``what``) are as many as ``allowed``: (least, most)."""
+        """Raise a ``LayerError`` unless ``have``, a number of bottoms or tops (``what``), is in ``allowed``."""
         least, most = allowed
         if have < least or (most is not None and have > most):
             if most is None:
@@ -132,31 +156,31 @@ class Layer(nn.Module):
         return LayerError(f'layer "{self.name}" ({self.type_name}): {message}')
 
     def add_blob(self, name: str, shape: Sequence[int], filler: Any = None, trainable: bool = True) -> None:
-        """Declare the next blob: a parameter, or a buffer if not ``trainable``; it has memory after :meth:`allocate`.
+        """Declare the next blob: a parameter, or a buffer if not ``trainable``. The net gives it memory later.
 
         ``filler`` is a ``FillerParameter``, a tensor of the values, or None for zeros. The order of the calls is the order
         of Caffe's ``blobs``.
 
         Raises:
-            LayerError: a negative dimension, or more elements than can be counted.
+            LayerError: a dimension is negative, or there are too many elements to count.
         """
         size = tuple(int(n) for n in shape)
         self.blob_specs.append(BlobSpec(name, size, filler, trainable))
         try:
             value = torch.empty(size, device="meta")
         except (RuntimeError, TypeError) as error:
-            raise self.error(f"its {name} cannot have shape {size}: {str(error).splitlines()[0]}") from error
+            raise self.error(f"its {name} cannot have shape {dims(size)}: {str(error).splitlines()[0]}") from error
         if trainable:
             self.register_parameter(name, nn.Parameter(value))
         else:
             self.register_buffer(name, value)
 
     def blob(self, index: int) -> Tensor:
-        """Return Caffe's ``blobs[index]``: the parameter or buffer itself."""
+        """Return Caffe's ``blobs[index]``, the parameter or buffer itself."""
         return getattr(self, self.blob_specs[index].name)
 
     def set_blob(self, index: int, value: Tensor) -> None:
-        """Put ``value`` in the place of ``blobs[index]``, sharing its memory; a trainable blob becomes a Parameter of it."""
+        """Replace ``blobs[index]`` by ``value``, sharing its memory; a trainable blob is wrapped in a Parameter."""
         spec = self.blob_specs[index]
         if spec.trainable:
             self._parameters[spec.name] = value if isinstance(value, nn.Parameter) else nn.Parameter(value)
@@ -168,33 +192,109 @@ class Layer(nn.Module):
         """All blobs in Caffe's order."""
         return [self.blob(i) for i in range(len(self.blob_specs))]
 
+    @classmethod
+    def option_fields(cls) -> tuple[str, ...]:
+        """The fields of ``LayerParameter`` that hold the options of this type: ``("pooling_param",)`` for Depooling."""
+        if cls.options is not None:
+            return cls.options
+        own = cls.type_name.lower() + "param"
+        return tuple(f for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name if f.replace("_", "") == own)
+
+    @classmethod
+    def blob_names(cls, number: int) -> tuple[str, ...]:
+        """The names of the blobs of a layer that has ``number`` of them, as in ``state_dict``.
+
+        A layer has all of its blobs, or all but the optional ones. For any other number, and for a type that declares
+        none, the names are ``weight``, ``bias``, ``2``, ``3`` and so on.
+        """
+        required = tuple(name for name in cls.blobs_declared if name not in cls.blobs_optional)
+        for names in (cls.blobs_declared, required):
+            if number == len(names):
+                return names
+        return ("weight", "bias", *(str(i) for i in range(2, number)))[:number]
+
+    def flops(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int | None:
+        """Operations of a forward pass, 2 for each multiply-add with weights; None for a layer that is not counted.
+
+        Args:
+            bottoms, tops: the shapes of the bottoms and of the tops.
+        """
+        return None
+
+    def multiply_adds(self, places: int) -> int:
+        """The operations of applying every matrix or filter bank of the layer at ``places`` rows, pixels or time steps."""
+        return 2 * places * sum(count(spec.shape) for spec in self.blob_specs if len(spec.shape) > 1)
+
+    def prepare(self, bottom_shapes: Sequence[Shape], device: torch.device) -> None:
+        """Make ready what the layer carries from pass to pass, for bottoms of these shapes.
+
+        The net calls it once the blobs have memory, and after a reshape.
+        """
+
+    def check_makers(self, makers: Sequence[Maker | None], shapes: Sequence[Shape]) -> None:
+        """Check the bottoms against the layers that made them, for rules that shapes alone do not tell.
+
+        Args:
+            makers: for each bottom what made it; None for an input or the top of a data layer.
+            shapes: the shape of each bottom.
+
+        Raises:
+            LayerError: the bottom is not what this layer takes it for.
+        """
+
     def state(self) -> dict[str, Any]:
-        """What the layer carries from pass to pass besides its blobs (where a data layer stands), as JSON-able values."""
+        """What the layer carries from pass to pass besides its blobs, as values that JSON can hold.
+
+        A data layer, for example, stores its position.
+        """
         return {}
 
     def seek(self, state: dict[str, Any]) -> None:
-        """Go on from where :meth:`state` was taken, bit for bit."""
+        """Continue from ``state``, which :meth:`state` returned, bit for bit."""
 
     def canonical_axis(self, axis: int, dims: int, field: str = "axis") -> int:
         """Return ``axis`` as a non-negative number; -1 is the last of ``dims`` axes.
 
         Raises:
-            LayerError: ``axis`` is out of range; ``field`` is the option it came from.
+            LayerError: ``axis`` is out of range; the message names the option ``field``.
         """
         if not -dims <= axis < dims:
             raise self.error(f"{field}: {axis} is out of range for a blob with {dims} axes ({-dims} to {dims - 1})")
         return axis % dims
 
 
-class Source(Layer):
-    """A layer without bottoms whose tops come from outside the graph: data layers and ``Input``.
+class Maker(NamedTuple):
+    """What made a blob: the layer, the index of the top, and the shapes of the layer's bottoms."""
 
-    It declares the shapes of its tops instead of being run on the meta device. ``forward`` makes the next batch; that of
-    ``Input`` is never called: its tops are the arguments of the net.
+    layer: Layer
+    top: int
+    bottom_shapes: list[Shape]
+
+
+class Source(Layer):
+    """A layer without bottoms whose tops come from outside the graph: a data layer or ``Input``.
+
+    It declares the shapes of its tops; it is not run on the meta device. ``forward`` makes the next batch.
+
+    Attributes:
+        is_input: its tops are arguments of the net, so ``forward`` is never called.
     """
 
+    is_input: ClassVar[bool] = False
     bottoms: ClassVar[tuple[int, int | None]] = (0, 0)
     tops: ClassVar[tuple[int, int | None]] = (1, None)
+
+    @classmethod
+    def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:
+        """The shapes of the tops if the options alone give them; None if a file must be opened.
+
+        Options are not checked: a batch size that is missing, for example, is returned as 0.
+
+        Args:
+            param: the ``LayerParameter``.
+            channels: what to assume if the options say everything but the number of channels; 0 assumes nothing.
+        """
+        return None
 
     def top_shapes(self) -> list[Shape]:
         """The shape of each top of the next batch."""
@@ -208,5 +308,5 @@ class Source(Layer):
 
 
 def count(shape: Sequence[int], start: int = 0, stop: int | None = None) -> int:
-    """The number of elements that the axes ``start`` to ``stop`` of ``shape`` span."""
+    """The number of elements in the axes ``start`` to ``stop`` of ``shape``; ``stop`` is excluded."""
     return math.prod(shape[start:stop])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..proto import caffe_pb2
+from ..tables import dims
 from .base import Layer, Shape, count, register
 
 
@@ -23,6 +24,7 @@ class Eltwise(Layer):
     ``stable_prod_grad: false`` asks for a faster way to the same gradient, which fails at 0; here there is one way.
     """
 
+    inert_options = frozenset({"stable_prod_grad"})
     bottoms = (2, None)
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
@@ -41,9 +43,7 @@ class Eltwise(Layer):
         shape = bottoms[0].shape
         for i, bottom in enumerate(bottoms):
             if bottom.shape != shape:
-                raise self.error(
-                    f"bottom {i} has shape {tuple(bottom.shape)}, bottom 0 {tuple(shape)}: they must agree"
-                )
+                raise self.error(f"bottom {i} has shape {dims(bottom.shape)}, bottom 0 {dims(shape)}: they must agree")
         y, second, *rest = bottoms
         if self.operation == "PROD":
             y = y * second
@@ -92,6 +92,8 @@ class ArgMax(Layer):
     and values.
     """
 
+    head = True
+
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         options, shape = param.argmax_param, bottom_shapes[0]
@@ -126,6 +128,7 @@ class ArgMax(Layer):
 class Split(Layer):
     """The bottom, once a top."""
 
+    shares_memory = True
     tops = (1, None)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -136,6 +139,7 @@ class Split(Layer):
 class Silence(Layer):
     """Takes bottoms, so that they are not outputs of the net."""
 
+    head = True
     bottoms = (1, None)
     tops = (0, 0)
 
@@ -147,6 +151,8 @@ class Silence(Layer):
 class Parameter(Layer):
     """A blob of the given shape that is learned."""
 
+    blobs_declared = ("weight",)
+    shares_memory = True
     bottoms = (0, 0)
     weight: Tensor
 
@@ -172,13 +178,13 @@ class BatchReindex(Layer):
         super().__init__(param, bottom_shapes)
         if not bottom_shapes[0] or len(bottom_shapes[1]) != 1:
             raise self.error(
-                f"takes a bottom of items and a vector of indices, not bottoms of the shapes {tuple(bottom_shapes[0])} "
-                f"and {tuple(bottom_shapes[1])}"
+                f"takes a bottom of items and a vector of indices, not bottoms of the shapes {dims(bottom_shapes[0])} "
+                f"and {dims(bottom_shapes[1])}"
             )
 
     def forward(self, x: Tensor, indices: Tensor) -> Tensor:
         if not x.shape[0] and indices.shape[0]:
-            raise self.error(f"has {indices.shape[0]} indices, but its bottom {tuple(x.shape)} has no items")
+            raise self.error(f"has {indices.shape[0]} indices, but its bottom {dims(x.shape)} has no items")
         try:
             return x.index_select(0, indices.long())
         except IndexError:
@@ -201,10 +207,10 @@ class Filter(Layer):
         if param.top and len(param.top) != len(items):
             raise self.error(f"has {len(items)} bottoms before the selector, and {len(param.top)} tops: one each")
         if not selector or count(selector, 1) != 1:
-            raise self.error(f"the selector is one number an item; its shape {selector} has more than one axis")
+            raise self.error(f"the selector is one number an item; its shape {dims(selector)} has more than one axis")
         for i, shape in enumerate(items):
             if shape[:1] != selector[:1]:
-                raise self.error(f"bottom {i} has shape {shape}, but the selector has {selector[0]} items")
+                raise self.error(f"bottom {i} has shape {dims(shape)}, but the selector has {selector[0]} items")
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         *items, selector = bottoms

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Layer, Shape, register
+from ..tables import dims
+from .base import Layer, Shape, count, register
 
 Window = tuple[int, ...]
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -30,7 +31,7 @@ def im2col(x: Tensor, kernel: Window, stride: Window, pad: Window, dilation: Win
 
 
 def convolve(x: Tensor, weight: Tensor, stride: Window, pad: Window, dilation: Window, groups: int) -> Tensor:
-    """Convolution over any number of spatial axes, none included: a product of filters and windows."""
+    """Convolution over any number of spatial axes, or none, as a product of filters and windows."""
     columns = im2col(x, tuple(weight.shape[2:]), stride, pad, dilation)
     rows = weight.reshape(groups, weight.shape[0] // groups, -1)
     y = rows @ columns.reshape(x.shape[0], groups, rows.shape[2], -1)
@@ -40,7 +41,7 @@ def convolve(x: Tensor, weight: Tensor, stride: Window, pad: Window, dilation: W
 def convolve_transposed(
     x: Tensor, weight: Tensor, stride: Window, pad: Window, dilation: Window, groups: int
 ) -> Tensor:
-    """The transpose of :func:`convolve`: ``x`` spread out by the stride, convolved with the mirrored filters."""
+    """The transpose of :func:`convolve`: ``x``, spread out by the stride, convolved with the mirrored filters."""
     spread = x.new_zeros(*x.shape[:2], *(s * (n - 1) + 1 for s, n in zip(stride, x.shape[2:], strict=True)))
     places = tuple(slice(None, None, s) for s in (1, 1, *stride))
     spread[places] = x
@@ -50,19 +51,25 @@ def convolve_transposed(
 
 
 class Windows(Layer):
-    """What convolutions and im2col share: one top a bottom, all bottoms of one shape, and the options of the window."""
+    """What convolutions and im2col share: one top per bottom, bottoms of one shape, and the options of the window."""
 
+    options = ("convolution_param",)
+    inert_options = frozenset({"engine", "force_nd_im2col"})
     bottoms: ClassVar[tuple[int, int | None]] = (1, None)
     tops: ClassVar[tuple[int, int | None]] = (1, None)
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         if param.top and len(param.top) != len(bottom_shapes):
-            raise self.error(f"has {len(bottom_shapes)} bottoms and {len(param.top)} tops, but makes one top a bottom")
+            raise self.error(
+                f"has {len(bottom_shapes)} bottoms and {len(param.top)} tops, but makes one top per bottom"
+            )
         shape = tuple(bottom_shapes[0])
         for other in bottom_shapes[1:]:
             if tuple(other) != shape:
-                raise self.error(f"all bottoms must have the same shape, but these have {shape} and {tuple(other)}")
+                raise self.error(
+                    f"all bottoms must have the same shape, but these have {dims(shape)} and {dims(other)}"
+                )
         self.axis = self.canonical_axis(param.convolution_param.axis, len(shape))
         self.channels = shape[self.axis]
         self.spatial = len(shape) - self.axis - 1
@@ -73,7 +80,7 @@ class Windows(Layer):
         self._check_tops(shape[self.axis + 1 :])
 
     def _window(self, field: str, pair: Sequence[str], default: int | None, least: int) -> Window:
-        """One number a spatial axis, from the repeated ``field`` or the ``pair`` of fields for height and width."""
+        """One number per spatial axis, from the repeated ``field`` or the ``pair`` of fields for height and width."""
         options = self.param.convolution_param
         given = tuple(getattr(options, field))
         if any(options.HasField(name) for name in pair):
@@ -92,16 +99,16 @@ class Windows(Layer):
         else:
             window = (default or 0,) * self.spatial
         if any(value < least for value in window):
-            raise self.error(f"{field} is {times(window)}; it must be at least {least} on every axis")
+            raise self.error(f"{field} is {dims(window)}; it must be at least {least} on every axis")
         return window
 
     def _check_tops(self, size: Shape) -> None:
-        """Raise where the window does not fit into a bottom with the spatial axes ``size``."""
+        """Raise a ``LayerError`` if the window does not fit into a bottom with the spatial axes ``size``."""
         span = tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
         if any(n + 2 * p < s for n, p, s in zip(size, self.pad, span, strict=True)):
             raise self.error(
-                f"its window of {times(span)} (kernel_size {times(self.kernel)}, dilation {times(self.dilation)}) "
-                f"is larger than its input of {times(size)} with pad {times(self.pad)}"
+                f"its window of {dims(span)} (kernel_size {dims(self.kernel)}, dilation {dims(self.dilation)}) "
+                f"is larger than its input of {dims(size)} with pad {dims(self.pad)}"
             )
 
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -116,14 +123,13 @@ class Windows(Layer):
         y = self.function(x.reshape(math.prod(lead), *x.shape[self.axis :]))
         return y.reshape(*lead, *y.shape[1:])
 
+    def places(self, shape: Shape) -> int:
+        """How many places, over batch and spatial axes, a bottom or top of ``shape`` has."""
+        return count(shape, 0, self.axis) * count(shape, self.axis + 1)
+
     def function(self, x: Tensor) -> Tensor:
-        """The top of a bottom that has one batch axis, the channels, and the spatial axes."""
+        """Return the top of a bottom with one batch axis, the channel axis and the spatial axes."""
         raise NotImplementedError
-
-
-def times(sizes: Sequence[int]) -> str:
-    """``3x5`` for (3, 5)."""
-    return "x".join(map(str, sizes)) or "1"
 
 
 @register("Im2col")
@@ -136,7 +142,7 @@ class Im2col(Windows):
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         if not self.spatial:
-            raise self.error(f"needs spatial axes after axis {self.axis}, but its bottom is {tuple(bottom_shapes[0])}")
+            raise self.error(f"needs spatial axes after axis {self.axis}, but its bottom is {dims(bottom_shapes[0])}")
 
     def function(self, x: Tensor) -> Tensor:
         return im2col(x, self.kernel, self.stride, self.pad, self.dilation)
@@ -145,6 +151,9 @@ class Im2col(Windows):
 class Filters(Windows):
     """What both convolutions share: ``group``, and the blobs ``weight`` and ``bias``."""
 
+    blobs_declared = ("weight", "bias")
+    blobs_optional = frozenset({"bias"})
+    fresh_top = True
     weight: Tensor
     bias: Tensor | None
 
@@ -173,6 +182,9 @@ class Filters(Windows):
 class Convolution(Filters):
     """Convolution with weights (num_output, channels / group, *kernel) over the spatial axes after ``axis``."""
 
+    def flops(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        return self.multiply_adds(sum(self.places(top) for top in tops))
+
     def filters(self) -> tuple[int, int]:
         return self.outputs, self.channels // self.groups
 
@@ -194,11 +206,14 @@ class Deconvolution(Filters):
     def filters(self) -> tuple[int, int]:
         return self.channels, self.outputs // self.groups
 
+    def flops(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        return self.multiply_adds(sum(self.places(bottom) for bottom in bottoms))
+
     def _check_tops(self, size: Shape) -> None:
         window = zip(size, self.stride, self.kernel, self.dilation, self.pad, strict=True)
         top = [s * (n - 1) + d * (k - 1) + 1 - 2 * p for n, s, k, d, p in window]
         if any(n < 1 for n in top):
-            raise self.error(f"pad {times(self.pad)} leaves nothing of its top: it would be {times(top)}")
+            raise self.error(f"pad {dims(self.pad)} leaves nothing of its top: it would be {dims(top)}")
 
     def function(self, x: Tensor) -> Tensor:
         if self.spatial in TRANSPOSED:

@@ -21,6 +21,7 @@ from ..data.transformer import Transformer
 from ..data.windows import WindowOptions, WindowReader, read_windows
 from ..errors import DataError, MissingFileError
 from ..proto import caffe_pb2
+from ..tables import dims
 from .base import Shape, Source, count, register
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class BatchSource(Source):
         threads: the number of threads; None: the processors, at most 16.
     """
 
+    random = True
+
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         self.rank, self.world = 0, 1
@@ -51,10 +54,15 @@ class BatchSource(Source):
             self._reader = self.make_reader(param)
             self._shapes = self._reader.shapes()[: self.n_tops]
         if lacking := memory.lacking(4 * sum(map(count, self._shapes))):
-            raise self.error(f"a batch of shape {self._shapes[0]} needs {lacking}")
+            raise self.error(f"a batch of shape {dims(self._shapes[0])} needs {lacking}")
+
+    @classmethod
+    def source(cls, param: Any) -> str:
+        """The path of the database or list that a layer with these options reads."""
+        return getattr(param, cls.option_fields()[0]).source
 
     def make_reader(self, param: Any) -> Reader:
-        """Open what the layer reads and return what makes batches of it."""
+        """Open the database or list and return what makes batches of it."""
         raise NotImplementedError
 
     def batch_size(self, options: Any) -> int:
@@ -121,6 +129,19 @@ class BatchSource(Source):
             loader.close()
 
 
+def _cropped(transform: Any, batch_size: int, channels: int) -> list[Shape] | None:
+    """The shapes of images and labels, if ``transform_param`` gives them; ``channels`` where it does not say how many."""
+    if transform.force_gray:
+        channels = 1
+    elif transform.force_color:
+        channels = 3
+    elif len(transform.mean_value) > 1:
+        channels = len(transform.mean_value)
+    if not (transform.crop_size and channels):
+        return None
+    return [(batch_size, channels, transform.crop_size, transform.crop_size), (batch_size,)]
+
+
 @register("Data")
 class Data(BatchSource):
     """Caffe's ``Data``: Datums of an LMDB in key order, round and round.
@@ -128,7 +149,13 @@ class Data(BatchSource):
     As in Caffe 1.0 ``rand_skip`` is accepted and does nothing here. ``force_encoded_color`` decodes to BGR.
     """
 
+    options = ("data_param", "transform_param")
+    inert_options = frozenset({"prefetch", "rand_skip"})
     tops = (1, 2)
+
+    @classmethod
+    def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:
+        return _cropped(param.transform_param, param.data_param.batch_size, channels)
 
     def make_reader(self, param: Any) -> Reader:
         options = param.data_param
@@ -145,7 +172,13 @@ class Data(BatchSource):
 class ImageData(BatchSource):
     """Caffe's ``ImageData``: the images of a list file, resized if asked."""
 
+    options = ("image_data_param", "transform_param")
     tops = (2, 2)
+
+    @classmethod
+    def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:
+        options = param.image_data_param
+        return _cropped(param.transform_param, options.batch_size, 3 if options.is_color else 1)
 
     def make_reader(self, param: Any) -> Reader:
         options = param.image_data_param
@@ -181,7 +214,13 @@ class HDF5Data(BatchSource):
 class WindowData(BatchSource):
     """Caffe's ``WindowData``: windows of images, as R-CNN was trained on."""
 
+    options = ("window_data_param", "transform_param")
+    inert_options = frozenset({"cache_images"})
     tops = (2, 2)
+
+    @classmethod
+    def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:
+        return _cropped(param.transform_param, param.window_data_param.batch_size, 3)
 
     def make_reader(self, param: Any) -> Reader:
         options, transform = param.window_data_param, param.transform_param
@@ -213,6 +252,7 @@ class WindowData(BatchSource):
 class MemoryData(Source):
     """Caffe's ``MemoryData``: batches of arrays that the program gives with :meth:`reset`, round and round."""
 
+    options = ("memory_data_param", "transform_param")
     tops = (2, 2)
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
@@ -246,14 +286,12 @@ class MemoryData(Source):
         """
         images, targets = _float32(data), _float32(labels)
         if images.ndim != 4 or tuple(images.shape[1:]) != self._shape[1:]:
-            raise self.error(
-                f"data has shape {tuple(images.shape)}; wanted (N, {', '.join(map(str, self._shape[1:]))})"
-            )
+            raise self.error(f"data has shape {dims(images.shape)}; wanted N×{dims(self._shape[1:])}")
         if not len(images) or len(images) % self._shape[0]:
             raise self.error(f"data has {len(images)} images; wanted a multiple of batch_size {self._shape[0]}")
         if targets.numel() != len(images):
             raise self.error(
-                f"labels has shape {tuple(targets.shape)}; wanted one label for each of {len(images)} images"
+                f"labels has shape {dims(targets.shape)}; wanted one label for each of {len(images)} images"
             )
         if self._transforms:
             log.warning('layer "%s" (MemoryData) does not transform arrays: transform_param has no effect', self.name)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import LayerError, nearest
 from ..proto import caffe_pb2
+from ..tables import dims
 from .base import count
 
 
@@ -92,7 +93,7 @@ def _msra(tensor: Tensor, filler: Any) -> None:
 def _bilinear(tensor: Tensor, filler: Any) -> None:
     shape = tuple(tensor.shape)
     if len(shape) != 4 or shape[2] != shape[3]:
-        raise LayerError(f'filler "bilinear" fills square filters (out, in, n, n), not a blob of shape {shape}')
+        raise LayerError(f'filler "bilinear" fills square filters (out, in, n, n), not a blob of shape {dims(shape)}')
     factor = math.ceil(shape[3] / 2)
     centre = (shape[3] - 1) / (2 * factor)
     ramp = 1 - (torch.arange(shape[3], dtype=torch.float64, device=tensor.device) / factor - centre).abs()

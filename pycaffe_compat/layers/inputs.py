@@ -1,4 +1,4 @@
-"""Sources that need no data: the inputs of a net, and DummyData, which makes numbers up."""
+"""Sources that read no data: the inputs of a net, and DummyData, whose fillers make its batches."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from torch import Tensor
 from .. import memory
 from ..errors import LayerError
 from ..proto import caffe_pb2
+from ..tables import dims
 from .base import Layer, Shape, Source, count, register
 from .fillers import fill
 
+LEGACY = ("num", "channels", "height", "width")
+
 
 def _one_each(layer: Layer, given: Sequence[Any], field: str) -> list[Any]:
-    """Return one of ``given`` for each top: they are one for all, or one each."""
+    """Return one of ``given`` for each top; there is one for all tops, or one for each."""
     if len(given) not in (1, layer.n_tops):
         raise layer.error(
             f"{field} is given {len(given)} times for {layer.n_tops} tops; give it once, or once for each top"
@@ -27,43 +30,48 @@ def _one_each(layer: Layer, given: Sequence[Any], field: str) -> list[Any]:
 def _checked(layer: Layer, shapes: Sequence[Shape]) -> list[Shape]:
     for shape in shapes:
         if any(n < 0 for n in shape):
-            raise layer.error(f"shape {shape}: dimensions must not be negative")
+            raise layer.error(f"shape {dims(shape)}: dimensions must not be negative")
     return list(shapes)
 
 
 @register("Input")
 class Input(Source):
-    """The arguments of the net: their names are its tops, their shapes ``input_param.shape``, one for all or one each.
+    """The arguments of the net, named after its tops, with the shapes of ``input_param``: one for all tops, or one each.
 
-    Without any shape they have no axes until they are reshaped. Source: Caffe 1.0's ``InputLayer``.
+    Without a shape they have no axes until they are reshaped. Source: Caffe 1.0's ``InputLayer``.
     """
+
+    is_input = True
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         given = [tuple(shape.dim) for shape in param.input_param.shape] or [()]
         self.shapes = _checked(self, _one_each(self, given, "input_param { shape }"))
 
+    @classmethod
+    def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape]:
+        given = [tuple(shape.dim) for shape in param.input_param.shape] or [()]
+        return given * len(param.top) if len(given) == 1 else given
+
     def top_shapes(self) -> list[Shape]:
         """The shapes that the prototxt gives."""
         return list(self.shapes)
 
     def forward(self) -> Tensor:
-        """An Input makes nothing by itself.
-
-        Raises:
-            LayerError: always; the tops are given to the net.
-        """
+        """Always raise a ``LayerError``: the tops are arguments of the net."""
         raise self.error(f"its tops are given to the net: {', '.join(self.param.top)}")
 
 
 @register("DummyData")
 class DummyData(Source):
-    """Blobs made by fillers: those of a ``constant`` filler once, all others anew for each batch.
+    """Blobs made by fillers: once for a ``constant`` filler, anew for each batch for all others.
 
-    Shapes are ``dummy_data_param.shape`` or the legacy ``num``, ``channels``, ``height``, ``width``; these and
-    ``data_filler`` are one for all tops or one each; without a filler everything is 0. Random numbers are torch's own,
-    drawn on the device that the layer was moved to. Source: Caffe's ``DummyDataLayer``.
+    Shapes come from ``dummy_data_param.shape`` or from the legacy ``num``, ``channels``, ``height``, ``width``. Shapes and
+    ``data_filler`` are given once for all tops, or once for each; without a filler everything is 0. Random numbers come
+    from torch's generator of the layer's device. Source: Caffe's ``DummyDataLayer``.
     """
+
+    random = True
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -80,8 +88,16 @@ class DummyData(Source):
                 raise self.error(f"data_filler {i}: {error}") from error
             self.register_buffer(f"top{i}", value if constant else torch.empty(0), persistent=False)
 
+    @classmethod
+    def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:
+        options = param.dummy_data_param
+        columns = [list(getattr(options, field)) for field in LEGACY]
+        given = [tuple(shape.dim) for shape in options.shape] or list(zip(*columns, strict=False))
+        given *= len(param.top) if len(given) == 1 else 1
+        return given if len(given) == len(param.top) else None
+
     def _read_shapes(self, options: Any) -> list[Shape]:
-        legacy = {field: list(getattr(options, field)) for field in ("num", "channels", "height", "width")}
+        legacy = {field: list(getattr(options, field)) for field in LEGACY}
         if not any(legacy.values()):
             if not options.shape:
                 raise self.error("needs dummy_data_param { shape { dim: … } }, once or once for each top")
@@ -110,8 +126,8 @@ class DummyData(Source):
     def _empty(self, shape: Shape, device: torch.device | str) -> Tensor:
         lacking = memory.lacking(4 * count(shape)) if torch.device(device).type == "cpu" else ""
         if lacking:
-            raise self.error(f"a top of shape {shape} needs {lacking}")
+            raise self.error(f"a top of shape {dims(shape)} needs {lacking}")
         try:
             return torch.empty(shape, device=device)
         except (RuntimeError, TypeError) as error:
-            raise self.error(f"a top cannot have shape {shape}: {str(error).splitlines()[0]}") from error
+            raise self.error(f"a top cannot have shape {dims(shape)}: {str(error).splitlines()[0]}") from error

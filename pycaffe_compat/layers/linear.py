@@ -13,13 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..proto import caffe_pb2
+from ..tables import dims
 from .base import Layer, Shape, count, register
 
 
 @register("InnerProduct")
 class InnerProduct(Layer):
-    """The axes from ``axis`` on as a vector, times ``weight`` (num_output, inputs; or ``transpose``), plus ``bias``."""
+    """The axes from ``axis`` on as a vector, times ``weight`` (num_output, inputs; swapped by ``transpose``), plus ``bias``."""
 
+    blobs_declared = ("weight", "bias")
+    blobs_optional = frozenset({"bias"})
+    fresh_top = True
     weight: Tensor
     bias: Tensor | None
 
@@ -37,14 +41,19 @@ class InnerProduct(Layer):
         else:
             self.bias = None
 
+    def flops(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        return self.multiply_adds(count(bottoms[0], 0, self.axis))
+
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x.flatten(self.axis), self.weight.t() if self.transpose else self.weight, self.bias)
 
 
 @register("Embed")
 class Embed(Layer):
-    """The row of ``weight`` (input_dim, num_output) that each element of the bottom names, plus ``bias``."""
+    """For each element of the bottom, the row of ``weight`` (input_dim, num_output) with that index, plus ``bias``."""
 
+    blobs_declared = ("weight", "bias")
+    blobs_optional = frozenset({"bias"})
     differentiable = (False,)
     weight: Tensor
     bias: Tensor | None
@@ -71,12 +80,12 @@ class Embed(Layer):
 
 
 class _Broadcast(Layer):
-    """What ``Scale`` and ``Bias`` share: an operand, blob or second bottom, that lines up with axes of the first."""
+    """What ``Scale`` and ``Bias`` share: an operand (a blob or the second bottom) aligned with axes of the first bottom."""
 
     bottoms = (1, 2)
 
     def _line_up(self, options: Any, bottom_shapes: Sequence[Shape]) -> Shape:
-        """Set ``axis``, where the operand begins, and return the operand's shape."""
+        """Set ``axis``, the operand's first axis, and return the operand's shape."""
         shape = tuple(bottom_shapes[0])
         if len(bottom_shapes) == 2:
             operand = tuple(bottom_shapes[1])
@@ -95,12 +104,12 @@ class _Broadcast(Layer):
         return operand
 
     def _check_fit(self, shape: Shape, operand: Shape) -> None:
-        """Raise unless ``operand`` is what ``shape`` has from ``axis`` on: broadcasting would accept other shapes."""
+        """Raise unless ``operand`` equals ``shape`` from ``axis`` on; broadcasting would accept other shapes."""
         if shape[self.axis : self.axis + len(operand)] != operand:
-            raise self.error(f"its bottom {tuple(shape)} is not {tuple(operand)} from axis {self.axis} on")
+            raise self.error(f"its bottom {dims(shape)} is not {dims(operand)} from axis {self.axis} on")
 
     def _spread(self, operand: Tensor, x: Tensor) -> Tensor:
-        """``operand`` with axes of size 1 after its own, so that it is broadcast over ``x``."""
+        """Append axes of size 1 to ``operand``, so that it broadcasts over ``x``."""
         self._check_fit(x.shape, operand.shape)
         after = x.dim() - self.axis - operand.dim()
         return operand.reshape(*operand.shape, *(1,) * after) if after else operand
@@ -110,6 +119,7 @@ class _Broadcast(Layer):
 class Bias(_Broadcast):
     """``x`` plus a bias (a blob, or the second bottom) that covers ``num_axes`` axes from ``axis`` on."""
 
+    blobs_declared = ("bias",)
     bias: Tensor
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
@@ -126,6 +136,8 @@ class Bias(_Broadcast):
 class Scale(_Broadcast):
     """``x`` times a scale (a blob, or the second bottom) over ``num_axes`` axes from ``axis`` on, plus ``bias``."""
 
+    blobs_declared = ("weight", "bias")
+    blobs_optional = frozenset({"bias"})
     weight: Tensor
     bias: Tensor | None
 

@@ -19,6 +19,7 @@ from ..errors import require_file
 from ..proto import caffe_pb2
 from ..proto.binary import read_message
 from ..proto.blob_proto import blob_to_array
+from ..tables import dims
 from .base import Layer, Shape, count, register
 from .slope import WithSlope
 
@@ -32,7 +33,7 @@ def _precise(x: Tensor) -> Tensor:
 
 
 def _sizes(*blobs: Tensor) -> str:
-    return " and ".join("×".join(str(n) for n in b.shape) or "scalar" for b in blobs)
+    return " and ".join(dims(b.shape) for b in blobs)
 
 
 class Labels(NamedTuple):
@@ -94,6 +95,7 @@ class LossLayer(Layer):
     ``mode`` is how ``loss_param`` normalises; ``default_mode`` where it is silent.
     """
 
+    head = True
     bottoms: ClassVar[tuple[int, int | None]] = (2, 2)
     loss: ClassVar[bool] = True
     differentiable: ClassVar[tuple[bool, ...]] = (True, False)
@@ -184,6 +186,8 @@ class SoftmaxWithLoss(_SoftmaxLoss):
     optionally the probabilities in the shape of ``x``, through which no gradient flows.
     """
 
+    options = ("softmax_param", "loss_param")
+    inert_options = frozenset({"engine"})
     floor = FLT_MIN
     axis_option = "softmax_param.axis"
 
@@ -200,6 +204,7 @@ class InfogainLoss(_SoftmaxLoss):
     The C×C matrix H is the third bottom, or comes from the binary ``BlobProto`` file ``infogain_loss_param.source``.
     """
 
+    options = ("infogain_loss_param", "loss_param")
     bottoms = (2, 3)
     differentiable = (True, False, False)
     floor = LOG_THRESHOLD
@@ -330,6 +335,8 @@ class SigmoidCrossEntropyLoss(LossLayer):
     Unlike the other losses it is divided by N where ``loss_param`` names no normalization.
     Source: Caffe 1.0's ``SigmoidCrossEntropyLossLayer``.
     """
+
+    options = ("loss_param",)
 
     default_mode = caffe_pb2.LossParameter.BATCH_SIZE
 

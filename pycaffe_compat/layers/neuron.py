@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..proto import caffe_pb2
+from ..tables import dims
 from .base import Layer, Shape, register
 
 
 class _Overwritten(torch.autograd.Function):
-    """The identity with ``slope`` as its derivative; ``lost``: the slope stands in for the top's gradient too."""
+    """The identity with the derivative ``slope``; with ``lost`` the slope replaces the top's gradient as well."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, slope: Tensor, lost: bool) -> Tensor:
@@ -33,13 +34,13 @@ class _Overwritten(torch.autograd.Function):
 
 
 class Memory:
-    """The numbers in a blob's memory when every layer that writes there has run."""
+    """The numbers in a blob's memory after every layer that writes there has run."""
 
     value: Tensor
 
 
 class _Rewritten(torch.autograd.Function):
-    """The identity with the derivative that ``layer`` has once ``memory`` is filled, which later layers do."""
+    """The identity with the derivative of ``layer``, computed from ``memory``, which later layers fill."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, layer: Overwritten, memory: Memory) -> Tensor:
@@ -57,23 +58,23 @@ class _Rewritten(torch.autograd.Function):
 
 
 class Overwritten(Layer):
-    """A layer whose gradient Caffe computes from memory where other numbers may be by then: wrong, and wrong here too then.
+    """A layer whose derivative Caffe computes from memory that may have been overwritten.
 
-    In place the top has overwritten the bottom by the time of the backward pass, and layers that work in place on the
-    top have overwritten that. Some of these layers also build the slope in the memory that still holds the gradient of
-    the top (``loses_diff``). Files trained that way only go on as they did if the gradients stay what they were.
+    Caffe's gradient is then wrong, and it is the same here: training resumed from Caffe's files must go on as it did.
+    When the layer works in place, its top has overwritten the bottom before the backward pass, and later layers in place
+    have overwritten the top. Some of these layers also build the slope in the memory that still holds the gradient of
+    the top (``loses_diff``).
 
     Attributes:
-        reads_top: whether Caffe's derivative reads the top also where that is not the bottom's memory.
-        spoils: whether it is another derivative when the top alone has overwritten the bottom.
-        withstands: layers that may work in place on the top without a change to the derivative.
-        rewritten: whether others than those work in place on the top; the net says so.
-        memory: of the newest forward pass if ``rewritten``: whoever runs the layers fills it before the backward pass.
+        reads_top: Caffe's derivative reads the top even where the top has its own memory.
+        spoils: the derivative changes when the top overwrites the bottom.
+        rewritten: a layer that this one does not withstand works in place on its top. The net sets it.
+        memory: what lies in the top's memory after the newest forward pass, if ``rewritten``. Whoever runs the layers
+            fills it before the backward pass.
     """
 
     loses_diff: ClassVar[bool] = False
     reads_top: ClassVar[bool] = False
-    withstands: ClassVar[tuple[str, ...]] = ()
     spoils = True
     rewritten = False
     memory: Memory
@@ -92,12 +93,16 @@ class Overwritten(Layer):
             return _Overwritten.apply(x, y, self.slope(y, y), self.loses_diff)
         return y
 
+    def withstands(self, later: Layer) -> bool:
+        """Whether ``later`` may work in place on the top without changing this layer's derivative."""
+        return False
+
     def function(self, x: Tensor) -> Tensor:
         """What the layer computes."""
         raise NotImplementedError
 
     def slope(self, bottom: Tensor, top: Tensor) -> Tensor:
-        """Caffe's derivative, from what is where the bottom was, and where the top was: in place the same."""
+        """Caffe's derivative, computed from what now lies in the memory of the bottom and of the top."""
         raise NotImplementedError
 
 
@@ -122,7 +127,7 @@ class BNLL(Overwritten):
 
 @register("Clip")
 class Clip(Overwritten):
-    """``x`` limited to ``min`` … ``max``; the gradient passes inside, the limits included."""
+    """``x`` limited to ``min`` … ``max``; the gradient passes inside and at the limits."""
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -143,6 +148,9 @@ class Clip(Overwritten):
 @register("Dropout")
 class Dropout(Layer):
     """In training each element is 0 with probability ``dropout_ratio``, otherwise ``x / (1 - dropout_ratio)``."""
+
+    random = True
+    keeps_positive = True
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -173,7 +181,7 @@ class ELU(Overwritten):
 
 
 def _natural_log(layer: Layer, base: float, field: str) -> float:
-    """The natural logarithm of the option ``base``; 1 for its default -1, which stands for e."""
+    """The natural logarithm of the option ``base``; 1 for the default -1, which means e."""
     if base == -1:
         return 1.0
     if not 0 < base < math.inf:
@@ -229,7 +237,7 @@ class Log(Overwritten):
 
 
 def _affine(x: Tensor, scale: float, shift: float) -> Tensor:
-    """``scale * x + shift`` without the operations that change nothing."""
+    """``scale * x + shift``, without an operation that would change nothing."""
     if scale != 1:
         x = x * scale
     return x + shift if shift else x
@@ -272,15 +280,16 @@ class Power(Overwritten):
 
 @register("PReLU")
 class PReLU(Layer):
-    """``x`` above 0, else ``weight * x``, with a slope a channel (axis 1) or, ``channel_shared``, one for all."""
+    """``x`` above 0, else ``weight * x``, with one slope per channel (axis 1), or one for all with ``channel_shared``."""
 
+    blobs_declared = ("weight",)
     weight: Tensor
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         shape = bottom_shapes[0]
         if len(shape) < 2:
-            raise self.error(f"needs a bottom with at least 2 axes (num, channels, …), not one of shape {shape}")
+            raise self.error(f"needs a bottom with at least 2 axes (num, channels, …), not {dims(shape)}")
         options = param.prelu_param
         filler = options.filler if options.HasField("filler") else caffe_pb2.FillerParameter(value=0.25)
         self.add_blob("weight", () if options.channel_shared else (shape[1],), filler)
@@ -293,12 +302,16 @@ class PReLU(Layer):
 class ReLU(Overwritten):
     """``x`` above 0, else ``negative_slope * x``; the gradient at 0 is ``negative_slope``."""
 
-    withstands = ("Dropout", "ReLU")
+    inert_options = frozenset({"engine"})
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         self.negative_slope = param.relu_param.negative_slope
         self.spoils = self.negative_slope < 0
+        self.keeps_positive = self.negative_slope >= 0
+
+    def withstands(self, later: Layer) -> bool:
+        return later.keeps_positive
 
     def function(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, self.negative_slope) if self.negative_slope else F.relu(x)
@@ -311,6 +324,7 @@ class ReLU(Overwritten):
 class Sigmoid(Overwritten):
     """``1 / (1 + exp(-x))``."""
 
+    inert_options = frozenset({"engine"})
     reads_top = True
     spoils = False
 
@@ -337,6 +351,7 @@ class Swish(Layer):
 class TanH(Overwritten):
     """The hyperbolic tangent."""
 
+    inert_options = frozenset({"engine"})
     reads_top = True
     spoils = False
 

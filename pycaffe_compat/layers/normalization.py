@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..proto import caffe_pb2
+from ..tables import dims
 from .base import Layer, Shape, count, register
 
 
@@ -26,6 +27,7 @@ class BatchNorm(Layer):
     training, uses the running ones.
     """
 
+    blobs_declared = ("running_mean", "running_var", "scale_factor")
     running_mean: Tensor
     running_var: Tensor
     scale_factor: Tensor
@@ -79,6 +81,8 @@ class LRN(Layer):
     ``x / (1 + alpha * mean of squares over local_size x local_size places) ** beta``. Zeros stand outside the borders.
     """
 
+    inert_options = frozenset({"engine"})
+
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         options = param.lrn_param
@@ -87,7 +91,7 @@ class LRN(Layer):
         if self.size % 2 == 0:
             raise self.error(f"lrn_param.local_size: {self.size} must be odd")
         if len(bottom_shapes[0]) != 4:
-            raise self.error(f"needs a bottom (num, channels, height, width), not of shape {tuple(bottom_shapes[0])}")
+            raise self.error(f"needs a bottom (num, channels, height, width), not of shape {dims(bottom_shapes[0])}")
 
     def forward(self, x: Tensor) -> Tensor:
         square = x.square()

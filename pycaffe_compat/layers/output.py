@@ -17,6 +17,7 @@ from ..errors import CaffeError
 from ..files import atomic_path
 from ..proto import caffe_pb2
 from ..proto.hdf5 import create_hdf5
+from ..tables import dims
 from .base import Layer, Shape, register
 
 
@@ -34,6 +35,7 @@ class HDF5Output(Layer):
     batches the file is closed, so that it can be read. Source: Caffe's ``HDF5OutputLayer``.
     """
 
+    head = True
     bottoms = (2, 2)
     tops = (0, 0)
     differentiable = (False,)
@@ -59,7 +61,7 @@ class HDF5Output(Layer):
         if not data.dim() or not label.dim() or data.shape[0] != label.shape[0]:
             raise self.error(
                 "its bottoms must have the same first axis (the batch), not shapes "
-                f"{tuple(data.shape)} and {tuple(label.shape)}"
+                f"{dims(data.shape)} and {dims(label.shape)}"
             )
         if not data.is_meta:
             batch = {"data": _host(data), "label": _host(label)}
@@ -104,6 +106,8 @@ class ImageOutput(Layer):
     Source: ``ImageOutputLayer`` of the paper's fork of Caffe.
     """
 
+    fork = "SWWAE"
+    head = True
     tops = (0, 0)
     differentiable = (False,)
 
@@ -137,7 +141,7 @@ class ImageOutput(Layer):
             CaffeError: an image cannot be written.
         """
         if x.dim() > 4 or not x.numel():
-            raise self.error(f"takes images of shape N×C×H×W, not {tuple(x.shape)}")
+            raise self.error(f"takes images of shape N×C×H×W, not {dims(x.shape)}")
         if not x.is_meta:
             self.batches += 1
             values = _host(x)

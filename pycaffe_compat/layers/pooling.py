@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import ops
 from ..ops import Window
 from ..proto import caffe_pb2
+from ..tables import dims
 from .base import Layer, Shape, register
 
 Pair = tuple[int, int]
@@ -45,6 +46,8 @@ class _Windows(Layer):
         position: ``(h, w)`` of FIX.
     """
 
+    options = ("pooling_param",)
+    inert_options = frozenset({"engine"})
     bottoms = (1, 2)
     tops = (1, 2)
     differentiable = (True, False)
@@ -55,7 +58,7 @@ class _Windows(Layer):
         if self.mode == "SOFT_SWITCH":
             raise self.error("pooling_param.pool: SOFT_SWITCH never ran in Caffe; use SWITCH")
         if len(bottom_shapes[0]) != 4:
-            raise self.error(f"needs a bottom with 4 axes (N, C, H, W), not of shape {bottom_shapes[0]}")
+            raise self.error(f"needs a bottom with 4 axes (N, C, H, W), not of shape {dims(bottom_shapes[0])}")
         self.local = options.mask_index_type == methods.LOCAL
         self.window = self._read_window(options)
         self.position = self._read_position(options)
@@ -111,6 +114,8 @@ class Pooling(_Windows):
     fixed place of the window) and SWITCH (where the mask, a second bottom, points). ``engine`` makes no difference.
     """
 
+    random = True
+
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         self._read(param.pooling_param, bottom_shapes)
@@ -164,7 +169,7 @@ class Pooling(_Windows):
         if mask is not None:
             if mask.shape != (*x.shape[:2], *size):
                 raise self.error(
-                    f"the mask has shape {tuple(mask.shape)}, but the top will have {(*x.shape[:2], *size)}"
+                    f"the mask has shape {dims(mask.shape)}, but the top will have {dims((*x.shape[:2], *size))}"
                 )
             return ops.pool_index(x, ops.mask_to_index(mask, *window, (x.shape[2], x.shape[3]), self.local))
         return self._stochastic(x, window, size)
@@ -202,6 +207,8 @@ class Depooling(_Windows):
     at every place; AVE there too, divided by the window's size. Where windows overlap, values add up. A second top
     holds the unpooling weights, what ones in the place of the values would give; no gradient flows through it.
     """
+
+    fork = "SWWAE"
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -282,7 +289,7 @@ class Depooling(_Windows):
             return self.forward_switch(y)
         window, plane = self.fit(y.shape)
         if mask.shape != y.shape:
-            raise self.error(f"the mask has shape {tuple(mask.shape)}, but the values have {tuple(y.shape)}")
+            raise self.error(f"the mask has shape {dims(mask.shape)}, but the values have {dims(y.shape)}")
         index = ops.mask_to_index(mask, *window, plane, self.local)
         x = ops.unpool_index(y, index, plane)
         if self.n_tops == 1:
@@ -300,6 +307,8 @@ def safe_inverse(x: Tensor) -> Tensor:
 class SafeInv(Layer):
     """``1 / x``, and 0 where ``x`` is 0 (the paper's fork); the gradient is ``-dy * y * y``."""
 
+    fork = "SWWAE"
+
     def forward(self, x: Tensor) -> Tensor:
         return safe_inverse(x)
 
@@ -311,6 +320,8 @@ class SPP(Layer):
     ``(N, C, H, W)`` to ``(N, C * (1 + 4 + …))``; with ``pyramid_height: 1`` the one pooling as it is, ``(N, C, 1, 1)``.
     """
 
+    inert_options = frozenset({"engine"})
+
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         options = param.spp_param
@@ -319,7 +330,7 @@ class SPP(Layer):
         if self.height < 1:
             raise self.error(f"spp_param.pyramid_height is {self.height}, but must be at least 1")
         if len(bottom_shapes[0]) != 4:
-            raise self.error(f"needs a bottom with 4 axes (N, C, H, W), not of shape {bottom_shapes[0]}")
+            raise self.error(f"needs a bottom with 4 axes (N, C, H, W), not of shape {dims(bottom_shapes[0])}")
         for level in range(self.height):
             self._level(level, bottom_shapes[0])
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import LayerError, nearest
+from ..tables import dims
 from . import base
 
 VARIABLE = "PYCAFFE_COMPAT_PYTHON_LAYERS"
@@ -90,7 +91,7 @@ class Blob:
         """Give the blob another shape; its values are kept where their number is the same, and zeros otherwise."""
         size = tuple(int(n) for n in shape)
         if min(size, default=0) < 0:
-            raise ValueError(f"a blob cannot have shape {size}")
+            raise ValueError(f"a blob cannot have shape {dims(size)}")
         if size != self.shape:
             same = math.prod(size) == self.count
             self._arrays = {which: array.reshape(size) for which, array in self._arrays.items()} if same else {}
@@ -184,8 +185,14 @@ class PythonLayer(base.Layer):
     process has its own. Source: Caffe's ``PythonLayer``.
     """
 
+    inert_options = frozenset({"share_in_parallel"})
+    random = True
     bottoms = (0, None)
     tops = (0, None)
+
+    @classmethod
+    def blob_names(cls, number: int) -> tuple[str, ...]:
+        return tuple(f"blob{i}" for i in range(number))
 
     def __init__(self, param: Any, bottom_shapes: Sequence[base.Shape]) -> None:
         super().__init__(param, bottom_shapes)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..tables import dims
 from .base import Layer, Shape, count, register
 from .slope import WithSlope
 
@@ -26,6 +27,8 @@ class Recurrent(Layer):
     Source: Caffe 1.0's ``RecurrentLayer``.
     """
 
+    options = ("recurrent_param",)
+    inert_options = frozenset({"debug_info"})
     bottoms = (2, 5)
     tops = (1, 3)
     states: ClassVar[tuple[str, ...]]
@@ -48,12 +51,15 @@ class Recurrent(Layer):
         self.carried: list[Tensor] = []
         x = bottom_shapes[0]
         if len(x) < 2:
-            raise self.error(f"its first bottom must be T×N×…, at least 2 axes, but has shape {x}")
+            raise self.error(f"its first bottom must be T×N×…, at least 2 axes, but has shape {dims(x)}")
         width = self.gates * self.size
         self.add_blob(f"W_{self.input_name}", (width, count(x, 2)), options.weight_filler)
         self.add_blob(f"b_{self.states[-1]}", (width,), options.bias_filler)
         if self.static:
             self.add_blob(f"W_{self.input_name}_static", (width, count(bottom_shapes[2], 1)), options.weight_filler)
+
+    def flops(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        return self.multiply_adds(count(bottoms[0], 0, 2))
 
     def reset(self) -> None:
         """Forget the state: the next forward pass begins with zeros."""
@@ -114,15 +120,15 @@ class Recurrent(Layer):
 
     def _check_shapes(self, x: Tensor, cont: Tensor, rest: tuple[Tensor, ...]) -> None:
         if x.dim() < 2 or not x.shape[0]:
-            raise self.error(f"its first bottom must be T×N×… with T at least 1, but has shape {tuple(x.shape)}")
+            raise self.error(f"its first bottom must be T×N×… with T at least 1, but has shape {dims(x.shape)}")
         if cont.shape != x.shape[:2]:
-            raise self.error(f"cont must be T×N, {tuple(x.shape[:2])} here, but has shape {tuple(cont.shape)}")
+            raise self.error(f"cont must be T×N, {dims(x.shape[:2])} here, but has shape {dims(cont.shape)}")
         streams = x.shape[1]
         if self.static and (not rest[0].dim() or rest[0].shape[0] != streams):
-            raise self.error(f"the static input must be N×…, N being {streams}, but has shape {tuple(rest[0].shape)}")
+            raise self.error(f"the static input must be N×…, N being {streams}, but has shape {dims(rest[0].shape)}")
         for name, h in zip(self.states, rest[int(self.static) :], strict=False):
             if tuple(h.shape) != (1, streams, self.size):
-                raise self.error(f"{name}_0 must have shape {(1, streams, self.size)}, but has {tuple(h.shape)}")
+                raise self.error(f"{name}_0 must have shape {dims((1, streams, self.size))}, but has {dims(h.shape)}")
 
 
 @register("RNN")
@@ -132,6 +138,8 @@ class RNN(Recurrent):
     Blobs: W_xh (D, input), b_h (D), W_xh_static (D, static) if there is a static input, W_hh, W_ho (D, D), b_o (D).
     """
 
+    blobs_declared = ("W_xh", "b_h", "W_xh_static", "W_hh", "W_ho", "b_o")
+    blobs_optional = frozenset({"W_xh_static"})
     states = ("h",)
     gates = 1
     input_name = "xh"
@@ -162,6 +170,8 @@ class LSTM(Recurrent):
     in the order of the gates i, f, o, g.
     """
 
+    blobs_declared = ("W_xc", "b_c", "W_xc_static", "W_hc")
+    blobs_optional = frozenset({"W_xc_static"})
     states = ("h", "c")
     gates = 4
     input_name = "xc"
@@ -218,7 +228,5 @@ class LSTMUnit(Layer):
         shapes = tuple(c.shape), tuple(gates.shape), tuple(cont.shape)
         n, d = shapes[0][1:] if c.dim() == 3 else (-1, -1)
         if shapes != ((1, n, d), (1, n, 4 * d), (1, n)):
-            raise self.error(
-                f"takes bottoms of shapes 1×N×D, 1×N×4D and 1×N, not {shapes[0]}, {shapes[1]}, {shapes[2]}"
-            )
+            raise self.error(f"takes bottoms of shapes 1×N×D, 1×N×4D and 1×N, not {', '.join(map(dims, shapes))}")
         return lstm_unit(c, gates, cont.detach().to(gates.dtype).unsqueeze(-1))

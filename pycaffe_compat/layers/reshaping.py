@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..tables import dims
 from .base import Layer, Shape, count, register
 
 
@@ -36,7 +37,9 @@ class Concat(Layer):
         for i, other in enumerate(map(tuple, bottom_shapes)):
             same = len(other) == len(shape) and all(other[a] == shape[a] for a in range(len(shape)) if a != self.axis)
             if not same:
-                raise self.error(f"bottom {i} has shape {other}, bottom 0 {shape}: only axis {self.axis} may differ")
+                raise self.error(
+                    f"bottom {i} has shape {dims(other)}, bottom 0 {dims(shape)}: only axis {self.axis} may differ"
+                )
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         return torch.cat(bottoms, self.axis)
@@ -74,6 +77,8 @@ class Slice(Layer):
 class Flatten(Layer):
     """The axes ``axis`` to ``end_axis`` as one."""
 
+    shares_memory = True
+
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         dims = len(bottom_shapes[0])
@@ -91,6 +96,8 @@ class Flatten(Layer):
 @register("Reshape")
 class Reshape(Layer):
     """The axes from ``axis`` on (``num_axes`` of them) become ``shape``: 0 copies a size, one -1 is inferred."""
+
+    shares_memory = True
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -115,14 +122,16 @@ class Reshape(Layer):
         middle = []
         for i, dim in enumerate(self.dims):
             if dim == 0 and self.start + i >= len(shape):
-                raise self.error(f"reshape_param.shape {self.dims}: {tuple(shape)} has no axis to copy for dim {i}")
+                raise self.error(f"reshape_param.shape {self.dims}: {dims(shape)} has no axis to copy for dim {i}")
             middle.append(dim or shape[self.start + i])
         whole = [*shape[: self.start], *middle, *shape[self.end :]]
         if -1 in whole:
             known, total = -count(whole), count(shape)
             whole[whole.index(-1)] = total // known if known and total % known == 0 else -1
         if count(whole) != count(shape) or -1 in whole:
-            raise self.error(f"a bottom of shape {tuple(shape)} has {count(shape)} elements; it cannot become {whole}")
+            raise self.error(
+                f"a bottom of shape {dims(shape)} has {count(shape)} elements; it cannot become a blob of {dims(whole)}"
+            )
         return whole
 
     def forward(self, x: Tensor) -> Tensor:
@@ -156,7 +165,9 @@ class Crop(Layer):
         shape, reference = (tuple(s) for s in bottom_shapes)
         self.axis = self.canonical_axis(param.crop_param.axis, len(shape))
         if len(reference) != len(shape):
-            raise self.error(f"both bottoms must have the same number of axes, but they are {shape} and {reference}")
+            raise self.error(
+                f"both bottoms must have the same number of axes, but they are {dims(shape)} and {dims(reference)}"
+            )
         cut, offsets = len(shape) - self.axis, tuple(param.crop_param.offset)
         if len(offsets) > 1 and len(offsets) != cut:
             raise self.error(f"offset is given {len(offsets)} times; from axis {self.axis} on it is 1 or {cut} times")

@@ -15,6 +15,9 @@ from .base import Layer, Shape, register
 class Softmax(Layer):
     """Softmax over ``axis``; ``engine`` makes no difference here. Source: Caffe's ``SoftmaxLayer``."""
 
+    head = True
+    inert_options = frozenset({"engine"})
+
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         self.axis: int = param.softmax_param.axis

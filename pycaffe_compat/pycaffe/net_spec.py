@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import CaffeError, nearest
+from ..layers import REGISTRY
 from ..proto import caffe_pb2
 
 
@@ -22,12 +23,15 @@ def param_name_dict() -> dict[str, str]:
     return {t[: -len("Parameter")]: stem for t, stem in zip(types, stems, strict=True)}
 
 
-_OPTIONS = param_name_dict()
-# layers whose options are another type's
-_OPTIONS.update(
-    Deconvolution="convolution", Depooling="pooling", SoftmaxWithLoss="softmax", RNN="recurrent", LSTM="recurrent"
-)
+_STEMS = param_name_dict()
 _LAYER_FIELDS = frozenset(f.name for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields)
+
+
+def _options_field(type_name: str) -> str | None:
+    """The field that holds the options of a layer type: as its class says, or, for an unknown type, by its name."""
+    if type_name in REGISTRY:
+        return next(iter(REGISTRY[type_name].option_fields()), None)
+    return f"{_STEMS[type_name]}_param" if type_name in _STEMS else None
 
 
 def to_proto(*tops: Top) -> Any:
@@ -138,8 +142,8 @@ class Function:
         for key, value in self.params.items():
             if key in _LAYER_FIELDS:
                 assign_proto(layer, key, value)
-            elif self.type_name in _OPTIONS:
-                assign_proto(getattr(layer, f"{_OPTIONS[self.type_name]}_param"), key, value)
+            elif field := _options_field(self.type_name):
+                assign_proto(getattr(layer, field), key, value)
             else:
                 raise CaffeError(
                     f'{self.type_name}: "{key}" is no field of LayerParameter{nearest(key, _LAYER_FIELDS)}, '

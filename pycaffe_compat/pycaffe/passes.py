@@ -12,10 +12,9 @@ from torch import Tensor
 from .. import memory
 from ..errors import CaffeError
 from ..layers import Source
-from ..layers.convolution import Convolution, Deconvolution
-from ..layers.linear import InnerProduct
 from ..layers.neuron import Overwritten, ReLU
 from ..net import CaffeModule
+from ..tables import dims
 from ..wiring import Step
 from .blob import Blob, in_host_memory
 
@@ -71,16 +70,14 @@ class Passes:
         ):
             return False
         made_by = next(s.layer for s in self._steps if step.bottom_values[0] in s.top_values)
-        return isinstance(made_by, (Convolution, Deconvolution, InnerProduct))
+        return made_by.fresh_top
 
     def forget(self) -> None:
         """Drop what the layers read and made: after a reshape."""
         self._records = [None] * len(self._steps)
         shapes = self._module.blob_shapes
         self._bytes = [  # that a layer will take for its tops
-            0
-            if overwrites or step.layer.type_name in _SHARING
-            else 4 * sum(math.prod(shapes[top]) for top in step.tops)
+            0 if overwrites or step.layer.shares_memory else 4 * sum(math.prod(shapes[top]) for top in step.tops)
             for step, overwrites in zip(self._steps, self._overwrites, strict=True)
         ]
 
@@ -113,7 +110,7 @@ class Passes:
         step = self._steps[index]
         layer = step.layer
         if isinstance(layer, Source):
-            if layer.type_name != "Input":
+            if not layer.is_input:
                 made = layer()
                 for top, value in zip(step.tops, made if isinstance(made, tuple) else (made,), strict=True):
                     self._set(top, value.to(self._module.device))
@@ -123,7 +120,7 @@ class Passes:
             self._records[index] = bottoms, tops
         losses = []
         for top, weight, value in zip(step.tops, step.loss_weights, tops, strict=True):
-            shares = self._overwrites[index] or layer.type_name in _SHARING
+            shares = self._overwrites[index] or layer.shares_memory
             self._set(top, value if shares else _apart(value, bottoms))
             if weight:
                 losses.append(value.detach().sum() * weight)
@@ -163,7 +160,7 @@ class Passes:
         except CaffeError:
             raise
         except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
-            shapes = ", ".join(str(tuple(b.shape)) for b in bottoms)
+            shapes = ", ".join(dims(b.shape) for b in bottoms)
             raise layer.error(f"cannot run on bottoms of shape {shapes}: {error}") from error
         return bottoms, made if isinstance(made, tuple) else ((made,) if step.tops else ())
 
@@ -238,16 +235,13 @@ class Passes:
             given = diff.tensor()
             if given.numel() != top.numel():
                 raise step.layer.error(
-                    f'the diff of "{name}" has shape {tuple(given.shape)}, but the last forward pass made '
-                    f"{tuple(top.shape)}; run forward again after a reshape"
+                    f'the diff of "{name}" has shape {dims(given.shape)}, but the last forward pass made '
+                    f"{dims(top.shape)}; run forward again after a reshape"
                 )
             return given.reshape(top.shape)
         total = total + weight if weight else total
         diff.set(total)
         return total
-
-
-_SHARING = frozenset(("Flatten", "Parameter", "Reshape", "Split"))  # whose tops are their bottoms' memory in Caffe too
 
 
 def _apart(value: Tensor, others: Sequence[Tensor]) -> Tensor:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from pycaffe_compat.layers import REGISTRY
-from pycaffe_compat.layers.catalog import catalog, goldens_by_type, option_fields, schema
+from pycaffe_compat.layers.catalog import catalog, goldens_by_type, schema
 from pycaffe_compat.proto import caffe_pb2
 
+GOLDENS = Path(__file__).parents[1] / "goldens"
 BVLC = [
     "AbsVal",
     "Accuracy",
@@ -74,7 +75,8 @@ FORK = ["Depooling", "SafeInv", "ImageOutput"]
 
 def test_the_page_is_what_the_registry_says():
     page = Path(__file__).parents[2] / "docs" / "layers.md"
-    assert page.read_text("utf-8") == catalog(), "run: python -m pycaffe_compat.layers.catalog > docs/layers.md"
+    command = "python -m pycaffe_compat.layers.catalog tests/goldens > docs/layers.md"
+    assert page.read_text("utf-8") == catalog(GOLDENS), f"run: {command}"
 
 
 def test_every_type_of_caffe_is_there():
@@ -84,7 +86,7 @@ def test_every_type_of_caffe_is_there():
 
 def test_every_option_message_belongs_to_a_type():
     fields = {name for name in caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name if name.endswith("_param")}
-    assert fields == {field for name in (*BVLC, *FORK) for field in option_fields(name)}
+    assert fields == {field for name in (*BVLC, *FORK) for field in REGISTRY[name].option_fields()}
 
 
 def test_the_schema_is_read_whole():
@@ -97,6 +99,6 @@ def test_the_schema_is_read_whole():
 
 
 def test_a_golden_is_listed_under_each_type_in_it():
-    found = goldens_by_type()
+    found = goldens_by_type(GOLDENS)
     assert "inplace_chain" in found["Scale"] and "inplace_chain" in found["BatchNorm"]
     assert "enc_crop" in found["Data"]

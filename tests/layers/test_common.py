@@ -108,7 +108,7 @@ def test_batch_reindex_of_an_item_that_does_not_exist(index):
 def test_batch_reindex_of_no_items():
     layer = gl.build('type: "BatchReindex"', (0, 2), (3,))
     assert layer(torch.ones(0, 2), torch.ones(0)).shape == (0, 2)
-    with pytest.raises(LayerError, match=r"has 3 indices, but its bottom \(0, 2\) has no items"):
+    with pytest.raises(LayerError, match=r"has 3 indices, but its bottom 0×2 has no items"):
         layer(torch.ones(0, 2), torch.zeros(3))
 
 
@@ -139,10 +139,10 @@ def test_filter_of_nothing_is_empty_and_on_meta_everything():
         ('"Silence" top: "a"', [(2,)], "has 1 top blob, but takes exactly 0"),
         ('"Parameter" parameter_param { shape { dim: -1 } }', [], "negative dim"),
         ('"Parameter"', [(2,)], "has 1 bottom blob, but takes exactly 0"),
-        ('"BatchReindex"', [(2, 3), (2, 1)], r"not bottoms of the shapes \(2, 3\) and \(2, 1\)"),
+        ('"BatchReindex"', [(2, 3), (2, 1)], r"not bottoms of the shapes 2×3 and 2×1"),
         ('"Filter" top: "a" top: "b"', [(2, 3), (2,)], "has 1 bottoms before the selector, and 2 tops: one each"),
-        ('"Filter"', [(2, 3), (2, 3)], r"its shape \(2, 3\) has more than one axis"),
-        ('"Filter"', [(2, 3), (3,)], r"bottom 0 has shape \(2, 3\), but the selector has 3 items"),
+        ('"Filter"', [(2, 3), (2, 3)], r"its shape 2×3 has more than one axis"),
+        ('"Filter"', [(2, 3), (3,)], r"bottom 0 has shape 2×3, but the selector has 3 items"),
     ],
 )
 def test_bad_options(prototxt, shapes, says):
@@ -152,5 +152,5 @@ def test_bad_options(prototxt, shapes, says):
 
 def test_eltwise_does_not_broadcast():
     layer = gl.build('type: "Eltwise"', (2, 3), (2, 1))
-    with pytest.raises(LayerError, match=r"bottom 1 has shape \(2, 1\), bottom 0 \(2, 3\): they must agree"):
+    with pytest.raises(LayerError, match=r"bottom 1 has shape 2×1, bottom 0 2×3: they must agree"):
         gl.meta_shapes(layer, [(2, 3), (2, 1)])

@@ -101,16 +101,16 @@ def test_channels_last_stays_channels_last():
     [
         ((1, 2, 5, 5), "kernel_size: 3", "num_output: 0 must be at least 1"),
         ((1, 2, 5, 5), "num_output: 2", r"needs kernel_size \(or kernel_h and kernel_w\)"),
-        ((1, 2, 5, 5), "num_output: 2 kernel_size: 0", "kernel_size is 0x0; it must be at least 1"),
-        ((1, 2, 5, 5), "num_output: 2 kernel_h: 3", "kernel_size is 3x0"),
+        ((1, 2, 5, 5), "num_output: 2 kernel_size: 0", "kernel_size is 0×0; it must be at least 1"),
+        ((1, 2, 5, 5), "num_output: 2 kernel_h: 3", "kernel_size is 3×0"),
         (
             (1, 2, 5, 5),
             "num_output: 2 kernel_size: 3 kernel_h: 3 kernel_w: 3",
             "both kernel_size and kernel_h or kernel_w",
         ),
         ((1, 2, 5, 5), "num_output: 2 kernel_size: 1 stride: 2 stride_h: 2", "both stride and stride_h"),
-        ((1, 2, 5, 5), "num_output: 2 kernel_size: 1 stride: 0", "stride is 0x0"),
-        ((1, 2, 5, 5), "num_output: 2 kernel_size: 1 dilation: 0", "dilation is 0x0"),
+        ((1, 2, 5, 5), "num_output: 2 kernel_size: 1 stride: 0", "stride is 0×0"),
+        ((1, 2, 5, 5), "num_output: 2 kernel_size: 1 dilation: 0", "dilation is 0×0"),
         (
             (1, 2, 5, 5),
             "num_output: 2 kernel_size: 3 pad: 1 pad: 1 pad: 1",
@@ -140,20 +140,20 @@ def test_bad_options(kind, shape, options, says):
 def test_a_window_must_fit():
     with pytest.raises(
         LayerError,
-        match=r"window of 5x5 \(kernel_size 3x3, dilation 2x2\) is larger than its input of 4x9 with pad 0x0",
+        match=r"window of 5×5 \(kernel_size 3×3, dilation 2×2\) is larger than its input of 4×9 with pad 0×0",
     ):
         gl.build('type: "Convolution" convolution_param { num_output: 1 kernel_size: 3 dilation: 2 }', (1, 1, 4, 9))
-    with pytest.raises(LayerError, match="is larger than its input of 4x9"):
+    with pytest.raises(LayerError, match="is larger than its input of 4×9"):
         gl.build('type: "Im2col" convolution_param { kernel_size: 5 }', (1, 1, 4, 9))
-    with pytest.raises(LayerError, match="pad 2x2 leaves nothing of its top: it would be 0x1"):
+    with pytest.raises(LayerError, match="pad 2×2 leaves nothing of its top: it would be 0×1"):
         gl.build('type: "Deconvolution" convolution_param { num_output: 1 kernel_size: 2 pad: 2 }', (1, 1, 3, 4))
 
 
 def test_bottoms_and_tops_must_agree():
     options = "convolution_param { num_output: 1 kernel_size: 1 }"
-    with pytest.raises(LayerError, match="has 2 bottoms and 1 tops, but makes one top a bottom"):
+    with pytest.raises(LayerError, match="has 2 bottoms and 1 tops, but makes one top per bottom"):
         gl.build(f'type: "Convolution" top: "y" {options}', (1, 1, 4, 4), (1, 1, 4, 4))
-    with pytest.raises(LayerError, match=r"same shape, but these have \(1, 1, 4, 4\) and \(1, 1, 4, 5\)"):
+    with pytest.raises(LayerError, match=r"same shape, but these have 1×1×4×4 and 1×1×4×5"):
         gl.build(f'type: "Convolution" top: "y" top: "z" {options}', (1, 1, 4, 4), (1, 1, 4, 5))
     with pytest.raises(LayerError, match="needs spatial axes"):
         gl.build('type: "Im2col"', (2, 3))

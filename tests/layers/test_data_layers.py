@@ -232,7 +232,7 @@ def test_a_bad_record_is_named_when_its_turn_comes(tmp_path):
         (
             'data_param { source: "{db}" batch_size: 4000000000 backend: LMDB }',
             LayerError,
-            r"a batch of shape \(4000000000, 3, 9, 8\) needs 3.46 TB of memory",
+            r"a batch of shape 4000000000×3×9×8 needs 3.46 TB of memory",
         ),
         (
             'data_param { source: "{db}" batch_size: 1 backend: LMDB } transform_param { crop_size: 20 }',
@@ -353,10 +353,10 @@ def test_memory_data_errors(caplog):
     with pytest.raises(LayerError, match="has no data yet"):
         layer()
     for data, labels, message in [
-        (np.zeros((2, 1, 2, 4)), np.zeros(2), r"data has shape \(2, 1, 2, 4\); wanted \(N, 1, 2, 3\)"),
+        (np.zeros((2, 1, 2, 4)), np.zeros(2), r"data has shape 2×1×2×4; wanted N×1×2×3"),
         (np.zeros((3, 1, 2, 3)), np.zeros(3), "data has 3 images; wanted a multiple of batch_size 2"),
         (np.zeros((0, 1, 2, 3)), np.zeros(0), "data has 0 images"),
-        (np.zeros((2, 1, 2, 3)), np.zeros(3), r"labels has shape \(3,\)"),
+        (np.zeros((2, 1, 2, 3)), np.zeros(3), r"labels has shape 3"),
     ]:
         with pytest.raises(LayerError, match=message):
             layer.reset(data, labels)

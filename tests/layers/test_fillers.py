@@ -103,8 +103,8 @@ def test_every_dtype(kind, dtype):
         ((2, 2), 'type: "gaussian" sparse: -2', "sparse: -2"),
         ((2, 2), 'type: "gaussian" std: -1', "std: -1"),
         ((2, 2), 'type: "uniform" min: 1 max: 0', "min: 1 above max: 0"),
-        ((2, 2), 'type: "bilinear"', r"not a blob of shape \(2, 2\)"),
-        ((2, 2, 3, 4), 'type: "bilinear"', r"not a blob of shape \(2, 2, 3, 4\)"),
+        ((2, 2), 'type: "bilinear"', r"not a blob of shape 2×2"),
+        ((2, 2, 3, 4), 'type: "bilinear"', r"not a blob of shape 2×2×3×4"),
     ],
 )
 def test_bad_fillers(shape, prototxt, says):

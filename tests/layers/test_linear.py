@@ -89,12 +89,12 @@ def test_names_and_defaults_of_blobs():
         ('"Scale" scale_param { axis: 3 }', [(2, 3)], "axis: 3 is out of range"),
         ('"Scale" scale_param { num_axes: 2 }', [(2, 3)], "axis: 1 and num_axes: 2 reach past the bottom's 2 axes"),
         ('"Scale" scale_param { num_axes: -2 }', [(2, 3)], "num_axes: -2 must be at least -1"),
-        ('"Scale"', [(2, 3), (2,)], r"its bottom \(2, 3\) is not \(2,\) from axis 1 on"),
-        ('"Scale"', [(2, 3), (1,)], r"its bottom \(2, 3\) is not \(1,\) from axis 1 on"),
-        ('"Scale"', [(2, 3), (3, 4)], r"its bottom \(2, 3\) is not \(3, 4\) from axis 1 on"),
+        ('"Scale"', [(2, 3), (2,)], r"its bottom 2×3 is not 2 from axis 1 on"),
+        ('"Scale"', [(2, 3), (1,)], r"its bottom 2×3 is not 1 from axis 1 on"),
+        ('"Scale"', [(2, 3), (3, 4)], r"its bottom 2×3 is not 3×4 from axis 1 on"),
         ('"Scale"', [(2, 3)] * 3, "has 3 bottom blobs, but takes 1 to 2"),
         ('"Bias" bias_param { axis: -3 }', [(2, 3)], "axis: -3 is out of range"),
-        ('"Bias"', [(2, 3), (2, 3)], r"is not \(2, 3\) from axis 1 on"),
+        ('"Bias"', [(2, 3), (2, 3)], r"is not 2×3 from axis 1 on"),
     ],
 )
 def test_bad_options(prototxt, shapes, says):

@@ -158,7 +158,7 @@ def test_lrn_within_does_not_read_k():
     [
         ('"LRN" lrn_param { local_size: 4 }', (1, 2, 3, 3), "local_size: 4 must be odd"),
         ('"LRN" lrn_param { local_size: 0 }', (1, 2, 3, 3), "local_size: 0 must be odd"),
-        ('"LRN"', (1, 2, 3), r"needs a bottom \(num, channels, height, width\), not of shape \(1, 2, 3\)"),
+        ('"LRN"', (1, 2, 3), r"needs a bottom \(num, channels, height, width\), not of shape 1×2×3"),
         ('"BatchNorm"', (), "at least 1 axis"),
         ('"BatchNorm" batch_norm_param { eps: -1e-5 }', (2, 3), "eps: -1e-05 must not be negative"),
     ],

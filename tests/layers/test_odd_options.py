@@ -7,7 +7,7 @@ import torch
 
 from pycaffe_compat.errors import LayerError
 from pycaffe_compat.layers import REGISTRY, Layer
-from pycaffe_compat.layers.catalog import option_fields, schema
+from pycaffe_compat.layers.catalog import schema
 from pycaffe_compat.proto import caffe_pb2
 
 FAMILIES = ("neuron", "convolution", "linear", "normalization", "common", "reshaping")
@@ -45,7 +45,7 @@ def randomise(message, rng):
 def random_layer(type_name, rng) -> tuple[Layer, list[tuple[int, ...]]]:
     cls = REGISTRY[type_name]
     param = caffe_pb2.LayerParameter(name="odd", type=type_name)
-    for option in option_fields(type_name):
+    for option in cls.option_fields():
         randomise(getattr(param, option), rng)
     shape = tuple(rng.choices([0, 1, 2, 3, 4, 6], k=rng.randint(0, 5)))
     bottoms = rng.choice([cls.bottoms[0]] * 3 + [cls.bottoms[0] + 1, 0])

@@ -126,7 +126,7 @@ def test_switch_reads_where_the_mask_points(x, options, index_type):
     assert torch.equal(again, y)
     seed = torch.randn_like(y)
     assert torch.equal(*(torch.autograd.grad(t, x, seed)[0] for t in (y, again)))
-    with pytest.raises(LayerError, match=re.escape("the mask has shape (2, 3, 1, 1), but the top will have (2, 3, ")):
+    with pytest.raises(LayerError, match=re.escape("the mask has shape 2×3×1×1, but the top will have 2×3×")):
         layer(x, mask[:, :, :1, :1])
 
 
@@ -306,7 +306,7 @@ WRONG = {
         "kernel_h: 3 kernel_w: 10 stride: 2 round_mode: FLOOR"
     ),
     "with no input in it, as the height is 7": lambda: pooling("kernel_size: 1 stride: 4"),
-    "needs a bottom with 4 axes (N, C, H, W), not of shape (2, 3)": lambda: pooling("kernel_size: 2", (2, 3)),
+    "needs a bottom with 4 axes (N, C, H, W), not of shape 2×3": lambda: pooling("kernel_size: 2", (2, 3)),
     "pad (1, 1) with pool: STOCHASTIC": lambda: pooling("pool: STOCHASTIC kernel_size: 2 pad: 1"),
     "pad (1, 1) with pool: FIX": lambda: pooling("pool: FIX kernel_size: 2 pad: 1"),
     "fix_x is for pool: FIX, not MAX": lambda: pooling("kernel_size: 2 fix_x: 1"),
@@ -320,9 +320,9 @@ WRONG = {
     "the height of the plane is -1, but must be positive": lambda: depooling(
         "pool: AVE kernel_size: 3 pad: 2", (1, 1, 1, 1)
     ),
-    "the mask has shape (2, 3, 7, 8), but the values have (2, 3, 7, 9)": lambda: depooling(
-        "pool: SWITCH kernel_size: 2", X, X
-    )(torch.randn(X), torch.randn(2, 3, 7, 8)),
+    "the mask has shape 2×3×7×8, but the values have 2×3×7×9": lambda: depooling("pool: SWITCH kernel_size: 2", X, X)(
+        torch.randn(X), torch.randn(2, 3, 7, 8)
+    ),
     "spp_param.pyramid_height is 0": lambda: build('name: "s" type: "SPP"', X),
     "pad_h is 2, but must be at least 0 and smaller than kernel_h, which is 2": lambda: build(
         'name: "s" type: "SPP" spp_param { pyramid_height: 3 }', (1, 1, 5, 8)

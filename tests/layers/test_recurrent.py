@@ -155,9 +155,9 @@ def test_the_forget_gate_of_a_fraction_of_a_sequence_has_caffes_slope():
         ("LSTM", "expose_hidden: true", [(T, N, IN), (T, N), (1, N, D)], "3 bottom blobs, but takes 4 to 5"),
         ("LSTM", "", [(T,), (T, N)], "T×N×…"),
         ("RNN", "", [(0, N, IN), (0, N)], "T at least 1"),
-        ("RNN", "", [(T, N, IN), (N, T)], r"cont must be T×N, \(4, 3\) here, but has shape \(3, 4\)"),
+        ("RNN", "", [(T, N, IN), (N, T)], r"cont must be T×N, 4×3 here, but has shape 3×4"),
         ("RNN", "", [(T, N, IN), (T, N), (N + 1, 2)], "static input must be N×…, N being 3"),
-        ("RNN", "expose_hidden: true", [(T, N, IN), (T, N), (N, D)], r"h_0 must have shape \(1, 3, 2\)"),
+        ("RNN", "expose_hidden: true", [(T, N, IN), (T, N), (N, D)], r"h_0 must have shape 1×3×2"),
     ],
 )
 def test_bad_bottoms(type_, options, shapes, message):

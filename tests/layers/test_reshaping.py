@@ -66,8 +66,8 @@ def test_they_follow_another_shape():
         ('"Concat" concat_param { axis: 1 concat_dim: 1 }', [(2, 3)], "both axis and concat_dim"),
         ('"Concat" concat_param { axis: 2 }', [(2, 3)], "axis: 2 is out of range"),
         ('"Concat" concat_param { concat_dim: 2 }', [(2, 3)], "concat_dim: 2 is out of range"),
-        ('"Concat"', [(2, 3), (3, 3)], r"bottom 1 has shape \(3, 3\), bottom 0 \(2, 3\): only axis 1 may differ"),
-        ('"Concat"', [(2, 3), (2, 3, 1)], r"bottom 1 has shape \(2, 3, 1\)"),
+        ('"Concat"', [(2, 3), (3, 3)], r"bottom 1 has shape 3×3, bottom 0 2×3: only axis 1 may differ"),
+        ('"Concat"', [(2, 3), (2, 3, 1)], r"bottom 1 has shape 2×3×1"),
         ('"Slice" top: "a" top: "b"', [(2, 3)], "cannot cut the 3 of axis 1 into 2 equal parts"),
         (
             '"Slice" top: "a" top: "b" slice_param { slice_point: 1 slice_point: 2 }',
@@ -89,13 +89,13 @@ def test_they_follow_another_shape():
         (
             '"Reshape" reshape_param { shape { dim: 4 dim: -1 } }',
             [(2, 3)],
-            r"shape \(2, 3\) has 6 elements; it cannot become \[4, -1\]",
+            r"shape 2×3 has 6 elements; it cannot become a blob of 4×-1",
         ),
-        ('"Reshape" reshape_param { shape { dim: 2 dim: 2 } }', [(2, 3)], r"it cannot become \[2, 2\]"),
+        ('"Reshape" reshape_param { shape { dim: 2 dim: 2 } }', [(2, 3)], r"it cannot become a blob of 2×2"),
         (
             '"Reshape" reshape_param { shape { dim: 2 dim: 3 dim: 0 } }',
             [(2, 3)],
-            r"\(2, 3\) has no axis to copy for dim 2",
+            r"2×3 has no axis to copy for dim 2",
         ),
         ('"Reshape" reshape_param { axis: 3 }', [(2, 3)], "axis: 3 must be -3 to 2 for 2 axes"),
         ('"Reshape" reshape_param { axis: -4 }', [(2, 3)], "axis: -4 must be"),
