@@ -19,7 +19,6 @@ from bench_pooling import LAYOUTS, Timer, cpu_name, gradient
 from torch import Tensor
 
 from pycaffe_compat import ops
-from pycaffe_compat.ops import operators
 
 WINDOWS = (  # where from, mode, batch, channels, side, kernel, stride, pad
     ("GoogLeNet inception", "MAX", 8, 192, 28, 3, 1, 1),
@@ -49,7 +48,7 @@ def calls(timer: Timer) -> list[str]:
     window = ((2, 2), (2, 2), (0, 0))
     ways: dict[str, Callable[[], Tensor]] = {
         "`ops.max_pool_switch`": lambda: ops.max_pool_switch(x, 2, 2, relu=True)[0],
-        "the registered operator": lambda: operators.max_pool_switch(x, *window, (4, 4), True)[0],
+        "`torch.ops.pycaffe_compat`": lambda: torch.ops.pycaffe_compat.max_pool_switch(x, *window, (4, 4), True)[0],
         "PyTorch's ReLU and pooling": lambda: F.max_pool2d(F.relu(x), 2, 2),
     }
 

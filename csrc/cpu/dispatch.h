@@ -1,4 +1,4 @@
-// The CPU kernels as bindings.cpp calls them: raw pointers to dense tensors, all NCHW or all channels_last.
+// The CPU kernels as operators.cpp calls them: raw pointers to dense tensors, all NCHW or all channels_last.
 #pragma once
 
 #include <cstdint>

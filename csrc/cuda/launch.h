@@ -1,4 +1,4 @@
-// The CUDA kernels as bindings.cpp calls them: raw device pointers to dense tensors and a stream. Each call enqueues one
+// The CUDA kernels as operators.cpp calls them: raw device pointers to dense tensors and a stream. Each call enqueues one
 // kernel, allocates nothing and waits for nothing. `stream` is a cudaStream_t, the result a cudaError_t: so this header
 // needs no CUDA.
 #pragma once

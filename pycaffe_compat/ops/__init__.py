@@ -21,18 +21,21 @@ from .functions import (
     unpool_weights,
 )
 from .masks import index_to_mask, mask_to_index, mask_to_switch, switch_to_mask
-from .windows import NO_SWITCH, OperatorError, Window, pooled_size, unpooled_size, window
+from .operators import decompositions
+from .windows import NO_SWITCH, OperatorError, Window, plane_of, pooled_size, unpooled_size, window
 
 __all__ = [
     "NO_SWITCH",
     "OperatorError",
     "Window",
     "backend_info",
+    "decompositions",
     "index_to_mask",
     "mask_to_index",
     "mask_to_switch",
     "max_pool_index",
     "max_pool_switch",
+    "plane_of",
     "pool_average",
     "pool_fixed",
     "pool_index",

@@ -1,4 +1,4 @@
-"""Which implementation of the pooling operators serves a device: the compiled extension, CuPy, or plain PyTorch.
+"""Which backend serves the pooling operators on a device: the compiled extension, CuPy, or plain PyTorch.
 
 The environment variable ``PYCAFFE_COMPAT_BACKEND`` (``auto``, ``extension``, ``cupy`` or ``torch``) forces one.
 """
@@ -9,7 +9,7 @@ import contextlib
 import functools
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -21,8 +21,21 @@ from . import torch_backend
 VARIABLE = "PYCAFFE_COMPAT_BACKEND"
 PREFERENCE = {"cpu": ("extension", "torch"), "cuda": ("extension", "cupy", "torch")}
 NAMES = ("extension", "cupy", "torch")
-_NAMESPACE = "pycaffe_compat_ext"
 _forced: str | None = None
+_followed: str | None = None
+
+
+@functools.cache
+def _load() -> str | None:
+    """Load the compiled operators. Return None if that went well, otherwise the reason."""
+    why = extension.load()
+    if why is None and not _has_kernels("CPU"):
+        return f"{extension.NAME} is of another release of this package; build it again"
+    return why
+
+
+def _has_kernels(key: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key("pycaffe_compat::max_pool_switch", key)
 
 
 def unavailable(name: str, device_type: str) -> str | None:
@@ -30,10 +43,8 @@ def unavailable(name: str, device_type: str) -> str | None:
     if name == "torch":
         return None
     if name == "extension":
-        why = extension.load()
-        if why is None and not torch._C._dispatch_has_kernel_for_dispatch_key(
-            f"{_NAMESPACE}::max_pool_switch", device_type.upper()
-        ):
+        why = _load()
+        if why is None and not _has_kernels(device_type.upper()):
             return f"built without kernels for {device_type}"
         return why
     if device_type != "cuda":
@@ -44,59 +55,49 @@ def unavailable(name: str, device_type: str) -> str | None:
         return str(error)
 
 
-def _operators(name: str) -> Any:
-    """The object whose functions are the operators of an available backend."""
-    if name == "extension":
-        return getattr(torch.ops, _NAMESPACE)
-    return torch_backend if name == "torch" else importlib.import_module(".cupy_backend", __package__)
-
-
 @functools.cache
-def _serve(name: str, device_type: str) -> tuple[str, Any, str]:
-    """Return the chosen backend's name, its operators, and the reason for the choice."""
+def _serve(name: str, device_type: str) -> tuple[str, str]:
+    """Return the name of the backend that serves, and the reason for the choice."""
     if name == "auto":
         passed: list[str] = []
         for candidate in PREFERENCE.get(device_type, ("torch",)):
             why = unavailable(candidate, device_type)
             if why is None:
-                return candidate, _operators(candidate), "; ".join(passed) or "preferred"
+                return candidate, "; ".join(passed) or "preferred"
             passed.append(f"{candidate}: {why}")
     if name not in NAMES:
         raise CaffeError(f'{VARIABLE} is "{name}"{nearest(name, NAMES)}; valid: auto, {", ".join(NAMES)}')
     why = unavailable(name, device_type)
     if why is not None:
         raise CaffeError(f'the pooling backend "{name}" was asked for but cannot serve {device_type}: {why}')
-    return name, _operators(name), "forced"
+    return name, "forced"
 
 
 def _choice() -> str:
     return _forced or os.environ.get(VARIABLE) or "auto"
 
 
-def choose(device: torch.device) -> Any:
-    """Return the object whose functions run the operators on ``device``.
+def implementation(operator: str, device: torch.device | None = None) -> Callable[..., Any]:
+    """Return the Python function that runs an operator: on a device, or anywhere (plain PyTorch).
 
     Raises:
         CaffeError: a forced backend that is unknown or cannot serve the device; the message says why.
     """
-    return _serve(_choice(), device.type)[1]
+    if device is not None and _serve(_choice(), device.type)[0] == "cupy":
+        cupy_backend = importlib.import_module(".cupy_backend", __package__)
+        if hasattr(cupy_backend, operator):
+            return getattr(cupy_backend, operator)
+    return getattr(torch_backend, operator)
 
 
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
-
-
-def direct(*tensors: Any) -> Any:
-    """Return the compiled operators where they may be called as they are, with derivatives of their own; else None.
-
-    The registered operators reach the same kernels through Python, which takes longer than pooling a small tensor. They
-    are needed where something watches the calls: a tracer, a fake or subclassed tensor, a functorch transform.
-    """
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        return None
-    if torch._C._functorch.maybe_current_level() is not None or any(type(t) not in _PLAIN for t in tensors):
-        return None
-    name, operators, _ = _serve(_choice(), tensors[0].device.type)
-    return operators if name == "extension" else None
+def follow() -> None:
+    """Let the extension's kernels serve if there are any, or pass every call on to Python if another backend is forced."""
+    global _followed
+    choice = _choice()
+    if choice != _followed:
+        if _load() is None:
+            torch.ops.pycaffe_compat.use_kernels(choice in ("auto", "extension"))
+        _followed = choice
 
 
 def backend_info() -> dict[str, dict[str, str]]:
@@ -107,7 +108,7 @@ def backend_info() -> dict[str, dict[str, str]]:
     info = {}
     for device_type in ["cpu"] + ["cuda"] * torch.cuda.is_available():
         try:
-            name, _, reason = _serve(_choice(), device_type)
+            name, reason = _serve(_choice(), device_type)
         except CaffeError as error:
             name, reason = "none", str(error)
         info[device_type] = {"backend": name, "reason": reason}
@@ -123,7 +124,9 @@ def use_backend(name: str) -> Iterator[None]:
             f'no pooling backend is called "{name}"{nearest(name, NAMES)}; valid: auto, {", ".join(NAMES)}'
         )
     before, _forced = _forced, name
+    follow()
     try:
         yield
     finally:
         _forced = before
+        follow()

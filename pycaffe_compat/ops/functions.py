@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 from . import backends, operators
-from .windows import OperatorError, Pair, PairLike, Window, pair, pooled_size, unpooled_size, window
+from .windows import OperatorError, Pair, PairLike, Window, pair, plane_of, pooled_size, unpooled_size, window
 
 
-def _call(name: str, tensors: tuple[Tensor, ...], *arguments: Any) -> Any:
-    """Run an operator the shortest way there is."""
-    compiled = backends.direct(*tensors)
-    if compiled is not None:
-        try:
-            return getattr(compiled, name)(*tensors, *arguments)
-        except (RuntimeError, TypeError, ValueError):
-            pass  # the registered operator says what is wrong, in its words
-    return getattr(operators, name)(*tensors, *arguments)
+def _call(name: str, *arguments: Any) -> Any:
+    """Run an operator, as operators of ATen where a graph is recorded for runtimes that do not know this package."""
+    if torch.jit.is_tracing() or (torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()):
+        return operators.as_aten(name, *arguments)
+    if torch.compiler.is_compiling():
+        operators.CHECKS[name](*arguments)  # an error in a fake tensor's operator would reach the caller as another
+    else:
+        backends.follow()
+    return operators.OPERATORS[name](*arguments)
 
 
 def _remembered(rule: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,6 +38,9 @@ def _remembered(rule: Callable[..., Any]) -> Callable[..., Any]:
             return rule(*arguments)
 
     return ask
+
+
+_window = _remembered(window)
 
 
 @_remembered
@@ -68,10 +71,16 @@ def _unpooling(
     return w, unpooled_size((rows, cols), *w)
 
 
+def _require_tensor(x: Any, name: str) -> None:
+    if not isinstance(x, Tensor):
+        raise OperatorError(f"{name} is a {type(x).__name__}, but must be a tensor (N, C, H, W)")
+
+
 def _sides(x: Tensor, name: str) -> Pair:
+    _require_tensor(x, name)
     if x.dim() != 4:
         raise OperatorError(f"{name} has shape {tuple(x.shape)}, but must have 4 axes (N, C, H, W)")
-    return (x.shape[2], x.shape[3])
+    return plane_of(x)
 
 
 def max_pool_switch(
@@ -99,7 +108,7 @@ def max_pool_switch(
         OperatorError: arguments that do not fit together, with their values.
     """
     w, size = _pooling(*_sides(x, "x"), kernel, stride, pad, ceil_mode, output_size)
-    return _call("max_pool_switch", (x,), *w, size, relu)
+    return _call("max_pool_switch", x, *w, size, relu)
 
 
 def max_pool_index(
@@ -112,12 +121,14 @@ def max_pool_index(
 ) -> tuple[Tensor, Tensor]:
     """Max pooling for windows of any size: int64 places ``h * W + w`` in the plane instead of switches, -1 for none."""
     w, size = _pooling(*_sides(x, "x"), kernel, stride, pad, ceil_mode, output_size)
-    return operators.max_pool_index(x, *w, size)
+    return _call("max_pool_index", x, *w, size)
 
 
 def pool_switch(x: Tensor, switch: Tensor, kernel: PairLike, stride: PairLike, pad: PairLike = 0) -> Tensor:
     """The value at each switch, ``(N, C, PH, PW)``, 0 where there is none (the fork's Pooling SWITCH)."""
-    return _call("pool_switch", (x, switch), *window(kernel, stride, pad), None)
+    _sides(x, "x")
+    _require_tensor(switch, "switch")
+    return _call("pool_switch", x, switch, *_window(kernel, stride, pad), None)
 
 
 def unpool_switch(
@@ -141,7 +152,8 @@ def unpool_switch(
         OperatorError: arguments that do not fit together; on the CPU also a switch that points outside its window.
     """
     w, size = _unpooling(*_sides(y, "y"), kernel, stride, pad, output_size)
-    return _call("unpool_switch", (y, switch), *w, size, y if relu else None)
+    _require_tensor(switch, "switch")
+    return _call("unpool_switch", y, switch, *w, size, y if relu else None)
 
 
 def unpool_switch_normalized(
@@ -155,7 +167,8 @@ def unpool_switch_normalized(
 ) -> Tensor:
     """:func:`unpool_switch` times one over the number of values added, 0 where none (the paper's AlexNet decoder)."""
     w, size = _unpooling(*_sides(y, "y"), kernel, stride, pad, output_size)
-    return _call("unpool_switch_normalized", (y, switch), *w, size, y if relu else None)
+    _require_tensor(switch, "switch")
+    return _call("unpool_switch_normalized", y, switch, *w, size, y if relu else None)
 
 
 def unpool_weights(
@@ -168,7 +181,9 @@ def unpool_weights(
 ) -> Tensor:
     """How many values :func:`unpool_switch` adds at each place, ``(N, C, H, W)`` of ``dtype``; no gradient."""
     w, size = _unpooling(*_sides(switch, "switch"), kernel, stride, pad, output_size)
-    return _call("unpool_weights", (switch,), *w, size, dtype)
+    if not isinstance(dtype, torch.dtype):
+        raise OperatorError(f"dtype is {dtype!r}, but must be a torch.dtype")
+    return _call("unpool_weights", switch, *w, size, dtype)
 
 
 def _offset(w: Window, position: PairLike | None) -> Pair:
@@ -192,7 +207,7 @@ def pool_fixed(
 ) -> Tensor:
     """The value at ``position`` ``(h, w)`` of each window, by default ``kernel // 2``; 0 where that lies outside."""
     w, size = _pooling(*_sides(x, "x"), kernel, stride, pad, ceil_mode, output_size)
-    return _call("pool_fixed", (x,), _offset(w, position), w.stride, size, None)
+    return _call("pool_fixed", x, _offset(w, position), w.stride, size, None)
 
 
 def unpool_fixed(
@@ -206,7 +221,7 @@ def unpool_fixed(
 ) -> Tensor:
     """Each value at ``position`` of its window, the rest 0 (the fork's Depooling FIX)."""
     w, size = _unpooling(*_sides(y, "y"), kernel, stride, pad, output_size)
-    return _call("unpool_fixed", (y,), _offset(w, position), w.stride, size, y if relu else None)
+    return _call("unpool_fixed", y, _offset(w, position), w.stride, size, y if relu else None)
 
 
 def unpool_fixed_weights(
@@ -234,7 +249,7 @@ def pool_sum(
 ) -> Tensor:
     """The sum of each window (the fork's Pooling SUM)."""
     w, size = _pooling(*_sides(x, "x"), kernel, stride, pad, ceil_mode, output_size)
-    return _call("pool_sum", (x,), *w, size, False, None)
+    return _call("pool_sum", x, *w, size, False, None)
 
 
 def pool_average(
@@ -247,7 +262,7 @@ def pool_average(
 ) -> Tensor:
     """The average of each window, over its size clipped to input plus padding (Caffe's Pooling AVE)."""
     w, size = _pooling(*_sides(x, "x"), kernel, stride, pad, ceil_mode, output_size)
-    return _call("pool_sum", (x,), *w, size, True, None)
+    return _call("pool_sum", x, *w, size, True, None)
 
 
 def unpool_sum(
@@ -260,7 +275,7 @@ def unpool_sum(
 ) -> Tensor:
     """Each value at every place of its window (the fork's Depooling SUM). Where windows overlap, values add up."""
     w, size = _unpooling(*_sides(y, "y"), kernel, stride, pad, output_size)
-    return _call("unpool_sum", (y,), *w, size, False, y if relu else None)
+    return _call("unpool_sum", y, *w, size, False, y if relu else None)
 
 
 def unpool_average(
@@ -273,7 +288,7 @@ def unpool_average(
 ) -> Tensor:
     """Each value over its window's size at every place of its window (the fork's Depooling AVE)."""
     w, size = _unpooling(*_sides(y, "y"), kernel, stride, pad, output_size)
-    return _call("unpool_sum", (y,), *w, size, True, y if relu else None)
+    return _call("unpool_sum", y, *w, size, True, y if relu else None)
 
 
 def unpool_sum_weights(
@@ -304,9 +319,13 @@ def unpool_average_weights(
 
 def pool_index(x: Tensor, index: Tensor) -> Tensor:
     """The value at each place ``h * W + w`` of the plane, 0 where it is -1; ``index`` int64 ``(N, C, PH, PW)``."""
-    return operators.pool_index(x, index)
+    _sides(x, "x")
+    _require_tensor(index, "index")
+    return _call("pool_index", x, index)
 
 
 def unpool_index(y: Tensor, index: Tensor, output_size: PairLike) -> Tensor:
     """Each value added at its place in a plane of ``output_size``, nowhere where that is -1."""
-    return operators.unpool_index(y, index, pair(output_size, "output_size"))
+    _sides(y, "y")
+    _require_tensor(index, "index")
+    return _call("unpool_index", y, index, pair(output_size, "output_size"))

@@ -1,23 +1,125 @@
-"""The operators of the namespace ``pycaffe_compat``: schema, checks, dispatch to a backend, fake, autograd and vmap.
+"""The namespace ``pycaffe_compat``: each operator's schema, checks, results and derivative, stated once for all backends.
 
-All but ``max_pool_switch`` and ``max_pool_index`` are linear in their first tensor and come with their transpose, which
-is their derivative; so derivatives of any order are operators of this file again. The rules are in docs/ops.md.
+The compiled library adds kernels for the CPU, for CUDA and for autograd to this namespace. What it does not serve runs
+through :func:`_operator` in Python: other devices, forced backends, and arguments that its kernels refuse, so that the
+checks here are the only ones with a message.
+
+All operators but ``max_pool_switch`` and ``max_pool_index`` are linear in their first tensor. Each has its transpose
+here, which is its derivative, so derivatives of any order are operators of this file again. docs/ops.md has the rules.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import CustomOpDef, custom_op, register_vmap
+from torch._ops import OpOverload
 
-from . import backends, torch_backend
-from .windows import NO_SWITCH, OperatorError, Pair, Window, pair, window
+from . import backends
+from .windows import NO_SWITCH, OperatorError, Pair, Window, pair, plane_of, untraced, window
 
+NAMESPACE = "pycaffe_compat"
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_WINDOW = "int[2] kernel, int[2] stride, int[2] pad"
+LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+OPERATORS: dict[str, OpOverload] = {}
+"""The operators by name."""
+
+Results = Sequence[tuple[Sequence[int], torch.dtype]]
+"""The size of the planes and the type of each result."""
+
+CHECKS: dict[str, Callable[..., Results]] = {}
+"""What checks an operator's arguments and says what its results look like."""
+
+_transposes: dict[str, str] = {}
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def _dense(arguments: Sequence[Any]) -> list[Any]:
+    """Put all tensors into the memory format of the first; only those that are not in it are copied."""
+    form = _format(arguments[0])
+    return [a.contiguous(memory_format=form) if isinstance(a, Tensor) else a for a in arguments]
+
+
+def _operator(schema: str, transpose: str | None = None) -> Callable[[Callable[..., Results]], Callable[..., Results]]:
+    """Define an operator by a function that checks its arguments and says what the results look like.
+
+    Args:
+        schema: name, arguments and results.
+        transpose: the operator that computes the gradient of the first argument.
+    """
+    name = schema.partition("(")[0]
+
+    def register(check: Callable[..., Results]) -> Callable[..., Results]:
+        def fake(*arguments: Any) -> Tensor | tuple[Tensor, ...]:
+            x = arguments[0]
+            made = tuple(
+                torch.empty((*x.shape[:2], *size), dtype=dtype, device=x.device, memory_format=_format(x))
+                for size, dtype in check(*arguments)
+            )
+            return made if len(made) > 1 else made[0]
+
+        def run(*arguments: Any) -> Any:
+            check(*arguments)
+            return backends.implementation(name, arguments[0].device)(*_dense(arguments))
+
+        LIBRARY.define(schema, tags=torch.Tag.pt2_compliant_tag)
+        LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=LIBRARY)
+        OPERATORS[name] = operator = getattr(getattr(torch.ops, NAMESPACE), name).default
+        torch.library.register_vmap(operator, _over_batches(operator), lib=LIBRARY)
+        CHECKS[name] = check
+        if transpose is not None:
+            _transposes[name] = transpose
+        return check
+
+    return register
+
+
+def _over_batches(operator: OpOverload) -> Callable[..., Any]:
+    """The rule for vmap. Each plane is pooled by itself, so a mapped dimension is one more factor of the batch."""
+
+    def rule(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
+        flat = []
+        for value, dim in zip(arguments, in_dims, strict=True):
+            if isinstance(value, Tensor):
+                moved = value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
+                value = moved.flatten(0, 1)
+            flat.append(value)
+        result = operator(*flat)
+        many = isinstance(result, tuple)
+        parts = tuple(
+            r.unflatten(0, (info.batch_size, r.shape[0] // info.batch_size)) for r in (result if many else (result,))
+        )
+        return (parts, (0,) * len(parts)) if many else (parts[0], 0)
+
+    return rule
+
+
+def as_aten(name: str, *arguments: Any) -> Any:
+    """Run an operator as operators of ATen, for a graph that must do without this package.
+
+    Sizes of planes become constants, and values are not looked at: a stray switch or place is left out.
+    """
+    with untraced():
+        CHECKS[name](*arguments)
+    return backends.implementation(name)(*_dense(arguments))
+
+
+def decompositions() -> dict[OpOverload, Callable[..., Any]]:
+    """The table that rewrites an exported program as ATen: ``program.run_decompositions(ops.decompositions())``."""
+
+    return {operator: functools.partial(as_aten, name) for name, operator in OPERATORS.items()}
+
+
+# Checks
 
 
 def _require(name: str, argument: str, x: Tensor, like: Tensor | None = None) -> None:
@@ -27,9 +129,9 @@ def _require(name: str, argument: str, x: Tensor, like: Tensor | None = None) ->
         raise OperatorError(f"{name}: {argument} is on {x.device}, but the first tensor is on {like.device}")
 
 
-def _require_float(name: str, argument: str, x: Tensor) -> None:
-    if x.dtype not in FLOATS:
-        raise OperatorError(f"{name}: {argument} is {x.dtype}, but must be one of {', '.join(map(str, FLOATS))}")
+def _require_float(name: str, argument: str, dtype: torch.dtype) -> None:
+    if dtype not in FLOATS:
+        raise OperatorError(f"{name}: {argument} is {dtype}, but must be one of {', '.join(map(str, FLOATS))}")
 
 
 def _require_like(name: str, argument: str, x: Tensor, shape: Sequence[int], dtype: torch.dtype, like: Tensor) -> None:
@@ -40,459 +142,196 @@ def _require_like(name: str, argument: str, x: Tensor, shape: Sequence[int], dty
         raise OperatorError(f"{name}: {argument} has shape {tuple(x.shape)}, but must have {tuple(shape)}")
 
 
-def _require_window(name: str, w: Window, plane: Pair, windows: Pair, byte: bool = False) -> None:
-    problem = w.problem(plane, windows)
+def _require_window(name: str, w: Window, size: Pair, windows: Pair, byte: bool = False) -> None:
+    problem = w.problem(size, windows)
     if problem is None and byte and not w.byte:
         problem = f"kernel {w.kernel} has {w.places} places, but a byte switch counts at most {NO_SWITCH}"
     if problem is not None:
         raise OperatorError(f"{name}: {problem}")
 
 
-def _format(x: Tensor) -> torch.memory_format:
-    if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-        return torch.channels_last
-    return torch.contiguous_format
+def _require_first(name: str, argument: str, x: Tensor) -> None:
+    _require(name, argument, x)
+    _require_float(name, argument, x.dtype)
 
 
-def _dense(x: Tensor, *others: Tensor | None) -> list[Any]:
-    """All tensors in the memory format of the first; copied only where they are not."""
-    form = _format(x)
-    return [t if t is None else t.contiguous(memory_format=form) for t in (x, *others)]
-
-
-def _like(x: Tensor, size: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
-    shape = (x.shape[0], x.shape[1], size[0], size[1])
-    return torch.empty(shape, dtype=dtype or x.dtype, device=x.device, memory_format=_format(x))
-
-
-def _plane(x: Tensor) -> Pair:
-    return (x.shape[2], x.shape[3])
-
-
-def _check_max(name: str, x: Tensor, w: Window, size: Pair, byte: bool) -> None:
-    _require(name, "x", x)
-    _require_float(name, "x", x)
-    _require_window(name, w, _plane(x), size, byte)
-
-
-def _check_gate(name: str, gate: Tensor | None, shape: Sequence[int], like: Tensor) -> None:
+def _require_gate(name: str, gate: Tensor | None, shape: Sequence[int], like: Tensor) -> None:
     if gate is not None:
         _require_like(name, "gate", gate, shape, like.dtype, like)
 
 
-def _check_pool_switch(name: str, x: Tensor, switch: Tensor, w: Window, gate: Tensor | None) -> None:
-    _require(name, "x", x)
-    _require_float(name, "x", x)
-    _require(name, "switch", switch, x)
-    _require_like(name, "switch", switch, (*x.shape[:2], *switch.shape[2:]), torch.uint8, x)
-    _check_gate(name, gate, switch.shape, x)
-    _require_window(name, w, _plane(x), _plane(switch), byte=True)
-
-
-def _check_unpool_switch(name: str, y: Tensor, switch: Tensor, w: Window, size: Pair, gate: Tensor | None) -> None:
-    _require(name, "y", y)
-    _require_float(name, "y", y)
-    _require_like(name, "switch", switch, y.shape, torch.uint8, y)
-    _check_gate(name, gate, y.shape, y)
-    _require_window(name, w, size, _plane(y), byte=True)
-
-
-def _check_linear(name: str, argument: str, x: Tensor, gate: Tensor | None, shape: Sequence[int]) -> None:
-    _require(name, argument, x)
-    _require_float(name, argument, x)
-    _check_gate(name, gate, shape, x)
-
-
 # Max pooling
 
+_WINDOW = "int[2] kernel, int[2] stride, int[2] pad"
 
-@custom_op(
-    "pycaffe_compat::max_pool_switch",
-    mutates_args=(),
-    schema=f"(Tensor x, {_WINDOW}, SymInt[2] output_size, bool relu) -> (Tensor, Tensor)",
+
+@_operator(
+    f"max_pool_switch(Tensor x, {_WINDOW}, SymInt[2] output_size, bool relu) -> (Tensor y, Tensor switch)",
+    transpose="unpool_switch",
 )
-def max_pool_switch(x, kernel, stride, pad, output_size, relu):
-    """Maxima and byte switches."""
-    _check_max("max_pool_switch", x, window(kernel, stride, pad), pair(output_size), byte=True)
-    (x,) = _dense(x)
-    return backends.choose(x.device).max_pool_switch(x, kernel, stride, pad, output_size, relu)
+def _max_pool_switch(x, kernel, stride, pad, output_size, relu):
+    _require_first("max_pool_switch", "x", x)
+    size = pair(output_size, "output_size")
+    _require_window("max_pool_switch", window(kernel, stride, pad), plane_of(x), size, byte=True)
+    return (size, x.dtype), (size, torch.uint8)
 
 
-@max_pool_switch.register_fake
-def _(x, kernel, stride, pad, output_size, relu):
-    _check_max("max_pool_switch", x, window(kernel, stride, pad), pair(output_size), byte=True)
-    return _like(x, output_size), _like(x, output_size, torch.uint8)
-
-
-def _max_pool_switch_saves(ctx, inputs, output):
-    x, ctx.kernel, ctx.stride, ctx.pad, _, relu = inputs
-    y, switch = output
-    ctx.plane = _plane(x)
-    ctx.mark_non_differentiable(switch)
-    ctx.save_for_backward(switch, y if relu else None)
-
-
-def _max_pool_switch_backward(ctx, dy, _):
-    switch, gate = ctx.saved_tensors
-    return unpool_switch(dy, switch, ctx.kernel, ctx.stride, ctx.pad, ctx.plane, gate), None, None, None, None, None
-
-
-max_pool_switch.register_autograd(_max_pool_switch_backward, setup_context=_max_pool_switch_saves)
-
-
-@custom_op(
-    "pycaffe_compat::max_pool_index",
-    mutates_args=(),
-    schema=f"(Tensor x, {_WINDOW}, SymInt[2] output_size) -> (Tensor, Tensor)",
+@_operator(
+    f"max_pool_index(Tensor x, {_WINDOW}, SymInt[2] output_size) -> (Tensor y, Tensor index)", transpose="unpool_index"
 )
-def max_pool_index(x, kernel, stride, pad, output_size):
-    """Maxima and int64 places in the plane."""
-    _check_max("max_pool_index", x, window(kernel, stride, pad), pair(output_size), byte=False)
-    (x,) = _dense(x)
-    return torch_backend.max_pool_index(x, kernel, stride, pad, output_size)
-
-
-@max_pool_index.register_fake
-def _(x, kernel, stride, pad, output_size):
-    _check_max("max_pool_index", x, window(kernel, stride, pad), pair(output_size), byte=False)
-    return _like(x, output_size), _like(x, output_size, torch.int64)
-
-
-def _max_pool_index_saves(ctx, inputs, output):
-    ctx.plane = _plane(inputs[0])
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1])
-
-
-def _max_pool_index_backward(ctx, dy, _):
-    (index,) = ctx.saved_tensors
-    return unpool_index(dy, index, ctx.plane), None, None, None, None
-
-
-max_pool_index.register_autograd(_max_pool_index_backward, setup_context=_max_pool_index_saves)
+def _max_pool_index(x, kernel, stride, pad, output_size):
+    _require_first("max_pool_index", "x", x)
+    size = pair(output_size, "output_size")
+    _require_window("max_pool_index", window(kernel, stride, pad), plane_of(x), size)
+    return (size, x.dtype), (size, torch.int64)
 
 
 # Pairs of transposes with a switch
 
 
-def _switch_pair(suffix: str) -> tuple[CustomOpDef, CustomOpDef]:
-    """Register ``pool_switch`` and ``unpool_switch``, or the normalized pair: each is the other's derivative."""
+def _switch_pair(suffix: str) -> None:
+    """Define ``pool_switch`` and ``unpool_switch``, or the normalized pair."""
     pool_name, unpool_name = f"pool_switch{suffix}", f"unpool_switch{suffix}"
 
-    @custom_op(
-        f"pycaffe_compat::{pool_name}",
-        mutates_args=(),
-        schema=f"(Tensor x, Tensor switch, {_WINDOW}, Tensor? gate) -> Tensor",
-    )
+    @_operator(f"{pool_name}(Tensor x, Tensor switch, {_WINDOW}, Tensor? gate) -> Tensor", transpose=unpool_name)
     def pool(x, switch, kernel, stride, pad, gate):
-        _check_pool_switch(pool_name, x, switch, window(kernel, stride, pad), gate)
-        x, switch, gate = _dense(x, switch, gate)
-        return getattr(backends.choose(x.device), pool_name)(x, switch, kernel, stride, pad, gate)
+        _require_first(pool_name, "x", x)
+        _require(pool_name, "switch", switch, x)
+        _require_like(pool_name, "switch", switch, (*x.shape[:2], *switch.shape[2:]), torch.uint8, x)
+        _require_gate(pool_name, gate, switch.shape, x)
+        _require_window(pool_name, window(kernel, stride, pad), plane_of(x), plane_of(switch), byte=True)
+        return ((plane_of(switch), x.dtype),)
 
-    @pool.register_fake
-    def _(x, switch, kernel, stride, pad, gate):
-        _check_pool_switch(pool_name, x, switch, window(kernel, stride, pad), gate)
-        return _like(x, switch.shape[2:])
-
-    @custom_op(
-        f"pycaffe_compat::{unpool_name}",
-        mutates_args=(),
-        schema=f"(Tensor y, Tensor switch, {_WINDOW}, SymInt[2] output_size, Tensor? gate) -> Tensor",
+    @_operator(
+        f"{unpool_name}(Tensor y, Tensor switch, {_WINDOW}, SymInt[2] output_size, Tensor? gate) -> Tensor",
+        transpose=pool_name,
     )
     def unpool(y, switch, kernel, stride, pad, output_size, gate):
-        _check_unpool_switch(unpool_name, y, switch, window(kernel, stride, pad), pair(output_size), gate)
-        y, switch, gate = _dense(y, switch, gate)
-        return getattr(backends.choose(y.device), unpool_name)(y, switch, kernel, stride, pad, output_size, gate)
-
-    @unpool.register_fake
-    def _(y, switch, kernel, stride, pad, output_size, gate):
-        _check_unpool_switch(unpool_name, y, switch, window(kernel, stride, pad), pair(output_size), gate)
-        return _like(y, output_size)
-
-    def pool_saves(ctx, inputs, output):
-        x, switch, ctx.kernel, ctx.stride, ctx.pad, gate = inputs
-        ctx.plane = _plane(x)
-        ctx.save_for_backward(switch, gate)
-
-    def pool_backward(ctx, dy):
-        switch, gate = ctx.saved_tensors
-        return unpool(dy, switch, ctx.kernel, ctx.stride, ctx.pad, ctx.plane, gate), None, None, None, None, None
-
-    def unpool_saves(ctx, inputs, output):
-        _, switch, ctx.kernel, ctx.stride, ctx.pad, _, gate = inputs
-        ctx.save_for_backward(switch, gate)
-
-    def unpool_backward(ctx, dx):
-        switch, gate = ctx.saved_tensors
-        return pool(dx, switch, ctx.kernel, ctx.stride, ctx.pad, gate), None, None, None, None, None, None
-
-    pool.register_autograd(pool_backward, setup_context=pool_saves)
-    unpool.register_autograd(unpool_backward, setup_context=unpool_saves)
-    return pool, unpool
+        _require_first(unpool_name, "y", y)
+        _require_like(unpool_name, "switch", switch, y.shape, torch.uint8, y)
+        _require_gate(unpool_name, gate, y.shape, y)
+        size = pair(output_size, "output_size")
+        _require_window(unpool_name, window(kernel, stride, pad), size, plane_of(y), byte=True)
+        return ((size, y.dtype),)
 
 
-pool_switch, unpool_switch = _switch_pair("")
-pool_switch_normalized, unpool_switch_normalized = _switch_pair("_normalized")
+_switch_pair("")
+_switch_pair("_normalized")
 
 
-def _check_weights(switch: Tensor, w: Window, size: Pair, dtype: torch.dtype) -> None:
-    _require("unpool_weights", "switch", switch)
-    if switch.dtype != torch.uint8:
-        raise OperatorError(f"unpool_weights: switch is {switch.dtype}, but must be torch.uint8")
-    if dtype not in FLOATS:
-        raise OperatorError(f"unpool_weights: dtype is {dtype}, but must be one of {', '.join(map(str, FLOATS))}")
-    _require_window("unpool_weights", w, size, _plane(switch), byte=True)
-
-
-@custom_op(
-    "pycaffe_compat::unpool_weights",
-    mutates_args=(),
-    schema=f"(Tensor switch, {_WINDOW}, SymInt[2] output_size, ScalarType dtype) -> Tensor",
-)
-def unpool_weights(switch, kernel, stride, pad, output_size, dtype):
-    """How many switches point at each place."""
-    _check_weights(switch, window(kernel, stride, pad), pair(output_size), dtype)
-    (switch,) = _dense(switch)
-    return backends.choose(switch.device).unpool_weights(switch, kernel, stride, pad, output_size, dtype)
-
-
-@unpool_weights.register_fake
-def _(switch, kernel, stride, pad, output_size, dtype):
-    _check_weights(switch, window(kernel, stride, pad), pair(output_size), dtype)
-    return _like(switch, output_size, dtype)
+@_operator(f"unpool_weights(Tensor switch, {_WINDOW}, SymInt[2] output_size, ScalarType dtype) -> Tensor")
+def _unpool_weights(switch, kernel, stride, pad, output_size, dtype):
+    _require_like("unpool_weights", "switch", switch, switch.shape, torch.uint8, switch)
+    _require_float("unpool_weights", "dtype", dtype)
+    size = pair(output_size, "output_size")
+    _require_window("unpool_weights", window(kernel, stride, pad), size, plane_of(switch), byte=True)
+    return ((size, dtype),)
 
 
 # Fixed places
 
 
-def _check_fixed(name: str, offset: Sequence[int], stride: Sequence[int], *sizes: int) -> None:
-    if min(stride) <= 0:
+def _require_fixed(name: str, offset: Sequence[int], stride: Sequence[int], size: Pair, windows: Pair) -> None:
+    pair(offset, "offset")
+    if min(pair(stride, "stride")) <= 0:
         raise OperatorError(f"{name}: stride is {tuple(stride)}, but must be positive")
-    if any(isinstance(n, int) and n <= 0 for n in sizes):
-        raise OperatorError(f"{name}: a plane of size {sizes[:2]} with {sizes[2:]} windows; all must be positive")
-
-
-def _check_pool_fixed(x, offset, stride, output_size, gate):
-    _check_linear("pool_fixed", "x", x, gate, (*x.shape[:2], *output_size))
-    _check_fixed("pool_fixed", offset, stride, *_plane(x), *output_size)
-
-
-def _check_unpool_fixed(y, offset, stride, output_size, gate):
-    _check_linear("unpool_fixed", "y", y, gate, y.shape)
-    _check_fixed("unpool_fixed", offset, stride, *output_size, *_plane(y))
+    if any(isinstance(n, int) and n <= 0 for n in (*size, *windows)):
+        raise OperatorError(f"{name}: a plane of size {size} with {windows} windows; all must be positive")
 
 
 _FIXED = "int[2] offset, int[2] stride, SymInt[2] output_size, Tensor? gate"
 
 
-@custom_op("pycaffe_compat::pool_fixed", mutates_args=(), schema=f"(Tensor x, {_FIXED}) -> Tensor")
-def pool_fixed(x, offset, stride, output_size, gate):
-    """The value at ``window * stride + offset``."""
-    _check_pool_fixed(x, offset, stride, output_size, gate)
-    x, gate = _dense(x, gate)
-    return backends.choose(x.device).pool_fixed(x, offset, stride, output_size, gate)
+@_operator(f"pool_fixed(Tensor x, {_FIXED}) -> Tensor", transpose="unpool_fixed")
+def _pool_fixed(x, offset, stride, output_size, gate):
+    _require_first("pool_fixed", "x", x)
+    size = pair(output_size, "output_size")
+    _require_gate("pool_fixed", gate, (*x.shape[:2], *size), x)
+    _require_fixed("pool_fixed", offset, stride, plane_of(x), size)
+    return ((size, x.dtype),)
 
 
-@pool_fixed.register_fake
-def _(x, offset, stride, output_size, gate):
-    _check_pool_fixed(x, offset, stride, output_size, gate)
-    return _like(x, output_size)
-
-
-@custom_op("pycaffe_compat::unpool_fixed", mutates_args=(), schema=f"(Tensor y, {_FIXED}) -> Tensor")
-def unpool_fixed(y, offset, stride, output_size, gate):
-    """Each value at ``window * stride + offset``."""
-    _check_unpool_fixed(y, offset, stride, output_size, gate)
-    y, gate = _dense(y, gate)
-    return backends.choose(y.device).unpool_fixed(y, offset, stride, output_size, gate)
-
-
-@unpool_fixed.register_fake
-def _(y, offset, stride, output_size, gate):
-    _check_unpool_fixed(y, offset, stride, output_size, gate)
-    return _like(y, output_size)
-
-
-def _fixed_saves(ctx, inputs, output):
-    x, ctx.offset, ctx.stride, _, gate = inputs
-    ctx.size = _plane(x)
-    ctx.save_for_backward(gate)
-
-
-def _fixed_backward(transpose: Callable[[], CustomOpDef]) -> Callable:
-    def backward(ctx, grad):
-        return transpose()(grad, ctx.offset, ctx.stride, ctx.size, ctx.saved_tensors[0]), None, None, None, None
-
-    return backward
-
-
-pool_fixed.register_autograd(_fixed_backward(lambda: unpool_fixed), setup_context=_fixed_saves)
-unpool_fixed.register_autograd(_fixed_backward(lambda: pool_fixed), setup_context=_fixed_saves)
+@_operator(f"unpool_fixed(Tensor y, {_FIXED}) -> Tensor", transpose="pool_fixed")
+def _unpool_fixed(y, offset, stride, output_size, gate):
+    _require_first("unpool_fixed", "y", y)
+    size = pair(output_size, "output_size")
+    _require_gate("unpool_fixed", gate, y.shape, y)
+    _require_fixed("unpool_fixed", offset, stride, size, plane_of(y))
+    return ((size, y.dtype),)
 
 
 # Sums and averages
 
-
-def _check_pool_sum(x, kernel, stride, pad, output_size, gate):
-    _check_linear("pool_sum", "x", x, gate, (*x.shape[:2], *output_size))
-    _require_window("pool_sum", window(kernel, stride, pad), _plane(x), pair(output_size))
-
-
-def _check_unpool_sum(y, kernel, stride, pad, output_size, gate):
-    _check_linear("unpool_sum", "y", y, gate, y.shape)
-    _require_window("unpool_sum", window(kernel, stride, pad), pair(output_size), _plane(y))
-
-
 _SUM = f"{_WINDOW}, SymInt[2] output_size, bool average, Tensor? gate"
 
 
-@custom_op("pycaffe_compat::pool_sum", mutates_args=(), schema=f"(Tensor x, {_SUM}) -> Tensor")
-def pool_sum(x, kernel, stride, pad, output_size, average, gate):
-    """The sum, or average, of each window."""
-    _check_pool_sum(x, kernel, stride, pad, output_size, gate)
-    x, gate = _dense(x, gate)
-    return backends.choose(x.device).pool_sum(x, kernel, stride, pad, output_size, average, gate)
+@_operator(f"pool_sum(Tensor x, {_SUM}) -> Tensor", transpose="unpool_sum")
+def _pool_sum(x, kernel, stride, pad, output_size, average, gate):
+    _require_first("pool_sum", "x", x)
+    size = pair(output_size, "output_size")
+    _require_gate("pool_sum", gate, (*x.shape[:2], *size), x)
+    _require_window("pool_sum", window(kernel, stride, pad), plane_of(x), size)
+    return ((size, x.dtype),)
 
 
-@pool_sum.register_fake
-def _(x, kernel, stride, pad, output_size, average, gate):
-    _check_pool_sum(x, kernel, stride, pad, output_size, gate)
-    return _like(x, output_size)
-
-
-@custom_op("pycaffe_compat::unpool_sum", mutates_args=(), schema=f"(Tensor y, {_SUM}) -> Tensor")
-def unpool_sum(y, kernel, stride, pad, output_size, average, gate):
-    """Each value, or each value over its window's size, at every place of its window."""
-    _check_unpool_sum(y, kernel, stride, pad, output_size, gate)
-    y, gate = _dense(y, gate)
-    return backends.choose(y.device).unpool_sum(y, kernel, stride, pad, output_size, average, gate)
-
-
-@unpool_sum.register_fake
-def _(y, kernel, stride, pad, output_size, average, gate):
-    _check_unpool_sum(y, kernel, stride, pad, output_size, gate)
-    return _like(y, output_size)
-
-
-def _sum_saves(ctx, inputs, output):
-    x, ctx.kernel, ctx.stride, ctx.pad, _, ctx.average, gate = inputs
-    ctx.size = _plane(x)
-    ctx.save_for_backward(gate)
-
-
-def _sum_backward(transpose: Callable[[], CustomOpDef]) -> Callable:
-    def backward(ctx, grad):
-        gate = ctx.saved_tensors[0]
-        down = transpose()(grad, ctx.kernel, ctx.stride, ctx.pad, ctx.size, ctx.average, gate)
-        return down, None, None, None, None, None, None
-
-    return backward
-
-
-pool_sum.register_autograd(_sum_backward(lambda: unpool_sum), setup_context=_sum_saves)
-unpool_sum.register_autograd(_sum_backward(lambda: pool_sum), setup_context=_sum_saves)
+@_operator(f"unpool_sum(Tensor y, {_SUM}) -> Tensor", transpose="pool_sum")
+def _unpool_sum(y, kernel, stride, pad, output_size, average, gate):
+    _require_first("unpool_sum", "y", y)
+    size = pair(output_size, "output_size")
+    _require_gate("unpool_sum", gate, y.shape, y)
+    _require_window("unpool_sum", window(kernel, stride, pad), size, plane_of(y))
+    return ((size, y.dtype),)
 
 
 # Places in the plane
 
 
-def _check_index(name: str, argument: str, x: Tensor, index: Tensor, shape: Sequence[int]) -> None:
-    _require(name, argument, x)
-    _require_float(name, argument, x)
-    _require(name, "index", index, x)
+def _require_index(name: str, x: Tensor, index: Tensor, shape: Sequence[int]) -> None:
     _require_like(name, "index", index, shape, torch.int64, x)
 
 
-@custom_op("pycaffe_compat::pool_index", mutates_args=(), schema="(Tensor x, Tensor index) -> Tensor")
-def pool_index(x, index):
-    """The value at each place."""
-    _check_index("pool_index", "x", x, index, (*x.shape[:2], *index.shape[2:]))
-    x, index = _dense(x, index)
-    return torch_backend.pool_index(x, index)
+@_operator("pool_index(Tensor x, Tensor index) -> Tensor", transpose="unpool_index")
+def _pool_index(x, index):
+    _require_first("pool_index", "x", x)
+    _require("pool_index", "index", index, x)
+    _require_index("pool_index", x, index, (*x.shape[:2], *index.shape[2:]))
+    return ((plane_of(index), x.dtype),)
 
 
-@pool_index.register_fake
-def _(x, index):
-    _check_index("pool_index", "x", x, index, (*x.shape[:2], *index.shape[2:]))
-    return _like(x, index.shape[2:])
+@_operator("unpool_index(Tensor y, Tensor index, SymInt[2] output_size) -> Tensor", transpose="pool_index")
+def _unpool_index(y, index, output_size):
+    _require_first("unpool_index", "y", y)
+    _require_index("unpool_index", y, index, y.shape)
+    return ((pair(output_size, "output_size"), y.dtype),)
 
 
-@custom_op(
-    "pycaffe_compat::unpool_index",
-    mutates_args=(),
-    schema="(Tensor y, Tensor index, SymInt[2] output_size) -> Tensor",
-)
-def unpool_index(y, index, output_size):
-    """Each value added at its place."""
-    _check_index("unpool_index", "y", y, index, y.shape)
-    y, index = _dense(y, index)
-    return torch_backend.unpool_index(y, index, output_size)
+# Derivatives
 
 
-@unpool_index.register_fake
-def _(y, index, output_size):
-    _check_index("unpool_index", "y", y, index, y.shape)
-    return _like(y, output_size)
+def _register_derivative(name: str, transpose: OpOverload) -> None:
+    """Let autograd call ``transpose`` with the gradient and, by name, what the operator was given and returned."""
+    given = [argument.name for argument in OPERATORS[name]._schema.arguments]
+    wanted = [argument.name for argument in transpose._schema.arguments[1:]]
+
+    def setup(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+        values = {**dict(zip(given, inputs, strict=True)), "output_size": plane_of(inputs[0])}
+        if isinstance(output, tuple):  # max pooling: what it chose stays chosen
+            y, place = output
+            ctx.mark_non_differentiable(place)
+            values |= {wanted[0]: place, "gate": y if values.get("relu") else None}
+        ctx.rest = [None if isinstance(values[argument], Tensor) else values[argument] for argument in wanted]
+        ctx.save_for_backward(*(v if isinstance(v := values[argument], Tensor) else None for argument in wanted))
+
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        rest = [value if saved is None else saved for saved, value in zip(ctx.saved_tensors, ctx.rest, strict=True)]
+        return (transpose(gradient, *rest), *[None] * (len(given) - 1))
+
+    torch.library.register_autograd(OPERATORS[name], backward, setup_context=setup, lib=LIBRARY)
 
 
-def _pool_index_saves(ctx, inputs, output):
-    ctx.plane = _plane(inputs[0])
-    ctx.save_for_backward(inputs[1])
-
-
-def _pool_index_backward(ctx, dy):
-    return unpool_index(dy, ctx.saved_tensors[0], ctx.plane), None
-
-
-def _unpool_index_saves(ctx, inputs, output):
-    ctx.save_for_backward(inputs[1])
-
-
-def _unpool_index_backward(ctx, dx):
-    return pool_index(dx, ctx.saved_tensors[0]), None, None
-
-
-pool_index.register_autograd(_pool_index_backward, setup_context=_pool_index_saves)
-unpool_index.register_autograd(_unpool_index_backward, setup_context=_unpool_index_saves)
-
-
-# vmap
-
-
-def _over_batches(op: CustomOpDef) -> Callable:
-    """Planes are pooled one by one, so a vmapped dimension is one more factor of the batch."""
-
-    def rule(info, in_dims, *args):
-        flat = []
-        for value, dim in zip(args, in_dims, strict=True):
-            if isinstance(value, Tensor):
-                moved = value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
-                value = moved.flatten(0, 1)
-            flat.append(value)
-        result = op(*flat)
-        many = isinstance(result, tuple)
-        parts = tuple(
-            r.unflatten(0, (info.batch_size, r.shape[0] // info.batch_size)) for r in (result if many else (result,))
-        )
-        return (parts, (0,) * len(parts)) if many else (parts[0], 0)
-
-    return rule
-
-
-OPERATORS = (
-    max_pool_switch,
-    max_pool_index,
-    pool_switch,
-    unpool_switch,
-    pool_switch_normalized,
-    unpool_switch_normalized,
-    unpool_weights,
-    pool_fixed,
-    unpool_fixed,
-    pool_sum,
-    unpool_sum,
-    pool_index,
-    unpool_index,
-)
-for _operator in OPERATORS:
-    register_vmap(_operator, _over_batches(_operator))
+# The compiled library brings derivatives of its own for its operators: one that goes through Python takes longer than
+# pooling a small tensor. Without it, and for the operators with places in the plane, these are registered.
+backends.follow()
+for _name, _transpose in _transposes.items():
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{_name}", "Autograd"):
+        _register_derivative(_name, OPERATORS[_transpose])

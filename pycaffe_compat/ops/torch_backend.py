@@ -1,7 +1,8 @@
 """The pooling operators in plain PyTorch: on any device, without a compiler; what kernels are compared with.
 
 They are put together from PyTorch's own pooling, gather and scatter, and add in the order that docs/ops.md lays down.
-On the CPU the values of switches and places are checked; elsewhere that would mean waiting: a stray one is left out.
+On the CPU the values of switches and places are checked. Elsewhere that would mean waiting for them, and a graph that is
+being recorded has none: there a stray one is left out.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .windows import NO_SWITCH, OperatorError, Pair, Window, corners, window, window_sizes
+from .windows import NO_SWITCH, OperatorError, Pair, Window, corners, plane_of, window, window_sizes
 
 FLT_MAX = torch.finfo(torch.float32).max
 
@@ -31,52 +32,70 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def _recorded(x: Tensor) -> bool:
+    """Whether a graph is being recorded from ``x``, for other sizes of the batch and other values."""
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return True
+    return type(x) is not Tensor or torch._C._len_torch_dispatch_stack() > 0
+
+
+def _knows_values(x: Tensor) -> bool:
+    """Whether what ``x`` holds may decide what is done."""
+    return x.device.type == "cpu" and not _recorded(x)
+
+
+def _is_empty(x: Tensor) -> bool:
+    return not _recorded(x) and not x.numel()
+
+
 def _empty(like: Tensor, size: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
     return torch.empty(
         (*like.shape[:2], *size), dtype=dtype or like.dtype, device=like.device, memory_format=_format(like)
     )
 
 
-def _flat(x: Tensor, like: Tensor) -> Tensor:
-    """``x`` with the places of its planes along axis 1: a view if its memory format is that of ``like``."""
-    n, c, h, w = x.shape
-    if like.is_contiguous():
-        return x.reshape(n * c, h * w)
-    return x.permute(0, 2, 3, 1).reshape(n, h * w, c)
+def _flat(x: Tensor, like: Tensor) -> tuple[Tensor, int]:
+    """``x`` with the places of its planes along one axis, and that axis: a view if it has the memory format of ``like``."""
+    return (x.flatten(2), 2) if like.is_contiguous() else (x.permute(0, 2, 3, 1).flatten(1, 2), 1)
+
+
+def _planes(flat: Tensor, like: Tensor, size: Pair) -> Tensor:
+    """Undo :func:`_flat`: ``(N, C, H, W)`` in the memory format of ``like``."""
+    return flat.unflatten(2, size) if like.is_contiguous() else flat.unflatten(1, size).permute(0, 3, 1, 2)
 
 
 def _none(index: Tensor) -> Tensor | None:
     """Where there is no place; None if that is known to be nowhere."""
     none = index < 0
-    return none if index.device.type != "cpu" or bool(none.any()) else None
+    return none if not _knows_values(index) or bool(none.any()) else None
 
 
 def _gather(x: Tensor, index: Tensor) -> Tensor:
     """The value at each place, 0 where it is negative."""
-    y, none = _empty(x, index.shape[2:]), _none(index)
-    if y.numel():
-        places = index if none is None else index.masked_fill(none, 0)
-        torch.gather(_flat(x, x), 1, _flat(places, x), out=_flat(y, x))
+    none = _none(index)
+    flat, axis = _flat(x, x)
+    places, _ = _flat(index if none is None else index.masked_fill(none, 0), x)
+    y = _planes(flat.gather(axis, places), x, plane_of(index))
     return y if none is None else y.masked_fill_(none, 0)
 
 
 def _scatter(value: Tensor, index: Tensor, plane: Pair) -> Tensor:
     """Each value added at its place, in row-major order; nowhere where that is negative."""
-    x, none = _empty(value, plane, _wide(value.dtype)).zero_(), _none(index)
-    if not index.numel():
-        return x.to(value.dtype)
-    added = value.to(x.dtype)
+    none, added = _none(index), value.to(_wide(value.dtype))
     if none is not None:
         index, added = index.masked_fill(none, 0), added.masked_fill(none, 0)
-    total, places, added = (_flat(t, value) for t in (x, index, added))
+    (places, axis), (added, _) = _flat(index, value), _flat(added, value)
+    shape = list(added.shape)
+    shape[axis] = plane[0] * plane[1]
+    total = added.new_zeros(shape)
     if value.device.type == "cpu":
-        total.scatter_add_(1, places, added)
-    else:
+        total.scatter_add_(axis, places, added)
+    elif not _is_empty(value):
         # scatter_add_ adds in any order on a GPU; index_put_ sorts first.
         where = list(torch.meshgrid(*(torch.arange(n, device=value.device) for n in places.shape), indexing="ij"))
-        where[1] = places
+        where[axis] = places
         total.index_put_(tuple(where), added, accumulate=True)
-    return x.to(value.dtype)
+    return _planes(total, value, plane).to(value.dtype)
 
 
 def _raise_stray(switch: Tensor, stray: Tensor, w: Window, plane: Pair) -> None:
@@ -90,22 +109,22 @@ def _raise_stray(switch: Tensor, stray: Tensor, w: Window, plane: Pair) -> None:
 
 def _index(switch: Tensor, w: Window, plane: Pair) -> Tensor:
     """The int64 place of each switch, negative for none; on the CPU an error if one points outside its window."""
-    windows = (switch.shape[2], switch.shape[3])
+    windows = plane_of(switch)
     rows, columns = corners(w, windows, switch.device)
     value, device = switch.to(torch.int64), switch.device
     none = [-4 * (plane[0] + w.kernel[0]) * (plane[1] + w.kernel[1])] * (256 - w.places)
     stray = (switch >= w.places) & (switch != NO_SWITCH)
     if w.pad == (0, 0) and max(_after(w, plane, windows)) <= 0:
         table = [i * plane[1] + j for i in range(w.kernel[0]) for j in range(w.kernel[1])]
-        index = torch.tensor(table + none, device=device).take(value).add_(rows * plane[1] + columns)
+        index = torch.tensor(table + none, device=device)[value].add_(rows * plane[1] + columns)
     else:
         i = [i for i in range(w.kernel[0]) for _ in range(w.kernel[1])]
-        row = torch.tensor(i + none, device=device).take(value).add_(rows)
-        column = torch.tensor([*range(w.kernel[1])] * w.kernel[0] + none, device=device).take(value).add_(columns)
+        row = torch.tensor(i + none, device=device)[value].add_(rows)
+        column = torch.tensor([*range(w.kernel[1])] * w.kernel[0] + none, device=device)[value].add_(columns)
         outside = (row < 0) | (row >= plane[0]) | (column < 0) | (column >= plane[1])
         stray |= outside & (switch != NO_SWITCH)
         index = row.mul_(plane[1]).add_(column)
-    if device.type != "cpu":
+    if not _knows_values(switch):
         return index.masked_fill_(stray, -1)
     if bool(stray.any()):
         _raise_stray(switch, stray, w, plane)
@@ -134,22 +153,23 @@ def _after(w: Window, plane: Pair, windows: Pair) -> Pair:
 
 
 def _maxima(x: Tensor, w: Window, size: Pair) -> tuple[Tensor, Tensor]:
-    plane = (x.shape[2], x.shape[3])
+    plane = plane_of(x)
     ceil_mode = _own_rounding(w, plane, size)
     if ceil_mode is not None:
         return torch.ops.aten.max_pool2d_with_indices(x, w.kernel, w.stride, w.pad, (1, 1), ceil_mode)
     after = _after(w, plane, size)
     padded = F.pad(x, (w.pad[1], after[1], w.pad[0], after[0]), value=lowest(x.dtype))
     y, index = torch.ops.aten.max_pool2d_with_indices(padded, w.kernel, w.stride)
-    row = index.div(padded.shape[3], rounding_mode="floor")
-    column = index - row * padded.shape[3]
+    width = plane_of(padded)[1]
+    row = index.div(width, rounding_mode="floor")
+    column = index - row * width
     return y, (row - w.pad[0]) * plane[1] + (column - w.pad[1])
 
 
 def _max_pool(x: Tensor, w: Window, size: Pair) -> tuple[Tensor, Tensor]:
     """Return the maxima and their int64 places, -1 for none: PyTorch's max pooling made to treat NaN as Caffe does."""
     start = lowest(x.dtype)
-    if x.device.type == "cpu":
+    if _knows_values(x):
         y, index = _maxima(x, w, size)
         if bool((y > start).all()):
             return y, index
@@ -163,11 +183,11 @@ def max_pool_switch(
 ) -> tuple[Tensor, Tensor]:
     """Return the maxima and their byte switches."""
     w, size = window(kernel, stride, pad), (output_size[0], output_size[1])
-    if not x.numel():
+    if _is_empty(x):
         return _empty(x, size), _empty(x, size, torch.uint8)
     y, index = _max_pool(F.relu(x) if relu else x, w, size)
     rows, columns = corners(w, size, x.device)
-    width = x.shape[3]
+    width = plane_of(x)[1]
     # (h - hstart) * kernel_w + (w - wstart), from h * width + w: one kernel's width for every plane's width passed.
     if w.kernel[1] <= width:
         switch = (index - (rows * width + columns)).to(torch.int32)
@@ -183,7 +203,7 @@ def max_pool_switch(
 def max_pool_index(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, output_size: Pair) -> tuple[Tensor, Tensor]:
     """Return the maxima and their int64 places in the plane."""
     size = (output_size[0], output_size[1])
-    if not x.numel():
+    if _is_empty(x):
         return _empty(x, size), _empty(x, size, torch.int64)
     y, index = _max_pool(x, window(kernel, stride, pad), size)
     return y.contiguous(memory_format=_format(x)), index.contiguous(memory_format=_format(x))
@@ -195,7 +215,7 @@ def _gated(y: Tensor, gate: Tensor | None) -> Tensor:
 
 def pool_switch(x: Tensor, switch: Tensor, kernel: Pair, stride: Pair, pad: Pair, gate: Tensor | None) -> Tensor:
     """Return the value at each window's switch."""
-    return _gated(_gather(x, _index(switch, window(kernel, stride, pad), (x.shape[2], x.shape[3]))), gate)
+    return _gated(_gather(x, _index(switch, window(kernel, stride, pad), plane_of(x))), gate)
 
 
 def unpool_switch(
@@ -211,13 +231,13 @@ def unpool_weights(
 ) -> Tensor:
     """Return how many switches point at each place."""
     plane = (output_size[0], output_size[1])
-    ones = _empty(switch, switch.shape[2:], dtype).fill_(1)
+    ones = _empty(switch, plane_of(switch), dtype).fill_(1)
     return _scatter(ones, _index(switch, window(kernel, stride, pad), plane), plane)
 
 
 def _shares(like: Tensor, index: Tensor, plane: Pair) -> Tensor:
     """One over the number of values that are added at each place, 0 where none."""
-    weights = _scatter(_empty(like, index.shape[2:]).fill_(1), index, plane)
+    weights = _scatter(_empty(like, plane_of(index)).fill_(1), index, plane)
     return weights.reciprocal().masked_fill_(weights == 0, 0)
 
 
@@ -225,7 +245,7 @@ def pool_switch_normalized(
     x: Tensor, switch: Tensor, kernel: Pair, stride: Pair, pad: Pair, gate: Tensor | None
 ) -> Tensor:
     """Return ``x`` over the number of switches that point there, at each window's switch."""
-    w, plane = window(kernel, stride, pad), (x.shape[2], x.shape[3])
+    w, plane = window(kernel, stride, pad), plane_of(x)
     index = _index(switch, w, plane)
     if w.overlaps:
         x = (x * _shares(x, index, plane)).contiguous(memory_format=_format(x))
@@ -259,7 +279,7 @@ def _fixed(offset: Pair, stride: Pair, plane: Pair, windows: Pair) -> tuple[tupl
 def pool_fixed(x: Tensor, offset: Pair, stride: Pair, output_size: Pair, gate: Tensor | None) -> Tensor:
     """Return the value at ``window * stride + offset``."""
     y = _empty(x, output_size).zero_()
-    windows, places = _fixed(offset, stride, (x.shape[2], x.shape[3]), (output_size[0], output_size[1]))
+    windows, places = _fixed(offset, stride, plane_of(x), (output_size[0], output_size[1]))
     y[windows] = x[places]
     return _gated(y, gate)
 
@@ -267,7 +287,7 @@ def pool_fixed(x: Tensor, offset: Pair, stride: Pair, output_size: Pair, gate: T
 def unpool_fixed(y: Tensor, offset: Pair, stride: Pair, output_size: Pair, gate: Tensor | None) -> Tensor:
     """Return planes with each value at ``window * stride + offset``, 0 elsewhere."""
     x = _empty(y, output_size).zero_()
-    windows, places = _fixed(offset, stride, (output_size[0], output_size[1]), (y.shape[2], y.shape[3]))
+    windows, places = _fixed(offset, stride, (output_size[0], output_size[1]), plane_of(y))
     x[places] = _gated(y, gate)[windows]
     return x
 
@@ -282,8 +302,8 @@ def pool_sum(
     x: Tensor, kernel: Pair, stride: Pair, pad: Pair, output_size: Pair, average: bool, gate: Tensor | None
 ) -> Tensor:
     """Return the sum, or the average, of each window."""
-    w, plane, size = window(kernel, stride, pad), (x.shape[2], x.shape[3]), (output_size[0], output_size[1])
-    if not x.numel():
+    w, plane, size = window(kernel, stride, pad), plane_of(x), (output_size[0], output_size[1])
+    if _is_empty(x):
         return _empty(x, size)
     wide = x.to(_wide(x.dtype))
     ceil_mode = _own_rounding(w, plane, size)
@@ -301,8 +321,8 @@ def unpool_sum(
     y: Tensor, kernel: Pair, stride: Pair, pad: Pair, output_size: Pair, average: bool, gate: Tensor | None
 ) -> Tensor:
     """Return planes with each value, or each value over its window's size, added at every place of its window."""
-    w, plane, size = window(kernel, stride, pad), (output_size[0], output_size[1]), (y.shape[2], y.shape[3])
-    if not y.numel():
+    w, plane, size = window(kernel, stride, pad), (output_size[0], output_size[1]), plane_of(y)
+    if _is_empty(y):
         return _empty(y, plane)
     value = _gated(y, gate).to(_wide(y.dtype))
     backward = torch.ops.aten.avg_pool2d_backward
@@ -324,7 +344,7 @@ def unpool_sum(
 def _check_index(index: Tensor, plane: Pair) -> Tensor:
     places = plane[0] * plane[1]
     stray = (index < -1) | (index >= places)
-    if index.device.type != "cpu":
+    if not _knows_values(index):
         return index.masked_fill(stray, -1)
     if bool(stray.any()):
         n, c, ph, pw = torch.nonzero(stray)[0].tolist()
@@ -337,7 +357,7 @@ def _check_index(index: Tensor, plane: Pair) -> Tensor:
 
 def pool_index(x: Tensor, index: Tensor) -> Tensor:
     """Return the value at each place, 0 where there is none."""
-    return _gather(x, _check_index(index, (x.shape[2], x.shape[3])))
+    return _gather(x, _check_index(index, plane_of(x)))
 
 
 def unpool_index(y: Tensor, index: Tensor, output_size: Pair) -> Tensor:

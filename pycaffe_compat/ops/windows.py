@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import contextlib
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,17 +22,47 @@ class OperatorError(CaffeError, ValueError):
     """A pooling operator called with arguments that do not fit together; the message names them and their values."""
 
 
+def _integer(value: Any) -> Any:
+    return value if isinstance(value, (int, torch.SymInt)) else operator.index(value)
+
+
 def pair(value: PairLike, name: str = "value") -> Pair:
     """Return ``(h, w)``; an int stands for both.
 
     Raises:
-        OperatorError: a sequence that does not hold two values.
+        OperatorError: neither an integer nor a sequence of two.
     """
     if isinstance(value, (int, torch.SymInt)):
         return (value, value)
-    if len(value) != 2:
-        raise OperatorError(f"{name} is {tuple(value)}, but must be one integer or two, (h, w)")
-    return (value[0], value[1])
+    try:
+        h, w = map(_integer, value if isinstance(value, Sequence) else (value, value))
+    except (TypeError, ValueError):
+        shown = tuple(value) if isinstance(value, (list, tuple)) else repr(value)
+        raise OperatorError(f"{name} is {shown}, but must be one integer or two, (h, w)") from None
+    return (h, w)
+
+
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
+    """Keep what the ``with`` block does out of the graph that ``torch.jit.trace`` records."""
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
+
+
+def plane_of(x: Tensor | Sequence[int]) -> Pair:
+    """Return the height and width of ``(N, C, H, W)``, given the tensor or its shape.
+
+    They are numbers also under ``torch.jit.trace``, whose shapes hold tensors, so they are constants of the graph.
+    """
+    shape = x.shape if isinstance(x, Tensor) else x
+    if torch.jit.is_tracing():
+        with untraced():
+            return (int(shape[2]), int(shape[3]))
+    return (shape[2], shape[3])
 
 
 class Window(NamedTuple):

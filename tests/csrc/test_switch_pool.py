@@ -30,7 +30,7 @@ def cpu():
     """The CPU kernels."""
     why = backends.unavailable("extension", "cpu")
     assert why is None, f"the extension is to be built before its kernels are tested: {why}"
-    return torch.ops.pycaffe_compat_ext
+    return torch.ops.pycaffe_compat
 
 
 @st.composite

@@ -17,7 +17,9 @@ def test_info_says_which_and_why():
 
 def test_environment_forces_one(monkeypatch):
     monkeypatch.setenv(backends.VARIABLE, "torch")
-    assert backends.choose(torch.device("cpu")) is torch_backend
+    with pytest.raises(ops.OperatorError, match="outside its window"):
+        ops.unpool_switch(torch.randn(1, 1, 1, 1), torch.full((1, 1, 1, 1), 7, dtype=torch.uint8), 2, 2)
+    assert backends.implementation("pool_sum", torch.device("cpu")) is torch_backend.pool_sum
     assert ops.backend_info()["cpu"] == {"backend": "torch", "reason": "forced"}
 
 
