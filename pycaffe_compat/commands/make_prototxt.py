@@ -56,7 +56,7 @@ def run(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     given = [name for name in OF_A_NET if getattr(args, name) != parser.get_default(name)]
     if given and not args.net:
-        parser.error(f"--{given[0].replace('_', '-')} needs --net FILE")
+        parser.error(f"--{given[0].replace('_', '-')} goes with --net FILE")
     if args.net:
         kind, objective = args.variant.split("_")
         shape = tuple(args.image_shape) if args.image_shape else None
