@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pycaffe_compat.errors import CaffeError, ParseError
 from pycaffe_compat.proto import caffe_pb2, format_text, parse_text
+from pycaffe_compat.proto.outline import Source, read_outline
 
 NET = caffe_pb2.NetParameter
 
@@ -88,6 +89,22 @@ ERRORS = {
     "no quotes": ("layer { name: a }", "1:15", "quoted string", "got a"),
     "no closing quote": ('layer { name: "abc }\n}', "1:15", "quote is missing"),
     "no colon": ('name "x"', "1:6", "colon"),
+    "commented value": ("layer { pooling_param { stride: # 2\n pad: 3 } }", "2:2", "stride has no value", "pad:"),
+    "string for a field": ('layer { "name": "a" }', "1:9", "name of a field", 'got "name"'),
+    "field of an outer message and a brace missing": (
+        'layer {\n  name: "a"\n  relu_param { negative_slope: 0.1\n}\nlayer { name: "b" }\n',
+        "5:1",
+        'layer "a" is still open where layer begins',
+        "brace opened at dir/net.prototxt:1:7 is never closed",
+        "the } at dir/net.prototxt:4:1 closes relu_param, opened at dir/net.prototxt:3:14",
+    ),
+    "closed too early": (
+        'layer { relu_param {} }\n bottom: "x" }',
+        "2:2",
+        "bottom is a field of layer",
+        "brace at dir/net.prototxt:1:23 one too many",
+    ),
+    "type of another fork": ("layers { type: BN }", "1:16", "LayerType has no value BN; it may be from another fork"),
     "no value": ("layer { name:", "1:14", "ends inside layer"),
     "missing required": ("layer { clip_param { min: 0 } }", "layer[0].clip_param.max"),
     "not UTF-8": (b'name: "x"\ninput: "caf\xe9"', "2:12", "0xe9", "UTF-8"),
@@ -105,6 +122,92 @@ def test_errors_say_where_and_what(case):
     assert message.startswith("dir/net.prototxt:")
     for words in expected:
         assert words in message, message
+
+
+SIGNS = "layer { loss_weight: -\n1 loss_weight: - # half\n .5 loss_weight: - inf loss_weight: - # a\n# b\n 2 }"
+COMMENTED = """
+layer # a layer {
+{ name # its name
+  : # follows
+  "a" # and goes on "
+  'b'
+  loss_weight # [
+  : # 1
+  [ # 2
+  3 # 4
+  , 5 ]
+  pooling_param: # options
+  { pool: # MAX
+    AVE } }
+"""
+
+
+def test_comments_may_stand_between_any_two_tokens():
+    (layer,) = parse_text(COMMENTED, NET).layer
+    assert (layer.name, layer.loss_weight, layer.pooling_param.pool) == ("ab", [3, 5], 1)
+    assert parse_text(SIGNS, NET).layer[0].loss_weight == [-1, -0.5, float("-inf"), -2]
+
+
+EVERY_KIND = """name: "n" # first
+layer {
+  name: 'data'
+  type: "Input" top: "data" "x"
+  input_param {
+    shape { dim: 1 dim: [ 3, 4 ] }
+  } # shapes
+  include < phase: TRAIN stage: "a" >
+}
+layers { name: "old" type: CONVOLUTION blobs_lr: 1. blobs_lr: -2e3; weight_decay: 1, }
+layer {
+  name: "conv1" # a comment {
+  param { lr_mult: 1 }
+  param { lr_mult: -inf }
+  convolution_param {
+    num_output: 0x3 bias_term: false
+    weight_filler { type: "xavier" }
+    bias_filler { type: "constant" value: - 1 }
+  }
+  loss_weight: [ 1, # one
+                 2 ]
+}
+layer {
+  python_param { module: "m" layer: "L" param_str: "{}" }
+  pooling_param { pool: MAX }
+}
+state: { phase: TEST stage: [ "a", "b" ] }
+"""
+
+
+@pytest.mark.parametrize("tail", ["", "\n", " # the end", "\n# layer {\n"])
+def test_a_file_that_ends_inside_a_block_says_which_brace_is_never_closed(tail):
+    parse_text(EVERY_KIND, NET)
+    for token in read_outline(EVERY_KIND).tokens:
+        for end in {token.start + len(token.text), token.start + (len(token.text) + 1) // 2}:
+            text = EVERY_KIND[:end] + tail
+            unclosed = read_outline(text).open
+            if not unclosed:
+                continue
+            with pytest.raises(ParseError, match="the file ends inside ") as caught:
+                parse_text(text, NET, "f")
+            assert f"opened at {Source(text, 'f').where(unclosed[-1].start)} is never closed" in str(caught.value)
+
+
+def test_a_brace_missing_in_the_middle_is_said_to_be_never_closed():
+    outline = read_outline(EVERY_KIND)
+    source = Source(EVERY_KIND, "f")
+    for block in outline.blocks:
+        text = EVERY_KIND[: block.end] + EVERY_KIND[block.end + 1 :]
+        with pytest.raises(ParseError, match="is never closed") as caught:
+            parse_text(text, NET, "f")
+        assert f"opened at {source.where(block.start)}" in str(caught.value), text
+
+
+def test_a_bracket_of_another_kind_is_named():
+    with pytest.raises(ParseError) as caught:
+        parse_text("layer {\n  relu_param < negative_slope: 1 }\n}", NET, "f")
+    assert 'f:2:34: "}" cannot close relu_param, which "<" opened: the bracket opened at f:2:14 is never closed' in str(
+        caught.value
+    )
 
 
 WORDS = r"layer layers { } < > [ ] : ' # \ name type - 1. 0x , pooling_param pool MAX 12 include phase TRAIN [a.b/c.D]"
