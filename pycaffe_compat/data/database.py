@@ -16,6 +16,7 @@ except ImportError:  # everything but databases works without it
     lmdb = None  # type: ignore[assignment]
 
 from ..errors import CaffeError, DataError, MissingFileError, require_file
+from ..proto.kinds import kind_of
 
 CREATE = "Make it with: caffe-convert-imageset ROOTFOLDER/ LISTFILE {path}"
 LEVELDB = (
@@ -86,7 +87,9 @@ class Database:
         self.path = os.fspath(path)
         require_file(self.path, "database", CREATE.format(path=self.path))
         if not os.path.isdir(self.path):
-            raise DataError(f"{self.path} is a file, but an LMDB is a folder that holds data.mdb")
+            kind = kind_of(self.path)
+            what = f"a file ({kind.what})" if kind else "a file"
+            raise DataError(f"{self.path} is {what}, but an LMDB is a folder that holds data.mdb")
         if os.path.exists(os.path.join(self.path, "CURRENT")):
             raise DataError(LEVELDB.format(path=self.path))
         if not os.path.exists(os.path.join(self.path, "data.mdb")):

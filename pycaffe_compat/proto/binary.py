@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, EncodeError
 
-from ..errors import ParseError
+from ..errors import ParseError, require_file
 from ..files import atomic_path
 from . import wire
+from .kinds import MESSAGES, is_empty_handed, mixed_up
 from .text import looks_binary, read_bytes
 
 Message = TypeVar("Message")
@@ -65,7 +66,17 @@ def read_message(path: str | os.PathLike[str], cls: type[Message]) -> Message:
     what = cls.DESCRIPTOR.name  # type: ignore[attr-defined]
     if os.path.isfile(name) and os.path.getsize(name) > 2**31 - 1:
         raise ParseError(f"{name}: {os.path.getsize(name)} bytes are more than one protobuf message can hold (2 GB)")
-    return parse_binary(read_bytes(name, f"{what} file"), cls, name)
+    wanted = MESSAGES.get(what)
+    require_file(name, f"{what} file")
+    try:
+        message = parse_binary(read_bytes(name), cls, name)
+    except ParseError as error:
+        if wanted and (words := mixed_up(name, wanted, f"a binary {what}", error)):
+            raise ParseError(words) from None
+        raise
+    if wanted and is_empty_handed(message) and (words := mixed_up(name, wanted, f"a binary {what}")):
+        raise ParseError(words)
+    return message
 
 
 def write_message(path: str | os.PathLike[str], message: Any) -> None:

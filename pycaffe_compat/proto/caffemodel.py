@@ -19,7 +19,6 @@ from ..errors import ParseError
 from . import caffe_pb2, wire
 from .binary import parse_binary
 from .blob_proto import Shape, StoredBlob
-from .text import looks_binary
 from .upgrade import V1_TYPES, upgrade_net
 from .weights import Weights
 
@@ -48,7 +47,7 @@ _V1_NAMES = {number: V1_TYPES[name] for name, number in caffe_pb2.V1LayerParamet
 class BinaryWeights(Weights):
     """Weights over a memory-mapped caffemodel."""
 
-    def __init__(self, file: str, head: bytes) -> None:
+    def __init__(self, file: str) -> None:
         self.file = file
         self.layer_types = {}
         self._fd = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -62,9 +61,9 @@ class BinaryWeights(Weights):
         try:
             self._walk()
         except (wire.CorruptError, UnicodeDecodeError) as error:
-            raise ParseError(f"{file}: not a valid caffemodel: {error}{self._place()}{_guess(head)}") from None
+            raise ParseError(f"{file}: not a valid caffemodel: {error}{self._place()}") from None
         if not self._layers:
-            raise ParseError(f"{file}: not a caffemodel: it holds no layers{_guess(head)}")
+            raise ParseError(f"{file}: not a caffemodel: it holds no layers")
 
     def _place(self) -> str:
         if self._at is None:
@@ -188,11 +187,3 @@ def _wire_fits(field: Any, got: int) -> bool:
     if field.cpp_type in (FieldDescriptor.CPPTYPE_STRING, FieldDescriptor.CPPTYPE_MESSAGE):
         return got == wire.BYTES
     return got == wire.VARINT or (got == wire.BYTES and field.name == "input_dim")
-
-
-def _guess(head: bytes) -> str:
-    if head.startswith(b"PK"):
-        return ". It looks like a zip archive (.pt or .npz?); tools/convert_caffemodel.py converts those"
-    if not looks_binary(head):
-        return ". It looks like a text file"
-    return ""

@@ -6,9 +6,10 @@ import logging
 import os
 from typing import Any
 
-from ..errors import NetError
+from ..errors import NetError, ParseError, require_file
 from . import caffe_pb2
 from .binary import parse_binary
+from .kinds import EMPTY, NETS, SOLVERS, is_empty_handed, mixed_up
 from .text import looks_binary, parse_text, read_bytes
 from .upgrade import upgrade_net, upgrade_solver
 
@@ -34,11 +35,26 @@ def read_net(source: Any) -> Any:
     if isinstance(source, str) and "{" in source and not os.path.exists(source):
         data, file = source.encode("utf-8", "surrogateescape"), "<string>"
     else:
-        data, file = read_bytes(source, "net"), os.fspath(source)
-    if looks_binary(data):
-        net = parse_binary(data, caffe_pb2.NetParameter, file)
-    else:
-        net = parse_text(data, caffe_pb2.NetParameter, file)
+        return _read_net_file(require_file(source, "net"))
+    return _upgraded(parse_text(data, caffe_pb2.NetParameter, file), file)
+
+
+def _read_net_file(file: str) -> Any:
+    try:
+        data = read_bytes(file, "net")
+        binary = looks_binary(data)
+        net: Any = (parse_binary if binary else parse_text)(data, caffe_pb2.NetParameter, file)
+        suspect = is_empty_handed(net) and (binary or not data.strip())
+    except ParseError as error:
+        if words := mixed_up(file, NETS, "a net: a prototxt", error):
+            raise ParseError(words) from None
+        raise
+    if suspect and (words := mixed_up(file, NETS, "a net: a prototxt")):
+        raise ParseError(words)
+    return _upgraded(net, file)
+
+
+def _upgraded(net: Any, file: str) -> Any:
     for words in upgrade_net(net, file):
         _log.info("%s: upgraded %s", file, words)
     return net
@@ -54,7 +70,16 @@ def read_solver(path: str | os.PathLike[str]) -> Any:
         MissingFileError, ParseError, SolverError: the file is not there, is no solver, or cannot be upgraded.
     """
     file = os.fspath(path)
-    solver = parse_text(read_bytes(file, "solver"), caffe_pb2.SolverParameter, file)
+    require_file(file, "solver")
+    try:
+        data = read_bytes(file, "solver")
+        solver = parse_text(data, caffe_pb2.SolverParameter, file)
+    except ParseError as error:
+        if words := mixed_up(file, SOLVERS, "a solver: a prototxt", error):
+            raise ParseError(words) from None
+        raise
+    if not data.strip():
+        raise ParseError(f"{file}: the file is {EMPTY}. Expected a solver: a prototxt")
     for words in upgrade_solver(solver, file):
         _log.info("%s: upgraded %s", file, words)
     stem = os.path.splitext(file)[0]

@@ -7,6 +7,7 @@ import os
 from ..errors import ParseError, require_file
 from .caffemodel import BinaryWeights
 from .hdf5 import HDF5Weights
+from .kinds import MODELS, mixed_up
 from .weights import Weights
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -25,6 +26,15 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     """
     name = require_file(path, "weights")
     try:
+        return _open(name)
+    except ParseError as error:
+        if words := mixed_up(name, MODELS, "weights: a .caffemodel or .caffemodel.h5", error):
+            raise ParseError(words) from None
+        raise
+
+
+def _open(name: str) -> Weights:
+    try:
         with open(name, "rb") as file:
             head = file.read(4096)
     except OSError as error:
@@ -33,4 +43,4 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
         raise ParseError(f"{name}: the file is empty; weights are expected")
     if head.startswith(_HDF5):
         return HDF5Weights(name)
-    return BinaryWeights(name, head)
+    return BinaryWeights(name)

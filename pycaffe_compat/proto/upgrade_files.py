@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from ..errors import ParseError
 from ..files import atomic_path
 from . import caffe_pb2
 from .binary import read_message, write_message
+from .kinds import EMPTY, NET, SOLVER, kind_of, mixed_up
 from .text import format_text, read_text
 from .upgrade import upgrade_net, upgrade_solver
 
@@ -34,7 +36,15 @@ def upgrade_net_binary(source: Path, target: Path) -> list[str]:
 
 
 def _upgrade_text(source: Path, target: Path, cls: Any, upgrade: Callable[[Any, str], list[str]]) -> list[str]:
-    message = read_text(source, cls, cls.DESCRIPTOR.name)
+    kind = NET if cls is caffe_pb2.NetParameter else SOLVER
+    try:
+        message = read_text(source, cls, cls.DESCRIPTOR.name)
+    except ParseError as error:
+        if wrong := mixed_up(source, (kind,), f"a prototxt of a {cls.DESCRIPTOR.name}", error):
+            raise ParseError(wrong) from None
+        raise
+    if kind_of(source) is EMPTY:
+        raise ParseError(mixed_up(source, (kind,), f"a prototxt of a {cls.DESCRIPTOR.name}"))
     words = upgrade(message, os.fspath(source))
     with atomic_path(target) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write(format_text(message))

@@ -30,6 +30,7 @@ from ..net import Learnable, Net
 from ..proto import caffe_pb2, wire
 from ..proto.blob_proto import StoredBlob, blob_parts, to_numpy
 from ..proto.hdf5 import create_hdf5
+from ..proto.kinds import STATES, mixed_up
 from . import distributed
 from . import log as lines
 from .log import log
@@ -289,8 +290,21 @@ def open_state(path: str | os.PathLike[str]) -> Iterator[State]:
         SolverError: it is truncated, or no solver state.
     """
     name = require_file(path, "solver state", "a solver state is PREFIX_iter_N.solverstate, beside its .caffemodel")
-    with _open_hdf5(name) if is_hdf5(name) or h5py.is_hdf5(name) else _open_binary(name) as state:
+    with contextlib.ExitStack() as stack:
+        try:
+            opener = _open_hdf5 if is_hdf5(name) or h5py.is_hdf5(name) else _open_binary
+            state = stack.enter_context(opener(name))
+        except SolverError as error:
+            _refuse_other_kinds(name, error)
+            raise
+        if not state.history and not state.learned_net:
+            _refuse_other_kinds(name)
         yield state
+
+
+def _refuse_other_kinds(name: str, error: object = "") -> None:
+    if words := mixed_up(name, STATES, "a solver state: a .solverstate or .solverstate.h5", error):
+        raise SolverError(words) from None
 
 
 @contextlib.contextmanager

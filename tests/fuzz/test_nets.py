@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, note
 from strategies import FUZZ, net, randomly
 
-from pycaffe_compat import memory
 from pycaffe_compat.errors import CaffeError
+from pycaffe_compat.memory import limits
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.pycaffe import Net as Face
@@ -25,8 +25,8 @@ INPUT = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 d
 def _little_memory(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """64 MB of memory for what the package allocates, and a folder of its own for what layers write."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(memory, "SMALL", 1 << 20)
-    patch.setattr(memory, "available", lambda: 1 << 26)
+    patch.setattr(limits, "SMALL", 1 << 20)
+    patch.setattr(limits, "available", lambda: 1 << 26)
     patch.chdir(tmp_path_factory.mktemp("fuzz"))
     patch.delenv("PYCAFFE_COMPAT_PYTHON_LAYERS", raising=False)
     threads = torch.get_num_threads()
