@@ -76,7 +76,8 @@ def nearest(name: str, choices: Iterable[str], most: int = 3) -> str:
     replaced in a name of fewer than four or in a part of one. So ``ReLU6``, ``pad_l`` or ``permute_param``, which other
     versions of Caffe have, are near to no name of this one's.
     """
-    near = sorted((rank, choice) for choice in set(choices) if (rank := _rank(name, choice)) is not None)
+    texts = {choice for choice in choices if isinstance(choice, str)}  # HDF5 also has names of bytes
+    near = sorted((rank, choice) for choice in texts if (rank := _rank(name, choice)) is not None)
     return f" (did you mean {', '.join(choice for _, choice in near[:most])}?)" if near else ""
 
 

@@ -18,6 +18,11 @@ _LEGACY = {1: 0, 2: 1, 3: 2, 4: 3}  # num, channels, height, width
 _NUMBERS = {5: "data", 6: "diff", 8: "double_data", 9: "double_diff"}
 _FIELD = {name: number for number, name in _NUMBERS.items()}
 _SHAPE = 7
+# NVIDIA Caffe's own: the bytes of an array, and the number of their type in its enum.
+_RAW_TYPES = {10: "data", 11: "diff"}
+_RAW = {12: "data", 13: "diff"}
+_FLOAT16, _FLOAT32, _FLOAT64 = np.dtype("<f2"), np.dtype("<f4"), np.dtype("<f8")
+_RAW_DTYPES = {0: (_FLOAT64, _FLOAT32), 1: (_FLOAT32,), 2: (_FLOAT16,)}  # 0 is DOUBLE; the size says if FLOAT is meant
 
 
 @dataclass
@@ -37,6 +42,8 @@ class StoredBlob:
     Attributes:
         what: names the blob in errors.
         runs: for each of ``data``, ``diff``, ``double_data``, ``double_diff`` the places of its numbers.
+        raw: for ``data`` and ``diff`` the start and the length of NVIDIA Caffe's ``raw_data`` and ``raw_diff``.
+        raw_types: likewise the number of their type.
     """
 
     buffer: Any
@@ -45,6 +52,8 @@ class StoredBlob:
     has_legacy: bool = False
     dims: list[int] = field(default_factory=list)
     runs: dict[str, list[Run]] = field(default_factory=dict)
+    raw: dict[str, tuple[int, int]] = field(default_factory=dict)
+    raw_types: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, buffer: Any, start: int, end: int, what: str) -> StoredBlob:
@@ -65,6 +74,10 @@ class StoredBlob:
                 blob.dims += _dims(buffer, item)
             elif item.number in _NUMBERS:
                 position = blob._add_run(item, end)
+            elif item.number in _RAW and item.wire == wire.BYTES:
+                blob.raw[_RAW[item.number]] = item.start, item.end - item.start
+            elif item.number in _RAW_TYPES and item.wire == wire.VARINT:
+                blob.raw_types[_RAW_TYPES[item.number]] = item.value
             elif item.number <= max(_NUMBERS):
                 raise wire.CorruptError(item.begin, f"BlobProto field {item.number} has wire type {item.wire}")
         return blob
@@ -95,15 +108,23 @@ class StoredBlob:
 
     def has(self, name: str) -> bool:
         """Whether numbers are stored for ``name``: data or diff."""
-        return self.count(name) > 0
+        return self.count(name) > 0 or (name in self.raw and name in self.raw_types)
 
     def count(self, name: str) -> int:
         """How many numbers are stored for ``name``: data or diff."""
         return sum(run.count for run in self._runs(name)[1])
 
-    def _runs(self, name: str) -> tuple[int, list[Run]]:
-        doubles = self.runs.get(f"double_{name}")
-        return (8, doubles) if doubles else (4, self.runs.get(name, []))
+    def _runs(self, name: str) -> tuple[np.dtype, list[Run]]:
+        """The type of the numbers of ``name`` and where they lie, in the order in which NVIDIA Caffe looks for them."""
+        doubles, floats = self.runs.get(f"double_{name}"), self.runs.get(name, [])
+        if doubles:
+            return _FLOAT64, doubles
+        if not floats and name in self.raw:
+            start, length = self.raw[name]
+            for dtype in _RAW_DTYPES.get(self.raw_types.get(name, -1), ()):
+                if length and length == math.prod(self.shape) * dtype.itemsize:
+                    return dtype, [Run(start, length // dtype.itemsize, dtype.itemsize)]
+        return _FLOAT32, floats
 
     def check(self, name: str) -> None:
         """Raise a ``ParseError`` unless the blob has ``name`` (data or diff) and as many numbers as its shape says."""
@@ -112,29 +133,44 @@ class StoredBlob:
             raise ParseError(f"{self.what}: shape {shape} has a negative dimension")
         if math.prod(shape) == have:
             return
+        if not have and name in self.raw:
+            raise ParseError(f"{self.what}: {self._raw_fault(name)}")
         other = "diff" if name == "data" else "data"
         if not have and self.has(other):
             raise ParseError(f"{self.what}: holds {other} but no {name}")
         raise ParseError(f"{self.what}: shape {shape} has {math.prod(shape)} elements, but {have} numbers of {name}")
 
+    def _raw_fault(self, name: str) -> str:
+        """Why NVIDIA Caffe's raw bytes for ``name`` are not the numbers of this blob."""
+        kind, length = self.raw_types.get(name), self.raw[name][1]
+        raw = f"raw_{name} of NVIDIA Caffe (field {12 if name == 'data' else 13})"
+        if kind is None:
+            return f"holds no {name}; its {length} bytes of {raw} say no type (field {10 if name == 'data' else 11})"
+        if kind not in _RAW_DTYPES:
+            return f"{raw} has type {kind}; read are 0 (DOUBLE), 1 (FLOAT) and 2 (FLOAT16)"
+        types = " or ".join(str(dtype) for dtype in _RAW_DTYPES[kind])
+        count = math.prod(self.shape)
+        return f"shape {self.shape} has {count} elements of {types}, but {raw} holds {length} bytes"
+
     def array(self, name: str = "data") -> np.ndarray:
         """The numbers as an array of the blob's shape: float64 where stored as doubles, else float32.
 
         Packed numbers in one run are a view of the buffer (read-only where the buffer is, and not aligned where the
-        file has them so); others are copied together.
+        file has them so); others are copied together, and half ones widened.
         """
         self.check(name)
-        size, runs = self._runs(name)
-        dtype = np.dtype("<f8" if size == 8 else "<f4")
-        if len(runs) == 1 and runs[0].stride == size:
-            return np.frombuffer(self.buffer, dtype, runs[0].count, runs[0].start).reshape(self.shape)
-        parts = list(self.pieces(name))
-        return (np.concatenate(parts) if parts else np.empty(0, dtype)).reshape(self.shape)
+        dtype, runs = self._runs(name)
+        if len(runs) == 1 and runs[0].stride == dtype.itemsize:
+            array = np.frombuffer(self.buffer, dtype, runs[0].count, runs[0].start).reshape(self.shape)
+        else:
+            parts = list(self.pieces(name))
+            array = (np.concatenate(parts) if parts else np.empty(0, dtype)).reshape(self.shape)
+        return array.astype(_FLOAT32) if dtype == _FLOAT16 else array
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
-        """The numbers in order, as one flat array a run."""
-        size, runs = self._runs(name)
-        dtype = np.dtype("<f8" if size == 8 else "<f4")
+        """The numbers in order, as one flat array a run, in the type in which they are stored."""
+        dtype, runs = self._runs(name)
+        size = dtype.itemsize
         for run in runs:
             if run.stride == size:
                 yield np.frombuffer(self.buffer, dtype, run.count, run.start)
@@ -145,8 +181,8 @@ class StoredBlob:
 
     def contiguous(self, name: str) -> int | None:
         """The offset of the numbers in the buffer where they are one packed run of float32, else None."""
-        size, runs = self._runs(name)
-        return runs[0].start if size == 4 and len(runs) == 1 and runs[0].stride == 4 else None
+        dtype, runs = self._runs(name)
+        return runs[0].start if dtype == _FLOAT32 and len(runs) == 1 and runs[0].stride == 4 else None
 
 
 def _int32(value: int) -> int:

@@ -138,6 +138,83 @@ SHAPE = message(7, message(1, b"\x06"))
 ORDER = [1.5, -2, 3, 4, 5, 6]
 
 
+def raw(kind, values, dtype, type_field=10, field=12):
+    """The fields in which NVIDIA Caffe stores an array: the number of its type and its bytes."""
+    return bytes([type_field << 3, kind]) + message(field, np.asarray(values, dtype).tobytes())
+
+
+def one_blob(folder, blob):
+    return read_weights(write(folder / "m.caffemodel", message(100, message(1, b"a"), message(7, blob))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "read_as"),
+    [(0, "<f8", np.float64), (1, "<f4", np.float32), (0, "<f4", np.float32), (2, "<f2", np.float32)],
+)
+@pytest.mark.parametrize("shape_first", [True, False])
+def test_raw_data_of_nvidia_caffe(tmp_path, kind, dtype, read_as, shape_first):
+    numbers = raw(kind, ORDER, dtype)
+    blob = SHAPE + numbers if shape_first else numbers + SHAPE
+    blob += raw(2, [0, 1, 2, 3, 4, 5], "<f2", 11, 13)
+    weights = one_blob(tmp_path, blob)
+    assert weights.shapes("a") == [(6,)]
+    for array in (weights["a"][0], blob_to_array(BLOB.FromString(blob))):
+        assert array.dtype == read_as and array.tolist() == ORDER
+    for array in (weights.diffs("a")[0], blob_to_array(BLOB.FromString(blob), diff=True)):
+        assert array.tolist() == [0, 1, 2, 3, 4, 5]
+    for out in (np.zeros(6, np.float32), np.zeros((2, 3)), np.zeros((6, 2), np.float32)[:, 0]):
+        weights.readinto("a", 0, out)
+        assert out.ravel().tolist() == ORDER
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (raw(2, ORDER[:5], "<f2"), "6 elements of float16, but raw_data of NVIDIA Caffe (field 12) holds 10 bytes"),
+        (raw(1, ORDER, "<f2"), "6 elements of float32, but raw_data of NVIDIA Caffe (field 12) holds 12 bytes"),
+        (raw(0, ORDER, "<f2"), "6 elements of float64 or float32, but"),
+        (raw(3, ORDER, "<i4"), "has type 3; read are 0 (DOUBLE), 1 (FLOAT) and 2 (FLOAT16)"),
+        (
+            message(12, np.float16(ORDER).tobytes()),
+            "holds no data; its 12 bytes of raw_data of NVIDIA Caffe (field 12)",
+        ),
+        (raw(2, [], "<f2"), "holds 0 bytes"),
+        (b"\x50\x02\x60\x05", "6 elements, but 0 numbers of data"),  # a number in field 12: not NVIDIA's
+    ],
+)
+def test_raw_data_that_is_not_the_blobs_is_an_error(tmp_path, fields, words):
+    weights = one_blob(tmp_path, SHAPE + fields)
+    for ask in (
+        lambda: weights["a"],
+        lambda: weights.readinto("a", 0, np.zeros(6, np.float32)),
+        lambda: blob_to_array(BLOB.FromString(SHAPE + fields)),
+    ):
+        with pytest.raises(ParseError) as caught:
+            ask()
+        assert words in str(caught.value)
+
+
+def test_truncated_raw_data(tmp_path):
+    with pytest.raises(ParseError, match=r"field 12 declares 12 bytes where 11 are left.*layer .a."):
+        one_blob(tmp_path, SHAPE + raw(2, ORDER, "<f2")[:-1])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        raw(2, [9] * 6, "<f2"),
+        raw(7, b"x" * 3, "S1"),
+        message(10, b"a name") + message(12, b"a note") + message(13, b"more"),
+        b"\x50\x02\x65\0\0\0\0\x68\x01",
+    ],
+)
+def test_what_another_fork_stores_in_those_fields_is_left_alone(tmp_path, fields):
+    blob = SHAPE + packed(5, ORDER) + fields
+    weights = one_blob(tmp_path, blob)
+    assert weights["a"][0].tolist() == blob_to_array(BLOB.FromString(blob)).tolist() == ORDER
+    assert weights.diffs("a") == [None]
+
+
 @pytest.mark.parametrize(
     "blob",
     [
