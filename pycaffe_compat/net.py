@@ -487,12 +487,12 @@ def _run(call: Call, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _make(param: Any, shapes: Sequence[Shape], file: str) -> Layer:
-    """Build a layer; whatever its constructor makes of options beyond all measure is an error that names it."""
+    """Build a layer. Every error names the net's file and the layer, those that absurd options cause in it too."""
     cls = layer_class(param, file)
     try:
         return cls(param, shapes)
-    except CaffeError:
-        raise
+    except CaffeError as error:
+        raise in_file(error, file) from error
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         where = f"{file}: " if file else ""
         raise LayerError(f'{where}layer "{param.name}" ({param.type}): cannot be built: {error}') from error

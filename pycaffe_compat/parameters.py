@@ -242,5 +242,5 @@ class BlobTable:
 
 
 def in_file(error: CaffeError, file: str) -> CaffeError:
-    """The error of a layer, beginning with the net's file."""
-    return type(error)(f"{file}: {error}") if file and isinstance(error, LayerError) else error
+    """Return the error of a layer with the net's file in front."""
+    return type(error)(f"{file}: {error}") if file and not str(error).startswith(f"{file}:") else error

@@ -57,7 +57,9 @@ class Hdf5Reader:
             for dataset in self._names:
                 if dataset not in file or not isinstance(file[dataset], h5py.Dataset):
                     has = ", ".join(map(str, file)) or "nothing"
-                    raise DataError(f'{name} has no dataset "{dataset}"{nearest(dataset, file)}; it holds: {has}')
+                    raise DataError(
+                        f'{name} has no dataset "{dataset}"{nearest(dataset, map(str, file))}; it holds: {has}'
+                    )
                 data = file[dataset]
                 if data.dtype.kind not in "fiu":
                     raise DataError(f'dataset "{dataset}" of {name} holds {data.dtype}; wanted floats or integers')

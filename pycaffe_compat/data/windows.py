@@ -40,6 +40,7 @@ class WindowFile(NamedTuple):
     channels: int
 
 
+@prefixed("window_data_param.source")
 def read_windows(path: str | os.PathLike[str], foreground: float, background: float, root: str = "") -> WindowFile:
     """Read a window file and separate foreground and background by overlap.
 

@@ -12,6 +12,7 @@ from golden_files import ROOT, golden
 
 from pycaffe_compat.errors import DataError, LayerError, MissingFileError
 from pycaffe_compat.layers import layer_class
+from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
@@ -362,3 +363,32 @@ def test_memory_data_errors(caplog):
             layer.reset(data, labels)
     layer.reset(np.zeros((2, 1, 2, 3)), np.zeros(2))
     assert "does not transform" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (
+            'type: "Data" data_param { source: "no" batch_size: 1 backend: LMDB }',
+            "data_param.source: database not found: no",
+        ),
+        (
+            'type: "ImageData" image_data_param { source: "no" batch_size: 1 }',
+            "image_data_param.source: list file not found",
+        ),
+        (
+            'type: "HDF5Data" hdf5_data_param { source: "no" batch_size: 1 }',
+            "hdf5_data_param.source: list of HDF5 files not",
+        ),
+        (
+            'type: "WindowData" transform_param { crop_size: 4 } window_data_param { source: "no" batch_size: 1 }',
+            "window_data_param.source: window file not found: no",
+        ),
+    ],
+)
+def test_a_missing_source_is_named_with_prototxt_layer_and_field(layer, words, tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text(f'layer {{ name: "d" top: "data" top: "label" {layer} }}')
+    with pytest.raises(MissingFileError) as caught:
+        Net(str(path))
+    assert str(caught.value).startswith(f'{path}: layer "d" (') and words in str(caught.value)
