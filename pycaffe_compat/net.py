@@ -32,6 +32,8 @@ def as_phase(phase: int | str) -> int:
         if phase.upper() not in ("TRAIN", "TEST"):
             raise NetError(f'unknown phase "{phase}": it is TRAIN or TEST')
         return caffe_pb2.Phase.Value(phase.upper())
+    if phase not in (caffe_pb2.TRAIN, caffe_pb2.TEST):
+        raise NetError(f"unknown phase {phase!r}: it is {caffe_pb2.TRAIN} (TRAIN) or {caffe_pb2.TEST} (TEST)")
     return int(phase)
 
 

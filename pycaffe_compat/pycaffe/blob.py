@@ -296,8 +296,8 @@ class Blob:
         Raises:
             CaffeError: a dimension that is negative or no whole number, or more than 32 of them.
         """
-        if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
-            shape = tuple(shape[0])
+        if len(shape) == 1 and isinstance(shape[0], (tuple, list, np.ndarray)):
+            shape = tuple(np.ravel(shape[0]).tolist() if isinstance(shape[0], np.ndarray) else shape[0])
         try:
             size = tuple(int(n) for n in shape)
         except (TypeError, ValueError, OverflowError):
@@ -308,6 +308,9 @@ class Blob:
             )
         self.synced_data.resize(size)
         self.synced_diff.resize(size)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.data, dtype, copy=True) if copy or dtype is not None else self.data
 
     def __copy__(self) -> Blob:
         return Blob(self.synced_data, self.synced_diff)

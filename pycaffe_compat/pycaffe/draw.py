@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import CaffeError
 from ..files import atomic_path
+from ..net import as_phase
 from ..proto import caffe_pb2, filter_net, upgrade_net
 
 RANKDIRS = ("LR", "TB", "BT", "RL")
@@ -124,7 +125,7 @@ def dot_text(
     if phase is not None:
         state = caffe_pb2.NetState()
         state.CopyFrom(caffe_net.state)
-        state.phase = phase
+        state.phase = as_phase(phase)
         caffe_net = filter_net(caffe_net, state)
     lines = [f"digraph {_quoted(caffe_net.name or 'Net')} {{", f"rankdir={rankdir};"]
     blobs: dict[str, None] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,12 +12,13 @@ from typing import IO, Any
 import cv2
 import numpy as np
 import torch
+from google.protobuf.message import DecodeError
 from torch.nn import functional as F
 
 from ..data.datum import array_to_datum as _array_to_datum
 from ..data.datum import datum_to_array as _datum_to_array
 from ..data.datum import parse_datum
-from ..errors import DataError, UnknownNameError, nearest, require_file
+from ..errors import DataError, ParseError, UnknownNameError, nearest, require_file
 from ..proto import array_to_blob, blob_to_array, caffe_pb2
 from .blob import numbers
 
@@ -29,15 +31,21 @@ def blobproto_to_array(blob: Any, return_diff: bool = False) -> np.ndarray:
     if return_diff:
         values = np.asarray(blob.diff, np.float32)
         shape = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
+        if values.size != math.prod(shape):
+            raise DataError(f"the blob of shape {shape} holds {values.size or 'no'} gradients")
         return values.reshape(shape)
     return np.array(blob_to_array(blob))
 
 
 def array_to_blobproto(arr: np.ndarray, diff: np.ndarray | None = None) -> Any:
     """Return a ``BlobProto`` with the values of ``arr`` and, if given, gradients."""
-    blob = array_to_blob(np.asarray(arr))
+    values = numbers(arr, "array_to_blobproto")
+    blob = array_to_blob(values)
     if diff is not None:
-        blob.diff.extend(np.asarray(diff, np.float32).ravel())
+        gradients = numbers(diff, "array_to_blobproto: diff")
+        if gradients.shape != values.shape:
+            raise DataError(f"array_to_blobproto: a diff of shape {gradients.shape} for values of shape {values.shape}")
+        blob.diff.extend(gradients.astype(np.float32).ravel())
     return blob
 
 
@@ -50,7 +58,12 @@ def arraylist_to_blobprotovector_str(arraylist: Sequence[np.ndarray]) -> bytes:
 
 def blobprotovector_str_to_arraylist(data: bytes) -> list[np.ndarray]:
     """Return the arrays in the bytes of a ``BlobProtoVector``."""
-    return [blobproto_to_array(blob) for blob in caffe_pb2.BlobProtoVector.FromString(data).blobs]
+    vector = caffe_pb2.BlobProtoVector()
+    try:
+        vector.ParseFromString(data)
+    except (DecodeError, TypeError) as error:
+        raise ParseError(f"no BlobProtoVector: {error}") from error
+    return [blobproto_to_array(blob) for blob in vector.blobs]
 
 
 def array_to_datum(arr: np.ndarray, label: int | None = None) -> Any:
@@ -59,7 +72,9 @@ def array_to_datum(arr: np.ndarray, label: int | None = None) -> Any:
     Raises:
         DataError: the array has not three axes.
     """
-    datum = _array_to_datum(np.asarray(arr), label or 0)
+    if not isinstance(label, (int, np.integer, type(None))):
+        raise DataError(f"array_to_datum: a label is a whole number, not {label!r}")
+    datum = _array_to_datum(numbers(arr, "array_to_datum"), int(label or 0))
     datum.ClearField("encoded")
     if label is None:
         datum.ClearField("label")
@@ -313,6 +328,10 @@ def load_image(filename: str | os.PathLike[str] | IO[bytes], color: bool = True)
     """
     if isinstance(filename, (str, os.PathLike)):
         image = cv2.imread(require_file(filename, "image"), cv2.IMREAD_UNCHANGED)
+    elif not hasattr(filename, "seek"):
+        raise DataError(
+            f"load_image takes the name of a file or an open one, not {filename!r} ({type(filename).__name__})"
+        )
     else:
         filename.seek(0)
         encoded = np.frombuffer(filename.read(), np.uint8)
@@ -337,6 +356,8 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1)
     """
     height, width = two_sizes(new_dims, "resize_image")
     source = np.ascontiguousarray(as_image(im, "resize_image"))
+    if not isinstance(interp_order, (int, np.integer)) or interp_order < 0:
+        raise DataError(f"resize_image: interp_order is a whole number, 0 or more, not {interp_order!r}")
     if source.ndim == 2:
         source = source[:, :, None]
     channels = source.shape[2]

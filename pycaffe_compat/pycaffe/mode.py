@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from typing import Any
+
 import torch
 
 from ..errors import CaffeError
@@ -10,6 +13,13 @@ _mode = "cpu"
 _device_id = 0
 _solver_count = 1
 _solver_rank = 0
+
+
+def _whole(value: Any, function: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise CaffeError(f"{function}({value!r}): a whole number is wanted") from None
 
 
 def set_mode_cpu() -> None:
@@ -37,6 +47,9 @@ def set_device(device_id: int) -> None:
         CaffeError: GPU mode can be used, and there is no such device.
     """
     global _device_id
+    device_id = _whole(device_id, "set_device")
+    if device_id < 0:
+        raise CaffeError(f"set_device({device_id}): devices are numbered from 0")
     if torch.cuda.is_available() and not 0 <= device_id < torch.cuda.device_count():
         raise CaffeError(f"set_device({device_id}): there are {torch.cuda.device_count()} devices, numbered from 0")
     _device_id = device_id
@@ -49,7 +62,7 @@ def current_device() -> torch.device:
 
 def set_random_seed(seed: int) -> None:
     """Seed every random choice: fillers, dropout, crops and mirrors."""
-    torch.manual_seed(seed)
+    torch.manual_seed(_whole(seed, "set_random_seed"))
 
 
 def solver_count() -> int:
@@ -60,6 +73,7 @@ def solver_count() -> int:
 def set_solver_count(count: int) -> None:
     """Say how many processes train together, before the solver is made."""
     global _solver_count
+    count = _whole(count, "set_solver_count")
     if count < 1:
         raise CaffeError(f"set_solver_count({count}): there is at least 1 solver")
     _solver_count = count
@@ -73,6 +87,7 @@ def solver_rank() -> int:
 def set_solver_rank(rank: int) -> None:
     """Say which of the processes this is, before the solver is made. The first one, 0, logs, tests and writes snapshots."""
     global _solver_rank
+    rank = _whole(rank, "set_solver_rank")
     if rank < 0:
         raise CaffeError(f"set_solver_rank({rank}): ranks are counted from 0")
     _solver_rank = rank

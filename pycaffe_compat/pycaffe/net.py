@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -63,6 +63,12 @@ class Net:
             given[name] = value
         if given["phase"] is None:
             raise TypeError("Net needs a phase: Net(network_file, caffe.TEST) or caffe.TRAIN")
+        if not isinstance(given["level"] or 0, (int, np.integer)):
+            raise TypeError(
+                f"Net: level is a whole number, not {given['level']!r}; weights go before the phase, or are given as weights="
+            )
+        if not isinstance(given["stages"] or "", (str, list, tuple, set, frozenset)):
+            raise TypeError(f"Net: stages is a list of names, not {given['stages']!r}")
         self._bind(
             CaffeModule(
                 text_path(network_file),
@@ -80,6 +86,22 @@ class Net:
         face = cls.__new__(cls)
         face._bind(module)
         return face
+
+    def __reduce__(self) -> Any:
+        made = set(vars(Net.of(self.module)))  # what belongs to the module or is made from it
+        own = {name: value for name, value in vars(self).items() if name not in made}
+        return type(self).of, (self.module,), (dict(self.blobs), own)
+
+    def __setstate__(self, state: tuple[dict[str, Blob], dict[str, Any]]) -> None:
+        blobs, own = state
+        vars(self).update(own)
+        for name, blob in blobs.items():
+            mine = self.blobs[name]
+            mine.reshape(*blob.shape)
+            if blob.synced_data.used:
+                mine.synced_data.set(blob.synced_data.tensor().clone())
+            if blob.has_diff:
+                mine.synced_diff.set(blob.synced_diff.tensor().clone())
 
     def _bind(self, module: CaffeModule) -> None:
         keep_forks_alive()
@@ -239,7 +261,9 @@ class Net:
         first = self._layer_index(start) if start is not None else 0
         last = self._layer_index(end) if end is not None else len(self._steps) - 1
         outputs = list(self._steps[last].tops) if end is not None else self.outputs
-        wanted = {name: self.blobs[name] for name in [*outputs, *(blobs or [])]}
+        if first > last and start is not None and end is not None:
+            raise CaffeError(f'forward from "{start}" to "{end}": there is nothing to run, "{end}" comes first')
+        wanted = {name: self.blobs[name] for name in [*outputs, *_names(blobs, "blobs")]}
         if kwargs:
             self._check_names(kwargs, self.inputs, "input")
             for name, value in kwargs.items():
@@ -274,7 +298,9 @@ class Net:
         first = self._layer_index(start) if start is not None else len(self._steps) - 1
         last = self._layer_index(end) if end is not None else 0
         outputs = list(self._steps[last].bottoms) if end is not None else self.inputs
-        wanted = {name: self.blobs[name] for name in [*outputs, *(diffs or [])]}
+        if first < last and start is not None and end is not None:
+            raise CaffeError(f'backward from "{start}" down to "{end}": there is nothing to run, "{start}" comes first')
+        wanted = {name: self.blobs[name] for name in [*outputs, *_names(diffs, "diffs")]}
         if kwargs:
             tops = list(self._steps[first].tops)
             self._check_names(
@@ -357,6 +383,12 @@ class Net:
         return _joined(values, length), _joined(gradients, length)
 
     def _batches(self, arrays: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        arrays = {name: numbers(value, f'data of "{name}"') for name, value in arrays.items()}
+        single = next((name for name, value in arrays.items() if not value.ndim), None)
+        if single is not None:
+            raise CaffeError(
+                f'data of "{single}": an array of one item a row is wanted, not the single number {arrays[single]}'
+            )
         lengths = {name: len(v) for name, v in arrays.items()}
         if len(set(lengths.values())) != 1:
             raise CaffeError(f"arrays of different lengths: {lengths}")
@@ -365,7 +397,7 @@ class Net:
         if not shape or not shape[0]:
             raise CaffeError(f'"{next(iter(arrays))}" has shape {shape}: there are no batches; reshape it first')
         for begin in range(0, length, shape[0]):
-            batch = {k: np.asarray(v[begin : begin + shape[0]]) for k, v in arrays.items()}
+            batch = {k: v[begin : begin + shape[0]] for k, v in arrays.items()}
             short = shape[0] - min(shape[0], length - begin)
             if short:
                 batch = {k: np.concatenate([v, np.zeros((short, *v.shape[1:]), v.dtype)]) for k, v in batch.items()}
@@ -398,6 +430,8 @@ class Net:
         Raises:
             LayerError: a layer whose blobs have other shapes there.
         """
+        if not isinstance(other, Net):
+            raise TypeError(f"share_with takes another Net, not {other!r} ({type(other).__name__})")
         self.sync_params()
         self.module.share_layers(other.module)
         for layer in self.layers:
@@ -408,6 +442,10 @@ class Net:
 
     def copy_from(self, trained_file: PathLike) -> None:
         """Copy weights from a ``.caffemodel`` or ``.caffemodel.h5`` into the layers of the same names."""
+        if not isinstance(trained_file, (str, bytes, os.PathLike)):
+            raise TypeError(
+                f"copy_from takes the path of a caffemodel, not {trained_file!r} ({type(trained_file).__name__})"
+            )
         self.sync_params()
         self.module.load_weights(text_path(trained_file))
 
@@ -433,19 +471,19 @@ class Net:
 
     def before_forward(self, callback: Callback) -> None:
         """Call ``callback(layer_index)`` before each layer runs forward."""
-        self._passes.before_forward.append(callback)
+        self._passes.before_forward.append(_callable(callback))
 
     def after_forward(self, callback: Callback) -> None:
         """Call ``callback(layer_index)`` after each layer ran forward."""
-        self._passes.after_forward.append(callback)
+        self._passes.after_forward.append(_callable(callback))
 
     def before_backward(self, callback: Callback) -> None:
         """Call ``callback(layer_index)`` before each layer runs backward."""
-        self._passes.before_backward.append(callback)
+        self._passes.before_backward.append(_callable(callback))
 
     def after_backward(self, callback: Callback) -> None:
         """Call ``callback(layer_index)`` after each layer ran backward."""
-        self._passes.after_backward.append(callback)
+        self._passes.after_backward.append(_callable(callback))
 
     def set_input_arrays(self, data: np.ndarray, labels: np.ndarray | None = None) -> None:
         """Give the first layer, a ``MemoryData``, its data (N×C×H×W float32) and labels."""
@@ -453,9 +491,11 @@ class Net:
         if layer is None or layer.type_name != "MemoryData":
             found = f'layer "{layer.name}" is {layer.type_name}' if layer is not None else "there is no layer"
             raise LayerError(f"set_input_arrays is for a net whose first layer is MemoryData; {found}")
-        if labels is None:
-            labels = np.zeros(len(data), np.float32)
-        layer.reset(data, labels)  # type: ignore[operator]
+        images = numbers(data, "set_input_arrays: data")
+        if images.ndim == 0:
+            raise LayerError(f"set_input_arrays: data of shape N×C×H×W wanted, not the single number {images}")
+        given = np.zeros(len(images)) if labels is None else numbers(labels, "set_input_arrays: labels")
+        layer.reset(images, given)  # type: ignore[operator]
 
     _set_input_arrays = set_input_arrays
 
@@ -465,6 +505,23 @@ class Net:
 
     def __repr__(self) -> str:
         return f"Net({self.name!r}, inputs={self.inputs}, outputs={self.outputs}, {len(self.layers)} layers)"
+
+
+def _callable(callback: Callback) -> Callback:
+    if not callable(callback):
+        raise TypeError(f"a callback is a function of the layer's index, not {callback!r}")
+    return callback
+
+
+def _names(given: Sequence[str] | None, what: str) -> list[str]:
+    if given is None:
+        return []
+    text = isinstance(given, (str, bytes))
+    if text or isinstance(given, Mapping) or not all(isinstance(name, str) for name in np.ravel(given)):  # type: ignore[call-overload]
+        raise CaffeError(
+            f"{what}: a list of names of blobs is wanted, not {given!r}; arrays are given by name, as in forward(data=array)"
+        )
+    return list(given)
 
 
 def _extend(found: dict[str, list[np.ndarray]], made: dict[str, np.ndarray]) -> None:

@@ -10,6 +10,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from google.protobuf.descriptor import FieldDescriptor
+
 from ..errors import CaffeError, nearest
 from ..layers import REGISTRY
 from ..proto import caffe_pb2
@@ -25,6 +27,19 @@ def param_name_dict() -> dict[str, str]:
 
 _STEMS = param_name_dict()
 _LAYER_FIELDS = frozenset(f.name for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields)
+
+
+_KINDS = {
+    FieldDescriptor.CPPTYPE_STRING: "text",
+    FieldDescriptor.CPPTYPE_BOOL: "true or false",
+    FieldDescriptor.CPPTYPE_ENUM: "the name or number of an enum",
+    FieldDescriptor.CPPTYPE_INT32: "whole number",
+    FieldDescriptor.CPPTYPE_UINT32: "whole number, 0 or more",
+}
+
+
+class ValueOfFieldError(CaffeError, TypeError, ValueError):
+    """A value that a field of a message cannot hold."""
 
 
 def _options_field(type_name: str) -> str | None:
@@ -50,12 +65,25 @@ def assign_proto(proto: Any, name: str, value: Any) -> None:
     """Set a field of a message from Python values: lists for repeated fields, dicts for messages.
 
     Raises:
-        CaffeError: the message has no such field.
+        CaffeError: the message has no such field, or the value does not fit it.
     """
     field = proto.DESCRIPTOR.fields_by_name.get(name)
     if field is None:
         names = [f.name for f in proto.DESCRIPTOR.fields]
         raise CaffeError(f'{proto.DESCRIPTOR.name} has no field "{name}"{nearest(name, names)}')
+    try:
+        _assign(proto, field, value)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, CaffeError):
+            raise
+        kind = field.message_type.name if field.message_type is not None else _KINDS.get(field.cpp_type, "number")
+        raise ValueOfFieldError(
+            f"{proto.DESCRIPTOR.name}.{name}: {value!r} ({type(value).__name__}) does not fit this field ({kind}): {error}"
+        ) from error
+
+
+def _assign(proto: Any, field: Any, value: Any) -> None:
+    name = field.name
     repeated = field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED
     target = getattr(proto, name)
     if repeated and not isinstance(value, (list, tuple)):
@@ -161,6 +189,9 @@ class NetSpec:
         super().__setattr__("tops", OrderedDict())
 
     def __setattr__(self, name: str, value: Top) -> None:
+        if not isinstance(value, (Top, Function)):
+            hint = "; assign each of them: n.data, n.label = L.Data(…, ntop=2)" if isinstance(value, tuple) else ""
+            raise TypeError(f'"{name}" names a top, such as L.ReLU(n.data) returns, not a {type(value).__name__}{hint}')
         self.tops[name] = value
 
     def __getattr__(self, name: str) -> Top:
@@ -214,9 +245,15 @@ class Parameters:
         if message is None:
             raise AttributeError(f"caffe.proto has no message {name}Parameter")
 
+        descriptor = message.DESCRIPTOR
+
         class Values:
             def __getattr__(self, value: str) -> int:
-                return getattr(message, value)
+                try:
+                    return getattr(message, value)
+                except AttributeError:
+                    names = [n for enum in descriptor.enum_types for n in enum.values_by_name]
+                    raise AttributeError(f"{name}Parameter has no value {value}{nearest(value, names)}") from None
 
         return Values()
 

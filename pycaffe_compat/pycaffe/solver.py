@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -72,16 +73,15 @@ class SGDSolver:
 
     ``solver`` is the :class:`pycaffe_compat.solver.Solver` behind it, which shares nets and parameters.
 
-    Attributes:
-        net, test_nets: :class:`~pycaffe_compat.pycaffe.net.Net`; input blobs are filled by the caller before each step.
-        iter: the number of updates done.
-        param: the ``SolverParameter``.
+    Input blobs of its nets are filled by the caller before each step.
     """
 
     type_name = "SGD"
 
     def __init__(self, solver_file: PathLike | Any) -> None:
-        file = os.fsdecode(solver_file) if isinstance(solver_file, (str, bytes, os.PathLike)) else ""
+        if not isinstance(solver_file, (str, bytes, os.PathLike, caffe_pb2.SolverParameter)):
+            raise _no_solver(solver_file)
+        file = os.fsdecode(solver_file) if not isinstance(solver_file, caffe_pb2.SolverParameter) else ""
         param = caffe_pb2.SolverParameter()
         param.CopyFrom(read_solver(file) if file else solver_file)
         param.type = self.type_name
@@ -97,8 +97,17 @@ class SGDSolver:
                 if isinstance(source, BatchSource):
                     source.rank, source.world = solver_rank(), solver_count()
             torch.manual_seed(torch.initial_seed() + solver_rank())
-        self.net = faces[0]
-        self.test_nets = faces[1:]
+        self._faces = faces
+
+    @property
+    def net(self) -> Net:
+        """The net that is trained."""
+        return self._faces[0]
+
+    @property
+    def test_nets(self) -> list[Net]:
+        """The nets that are tested, with the parameters of the trained one."""
+        return self._faces[1:]
 
     @property
     def iter(self) -> int:
@@ -117,7 +126,13 @@ class SGDSolver:
 
     def step(self, iterations: int) -> None:
         """Do ``iterations`` updates, with tests, display and snapshots where they fall."""
-        self.solver.step(iterations)
+        try:
+            count = operator.index(iterations)
+        except TypeError:
+            count = -1
+        if count < 0:
+            raise SolverError(f"step({iterations!r}): the number of updates is a whole number, 0 or more")
+        self.solver.step(count)
 
     def solve(self, resume_file: PathLike | None = None) -> None:
         """Train to ``max_iter``, from a solver state if given."""
@@ -126,6 +141,10 @@ class SGDSolver:
 
     def restore(self, state_file: PathLike) -> None:
         """Go on from a ``.solverstate`` (and the model that it names)."""
+        if not isinstance(state_file, (str, bytes, os.PathLike)):
+            raise TypeError(
+                f"restore takes the path of a solver state, not {state_file!r} ({type(state_file).__name__})"
+            )
         self.net.sync_params()
         self.solver.restore(text_path(state_file))
 
@@ -153,6 +172,8 @@ class SGDSolver:
 
     def share_weights(self, net: Net) -> None:
         """Let ``net`` use the parameters of the train net, for the layers of the same names."""
+        if not isinstance(net, Net):
+            raise TypeError(f"share_weights takes a Net, not {net!r} ({type(net).__name__})")
         net.share_with(self.net)
 
 
@@ -191,12 +212,18 @@ _SOLVERS: dict[str, type[SGDSolver]] = {
 }
 
 
+def _no_solver(given: Any) -> TypeError:
+    return TypeError(f"a solver is made from the path of a solver file, not from {given!r} ({type(given).__name__})")
+
+
 def get_solver(solver_file: PathLike) -> SGDSolver:
     """Return the solver of a file, by the ``type`` that it names.
 
     Raises:
         SolverError: an unknown type.
     """
+    if not isinstance(solver_file, (str, bytes, os.PathLike)):
+        raise _no_solver(solver_file)
     file = os.fsdecode(solver_file)
     param = read_solver(file)
     cls = _SOLVERS.get(param.type)

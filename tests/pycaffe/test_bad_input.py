@@ -222,3 +222,47 @@ def test_a_python_layer_that_raises_is_named_with_its_traceback(
         odd("", "Od")
     with pytest.raises(LayerError, match="no subclass"):
         odd("", "NoLayer")
+
+
+@pytest.mark.parametrize(
+    "use, kind, message",
+    [
+        (lambda n: n.forward(start="score", end="conv1"), CaffeError, 'nothing to run, "conv1" comes first'),
+        (lambda n: n.backward(start="conv1", end="score"), CaffeError, 'nothing to run, "conv1" comes first'),
+        (lambda n: n.forward(blobs="conv1"), CaffeError, "a list of names of blobs is wanted, not 'conv1'"),
+        (lambda n: n.backward(diffs="conv1"), CaffeError, "diffs: a list of names"),
+        (lambda n: n.forward(blobs=5), CaffeError, "a list of names"),
+        (
+            lambda n: n.forward({"data": np.zeros((2, 3, 4, 4))}),
+            CaffeError,
+            r"arrays are given by name.*forward\(data=array",
+        ),
+        (lambda n: n.forward(np.zeros((2, 3, 4, 4))), CaffeError, "arrays are given by name"),
+        (lambda n: n.forward(data={1, 2}), CaffeError, 'data of "data": numbers wanted, not a set'),
+        (lambda n: n.forward_all(data=5), CaffeError, "one item a row is wanted, not the single number 5"),
+        (lambda n: n.forward_all(data={1, 2}), CaffeError, "numbers wanted"),
+        (lambda n: n.copy_from(None), TypeError, "the path of a caffemodel, not None"),
+        (lambda n: n.share_with("net.caffemodel"), TypeError, "another Net, not 'net.caffemodel'"),
+        (lambda n: n.before_forward("print"), TypeError, "a callback is a function"),
+        (lambda n: n.blobs["data"].reshape({2, 3, 4}), CaffeError, "cannot have shape"),
+        (lambda n: caffe.Net("net.prototxt", 2), NetError, r"unknown phase 2: it is 0 \(TRAIN\) or 1 \(TEST\)"),
+        (lambda n: caffe.Net("net.prototxt", caffe.TEST, "a.caffemodel"), TypeError, "weights go before the phase"),
+        (lambda n: caffe.Net("net.prototxt", caffe.TEST, stages=5), TypeError, "stages is a list of names"),
+        (lambda n: caffe.set_random_seed(1.5), CaffeError, r"set_random_seed\(1\.5\): a whole number"),
+        (lambda n: caffe.set_device("gpu"), CaffeError, r"set_device\('gpu'\): a whole number"),
+        (lambda n: caffe.set_device(-1), CaffeError, "numbered from 0"),
+        (lambda n: caffe.set_solver_count("2"), CaffeError, "a whole number"),
+        (lambda n: caffe.SGDSolver(None), TypeError, "the path of a solver file, not from None"),
+        (lambda n: caffe.get_solver(5), TypeError, r"not from 5 \(int\)"),
+    ],
+)
+def test_arguments_of_the_wrong_kind(
+    net: caffe.Net, use: Callable[[Any], Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        use(net)
+
+
+def test_a_blob_takes_its_shape_from_an_array_of_numbers(net: caffe.Net) -> None:
+    net.blobs["data"].reshape(np.array([1, 3, 4, 4]))
+    assert net.forward()["score"].shape == (1, 2)

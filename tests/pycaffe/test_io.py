@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -262,3 +263,23 @@ def test_oversample_takes_a_list_of_images_of_one_shape() -> None:
     ):
         with pytest.raises(DataError, match=message):
             io.oversample(images, (4, 4))
+
+
+@pytest.mark.parametrize(
+    "use, message",
+    [
+        (lambda a: io.array_to_blobproto("abc"), "numbers wanted, not a str"),
+        (lambda a: io.array_to_blobproto({1, 2}), "numbers wanted, not a set"),
+        (lambda a: io.array_to_blobproto(a, a[0]), r"a diff of shape \(3, 4\) for values of shape \(2, 3, 4\)"),
+        (lambda a: io.blobproto_to_array(io.array_to_blobproto(a), True), "holds no gradients"),
+        (lambda a: io.blobprotovector_str_to_arraylist(b"abc"), "no BlobProtoVector"),
+        (lambda a: io.array_to_datum(a, "cat"), "a label is a whole number, not 'cat'"),
+        (lambda a: io.array_to_datum(a, 3.7), "a label is a whole number"),
+        (lambda a: io.load_image(5), r"the name of a file or an open one, not 5 \(int\)"),
+        (lambda a: io.load_image(None), "not None"),
+        (lambda a: io.resize_image(a, (2, 2), "cubic"), "interp_order is a whole number"),
+    ],
+)
+def test_values_that_cannot_be_converted(use: Callable[[np.ndarray], object], message: str) -> None:
+    with pytest.raises(CaffeError, match=message):
+        use(np.ones((2, 3, 4), np.float32))

@@ -183,3 +183,32 @@ def test_blobs_of_different_inputs_have_no_map_and_a_way_around_a_layer_without_
     assert cut.fn.params["crop_param"] == {"axis": 2, "offset": [0]}
     with pytest.raises(TypeError, match="not from or to 'data'"):
         crop("data", data)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_output": "a"}, r"ConvolutionParameter\.num_output: 'a' \(str\) does not fit .*whole number"),
+        ({"num_output": 2.5}, r"num_output: 2\.5 \(float\)"),
+        ({"num_output": -1}, "num_output: -1"),
+        ({"num_output": None}, "num_output: None"),
+        ({"kernel_size": {3, 5}}, r"kernel_size: \{3, 5\} \(set\)"),
+        ({"weight_filler": "xavier"}, r"weight_filler: 'xavier' \(str\) does not fit this field \(FillerParameter\)"),
+        ({"weight_filler": {"std": "1"}}, r"FillerParameter\.std: '1' \(str\)"),
+        ({"engine": "CUDA"}, "engine: 'CUDA'"),
+        ({"param": {"lr": 1}}, 'ParamSpec has no field "lr"'),
+    ],
+)
+def test_a_value_that_a_field_cannot_hold_is_an_error_with_its_name(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(CaffeError, match=message):
+        to_proto(L.Convolution(L.Input(), **options))
+
+
+def test_only_tops_have_names_and_enums_their_values() -> None:
+    n = NetSpec()
+    with pytest.raises(TypeError, match=r"not a tuple; assign each of them: n\.data, n\.label"):
+        n.data = L.Data(ntop=2)
+    with pytest.raises(TypeError, match=r'"data" names a top, .* not a int'):
+        n["data"] = 5
+    with pytest.raises(AttributeError, match=r"PoolingParameter has no value MAXX \(did you mean MAX"):
+        _ = P.Pooling.MAXX

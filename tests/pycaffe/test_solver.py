@@ -83,3 +83,23 @@ def test_snapshot_and_restore_go_on_alike(tmp_path: Path) -> None:
     shared = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)
     again.share_weights(shared)
     np.testing.assert_array_equal(shared.params["ip"][0].data, again.net.params["ip"][0].data)
+
+
+def test_arguments_that_a_solver_does_not_take(tmp_path: Path) -> None:
+    solver = solver_of(golden("solvers", "adam"), tmp_path)
+    for count in (-1, 1.5, "2", None):
+        with pytest.raises(SolverError, match="the number of updates is a whole number, 0 or more"):
+            solver.step(count)
+    solver.step(np.int64(0))
+    for use, message in (
+        (lambda: solver.restore(None), "restore takes the path of a solver state"),
+        (lambda: solver.share_weights("x"), "share_weights takes a Net"),
+        (lambda: solver.add_callback(print), "two functions"),
+        (lambda: solver.add_callback(5, 6), "two functions"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            use()
+    for name in ("net", "test_nets", "iter", "lr"):
+        with pytest.raises(AttributeError):
+            setattr(solver, name, None)
+    assert solver.iter == 0
