@@ -14,10 +14,12 @@ SCALE = 0.003921569
 class PlainSWWAE(nn.Module):
     """The train net of ``prototxt/swwae_all_train_val.prototxt``.
 
-    Parameters have the names of that net's layers, with ``_`` for what a Python name cannot hold.
+    Args:
+        classes: the number of classes.
+        side: of the pictures, a multiple of 32.
     """
 
-    def __init__(self, classes: int = 1000) -> None:
+    def __init__(self, classes: int = 1000, side: int = 224) -> None:
         super().__init__()
         self.names: list[list[tuple[str, int, int]]] = []  # by stage: name, channels in and out
         channels = 3
@@ -33,18 +35,23 @@ class PlainSWWAE(nn.Module):
         self.deconvs = nn.ModuleDict(
             {name: nn.ConvTranspose2d(b, a, 3, padding=1) for stage in self.names for name, a, b in stage}
         )
-        self.fc6, self.fc7, self.fc8 = nn.Linear(25088, 4096), nn.Linear(4096, 4096), nn.Linear(4096, classes)
+        self.fc6, self.fc7, self.fc8 = (
+            nn.Linear(512 * (side // 32) ** 2, 4096),
+            nn.Linear(4096, 4096),
+            nn.Linear(4096, classes),
+        )
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, data: Tensor, label: Tensor) -> Tensor:
-        """Return the objective for images ``(N, 3, 224, 224)`` and labels ``(N,)``."""
+        """Return the objective for images ``(N, 3, side, side)`` and labels ``(N,)``."""
         x, poolings = data, []
         for stage in self.names:
             for name, _, _ in stage:
                 x = F.relu(self.convs[name](x))
             x, index = F.max_pool2d(x, 2, 2, return_indices=True)
             poolings.append((x, index))
-        objective = F.cross_entropy(self.classify(x), label.long())
+        scores = self.classify(x)
+        objective = x.new_zeros(())
         for number, stage in reversed(list(enumerate(self.names))):
             x = F.max_unpool2d(x, poolings[number][1], 2, 2)
             for name, _, _ in reversed(stage):
@@ -57,7 +64,7 @@ class PlainSWWAE(nn.Module):
                 else (poolings[number - 1][0], self.names[number - 1][-1][0])
             )
             objective = objective + LOSS_WEIGHTS[loss] * euclidean(x, target)
-        return objective
+        return objective + F.cross_entropy(scores, label.long())
 
     def classify(self, x: Tensor) -> Tensor:
         """The scores of the classes from the last pooling."""

@@ -80,7 +80,17 @@ def test_a_net_and_its_gradients(demo):
 
 
 @pytest.mark.parametrize(
-    "options", ({}, {"channels_last": True}, {"amp": "bfloat16"}, {"amp": "bfloat16", "channels_last": True}), ids=str
+    "options",
+    (
+        {},
+        {"channels_last": True},
+        {"amp": "bfloat16"},
+        {"amp": "bfloat16", "channels_last": False},
+        {"amp": "float16"},
+        {"cuda_graph": True},
+        {"cuda_graph": True, "amp": "float16"},
+    ),
+    ids=str,
 )
 def test_a_solver_trains_snapshots_and_goes_on(tmp_path, options):
     param = text_format.Parse(SOLVER % (tmp_path / "net"), caffe_pb2.SolverParameter())
@@ -97,6 +107,22 @@ def test_a_solver_trains_snapshots_and_goes_on(tmp_path, options):
         assert all(np.isfinite(score).all() for score in scores.values())
         solver.close()
     assert losses[1] < losses[0] < 1.5
+
+
+@pytest.mark.parametrize("iter_size", (1, 3))
+def test_replayed_passes_train_as_eager_ones(tmp_path, iter_size):
+    """Bit for bit: capturing takes nothing from the random numbers and leaves the parameters alone."""
+    losses = []
+    for cuda_graph in (False, True):
+        param = text_format.Parse(SOLVER % (tmp_path / "net"), caffe_pb2.SolverParameter())
+        param.iter_size = iter_size
+        solver = Solver(param, device="cuda", runner=lambda net, g=cuda_graph: GraphRunner(net, cuda_graph=g))
+        losses.append([])
+        for _ in range(6):
+            solver.step(1)
+            losses[-1].append(float(solver.loss))
+        solver.close()
+    assert losses[0] == losses[1]
 
 
 def test_the_numpy_face(repository):

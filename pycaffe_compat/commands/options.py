@@ -174,7 +174,7 @@ def add_amp(parser: Parser) -> None:
         nargs="?",
         const="bfloat16",
         choices=sorted(AMP),
-        help="compute in mixed precision (bfloat16 if no type is given)",
+        help="compute in mixed precision: bfloat16 (default) or, on a GPU, float16 with a scaled loss",
     )
 
 

@@ -67,9 +67,20 @@ def add_training(parser: Parser) -> None:
         help="show a progress bar (default: if standard error is a terminal)",
     )
     add_amp(parser)
-    parser.add_argument("--compile", action="store_true", help="compile the net with torch.compile")
     parser.add_argument(
-        "--channels-last", action="store_true", help="use the channels_last memory layout, which tensor cores prefer"
+        "--compile",
+        action="store_true",
+        help="compile the net with torch.compile; what cannot be compiled runs as it is",
+    )
+    parser.add_argument(
+        "--channels-last",
+        action=argparse.BooleanOptionalAction,
+        help="memory layout torch.channels_last (default: with --amp, where it is faster)",
+    )
+    parser.add_argument(
+        "--cuda-graph",
+        action="store_true",
+        help="replay forward and backward as CUDA graphs, for nets whose shapes never change",
     )
     add_python_layers(parser)
 

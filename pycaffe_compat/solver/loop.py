@@ -114,8 +114,8 @@ class Solver:
             if isinstance(source, BatchSource):
                 source.seed, source.rank, source.world = seed, distributed.rank(), distributed.world()
         self.optimizer: CaffeOptimizer = make_optimizer(self.param, _groups(self.net))
-        self._snapshots = Snapshots(self.param, self.net, self.test_nets, self.optimizer, self.policy)
         self.runner = runner(self.net)
+        self._snapshots = Snapshots(self.param, self.runner, self.test_nets, self.optimizer, self.policy)
         self.test_runners = [runner(net) for net in self.test_nets]
         self.hooks: list[Hook] = [Test(), Display(), Snapshot(), *hooks]
 
@@ -268,7 +268,8 @@ class Solver:
         for group in self.optimizer.param_groups:
             group["lr"], group["iter"] = self.rate, self.iter
         self.runner.parts.begin()
-        self.optimizer.step()
+        if not self.runner.update(self.optimizer):
+            log(lines.OVERFLOW, "Iteration %d: the scaled gradients overflowed; no update, a smaller scale", self.iter)
         self.runner.parts.end("update")
         if self.displaying:
             self._log_update()

@@ -23,7 +23,7 @@ from .hooks import Hook, Progress, TensorBoard
 from .log import init_log, log, log_to
 from .loop import Solver, choose_device
 from .nets import warn_of_missing
-from .runner import GraphRunner
+from .runner import GraphRunner, prefers_channels_last
 
 ALL = "all"
 
@@ -76,7 +76,8 @@ def train(
     tensorboard: str = "",
     amp: str | None = None,
     compile: bool = False,
-    channels_last: bool = False,
+    channels_last: bool | None = None,
+    cuda_graph: bool = False,
     hooks: Iterable[Hook] = (),
     log_file: TextIO | None = None,
 ) -> Solver:
@@ -94,7 +95,7 @@ def train(
         sigint_effect, sighup_effect, sigterm_effect: as for :class:`Solver`.
         progress: show a progress bar; None: where standard error is a terminal.
         tensorboard: folder for TensorBoard's events.
-        amp, compile, channels_last: as for :class:`GraphRunner`.
+        amp, compile, channels_last, cuda_graph: as for :class:`GraphRunner`.
         hooks: further hooks.
         log_file: where the log goes instead of standard error.
     """
@@ -130,13 +131,16 @@ def train(
                 file=solver,
                 weights=weights,
                 device=device,
-                runner=partial(GraphRunner, amp=amp, compile=compile, channels_last=channels_last),
+                runner=partial(
+                    GraphRunner, amp=amp, compile=compile, channels_last=channels_last, cuda_graph=cuda_graph
+                ),
                 hooks=[*own, *hooks],
                 sigint_effect=sigint_effect,
                 sighup_effect=sighup_effect,
                 sigterm_effect=sigterm_effect,
             )
             try:
+                _say_layout(amp, channels_last)
                 log(lines.STARTING, "Starting Optimization")
                 it.solve(snapshot or None)
                 log(lines.ENDED, "Optimization Done.")
@@ -146,6 +150,14 @@ def train(
     finally:
         if not joined:
             distributed.stop()
+
+
+def _say_layout(amp: str | None, wanted: bool | None) -> None:
+    """Log in which type and memory layout the net computes, and why."""
+    channels_last = prefers_channels_last(amp) if wanted is None else wanted
+    why = "as asked" if wanted is not None else "faster in mixed precision" if amp else "faster in float32"
+    layout, other = ("channels_last", "--no-channels-last") if channels_last else ("NCHW", "--channels-last")
+    log(lines.LAYOUT, "Computing in %s, memory layout %s (%s; %s overrides)", amp or "float32", layout, why, other)
 
 
 def end_if_stopped(solver: Solver) -> None:

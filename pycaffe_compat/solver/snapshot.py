@@ -36,6 +36,7 @@ from . import log as lines
 from .log import log
 from .policies import Policy
 from .rules import CaffeOptimizer
+from .runner import Runner
 
 PathLike = str | os.PathLike[str]
 EARLIER = "go on from an earlier snapshot, with a smaller base_lr"
@@ -74,15 +75,16 @@ class Snapshots:
 
     Args:
         param: the ``SolverParameter``: where snapshots go, and in which format.
-        net, test_nets: the nets; their weights (of ``net``) and the places of their data layers are kept.
+        runner: of the train net, whose weights, data layers and own state are kept.
+        test_nets: the places of their data layers are kept.
         optimizer, policy: whose history and step are kept.
     """
 
     def __init__(
-        self, param: Any, net: Net, test_nets: Sequence[Net], optimizer: CaffeOptimizer, policy: Policy
+        self, param: Any, runner: Runner, test_nets: Sequence[Net], optimizer: CaffeOptimizer, policy: Policy
     ) -> None:
         self._param = param
-        self._net, self._test_nets = net, test_nets
+        self._runner, self._net, self._test_nets = runner, runner.net, test_nets
         self._optimizer, self._policy = optimizer, policy
         self._swept = False
 
@@ -159,6 +161,7 @@ class Snapshots:
                 name: base64.b64encode(bytes(state.tolist())).decode() for name, state in generators.items()
             },
             "losses": list(losses),
+            "runner": self._runner.state(),
         }
 
     def restore(self, path: PathLike) -> tuple[int, list[float]]:
@@ -192,6 +195,7 @@ class Snapshots:
             layers = net.layers
             for name in states.keys() & layers.keys():
                 layers[name].seek(states[name])
+        self._runner.seek(extra.get("runner", {}))
         losses = [float(loss) for loss in extra["losses"]]
         saved = {
             name: torch.tensor(list(base64.b64decode(text)), dtype=torch.uint8)
