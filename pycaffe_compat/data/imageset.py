@@ -35,20 +35,19 @@ def _log(source: str, message: str, *values: object, level: int = logging.INFO) 
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """Options of :func:`convert_imageset`, by the names of Caffe's flags.
+    """Options of :func:`convert_imageset`, named like Caffe's flags.
 
     Attributes:
         gray: store one channel.
-        shuffle: mix the images, in the order that ``seed`` gives.
+        shuffle: store the images in the random order that ``seed`` gives.
         backend: ``"lmdb"``; any other is an error.
-        resize_width, resize_height: the size that all images are resized to, not keeping their proportions; 0: as they
-            are.
-        shorter_edge: resize so that the shorter edge has this length, keeping proportions; 0: as they are. Not in
+        resize_width, resize_height: resize all images to this size, regardless of proportions; 0 keeps their sizes.
+        shorter_edge: resize so that the shorter edge has this length, keeping proportions; 0 keeps the sizes. Not in
             Caffe.
-        check_size: all records must have the same size.
-        encoded: store encoded images: the file itself where it need not be changed.
-        encode_type: ``"jpg"``, ``"png"``, …: implies ``encoded``; empty: the type of each file.
-        skip_unreadable: log images that are missing or do not decode, as Caffe does, instead of stopping.
+        check_size: raise an error if records differ in size.
+        encoded: store encoded images; a file that needs no change is stored as it is.
+        encode_type: ``"jpg"``, ``"png"``, …; implies ``encoded``. Empty means the format of each file.
+        skip_unreadable: log and skip images that are missing or do not decode, as Caffe does, instead of stopping.
     """
 
     gray: bool = False
@@ -65,7 +64,10 @@ class ConvertOptions:
 
     def __post_init__(self) -> None:
         if min(self.resize_width, self.resize_height, self.shorter_edge) < 0:
-            raise DataError("resize_width, resize_height and shorter_edge cannot be negative")
+            raise DataError(
+                f"resize_width {self.resize_width}, resize_height {self.resize_height} and shorter_edge {self.shorter_edge} "
+                "cannot be negative"
+            )
         if bool(self.resize_width) != bool(self.resize_height):
             raise DataError("set resize_width and resize_height, or neither (shorter_edge keeps proportions)")
         if self.shorter_edge and self.resize_width:
@@ -79,18 +81,18 @@ def convert_imageset(
 ) -> int:
     """Write the images of a list file into a new LMDB; return their number.
 
-    Keys are ``%08d_PATH``, counted in list order, values Datums: Caffe's form. The database has its name only when all
-    of it is written.
+    As in Caffe, keys are ``%08d_PATH``, numbered in list order, and values are Datums. The database gets its name when it is
+    complete.
 
     Args:
-        root: what is put before each path of the list; a folder.
+        root: the folder that the listed paths start from.
         list_file: lines of the form ``PATH LABEL``.
         database: the folder to make.
-        options: defaults to Caffe's.
+        options: Caffe's defaults if None.
         progress: show a progress bar.
 
     Raises:
-        MissingFileError, DataError: the list or an image of it cannot be used; ``database`` exists; sizes differ.
+        MissingFileError, DataError: the list or a listed image cannot be used; ``database`` exists; sizes differ.
         CaffeError: ``database`` cannot be written.
     """
     options = options or ConvertOptions()
@@ -143,7 +145,7 @@ def convert_imageset(
 
 
 def _check_files(root: str, entries: list[Entry], list_file: str) -> None:
-    """Look for all images before hours are spent on converting the first of them."""
+    """Look for all images first, before hours are spent on converting some of them."""
     missing = [entry.path for entry in entries if not os.path.isfile(root + entry.path)]
     if missing:
         shown = ", ".join(root + path for path in missing[:3]) + (", …" if len(missing) > 3 else "")
@@ -154,7 +156,7 @@ def _check_files(root: str, entries: list[Entry], list_file: str) -> None:
 
 
 def _datum(path: str, entry: Entry, options: ConvertOptions) -> tuple[Any, tuple[int, ...]]:
-    """Read one image, resize and encode it as asked: its Datum, and the (channels, height, width) of what it shows."""
+    """Read, resize and encode one image; return its Datum and its (channels, height, width)."""
     data = read_file(path)
     try:
         image = decode_image(data, not options.gray)
@@ -176,7 +178,7 @@ def _datum(path: str, entry: Entry, options: ConvertOptions) -> tuple[Any, tuple
 
 
 def _encode(image: np.ndarray, encoding: str, path: str) -> bytes:
-    """The bytes of ``image`` as a file of that kind; ``path`` names it in errors."""
+    """Return ``image`` encoded as a file of that format; ``path`` names it in errors."""
     try:
         done, data = cv2.imencode(f".{encoding}", image)
         reason = "OpenCV does not say why" if not done else ""
@@ -201,10 +203,10 @@ def _resize(image: np.ndarray, options: ConvertOptions) -> np.ndarray:
 def compute_image_mean(
     database: str, output: str | None = None, backend: str = "lmdb", progress: bool = False
 ) -> np.ndarray:
-    """Return the mean image of a database (``float32``, C×H×W), and write it to ``output`` if given.
+    """Return the mean image of a database (``float32``, C×H×W), and write it to ``output`` if that is given.
 
     Raises:
-        MissingFileError, DataError: the database or a record cannot be used; an image of another size than the first.
+        MissingFileError, DataError: the database or a record cannot be used, or images differ in size.
         CaffeError: ``output`` cannot be written.
     """
     if backend != "lmdb":
@@ -249,7 +251,7 @@ def compute_image_mean(
 
 
 def _in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Apply ``function`` in threads; results come in order, and only so many are ahead that memory stays small."""
+    """Apply ``function`` in threads. Results come in order, and few are computed ahead, which bounds memory."""
     threads = default_threads()
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
