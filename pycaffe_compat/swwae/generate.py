@@ -75,7 +75,7 @@ def _imagenet_files() -> Iterator[tuple[str, str]]:
     }
     tested = f"Tests all 50,000 validation images ({finetune['test_iter'][0]} batches of {BATCH[1]})."
     about = "VGG-16, the classification net that the paper augments: 13 convolutions, 3 fully connected layers."
-    data = "Reads data/ilsvrc12/{train,val}_lmdb, which tools/convert_imageset.py makes."
+    data = "Reads data/ilsvrc12/{train,val}_lmdb, which caffe-convert-imageset makes."
     yield (
         f"{FOLDER}/vgg16_train_val.prototxt",
         net_text(vgg(inputs=imagenet_inputs(BATCH), top5=True), f"{about}\n{data}"),
@@ -100,7 +100,7 @@ def _imagenet_files() -> Iterator[tuple[str, str]]:
             f"{FOLDER}/{name}_solver.prototxt",
             solver_text(
                 f"Step 4 of the paper: {name} is trained whole, classification and reconstruction together.\n"
-                f"Start it with --weights VGG.caffemodel,DECODER.caffemodel (tools/train_stages.py runs all steps).\n"
+                f"Start it with --weights VGG.caffemodel,DECODER.caffemodel (caffe-train-stages runs all steps).\n"
                 f"{tested}",
                 f"{FOLDER}/{name}_train_val.prototxt",
                 f"snapshots/{name}/{name}",

@@ -14,7 +14,7 @@ from ..proto import caffe_pb2
 
 WIDTH = 120
 FOLDER = "prototxt"
-COMMAND = "python tools/make_prototxt.py"
+COMMAND = "caffe-make-prototxt"
 
 TITLES = {"sae": "SAE (fixed switches)", "swwae": "SWWAE (pooling switches from the encoder)"}
 LOSSES = {

@@ -16,7 +16,7 @@ FILES = all_files()
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_file_in_the_repository_is_what_is_generated(name):
-    assert (ROOT / name).read_text() == FILES[name], "run: python tools/make_prototxt.py"
+    assert (ROOT / name).read_text() == FILES[name], "run: caffe-make-prototxt"
 
 
 def test_nothing_else_lies_there():
