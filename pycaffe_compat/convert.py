@@ -104,8 +104,13 @@ def suffix_of(path: PathLike) -> str:
 # ---- reading
 
 
-def read_model(path: PathLike) -> Model:
+def read_model(path: PathLike, options: bool = True) -> Model:
     """Read the weights in ``path``; the kind of file is told by its content.
+
+    Args:
+        path: the file.
+        options: read the layers' options too, where the file has them. Only a ``.caffemodel`` stores them again; without
+            them nothing is read of a caffemodel but names, types and blobs, whatever fork wrote the rest.
 
     Raises:
         MissingFileError: there is no such file.
@@ -116,9 +121,11 @@ def read_model(path: PathLike) -> Model:
     kind = _kind(file)
     if kind == "caffe":
         weights = read_weights(file)
-        return Model(
-            file, {name: weights[name] for name in weights if weights.shapes(name)}, skeleton=weights.skeleton()
-        )
+        blobs = {name: weights[name] for name in weights if weights.shapes(name)}
+        types = weights.layer_types
+        bare = [caffe_pb2.LayerParameter(name=name, type=types.get(name, "")) for name in weights]
+        net = weights.skeleton() if options else caffe_pb2.NetParameter(name=weights.net_name, layer=bare)
+        return Model(file, blobs, skeleton=net)
     if kind == "safetensors":
         return _read_safetensors(file)
     return _from_state(file, _read_npz(file) if kind == "npz" else _read_torch(file))

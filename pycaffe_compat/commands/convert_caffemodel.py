@@ -65,7 +65,7 @@ def run(argv: list[str]) -> None:
         if os.path.exists(args.output) and os.path.samefile(args.input, args.output):
             parser.error(f"{args.output} is the file that is read; choose another name")
 
-    model = read_model(args.input)
+    model = read_model(args.input, options=bool(args.output) and suffix_of(args.output) == ".caffemodel")
     remarks: list[str] = []
     if args.origin:
         model, said = from_torchvision(model, args.fold_scaling)

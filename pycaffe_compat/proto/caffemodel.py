@@ -6,6 +6,7 @@ reads a layer whatever the size; the numbers stay in the file until an array is 
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import weakref
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError
 
 from ..errors import ParseError
 from . import caffe_pb2, wire
@@ -22,6 +24,7 @@ from .blob_proto import Shape, StoredBlob
 from .upgrade import V1_TYPES, upgrade_net
 from .weights import Weights
 
+_log = logging.getLogger(__name__)
 _CHUNK = 1 << 22  # numbers converted at a time where a copy cannot go straight from the file to its place
 _READ = 1 << 30  # bytes asked of the system in one call; Linux transfers at most 2 GB
 
@@ -161,16 +164,55 @@ class BinaryWeights(Weights):
             self._map.madvise(mmap.MADV_DONTNEED)
 
     def skeleton(self) -> Any:
+        """The upgraded ``NetParameter`` of the file without its blobs.
+
+        A fork may use a field of a layer for something else than BVLC Caffe does. Where the bytes are not what the field
+        should hold, it is left out, and a warning is logged.
+        """
+        net = self.stored_net()
+        upgrade_net(net, self.file)
+        return net
+
+    def stored_net(self) -> Any:
+        """As :meth:`skeleton`, but not upgraded."""
+        net: Any = caffe_pb2.NetParameter()
         pieces: list[bytes] = []
         for item in wire.fields(self._map, 0, len(self._map)):
             if item.number not in _FORMS:
                 pieces.append(self._map[item.begin : item.end])
                 continue
             body = self._without_blobs(item.start, item.end, _FORMS[item.number][2], item.number == _LAYERS)
-            pieces += [wire.header(item.number, len(body)), body]
-        net = parse_binary(b"".join(pieces), caffe_pb2.NetParameter, self.file)
-        upgrade_net(net, self.file)
+            if item.number == _LAYERS:
+                net.layers.append(self._sound_layer(body, caffe_pb2.V1LayerParameter))
+            else:
+                net.layer.append(self._sound_layer(body, caffe_pb2.LayerParameter))
+        net.MergeFrom(parse_binary(b"".join(pieces), caffe_pb2.NetParameter, self.file))
         return net
+
+    def _sound_layer(self, body: bytes, cls: Any) -> Any:
+        """The layer of class ``cls`` that ``body`` serialises, without fields whose bytes are something else."""
+        try:
+            return parse_binary(body, cls, self.file)
+        except ParseError:
+            pass
+        layer: Any = cls()
+        odd: dict[int, None] = {}
+        for item in wire.fields(body, 0, len(body)):
+            piece, known = body[item.begin : item.end], cls.DESCRIPTOR.fields_by_number.get(item.number)
+            if known is not None and known.message_type is not None and not _is_message(piece, cls):
+                odd[item.number] = None
+            else:
+                layer.MergeFrom(parse_binary(piece, cls, self.file))
+        for number in odd:
+            field = cls.DESCRIPTOR.fields_by_number[number]
+            _log.warning(
+                '%s: layer "%s": field %d is not the %s of BVLC Caffe (of a fork?); it is left out',
+                self.file,
+                layer.name,
+                number,
+                field.name,
+            )
+        return layer
 
     def _without_blobs(self, start: int, end: int, blobs: int, v1: bool) -> bytes:
         pieces: list[bytes] = []
@@ -181,6 +223,16 @@ class BinaryWeights(Weights):
             elif item.number != blobs:
                 pieces.append(self._map[item.begin : item.end])
         return b"".join(pieces)
+
+
+def _is_message(data: bytes, cls: Any) -> bool:
+    """Whether ``data`` serialises a message of class ``cls``, with all that it requires."""
+    message = cls()
+    try:
+        message.ParseFromString(data)
+    except DecodeError:
+        return False
+    return message.IsInitialized()
 
 
 def _wire_fits(field: Any, got: int) -> bool:

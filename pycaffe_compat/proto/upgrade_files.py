@@ -6,13 +6,18 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ..errors import ParseError
 from ..files import atomic_path
 from . import caffe_pb2
 from .binary import read_message, write_message
+from .caffemodel import BinaryWeights
 from .kinds import EMPTY, NET, SOLVER, kind_of, mixed_up
+from .reader import read_weights
 from .text import format_text, read_text
 from .upgrade import upgrade_net, upgrade_solver
+from .writer import write_weights
 
 Path = str | os.PathLike[str]
 
@@ -28,10 +33,36 @@ def upgrade_solver_text(source: Path, target: Path) -> list[str]:
 
 
 def upgrade_net_binary(source: Path, target: Path) -> list[str]:
-    """Write the binary net or caffemodel ``source``, upgraded, to ``target``; return what was upgraded, in words."""
-    net: Any = read_message(source, caffe_pb2.NetParameter)
+    """Write the binary net or caffemodel ``source``, upgraded, to ``target``; return what was upgraded, in words.
+
+    In a caffemodel of a fork, fields of layers that BVLC Caffe uses otherwise are left out; a warning names them.
+    """
+    try:
+        net: Any = read_message(source, caffe_pb2.NetParameter)
+    except ParseError as error:
+        return _upgrade_weights(source, target, error)
     words = upgrade_net(net, os.fspath(source))
     write_message(target, net)
+    return words
+
+
+def _upgrade_weights(source: Path, target: Path, error: ParseError) -> list[str]:
+    """Upgrade a caffemodel that is no ``NetParameter`` as a whole, for the reason ``error``, but holds weights."""
+    try:
+        weights = read_weights(source)
+    except ParseError:
+        raise error from None
+    if not isinstance(weights, BinaryWeights):
+        raise error
+    net = weights.stored_net()
+    words = upgrade_net(net, os.fspath(source))
+    blobs = {name: weights[name] for name in weights}
+    diffs = {name: weights.diffs(name) for name in weights}
+    whole = {
+        name: [np.zeros_like(blob) if diff is None else diff for blob, diff in zip(blobs[name], stored, strict=True)]
+        for name, stored in diffs.items()
+    }
+    write_weights(target, net, blobs, whole if any(d is not None for each in diffs.values() for d in each) else None)
     return words
 
 

@@ -9,6 +9,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
+from fork_model import LAYERS, fork_model, message
 from golden_files import ROOT
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from pycaffe_compat.errors import CaffeError, MissingFileError, ParseError, UnknownNameError, WeightsError
 from pycaffe_compat.proto import blob_to_array, caffe_pb2, parse_text, read_weights, upgrade_net, wire
+from pycaffe_compat.proto.upgrade_files import upgrade_net_binary
 
 NET, BLOB = caffe_pb2.NetParameter, caffe_pb2.BlobProto
 
@@ -23,11 +25,6 @@ NET, BLOB = caffe_pb2.NetParameter, caffe_pb2.BlobProto
 def write(path, net):
     path.write_bytes(net if isinstance(net, bytes) else net.SerializeToString())
     return path
-
-
-def message(number, *parts):
-    body = b"".join(parts)
-    return wire.header(number, len(body)) + body
 
 
 def test_v1_golden():
@@ -481,3 +478,29 @@ def test_truncated_hdf5(tmp_path):
         write(path, data[:length])
         with pytest.raises(ParseError, match=r"m\.caffemodel\.h5"):
             use(path)
+
+
+def test_the_skeleton_of_a_fork_leaves_out_what_is_not_bvlcs(tmp_path, caplog):
+    weights = read_weights(write(tmp_path / "fork.caffemodel", fork_model()))
+    assert weights["conv"][0].tolist() == [1, 2] and not caplog.messages
+    net = weights.skeleton()
+    want = parse_text(LAYERS, NET)
+    for layer in want.layer:
+        layer.ClearField("blobs")
+    assert list(net.layer) == list(want.layer) and net.name == "fork"
+    assert caplog.messages == [
+        f'{tmp_path}/fork.caffemodel: layer "loss": field 148 is not the clip_param of BVLC Caffe (of a fork?); it is left out',
+        f'{tmp_path}/fork.caffemodel: layer "write": field 145 is not the parameter_param of BVLC Caffe (of a fork?); it is '
+        "left out",
+    ]
+
+
+def test_the_caffemodel_of_a_fork_is_upgraded(tmp_path):
+    source = write(tmp_path / "fork.caffemodel", fork_model())
+    assert upgrade_net_binary(source, tmp_path / "new.caffemodel") == []
+    new, old = read_weights(tmp_path / "new.caffemodel"), read_weights(source)
+    assert new.skeleton() == old.skeleton()
+    assert new["conv"][0].tolist() == [1, 2] and new.diffs("conv")[0].tolist() == [3, 4]
+    assert new["ip"][0].dtype == np.float64 and new["ip"][0] == old["ip"][0]
+    with pytest.raises(ParseError, match="not a valid binary NetParameter"):
+        upgrade_net_binary(write(tmp_path / "cut.caffemodel", fork_model()[:-1]), tmp_path / "none.caffemodel")

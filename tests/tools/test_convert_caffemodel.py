@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fork_model import fork_model
 
 ROOT = Path(__file__).parents[2]
 V1 = ROOT / "tests/goldens/upgrade/v1.caffemodel"
@@ -89,3 +90,17 @@ def test_help_teaches(run):
     text = run("--help")
     for word in (".safetensors", "--to torchvision", "--fold-scaling", "bit for bit", "examples"):
         assert word in text
+
+
+def test_the_weights_of_a_fork(run, tmp_path, caplog):
+    source = tmp_path / "fork.caffemodel"
+    source.write_bytes(fork_model())
+    assert "2 layers, 2 blobs, 3 numbers" in run(source, "--list")
+    run(source, tmp_path / "a.npz")
+    run(source, tmp_path / "a.caffemodel.h5")
+    assert not caplog.messages
+    with np.load(tmp_path / "a.npz") as arrays:
+        assert arrays["conv.weight"].tolist() == [1, 2] and arrays["ip.weight"].dtype == np.float64
+    run(source, tmp_path / "b.caffemodel")
+    assert "field 148 is not the clip_param" in caplog.messages[0] and len(caplog.messages) == 2
+    run(tmp_path / "b.caffemodel", tmp_path / "b.npz")
