@@ -30,3 +30,15 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     yield run
     logger.handlers[:], logger.propagate = handlers, propagate
     logger.setLevel(level)
+
+
+@pytest.fixture
+def checked(tool: Tool) -> Callable[..., str]:
+    """``checked("train_net", …, ok=True)`` asserts that the tool succeeds (or fails) and returns what was written."""
+
+    def run(name: str, *arguments: object, ok: bool = True) -> str:
+        code, text = tool(name, *arguments)
+        assert (code == 0) == ok, text
+        return text
+
+    return run

@@ -1,6 +1,6 @@
 """tools/convert_caffemodel.py as a command."""
 
-import runpy
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +10,11 @@ from fork_model import fork_model
 
 ROOT = Path(__file__).parents[2]
 V1 = ROOT / "tests/goldens/upgrade/v1.caffemodel"
-TOOL = str(ROOT / "tools/convert_caffemodel.py")
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments, ok=True):
-        monkeypatch.setattr("sys.argv", [TOOL, *map(str, arguments)])
-        code = None
-        try:
-            runpy.run_path(TOOL, run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code
-        said = capsys.readouterr()
-        assert (not code) == ok, said
-        return said.out if ok else said.err + str(code)
-
-    return call
+def run(checked):
+    return functools.partial(checked, "convert_caffemodel")
 
 
 def test_converting_there_and_back(run, tmp_path):

@@ -1,6 +1,5 @@
 """tools/show_net.py and tools/make_prototxt.py as commands."""
 
-import runpy
 from pathlib import Path
 
 import pytest
@@ -9,48 +8,37 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def call(tool, *arguments, ok=True):
-        path = str(ROOT / "tools" / tool)
-        monkeypatch.chdir(ROOT)
-        monkeypatch.setattr("sys.argv", [path, *map(str, arguments)])
-        code = None
-        try:
-            runpy.run_path(path, run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code
-        said = capsys.readouterr()
-        assert (not code) == ok, said
-        return said.out + said.err + (code if isinstance(code, str) else "")
-
-    return call
+def run(checked, monkeypatch):
+    """The tools work on the repository's prototxt/."""
+    monkeypatch.chdir(ROOT)
+    return checked
 
 
 def test_both_phases_are_shown_without_a_database(run):
-    text = run("show_net.py", "prototxt/swwae_all_train_val.prototxt", "--phase", "both")
+    text = run("show_net", "prototxt/swwae_all_train_val.prototxt", "--phase", "both")
     assert "phase TRAIN" in text
     assert "phase TEST" in text
     assert "parameters   153,071,723" in text
 
 
 def test_shapes_are_given_by_name(run):
-    text = run("show_net.py", "prototxt/demo/vgg_train_val.prototxt", "--shape", "data=2,1,32,32", "--shape", "label=2")
+    text = run("show_net", "prototxt/demo/vgg_train_val.prototxt", "--shape", "data=2,1,32,32", "--shape", "label=2")
     assert "2×64×4×4" in text
 
 
 def test_errors_are_one_line(run):
-    assert "show_net: " in run("show_net.py", "nowhere.prototxt", ok=False)
-    assert "is not NAME=N,N" in run("show_net.py", "prototxt/vgg16_deploy.prototxt", "--shape", "data", ok=False)
-    wrong = run("show_net.py", "prototxt/vgg16_deploy.prototxt", "--shape", "dta=1,3,8,8", ok=False)
+    assert "show_net: " in run("show_net", "nowhere.prototxt", ok=False)
+    assert "is not NAME=N,N" in run("show_net", "prototxt/vgg16_deploy.prototxt", "--shape", "data", ok=False)
+    wrong = run("show_net", "prototxt/vgg16_deploy.prototxt", "--shape", "dta=1,3,8,8", ok=False)
     assert '"dta" is no input of the net (did you mean data?)' in wrong
 
 
 def test_the_generated_files_are_checked(run, tmp_path):
-    assert "prototxt/ is up to date" in run("make_prototxt.py", "--check")
-    run("make_prototxt.py", "--root", tmp_path)
+    assert "prototxt/ is up to date" in run("make_prototxt", "--check")
+    run("make_prototxt", "--root", tmp_path)
     (tmp_path / "prototxt/vgg16_deploy.prototxt").write_text("")
     (tmp_path / "prototxt/sae_all_solver.prototxt").unlink()
-    text = run("make_prototxt.py", "--root", tmp_path, "--check", ok=False)
+    text = run("make_prototxt", "--root", tmp_path, "--check", ok=False)
     assert [line.split()[0] for line in text.splitlines()] == [
         "prototxt/vgg16_deploy.prototxt",
         "prototxt/sae_all_solver.prototxt",
@@ -68,17 +56,17 @@ def test_a_net_of_ones_own_gets_a_decoder(run, tmp_path):
         """
     )
     out = tmp_path / "augmented.prototxt"
-    run("make_prototxt.py", "--net", net, "--variant", "sae_first", "--out", out)
-    assert "dec:data" in run("show_net.py", out)
-    printed = run("make_prototxt.py", "--net", net, "--variant", "swwae_all", "--reconstruct")
+    run("make_prototxt", "--net", net, "--variant", "sae_first", "--out", out)
+    assert "dec:data" in run("show_net", out)
+    printed = run("make_prototxt", "--net", net, "--variant", "swwae_all", "--reconstruct")
     assert 'bottom: "p-mask"' in printed
     assert "lr_mult: 0" in printed
-    assert "make_prototxt: " in run("make_prototxt.py", "--net", net, "--source", "c2", ok=False)
+    assert "make_prototxt: " in run("make_prototxt", "--net", net, "--source", "c2", ok=False)
     net.write_text(net.read_text().replace('"data"', '"image"'))
-    assert "they make image: say which" in run("make_prototxt.py", "--net", net, ok=False)
-    assert 'top: "dec:image"' in run("make_prototxt.py", "--net", net, "--image", "image")
+    assert "they make image: say which" in run("make_prototxt", "--net", net, ok=False)
+    assert 'top: "dec:image"' in run("make_prototxt", "--net", net, "--image", "image")
 
 
 def test_options_of_a_net_need_one(run):
     for option in (["--out", "x"], ["--reconstruct"], ["--variant", "sae_all"], ["--image-shape", "1", "8", "8"]):
-        assert f"{option[0]} goes with --net FILE" in run("make_prototxt.py", *option, ok=False)
+        assert f"{option[0]} goes with --net FILE" in run("make_prototxt", *option, ok=False)
