@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pycaffe_compat.errors import CaffeError
-from pycaffe_compat.files import atomic_path, require_writable
+from pycaffe_compat.files import atomic_path, remove_strays, require_writable
 
 
 def write(path, text="new"):
@@ -102,3 +102,54 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert (done.returncode, done.stderr) == (0, "")  # HDF5 by itself crashes when the process ends
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_a_file_may_be_read_by_whom_the_umask_lets(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write(tmp_path / "a")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~umask
+
+
+SNAPSHOTS = r".*_iter_\d+\.(caffemodel|solverstate)(\.h5)?"
+KILLED = """
+import os, sys
+from pycaffe_compat.files import atomic_path
+with atomic_path(sys.argv[1]) as temporary, open(temporary, "wb") as file:
+    file.write(b"half")
+    file.flush()
+    print(temporary, flush=True)
+    sys.stdin.read()
+"""
+
+
+def writer(path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    return process, process.stdout.readline().strip()
+
+
+@pytest.mark.parametrize("name", ["a_iter_7.caffemodel", "a_iter_7.solverstate.h5", f"{'x' * 150}_iter_7.caffemodel"])
+def test_only_what_dead_writers_left_is_removed(tmp_path, name):
+    dead, left = writer(tmp_path / name)
+    alive, kept = writer(tmp_path / name)
+    dead.kill()
+    dead.wait()
+    others = [
+        ".notes",
+        ".a.txt.abcdefgh.txt",
+        ".a_iter_7.caffemodel",
+        "a_iter_1.caffemodel",
+        ".a_iter_7.png.abcdefgh.png",
+    ]
+    for other in others:
+        (tmp_path / other).write_text("")
+    assert remove_strays(tmp_path, SNAPSHOTS) == [left]
+    assert sorted(os.listdir(tmp_path)) == sorted([*others, os.path.basename(kept)])
+    alive.communicate("")
+    assert alive.returncode == 0 and (tmp_path / name).read_bytes() == b"half"
+    assert remove_strays(tmp_path, SNAPSHOTS) == []

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import resource
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,16 @@ def test_a_policy_without_gamma_trains_as_in_caffe_and_says_so_once(tmp_path: Pa
         f"Iteration {i}, lr = {rate}" for i, rate in enumerate(("0.05", "0.05", "0", "0"))
     ]
     assert len([line for line in lines(log) if "gamma is not set" in line]) == 1
+
+
+def test_the_rate_is_that_of_the_iterations_since_the_last_line(tmp_path: Path, log: Any) -> None:
+    began = time.perf_counter()
+    make(tmp_path, "display: 3 max_iter: 16 snapshot_after_train: false").solve()
+    took = time.perf_counter() - began
+    found = [re.search(r"\(([\d.e+-]+) iter/s, ([\d.e+-]+)s/3 iters\), loss", line) for line in lines(log)]
+    shown = [(float(match[1]), float(match[2])) for match in found if match]
+    assert [round(rate * lapse) for rate, lapse in shown] == [0, 3, 3, 3, 3, 3]
+    assert sum(lapse for _, lapse in shown) <= took
 
 
 def test_loss_is_the_mean_of_the_window(tmp_path: Path) -> None:

@@ -167,3 +167,26 @@ def test_what_a_rule_cannot_work_with(text: str, words: list[str]) -> None:
     with pytest.raises(SolverError) as caught:
         make_optimizer(param, [{"params": [torch.nn.Parameter(torch.ones(1))]}])
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_frozen_parameter_takes_no_memory_until_it_has_a_history(name: str) -> None:
+    trained, frozen = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2), requires_grad=False)
+
+    def optimizer() -> Any:
+        groups = [{"params": [trained]}, {"params": [frozen], "lr_mult": 0.0}]
+        return RULES[name](groups, 0.1)
+
+    first = optimizer()
+    trained.grad = torch.ones(3)
+    first.step()
+    assert frozen not in first.state and len(first.state[trained]) == len(first.history_names)
+    zeros = list(first.history())[1::2]
+    assert all(not each.any() and each.shape == (2,) for each in zeros)
+
+    again = optimizer()
+    again.load_history(list(first.history()), [trained, frozen])
+    assert frozen not in again.state
+    full = [torch.full_like(each, 2.0) for each in first.history([trained, frozen])]
+    again.load_history(full, [trained, frozen])
+    assert [each.tolist() for each in again.history([trained, frozen])] == [each.tolist() for each in full]

@@ -14,6 +14,7 @@ import pytest
 from small_solver import make, write_files
 
 from pycaffe_compat.errors import SolverError
+from pycaffe_compat.solver import Hook, Solver
 from pycaffe_compat.solver.signals import Signals
 
 ROOT = Path(__file__).parents[2]
@@ -95,3 +96,31 @@ def test_handlers_are_put_back_and_other_threads_left_alone(tmp_path: Path) -> N
 def test_unknown_effect(make_signals: Callable[[], Signals]) -> None:
     with pytest.raises(SolverError, match="valid: stop, snapshot, none"):
         make_signals()
+
+
+def test_a_stop_comes_before_a_snapshot() -> None:
+    with Signals() as signals:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGINT)
+        assert signals.stopped_by == signal.SIGINT
+        assert [signals.take() for _ in range(3)] == ["stop", "snapshot", None]
+
+
+def test_sigterm_is_left_alone_unless_asked_for(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Signals():
+        assert signal.getsignal(signal.SIGTERM) == before
+    with Signals(sigterm="stop") as signals:
+        signal.raise_signal(signal.SIGTERM)
+        assert (signals.take(), signals.stopped_by) == ("stop", signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_request_is_met_once(tmp_path: Path) -> None:
+    class Ask(Hook):
+        def before_iteration(self, solver: Solver) -> None:
+            if solver.iter == 2:
+                signal.raise_signal(signal.SIGHUP)
+
+    make(tmp_path, "max_iter: 6 snapshot_after_train: false", hooks=[Ask()]).solve()
+    assert [path.name for path in tmp_path.glob("*.solverstate")] == ["small_iter_3.solverstate"]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from small_solver import RULES, make, solver_param, weights
 
 from pycaffe_compat.errors import CaffeError, MissingFileError, SolverError
+from pycaffe_compat.files import atomic_path
 from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.proto.wire import header
 from pycaffe_compat.solver import Solver
@@ -227,3 +228,50 @@ def test_model_is_a_net_that_loads(tmp_path: Path) -> None:
     assert weights(other) == weights(solver)
     plain = parse_text("", caffe_pb2.SolverParameter)
     assert plain.snapshot_format == caffe_pb2.SolverParameter.BINARYPROTO
+
+
+@pytest.mark.parametrize(
+    ("stored", "fits"),
+    [
+        ((10, 100), True),
+        ((1, 1, 10, 100), True),
+        ((1, 10, 100), True),
+        ((100, 10), False),
+        ((1000,), False),
+        ((10, 100, 1), False),
+        ((10, 10, 10), False),
+        ((1, 1, 1, 10, 100), False),
+        ((), False),
+    ],
+)
+def test_histories_fit_where_weights_of_their_shape_do(stored: tuple[int, ...], fits: bool, tmp_path: Path) -> None:
+    solver = make(tmp_path, RULES["SGD"])
+    _, path = solver.snapshot()
+    message = caffe_pb2.SolverState.FromString(Path(path).read_bytes())
+    assert list(message.history[2].shape.dim) == [10, 100]
+    message.history[2].shape.dim[:] = stored
+    if not stored:
+        message.history[2].data[:] = [1.0]
+    Path(path).write_bytes(message.SerializeToString())
+    if fits:
+        solver.restore(path)
+    else:
+        with pytest.raises(SolverError, match="history blob 2 has shape"):
+            solver.restore(path)
+
+
+def test_snapshots_are_as_readable_as_other_files(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.touch()
+    for path in make(tmp_path).snapshot():
+        assert Path(path).stat().st_mode == plain.stat().st_mode
+
+
+def test_what_a_killed_run_left_is_removed_at_the_next_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stray = tmp_path / ".small_iter_4.caffemodel.abcd_123.caffemodel"
+    stray.write_bytes(b"half")
+    with atomic_path(tmp_path / "small_iter_9.solverstate") as temporary, caplog.at_level("INFO", "pycaffe_compat"):
+        make(tmp_path, "max_iter: 1").solve()
+        assert Path(temporary).exists()  # another training, which lives
+    assert not stray.exists() and str(stray) in caplog.text
+    assert (tmp_path / "small_iter_9.solverstate").exists()

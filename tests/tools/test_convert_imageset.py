@@ -27,6 +27,8 @@ def content(path):
     ("golden", "flags"),
     [
         ("raw_lmdb", ["--resize_height=40", "--resize_width=48", "--check_size", "--nogray", "--backend=lmdb"]),
+        ("raw_lmdb", ["-resize_height=40", "-resize_width=48", "-gray=0"]),
+        ("gray_lmdb", ["-resize_height=40", "-resize_width=48", "-gray=1"]),
         (
             "gray_lmdb",
             ["-resize_height", "40", "-resize_width", "48", "-gray=true", "--shuffle=false", "--backend", "lmdb"],

@@ -1,0 +1,39 @@
+"""How much memory is left: the least of what the system and a container say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pycaffe_compat.memory import available, lacking, limits
+
+MB = 1 << 20
+
+
+def container(folder: Path, most: str, used: int, droppable: int) -> None:
+    (folder / "memory.max").write_text(f"{most}\n")
+    (folder / "memory.current").write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 1\ninactive_file {droppable}\n")
+
+
+def test_a_container_with_less_than_the_system_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_CGROUP", str(tmp_path))
+    system = available()  # nothing there: no container
+    assert system is not None and system > 400 * MB
+    container(tmp_path, str(400 * MB), 100 * MB, 50 * MB)
+    assert available() == 350 * MB
+    assert lacking(351 * MB) == "368 MB of memory, of which 367 MB are left"
+    assert lacking(349 * MB) == ""
+    container(tmp_path, str(100 * MB), 200 * MB, 0)
+    assert available() == 0
+
+
+@pytest.mark.parametrize("most", ["max", str(1 << 62)])
+def test_a_container_without_a_limit_leaves_the_systems(
+    most: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "_CGROUP", str(tmp_path))
+    container(tmp_path, most, 0, 0)
+    have = available()
+    assert have is not None and have < 1 << 60
