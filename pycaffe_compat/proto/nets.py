@@ -21,8 +21,7 @@ def read_net(source: Any) -> Any:
 
     Args:
         source: the path of a prototxt file or of a binary ``NetParameter``; prototxt text itself; or a
-            ``NetParameter``,
-            which is left as it is.
+            ``NetParameter``, which is left as it is.
 
     Raises:
         MissingFileError, ParseError, NetError: the file is not there, is no net, or cannot be upgraded.

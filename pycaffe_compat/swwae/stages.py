@@ -29,7 +29,7 @@ CPU = caffe_pb2.SolverParameter.CPU
 
 @dataclass(frozen=True)
 class Stage:
-    """One run of the trainer.
+    """One training run, with a solver file of its own.
 
     Attributes:
         step: its number in the paper.
@@ -75,7 +75,7 @@ def stages(decoder: Decoder) -> list[Stage]:
 def train_in_stages(decoder: Decoder, weights: str, **options: Any) -> str:
     """Train a variant from the pretrained classifier ``weights`` to the end; return the path of the final weights.
 
-    What an earlier call finished is not done again, and what it left unfinished goes on from its newest snapshot. SIGINT and
+    A step that an earlier call finished is skipped; one that it left unfinished resumes from its newest snapshot. SIGINT and
     SIGTERM stop a run with a snapshot. Under ``torchrun`` all processes call this, and the first one decides.
 
     Args:
