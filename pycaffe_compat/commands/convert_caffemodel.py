@@ -7,8 +7,15 @@ import sys
 
 from tqdm import tqdm
 
-from ..convert import fit_to_net, list_model, read_model, suffix_of, write_model
-from ..convert_torchvision import from_torchvision, to_torchvision
+from ..convert import (
+    fit_to_net,
+    from_torchvision,
+    list_model,
+    read_model,
+    suffix_of,
+    to_torchvision,
+    write_model,
+)
 from ..errors import require_file
 from ..tables import human
 from .options import Parser, command

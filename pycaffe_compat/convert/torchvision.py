@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from .convert import Model
-from .errors import WeightsError
-from .layers.base import Shape
-from .proto import caffe_pb2
-from .tables import dims
+from ..errors import WeightsError
+from ..layers.base import Shape
+from ..proto import caffe_pb2
+from ..tables import dims
+from .model import Model
 
 CAFFE_MEAN = np.array([123.68, 116.779, 103.939])  # RGB, of pixels from 0 to 255
 MEAN = np.array([0.485, 0.456, 0.406])

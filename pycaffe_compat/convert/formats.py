@@ -1,4 +1,4 @@
-"""Trained weights from one kind of file to another, without loss: Caffe's two, PyTorch's, safetensors and numpy's.
+"""Trained weights from files and into files: Caffe's two kinds, PyTorch's, safetensors' and numpy's.
 
 PyTorch's, safetensors' and numpy's files hold a flat ``state_dict``: ``conv1_1.weight``, ``conv1_1.bias``, named as
 :class:`~pycaffe_compat.net.Net` names them. Nothing is unpickled but tensors.
@@ -7,101 +7,21 @@ PyTorch's, safetensors' and numpy's files hold a flat ``state_dict``: ``conv1_1.
 from __future__ import annotations
 
 import json
-import math
 import os
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from .errors import CaffeError, ParseError, WeightsError, nearest, require_file
-from .files import atomic_path, sink
-from .layers import REGISTRY, Layer
-from .layers.base import Shape
-from .proto import caffe_pb2, read_net, read_weights, write_weights
-from .summary import build_shapes
-from .tables import dims, format_table
-
-PathLike = str | os.PathLike[str]
-Progress = Callable[[int], object]
-
-CAFFE = (".caffemodel", ".caffemodel.h5", ".h5")
-SUFFIXES = (*CAFFE, ".pt", ".pth", ".safetensors", ".npz")
+from ..errors import CaffeError, ParseError, WeightsError, require_file
+from ..files import atomic_path, sink
+from ..proto import caffe_pb2, read_weights, write_weights
+from .model import CAFFE, Model, PathLike, Progress, blob_rank, suffix_of
 
 _LAYERS_KEY = "pycaffe_compat.layers"
-
-
-@dataclass
-class Model:
-    """Trained weights, whatever file they are from.
-
-    Attributes:
-        file: where they came from, for messages.
-        blobs: layer name to its arrays in Caffe's order; layers without blobs are not there.
-        names: layer name to the names of its blobs (``weight``, ``bias``).
-        skeleton: a ``NetParameter`` with a layer for each of them: with types and options where the file has them.
-    """
-
-    file: str
-    blobs: dict[str, list[np.ndarray]]
-    names: dict[str, list[str]] = field(default_factory=dict)
-    skeleton: Any = None
-
-    def __post_init__(self) -> None:
-        if self.skeleton is None:
-            self.skeleton = caffe_pb2.NetParameter()
-        have = {layer.name: layer.type for layer in self.skeleton.layer}
-        for name, arrays in self.blobs.items():
-            if name not in have:
-                self.skeleton.layer.add(name=name)
-            self.names.setdefault(name, blob_names(have.get(name, ""), [array.shape for array in arrays]))
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """The arrays by ``LAYER.BLOB``, in order."""
-        return {
-            f"{layer}.{name}": array
-            for layer, arrays in self.blobs.items()
-            for name, array in zip(self.names[layer], arrays, strict=True)
-        }
-
-    @property
-    def numbers(self) -> int:
-        """How many numbers all blobs hold together."""
-        return sum(array.size for arrays in self.blobs.values() for array in arrays)
-
-
-def blob_names(type_name: str, shapes: Sequence[Shape]) -> list[str]:
-    """Return the names that a layer of ``type_name`` (``""`` if unknown) gives its blobs, as in ``state_dict``."""
-    if not type_name and len(shapes) == 3 and math.prod(shapes[2]) == 1 and shapes[0] == shapes[1]:
-        type_name = "BatchNorm"
-    return list(REGISTRY.get(type_name, Layer).blob_names(len(shapes)))
-
-
-def _rank(name: str) -> float:
-    """The place of a blob called ``name`` among the blobs of its layer, for files that store no order."""
-    places = [cls.blobs_declared.index(name) for cls in REGISTRY.values() if name in cls.blobs_declared]
-    digits = name.removeprefix("blob")
-    return int(digits) if digits.isdecimal() else max(places, default=math.inf)
-
-
-def suffix_of(path: PathLike) -> str:
-    """Return the ending of ``path`` that says what kind of weights are written there.
-
-    Raises:
-        WeightsError: it is none of those known.
-    """
-    text = os.fspath(path).lower()
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        if text.endswith(suffix):
-            return suffix
-    raise WeightsError(f"{os.fspath(path)}: the ending says the format; it must be one of {', '.join(SUFFIXES)}")
-
-
-# ---- reading
 
 
 def read_model(path: PathLike, options: bool = True) -> Model:
@@ -247,12 +167,9 @@ def _from_state(file: str, state: Mapping[str, np.ndarray]) -> Model:
         found.setdefault(layer, {})[name] = array
     blobs, names = {}, {}
     for layer, arrays in found.items():
-        ordered = sorted(arrays, key=_rank)
+        ordered = sorted(arrays, key=blob_rank)
         names[layer], blobs[layer] = ordered, [arrays[name] for name in ordered]
     return Model(file, blobs, names)
-
-
-# ---- writing
 
 
 class _Reported(Mapping[str, "list[np.ndarray]"]):
@@ -315,96 +232,3 @@ def write_model(path: PathLike, model: Model, progress: Progress = lambda _: Non
 def _owned(array: np.ndarray) -> np.ndarray:
     """An array that torch takes: aligned, writable, in C order; a copy only where it is not so already."""
     return np.require(array, requirements=["C", "A", "W"])
-
-
-# ---- checking against a net
-
-
-def fit_to_net(model: Model, prototxt: PathLike) -> tuple[Model, list[str]]:
-    """Return ``model`` with names, types and blob shapes of the net in ``prototxt``, and remarks on what only one has.
-
-    Shapes may differ in leading axes of length 1, as in old caffemodels. Layers that the net does not have stay as they
-    are.
-
-    Raises:
-        WeightsError: a layer has another number of blobs, or a blob another shape, than in the net, or they have no layer
-            in common; both files are named.
-    """
-    net_file = os.fspath(prototxt)
-    net = build_shapes(read_net(prototxt), "TEST", file=net_file)
-    net.close()
-    fitted = Model(model.file, dict(model.blobs), dict(model.names), caffe_pb2.NetParameter())
-    fitted.skeleton.CopyFrom(model.skeleton)
-    have = {layer.name: layer for layer in fitted.skeleton.layer}
-    missing = []
-    for name, layer in net.layers.items():
-        if not layer.blob_specs:
-            continue
-        if name not in model.blobs:
-            missing.append(name)
-            continue
-        arrays, specs = model.blobs[name], layer.blob_specs
-        if len(arrays) != len(specs):
-            raise WeightsError(
-                f'layer "{name}" has {len(specs)} blobs in {net_file}, but {len(arrays)} in {model.file}'
-            )
-        for index, (array, spec) in enumerate(zip(arrays, specs, strict=True)):
-            if not _same_but_leading_ones(array.shape, spec.shape):
-                raise WeightsError(
-                    f'layer "{name}", blob {index} ({spec.name}): shape {dims(spec.shape)} in {net_file}, '
-                    f"but {dims(array.shape)} in {model.file}"
-                )
-        fitted.blobs[name] = [array.reshape(spec.shape) for array, spec in zip(arrays, specs, strict=True)]
-        fitted.names[name] = [spec.name for spec in specs]
-        have[name].type = layer.type_name
-    extra = [name for name in model.blobs if name not in net.layers]
-    if missing and len(missing) == sum(bool(layer.blob_specs) for layer in net.layers.values()):
-        raise WeightsError(
-            f"{model.file} has no weights for any layer of {net_file}{_hint(missing, extra)}; it has {_listed(extra) or 'none'}"
-        )
-    remarks = []
-    if missing:
-        remarks.append(f"{model.file} has no weights for {_listed(missing)} of {net_file}{_hint(missing, extra)}")
-    if extra:
-        remarks.append(f"{net_file} has no layers for the weights of {_listed(extra)}")
-    return fitted, remarks
-
-
-def _same_but_leading_ones(a: Shape, b: Shape) -> bool:
-    width = max(len(a), len(b))
-    return (1,) * (width - len(a)) + tuple(a) == (1,) * (width - len(b)) + tuple(b)
-
-
-def _listed(names: Sequence[str], most: int = 6) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(f'"{name}"' for name in names[:most]) + more
-
-
-def _hint(names: Iterable[str], choices: Sequence[str]) -> str:
-    for name in names:
-        if near := nearest(name, choices, 1):
-            return near
-    return ""
-
-
-# ---- showing
-
-
-def list_model(model: Model) -> str:
-    """Return a table of every blob: its layer, type, name, shape, kind of number, and range."""
-    types = {layer.name: layer.type for layer in model.skeleton.layer}
-    rows = []
-    for layer, arrays in model.blobs.items():
-        for name, array in zip(model.names[layer], arrays, strict=True):
-            if array.size:
-                with np.errstate(invalid="ignore"):
-                    numbers = [f"{value:.5g}" for value in (array.min(), array.max(), array.mean(dtype=np.float64))]
-                bad = array.size - int(np.isfinite(array).sum())
-            else:
-                numbers, bad = ["", "", ""], 0
-            note = f"{bad} not finite" if bad else ""
-            rows.append((layer, types.get(layer, ""), name, dims(array.shape), str(array.dtype), *numbers, note))
-    head = ("layer", "type", "blob", "shape", "numbers", "min", "max", "mean", "")
-    blobs = sum(map(len, model.blobs.values()))
-    total = f"{len(model.blobs)} layers, {blobs} blobs, {model.numbers:,} numbers"
-    return f"{format_table(head, rows, right=(5, 6, 7))}\n\n{total}"

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from pycaffe_compat.convert import Model, blob_names, fit_to_net, list_model, read_model, suffix_of, write_model
-from pycaffe_compat.convert_torchvision import CAFFE_MEAN, MEAN, STD, fold_scaling, from_torchvision, to_torchvision
+from pycaffe_compat.convert.torchvision import CAFFE_MEAN, MEAN, STD, fold_scaling, from_torchvision, to_torchvision
 from pycaffe_compat.errors import CaffeError, MissingFileError, ParseError, WeightsError
 from pycaffe_compat.layers import REGISTRY
 from pycaffe_compat.net import Net

@@ -1,0 +1,19 @@
+"""Trained weights from one kind of file to another, without loss: Caffe's two, PyTorch's, safetensors' and numpy's."""
+
+from .fit import fit_to_net
+from .formats import read_model, write_model
+from .listing import list_model
+from .model import Model, blob_names, suffix_of
+from .torchvision import from_torchvision, to_torchvision
+
+__all__ = [
+    "Model",
+    "blob_names",
+    "fit_to_net",
+    "from_torchvision",
+    "list_model",
+    "read_model",
+    "suffix_of",
+    "to_torchvision",
+    "write_model",
+]

@@ -1,0 +1,88 @@
+"""Trained weights whatever file they are from, and the names of their blobs."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import WeightsError
+from ..layers import REGISTRY, Layer
+from ..layers.base import Shape
+from ..proto import caffe_pb2
+
+PathLike = str | os.PathLike[str]
+Progress = Callable[[int], object]
+
+CAFFE = (".caffemodel", ".caffemodel.h5", ".h5")
+SUFFIXES = (*CAFFE, ".pt", ".pth", ".safetensors", ".npz")
+
+
+@dataclass
+class Model:
+    """Trained weights, whatever file they are from.
+
+    Attributes:
+        file: where they came from, for messages.
+        blobs: layer name to its arrays in Caffe's order; layers without blobs are not there.
+        names: layer name to the names of its blobs (``weight``, ``bias``).
+        skeleton: a ``NetParameter`` with a layer for each of them: with types and options where the file has them.
+    """
+
+    file: str
+    blobs: dict[str, list[np.ndarray]]
+    names: dict[str, list[str]] = field(default_factory=dict)
+    skeleton: Any = None
+
+    def __post_init__(self) -> None:
+        if self.skeleton is None:
+            self.skeleton = caffe_pb2.NetParameter()
+        have = {layer.name: layer.type for layer in self.skeleton.layer}
+        for name, arrays in self.blobs.items():
+            if name not in have:
+                self.skeleton.layer.add(name=name)
+            self.names.setdefault(name, blob_names(have.get(name, ""), [array.shape for array in arrays]))
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """The arrays by ``LAYER.BLOB``, in order."""
+        return {
+            f"{layer}.{name}": array
+            for layer, arrays in self.blobs.items()
+            for name, array in zip(self.names[layer], arrays, strict=True)
+        }
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers all blobs hold together."""
+        return sum(array.size for arrays in self.blobs.values() for array in arrays)
+
+
+def blob_names(type_name: str, shapes: Sequence[Shape]) -> list[str]:
+    """Return the names that a layer of ``type_name`` (``""`` if unknown) gives its blobs, as in ``state_dict``."""
+    if not type_name and len(shapes) == 3 and math.prod(shapes[2]) == 1 and shapes[0] == shapes[1]:
+        type_name = "BatchNorm"
+    return list(REGISTRY.get(type_name, Layer).blob_names(len(shapes)))
+
+
+def blob_rank(name: str) -> float:
+    """The place of a blob called ``name`` among the blobs of its layer, for files that store no order."""
+    places = [cls.blobs_declared.index(name) for cls in REGISTRY.values() if name in cls.blobs_declared]
+    digits = name.removeprefix("blob")
+    return int(digits) if digits.isdecimal() else max(places, default=math.inf)
+
+
+def suffix_of(path: PathLike) -> str:
+    """Return the ending of ``path`` that says what kind of weights are written there.
+
+    Raises:
+        WeightsError: it is none of those known.
+    """
+    text = os.fspath(path).lower()
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        if text.endswith(suffix):
+            return suffix
+    raise WeightsError(f"{os.fspath(path)}: the ending says the format; it must be one of {', '.join(SUFFIXES)}")
