@@ -63,6 +63,7 @@ template <class D, bool kRelu>
 struct Maximum {
   using Key = typename D::Key;
   static constexpr bool kHasPlace = true;
+  static constexpr int kVectors = 4;
   static constexpr int kMostLanes = kWidest<Key>;
 
   template <int kLanes>
@@ -91,6 +92,7 @@ struct Total {
   using Key = typename D::Key;
   using Acc = typename D::Acc;
   static constexpr bool kHasPlace = false;
+  static constexpr int kVectors = 8;  // side by side: a place is one load and one addition
   static constexpr int kMostLanes = kWidest<Acc>;
 
   template <int kLanes>
@@ -111,12 +113,12 @@ inline void reduce_places(const typename D::Bits* x, const Table& t, int size, t
   typename Op::template State<kLanes> state[kVectors];
   for (int i = 0; i < t.count(); ++i) {
     const auto* from = x + t.offset[i];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
       state[v].take(load_vector<Vector<typename D::Key, kLanes>>(from + v * kLanes), t.place[i]);
     }
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int v = 0; v < kVectors; ++v) state[v].finish(y + v * kLanes, Op::kHasPlace ? s + v * kLanes : s, size);
 }
 
@@ -135,7 +137,7 @@ class Reducer {
       const Table& table = tables_.at(col);
       const int64_t from = tables_.origin(col), to = col * e_.pixel;
       const int size = size_h * divisor(col * g_.stride_w - g_.pad_w, g_.kernel_w, g_.width, g_.pad_w);
-      for_channels<Op::kMostLanes>(e_.pixel, [&](auto lanes, auto many, int64_t c) SP_LAMBDA {
+      for_channels<Op::kMostLanes, Op::kVectors>(e_.pixel, [&](auto lanes, auto many, int64_t c) SP_LAMBDA {
         reduce_places<D, Op, decltype(lanes)::value, decltype(many)::value>(x + from + c, table, size, y + to + c,
                                                                             Op::kHasPlace ? s + to + c : s);
       });
@@ -239,6 +241,7 @@ template <class D>
 class Spreader {
  public:
   using Bits = typename D::Bits;
+  static constexpr bool kChecks = false;
   using Acc = typename D::Acc;
 
   // same_switch: s is one pixel's switches, for every window.

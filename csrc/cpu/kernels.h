@@ -1,46 +1,41 @@
-// The CPU kernels over raw pointers. dispatch.cpp includes this file once for each instruction set, inside a region that makes the
-// compiler target it; SP_ISA is the namespace, SP_BYTES the width of its vectors, SP_STREAM whether it writes past the
-// caches, SP_LAMBDA what gives lambdas the target, which they do not inherit from the region.
+// The CPU kernels over raw pointers. dispatch.cpp includes this file once for each instruction set, inside a region that makes
+// the compiler target it; SP_ISA is the namespace, SP_BYTES the width of its vectors, SP_LAMBDA what gives lambdas the target,
+// which they do not inherit from the region.
 //
-// There are two ways to walk: channel by channel side by side (channels.h), for every window, and along the rows of a plane
-// (rows.h), for the windows that are worth it. NCHW under other windows is turned, some planes at a time, so that
-// the planes lie side by side as channels do.
+// The files below hold the ways through one image or plane. Here are the loops over them, one for each Path.
 
 #include "vectors.h"
 #include "windows.h"
-#include "output.h"
 #include "channels.h"
-#include "rows.h"
+#include "pairs.h"
+#include "planes.h"
 
 namespace switch_pool {
 namespace SP_ISA {
 
-// ---- Row after row: units are rows of the result -----------------------------------------------------------------------
+// ---- Path::kRows: channels_last, units are rows of the result ----------------------------------------------------------
 
-template <class D, class Rows>
-void reduce_rows(Rows rows, const Geometry& g, bool channels_last, const void* x_, const void* gate_, void* y_, uint8_t* s,
-                 bool stream, int64_t begin, int64_t end) {
+template <class D, class Op>
+void reduce_rows(const Geometry& g, const void* x, const void* gate_, void* y, uint8_t* s, int64_t begin, int64_t end) {
   using Bits = typename D::Bits;
-  const Extents e(g, channels_last);
+  const Extents e(g, true);
   const auto* gate = static_cast<const Bits*>(gate_);
-  Sink<Bits> y_sink(static_cast<Bits*>(y_) + begin * e.out, e.out, stream);
-  Sink<uint8_t> s_sink(s ? s + begin * e.out : s, e.out, stream && s);
+  Reducer<D, Op> rows(g);
   for (int64_t unit = begin; unit < end; ++unit) {
-    const Bits* x = static_cast<const Bits*>(x_) + unit / g.rows * e.plane;
-    Bits* y = y_sink.reserve(e.out);
-    rows.row(x, gate ? gate + unit * e.out : gate, static_cast<int>(unit % g.rows), y, s ? s_sink.reserve(e.out) : s);
+    rows.row(static_cast<const Bits*>(x) + unit / g.rows * e.plane, gate ? gate + unit * e.out : gate,
+             static_cast<int>(unit % g.rows), static_cast<Bits*>(y) + unit * e.out, s ? s + unit * e.out : s);
   }
 }
 
+// Rows: a Spreader, or a ChannelSpreader, which looks at the switches itself.
 template <class D, class Rows>
-bool spread_rows(Rows rows, const Geometry& g, Mode mode, bool channels_last, const void* v_, const void* gate_,
-                 const uint8_t* s_, int fixed, void* out, bool stream, int64_t begin, int64_t end) {
+bool spread_rows(Rows rows, const Geometry& g, Mode mode, const void* v_, const void* gate_, const uint8_t* s_, int fixed,
+                 void* out, int64_t begin, int64_t end) {
   using Bits = typename D::Bits;
-  const Extents e(g, channels_last);
+  const Extents e(g, true);
   const Switches switches(s_, fixed, e.out);
   const auto* v = static_cast<const Bits*>(v_);
   const auto* gate = static_cast<const Bits*>(gate_);
-  Sink<Bits> sink(static_cast<Bits*>(out) + begin * e.pitch, e.pitch, stream);
   const Cover& cover = rows.cover();
   bool valid = true;
   for (int64_t unit = begin, last = -1; unit < end; ++unit) {
@@ -49,21 +44,22 @@ bool spread_rows(Rows rows, const Geometry& g, Mode mode, bool channels_last, co
     const uint8_t* s = switches.at(at);
     if (image != last) rows.forget();
     last = image;
-    if (s_ && mode == kSwitch) valid &= first_reads_are_valid(g, cover, s, h, e);
-    rows.row(v ? v + at : v, gate ? gate + at : gate, s, h, nullptr, sink.reserve(e.pitch));
+    if (!Rows::kChecks && s_ && mode == kSwitch) valid &= first_reads_are_valid(g, cover, s, h, e);
+    rows.row(v ? v + at : v, gate ? gate + at : gate, s, h, nullptr, static_cast<Bits*>(out) + unit * e.pitch);
   }
+  if constexpr (Rows::kChecks) valid &= rows.valid();
   return valid;
 }
 
-template <class D, class Rows>
-bool select_rows(Rows rows, const Geometry& g, bool channels_last, const void* x, const uint8_t* s_, int fixed,
-                 const void* gate_, void* y, bool stream, int64_t begin, int64_t end) {
+template <class D>
+bool select_rows(const Geometry& g, bool normalized, const void* x, const uint8_t* s_, int fixed, const void* gate_, void* y,
+                 int64_t begin, int64_t end) {
   using Bits = typename D::Bits;
-  const Extents e(g, channels_last);
+  const Extents e(g, true);
   const Switches switches(s_, fixed, e.out);
   const auto* gate = static_cast<const Bits*>(gate_);
-  Sink<Bits> sink(static_cast<Bits*>(y) + begin * e.out, e.out, stream);
   const Span full = whole(g.width, g.kernel_w, g.stride_w, g.pad_w, g.cols);
+  Selector<D> rows(g, normalized, !s_);
   bool valid = true;
   for (int64_t unit = begin, last = -1; unit < end; ++unit) {
     const int row = static_cast<int>(unit % g.rows);
@@ -71,13 +67,14 @@ bool select_rows(Rows rows, const Geometry& g, bool channels_last, const void* x
     const uint8_t* s = switches.at(image * g.rows * e.out);
     if (image != last) rows.forget();
     last = image;
-    if (s_) valid &= row_is_valid(g, full, s + row * e.out, row, e.pixel);
-    rows.row(static_cast<const Bits*>(x) + image * e.plane, s, gate ? gate + unit * e.out : gate, row, sink.reserve(e.out));
+    if (s_) valid &= rows_are_valid(g, full, s + row * e.out, {row, row + 1}, e.pixel);
+    rows.row(static_cast<const Bits*>(x) + image * e.plane, s, gate ? gate + unit * e.out : gate, row,
+             static_cast<Bits*>(y) + unit * e.out);
   }
   return valid;
 }
 
-// ---- Planes turned into channels: units are bands of rows of a group of planes -----------------------------------------
+// ---- Path::kTurned: planes turned into channels, units are bands of rows of a group of planes ---------------------------
 
 // Rows of some planes side by side, as the walk over channels sees them.
 template <class T>
@@ -124,19 +121,6 @@ inline Geometry group_geometry(const Geometry& g, const Layout& layout) {
   Geometry group = g;
   group.batch = 1, group.channels = layout.group;
   return group;
-}
-
-// The rows of the plane under some rows of windows.
-inline Span rows_under(const Geometry& g, Span windows) {
-  const int begin = std::max(0, windows.begin * g.stride_h - g.pad_h);
-  const int end = std::min(g.height, (windows.end - 1) * g.stride_h - g.pad_h + g.kernel_h);
-  return {begin, std::max(begin, end)};
-}
-
-// The rows of windows over some rows of the plane.
-inline Span rows_over(const Cover& cover, Span rows) {
-  const int begin = cover.rows[rows.begin].begin;
-  return {begin, std::max(begin, cover.rows[rows.end - 1].end)};
 }
 
 template <class D, class Op>
@@ -229,7 +213,7 @@ bool select_turned(const Geometry& g, bool normalized, const Layout& layout, con
     rows.forget();
     for (int row = unit.rows.begin; row < unit.rows.end; ++row) {
       const uint8_t* at = s_ ? s.row(0) : same.at(0);
-      if (s_) valid &= row_is_valid(group, cover.full, at + row * e.out, row, e.pixel);
+      if (s_) valid &= rows_are_valid(group, cover.full, at + row * e.out, {row, row + 1}, e.pixel);
       rows.row(x.row(0), at, gate_ ? gate.row(row) : nullptr, row, y.row(row));
     }
     y.store(static_cast<Bits*>(y_) + first, unit.planes, unit.rows);
@@ -237,43 +221,150 @@ bool select_turned(const Geometry& g, bool normalized, const Layout& layout, con
   return valid;
 }
 
+// ---- Path::kPairs: units are bands of rows of windows of a few planes ---------------------------------------------------
+
+// Calls run(plane, rows) for the planes and rows of windows of some units.
+template <class Run>
+inline void for_bands(const Geometry& g, const Layout& layout, int64_t begin, int64_t end, const Run& run) {
+  for (int64_t i = begin; i < end; ++i) {
+    const Unit unit(g, layout, g.rows, i);
+    for (int64_t plane = unit.plane; plane < unit.plane + unit.planes; ++plane) run(plane, unit.rows);
+  }
+}
+
+template <class D, class Op>
+void reduce_bands(const Geometry& g, const Layout& layout, const void* x, const void* gate_, void* y, uint8_t* s,
+                  int64_t begin, int64_t end) {
+  using Bits = typename D::Bits;
+  const int64_t size = static_cast<int64_t>(g.height) * g.width, windows = static_cast<int64_t>(g.rows) * g.cols;
+  const auto* gate = static_cast<const Bits*>(gate_);
+  for_bands(g, layout, begin, end, [&](int64_t plane, Span rows) SP_LAMBDA {
+    const int64_t first = plane * windows + rows.begin * static_cast<int64_t>(g.cols);
+    reduce_pairs<D, Op>(g, static_cast<const Bits*>(x) + plane * size, gate ? gate + first : gate, rows,
+                        static_cast<Bits*>(y) + first, s ? s + first : s);
+  });
+}
+
+template <class D>
+bool spread_bands(const Geometry& g, const Layout& layout, const void* v, const void* gate_, const uint8_t* s, int fixed,
+                  void* out, int64_t begin, int64_t end) {
+  using Bits = typename D::Bits;
+  const int64_t size = static_cast<int64_t>(g.height) * g.width, windows = static_cast<int64_t>(g.rows) * g.cols;
+  const auto* gate = static_cast<const Bits*>(gate_);
+  const Span full = whole(g.width, 2, 2, 0, g.cols);
+  const Switches switches(s, fixed, g.cols);
+  bool valid = true;
+  for_bands(g, layout, begin, end, [&](int64_t plane, Span rows) SP_LAMBDA {
+    const int64_t first = plane * windows + rows.begin * static_cast<int64_t>(g.cols);
+    const uint8_t* at = switches.at(first);
+    if (s) valid &= rows_are_valid(g, full, at, rows, 1);
+    spread_pairs<D>(g, static_cast<const Bits*>(v) + first, gate ? gate + first : gate, at, !s, rows,
+                    static_cast<Bits*>(out) + plane * size);
+  });
+  return valid;
+}
+
+template <class D>
+bool select_bands(const Geometry& g, const Layout& layout, const void* x, const uint8_t* s, int fixed, const void* gate_,
+                  void* y, int64_t begin, int64_t end) {
+  using Bits = typename D::Bits;
+  const int64_t size = static_cast<int64_t>(g.height) * g.width, windows = static_cast<int64_t>(g.rows) * g.cols;
+  const auto* gate = static_cast<const Bits*>(gate_);
+  const Span full = whole(g.width, 2, 2, 0, g.cols);
+  const Switches switches(s, fixed, g.cols);
+  bool valid = true;
+  for_bands(g, layout, begin, end, [&](int64_t plane, Span rows) SP_LAMBDA {
+    const int64_t first = plane * windows + rows.begin * static_cast<int64_t>(g.cols);
+    const uint8_t* at = switches.at(first);
+    if (s) valid &= rows_are_valid(g, full, at, rows, 1);
+    select_pairs<D>(g, static_cast<const Bits*>(x) + plane * size, gate ? gate + first : gate, at, !s, rows,
+                    static_cast<Bits*>(y) + first);
+  });
+  return valid;
+}
+
+// ---- Path::kWindows: units are bands of rows of a few planes -----------------------------------------------------------
+
+template <class D>
+bool spread_windows(const Geometry& g, What what, const Layout& layout, const void* v_, const void* gate_, const uint8_t* s,
+                    void* out, int64_t begin, int64_t end) {
+  using Bits = typename D::Bits;
+  const int64_t plane = static_cast<int64_t>(g.height) * g.width, windows = static_cast<int64_t>(g.rows) * g.cols;
+  PlaneSpreader<D> planes(g, what, layout.group, layout.band, layout.bands == 1);
+  const auto* v = static_cast<const Bits*>(v_);
+  const auto* gate = static_cast<const Bits*>(gate_);
+  bool valid = true;
+  for (int64_t i = begin; i < end; ++i) {
+    const Unit unit(g, layout, g.height, i);
+    const int64_t first = unit.plane * windows;
+    valid &= planes.unit(v ? v + first : v, gate ? gate + first : gate, s + first, static_cast<int>(unit.planes),
+                         rows_over(planes.cover(), unit.rows), unit.rows, static_cast<Bits*>(out) + unit.plane * plane);
+  }
+  return valid;
+}
+
+template <class D>
+bool select_windows(const Geometry& g, bool normalized, const Layout& layout, const void* x, const uint8_t* s, const void* gate_,
+                    void* y, int64_t begin, int64_t end) {
+  using Bits = typename D::Bits;
+  const int64_t size = static_cast<int64_t>(g.height) * g.width, windows = static_cast<int64_t>(g.rows) * g.cols;
+  PlaneSelector<D> planes(g, normalized, layout.band);
+  const auto* gate = static_cast<const Bits*>(gate_);
+  bool valid = true;
+  for_bands(g, layout, begin, end, [&](int64_t plane, Span rows) SP_LAMBDA {
+    const int64_t first = plane * windows;
+    valid &= planes.unit(static_cast<const Bits*>(x) + plane * size, gate ? gate + first : gate, s + first, rows,
+                         static_cast<Bits*>(y) + first);
+  });
+  return valid;
+}
+
 // ---- The table of this instruction set ---------------------------------------------------------------------------------
 
 template <class D, class Op>
-void reduce(const Geometry& g, const Layout& layout, const void* x, const void* gate, void* y, uint8_t* s, bool stream,
-            int64_t begin, int64_t end) {
-  if (layout.group) return reduce_turned<D, Op>(g, layout, x, gate, y, s, begin, end);
-  if (layout.channels_last) return reduce_rows<D>(Reducer<D, Op>(g), g, true, x, gate, y, s, stream, begin, end);
-  if (g.kernel_h == 2) return reduce_rows<D>(RowReducer<D, Op, 2>(g), g, false, x, gate, y, s, stream, begin, end);
-  reduce_rows<D>(RowReducer<D, Op, 3>(g), g, false, x, gate, y, s, stream, begin, end);
+void reduce(const Geometry& g, const Layout& layout, const void* x, const void* gate, void* y, uint8_t* s, int64_t begin,
+            int64_t end) {
+  switch (layout.path) {
+    case Path::kPairs:
+      return reduce_bands<D, Op>(g, layout, x, gate, y, s, begin, end);
+    case Path::kTurned:
+      return reduce_turned<D, Op>(g, layout, x, gate, y, s, begin, end);
+    default:
+      return reduce_rows<D, Op>(g, x, gate, y, s, begin, end);
+  }
 }
 
 template <class D>
 bool spread(const Geometry& g, Mode mode, What what, const Layout& layout, const void* v, const void* gate, const uint8_t* s,
-            int fixed, void* out, bool stream, int64_t begin, int64_t end) {
-  if (layout.group) return spread_turned<D>(g, mode, what, layout, v, gate, s, fixed, out, begin, end);
-  if (layout.channels_last) {
-    return spread_rows<D>(Spreader<D>(g, mode, what, !s), g, mode, true, v, gate, s, fixed, out, stream, begin, end);
+            int fixed, void* out, int64_t begin, int64_t end) {
+  switch (layout.path) {
+    case Path::kPairs:
+      return spread_bands<D>(g, layout, v, gate, s, fixed, out, begin, end);
+    case Path::kTurned:
+      return spread_turned<D>(g, mode, what, layout, v, gate, s, fixed, out, begin, end);
+    case Path::kWindows:
+      if (layout.channels_last) {
+        return spread_rows<D>(ChannelSpreader<D>(g, what), g, mode, v, gate, s, fixed, out, begin, end);
+      }
+      return spread_windows<D>(g, what, layout, v, gate, s, out, begin, end);
+    default:
+      return spread_rows<D>(Spreader<D>(g, mode, what, !s), g, mode, v, gate, s, fixed, out, begin, end);
   }
-  return spread_rows<D>(RowSpreader<D>(g, mode, what, !s), g, mode, false, v, gate, s, fixed, out, stream, begin, end);
 }
 
 template <class D>
 bool select(const Geometry& g, bool normalized, const Layout& layout, const void* x, const uint8_t* s, int fixed,
-            const void* gate, void* y, bool stream, int64_t begin, int64_t end) {
-  if (layout.group) return select_turned<D>(g, normalized, layout, x, s, fixed, gate, y, begin, end);
-  if (layout.channels_last) {
-    return select_rows<D>(Selector<D>(g, normalized, !s), g, true, x, s, fixed, gate, y, stream, begin, end);
+            const void* gate, void* y, int64_t begin, int64_t end) {
+  switch (layout.path) {
+    case Path::kPairs:
+      return select_bands<D>(g, layout, x, s, fixed, gate, y, begin, end);
+    case Path::kTurned:
+      return select_turned<D>(g, normalized, layout, x, s, fixed, gate, y, begin, end);
+    case Path::kWindows:
+      return select_windows<D>(g, normalized, layout, x, s, gate, y, begin, end);
+    default:
+      return select_rows<D>(g, normalized, x, s, fixed, gate, y, begin, end);
   }
-  if (g.kernel_h == 2) {
-    return select_rows<D>(RowSelector<D, 2>(g, normalized, !s), g, false, x, s, fixed, gate, y, stream, begin, end);
-  }
-  return select_rows<D>(RowSelector<D, 3>(g, normalized, !s), g, false, x, s, fixed, gate, y, stream, begin, end);
-}
-
-template <class D>
-bool reduces_rows(const Geometry& g) {
-  return has_rows(g) && kWidest<typename D::Acc> >= 4;
 }
 
 template <class D>
@@ -281,9 +372,7 @@ Kernels kernels_of() {
   return {{reduce<D, Maximum<D, false>>, reduce<D, Maximum<D, true>>, reduce<D, Total<D, false>>, reduce<D, Total<D, true>>},
           spread<D>,
           select<D>,
-          reduces_rows<D>,
-          has_row_spreader<D>,
-          has_row_selector<D>};
+          kWidest<typename D::Acc> >= 4};
 }
 
 inline Kernels kernels(Type type) {

@@ -137,12 +137,14 @@ inline void for_few_channels(int64_t n, const Run& run) {
   }
 }
 
-// Calls run(Lanes, Many, j) so that j to j + lanes * many cover 0 to n, in any order, some twice: four of the widest vectors
+// Calls run(Lanes, Many, j) so that j to j + lanes * many cover 0 to n, in any order, some twice: kMost of the widest vectors
 // at a time, then fewer and narrower ones.
-template <int kLanes, class Run>
+template <int kLanes, int kMost = 4, class Run>
 inline void for_channels(int64_t n, const Run& run) {
   int64_t j = 0;
+  for (; kMost > 4 && j + kMost * kLanes <= n; j += kMost * kLanes) run(Lanes<kLanes>(), Many<kMost>(), j);
   for (; j + 4 * kLanes <= n; j += 4 * kLanes) run(Lanes<kLanes>(), Many<4>(), j);
+  if (j + 2 * kLanes <= n) run(Lanes<kLanes>(), Many<2>(), j), j += 2 * kLanes;
   if (j == n) return;
   if (j > 0 && n - j < kLanes) return run(Lanes<kLanes>(), Many<1>(), n - kLanes);
   for_few_channels<kLanes>(n - j, [&](auto lanes, auto many, int64_t i) SP_LAMBDA { run(lanes, many, j + i); });

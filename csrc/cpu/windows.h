@@ -42,6 +42,19 @@ struct Cover {
   }
 };
 
+// The rows of the plane under some rows of windows.
+inline Span rows_under(const Geometry& g, Span windows) {
+  const int begin = std::max(0, windows.begin * g.stride_h - g.pad_h);
+  const int end = std::min(g.height, (windows.end - 1) * g.stride_h - g.pad_h + g.kernel_h);
+  return {begin, std::max(begin, end)};
+}
+
+// The rows of windows over some rows of the plane.
+inline Span rows_over(const Cover& cover, Span rows) {
+  const int begin = cover.rows[rows.begin].begin;
+  return {begin, std::max(begin, cover.rows[rows.end - 1].end)};
+}
+
 // Sizes of the two sides, in elements: a pixel, a row of a plane, a plane, a row of windows.
 struct Extents {
   int64_t pixel, pitch, plane, out;
@@ -56,26 +69,36 @@ inline bool is_square(const Geometry& g, int kernel, int stride) {
 // Whether no place is covered twice.
 inline bool is_disjoint(const Geometry& g) { return g.stride_h >= g.kernel_h && g.stride_w >= g.kernel_w; }
 
-inline bool all_in_window(const uint8_t* __restrict s, int64_t n, int places) {
+// Whether n switches are from begin to end, or none.
+inline bool all_within(const uint8_t* __restrict s, int64_t n, int begin, int end) {
   uint8_t stray = 0;
-  const uint8_t last = static_cast<uint8_t>(places - 1);
-  for (int64_t i = 0; i < n; ++i) stray |= uint8_t(s[i] > last) & uint8_t(s[i] != kNone);
+  const uint8_t first = static_cast<uint8_t>(begin), last = static_cast<uint8_t>(end - 1 - begin);
+  for (int64_t i = 0; i < n; ++i) stray |= uint8_t(uint8_t(s[i] - first) > last) & uint8_t(s[i] != kNone);
   return stray == 0;
 }
 
-// Whether the switches of a row of windows (`step` of them side by side: the channels) point into window and plane. `full`:
-// the windows that are whole along the row.
-inline bool row_is_valid(const Geometry& g, Span full, const uint8_t* s, int row, int64_t step) {
-  const Span high = inside(row * g.stride_h - g.pad_h, g.kernel_h, g.height);
-  const bool clipped = high.begin > 0 || high.end < g.kernel_h;
-  bool valid = all_in_window(s, g.cols * step, g.kernel_h * g.kernel_w);
+// Whether the switches of some rows of windows (`step` of them side by side: the channels) point into window and plane. `full`:
+// the windows that are whole along the row. Rows of places of a window are ranges of switches; columns are not, but few
+// windows are cut off there.
+inline bool rows_are_valid(const Geometry& g, Span full, const uint8_t* s, Span rows, int64_t step) {
+  const int64_t n = g.cols * step;
+  bool valid = all_within(s, (rows.end - rows.begin) * n, 0, g.kernel_h * g.kernel_w);
+  for (int row = rows.begin; row < rows.end; ++row) {
+    const Span high = inside(row * g.stride_h - g.pad_h, g.kernel_h, g.height);
+    if (high.begin == 0 && high.end == g.kernel_h) continue;
+    valid &= all_within(s + (row - rows.begin) * n, n, high.begin * g.kernel_w, high.end * g.kernel_w);
+  }
   for (int col = 0; col < g.cols; ++col) {
-    if (!clipped && col == full.begin) col = full.end;
+    if (col == full.begin) col = full.end;
     if (col >= g.cols) break;
     const Span wide = inside(col * g.stride_w - g.pad_w, g.kernel_w, g.width);
-    for (int64_t i = col * step; i < (col + 1) * step; ++i) {
-      const int h = s[i] / g.kernel_w, w = s[i] % g.kernel_w;
-      valid &= s[i] == kNone || (h >= high.begin && h < high.end && w >= wide.begin && w < wide.end);
+    bool outside[256] = {};
+    for (int place = 0; place < g.kernel_h * g.kernel_w; ++place) {
+      const int w = place % g.kernel_w;
+      outside[place] = w < wide.begin || w >= wide.end;
+    }
+    for (int64_t i = col * step; i < (rows.end - rows.begin) * n; i += n) {
+      for (int64_t c = 0; c < step; ++c) valid &= !outside[s[i + c]];
     }
   }
   return valid;
@@ -85,7 +108,7 @@ inline bool row_is_valid(const Geometry& g, Span full, const uint8_t* s, int row
 inline bool first_reads_are_valid(const Geometry& g, const Cover& cover, const uint8_t* s, int h, const Extents& e) {
   bool valid = true;
   for (int row = cover.rows[h].begin; row < cover.rows[h].end; ++row) {
-    if (h == std::max(0, row * g.stride_h - g.pad_h)) valid &= row_is_valid(g, cover.full, s + row * e.out, row, e.pixel);
+    if (h == std::max(0, row * g.stride_h - g.pad_h)) valid &= rows_are_valid(g, cover.full, s + row * e.out, {row, row + 1}, e.pixel);
   }
   return valid;
 }

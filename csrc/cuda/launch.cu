@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "switch_pool.cuh"
 
@@ -42,10 +43,12 @@ struct Call {
   bool is_square(int side) const {
     return g().kernel_h == side && g().kernel_w == side && g().stride_h == 2 && g().stride_w == 2 && type != kDouble;
   }
-  bool has_vectors() const {
-    return is_aligned(task.in) && is_aligned(task.gate) && is_aligned(task.switches) && is_aligned(task.places) &&
-           is_aligned(task.out) && g().channels % vector() == 0;
+  bool is_aligned() const {
+    return cuda::is_aligned(task.in) && cuda::is_aligned(task.gate) && cuda::is_aligned(task.switches) &&
+           cuda::is_aligned(task.places) && cuda::is_aligned(task.out);
   }
+  // Channels of whole vectors.
+  bool has_vectors() const { return is_aligned() && g().channels % vector() == 0; }
   // 2x2 windows that tile the planes, in rows of whole vectors.
   bool has_pairs() const {
     return !channels_last && is_square(2) && g().pad_h == 0 && g().pad_w == 0 && g().height == 2 * g().rows &&
@@ -212,58 +215,48 @@ struct Any {
   }
 };
 
-// The fast kernels of one type for windows of K x K, stride 2. cudaErrorNotSupported: none fits.
+// What launching gave; nothing if no kernel fits.
+using Launched = std::optional<cudaError_t>;
+
+// The fast kernels of one type for windows of K x K, stride 2.
 template <class D, int K>
 struct Square {
   static constexpr int V = 16 / sizeof(typename D::Bits);
 
-  static cudaError_t pool(const Call& call, Kernel pixels, Kernel pairs, Kernel tiles) {
+  static Launched pool(const Call& call, Kernel pixels, Kernel pairs, Kernel tiles) {
     const Geometry& g = call.g();
-    if (call.channels_last) {
-      return call.has_vectors() ? enqueue_any(call, pixels, V, g.rows, g.cols, true) : cudaErrorNotSupported;
-    }
-    Call other = call;
-    other.task.g.channels = 0;  // alignment alone
-    if (!other.has_vectors()) return cudaErrorNotSupported;
+    if (call.channels_last) return call.has_vectors() ? Launched(enqueue_any(call, pixels, V, g.rows, g.cols, true)) : Launched();
+    if (!call.is_aligned()) return {};
     if (pairs && call.has_pairs()) return enqueue_pairs(call, pairs, true);
     const TilePlan plan = plan_tiles(call, K, g.rows, true);
-    if (plan.shared > kMostShared) return cudaErrorNotSupported;
+    if (!tiles || plan.shared > kMostShared) return {};
     return enqueue_tiles(call, tiles, plan, g.rows, g.cols, g.rows, true);
   }
-  static cudaError_t max(const Call& call) {
+  static Launched max(const Call& call) {
     if constexpr (K == 2) return pool(call, pixels_max<D, V, K>, pairs_max<D, V>, tiles_max<D, K>);
     return pool(call, pixels_max<D, V, K>, nullptr, tiles_max<D, K>);
   }
-  static cudaError_t sum(const Call& call) {
-    if (call.channels_last && call.has_vectors()) {
-      return enqueue_any(call, pixels_sum<D, V, K>, V, call.g().rows, call.g().cols, true);
-    }
-    if constexpr (K == 2) {
-      Call other = call;
-      other.task.g.channels = 0;
-      if (other.has_vectors() && call.has_pairs()) return enqueue_pairs(call, pairs_sum<D, V>, true);
-    }
-    return cudaErrorNotSupported;
+  static Launched sum(const Call& call) {
+    if constexpr (K == 2) return pool(call, pixels_sum<D, V, K>, pairs_sum<D, V>, nullptr);
+    return pool(call, pixels_sum<D, V, K>, nullptr, nullptr);
   }
-  static cudaError_t select(const Call& call) {
+  static Launched select(const Call& call) {
     if constexpr (K == 2) return pool(call, pixels_select<D, V, K>, pairs_select<D, V>, tiles_select<D, K>);
     return pool(call, pixels_select<D, V, K>, nullptr, tiles_select<D, K>);
   }
-  static cudaError_t unpool(const Call& call) {
+  static Launched unpool(const Call& call) {
     const Geometry& g = call.g();
     const int block_rows = (g.height - 1 + g.pad_h) / 2 + 1, block_cols = (g.width - 1 + g.pad_w) / 2 + 1;
     if (call.channels_last) {
-      if (!call.has_vectors()) return cudaErrorNotSupported;
+      if (!call.has_vectors()) return {};
       return enqueue_any(call, pixels_unpool<D, V, K>, V, block_rows, block_cols, false);
     }
-    Call other = call;
-    other.task.g.channels = 0;
-    if (!other.has_vectors()) return cudaErrorNotSupported;
+    if (!call.is_aligned()) return {};
     if constexpr (K == 2) {
       if (call.has_pairs()) return enqueue_pairs(call, pairs_unpool<D, V>, false);
     }
     const TilePlan plan = plan_tiles(call, K, g.height, false);
-    if (plan.shared > kMostShared) return cudaErrorNotSupported;
+    if (plan.shared > kMostShared) return {};
     return enqueue_tiles(call, tiles_unpool<D, K>, plan, g.height, (block_cols + 1) / 2, block_rows - g.pad_h / 2, false);
   }
 };
@@ -285,7 +278,7 @@ cudaError_t run_any(Operator op, const Call& call) {
 }
 
 template <class D, int K>
-cudaError_t run_square(Operator op, const Call& call) {
+Launched run_square(Operator op, const Call& call) {
   switch (op) {
     case kMaximum:
       return Square<D, K>::max(call);
@@ -293,19 +286,17 @@ cudaError_t run_square(Operator op, const Call& call) {
       return Square<D, K>::sum(call);
     case kSelect:
       return Square<D, K>::select(call);
-    case kUnpool:
-      return call.task.mode == kSwitch ? Square<D, K>::unpool(call) : cudaErrorNotSupported;
     default:
-      return cudaErrorNotSupported;
+      return call.task.mode == kSwitch ? Square<D, K>::unpool(call) : Launched();
   }
 }
 
 template <class D>
 cudaError_t run(Operator op, const Call& call) {
-  cudaError_t error = cudaErrorNotSupported;
-  if (call.is_square(2)) error = run_square<D, 2>(op, call);
-  if (call.is_square(3)) error = run_square<D, 3>(op, call);
-  return error == cudaErrorNotSupported ? run_any<D>(op, call) : error;
+  Launched launched;
+  if (call.is_square(2)) launched = run_square<D, 2>(op, call);
+  if (call.is_square(3)) launched = run_square<D, 3>(op, call);
+  return launched ? *launched : run_any<D>(op, call);
 }
 
 cudaError_t dispatch(Operator op, const Call& call) {
