@@ -18,7 +18,7 @@ from pycaffe_compat.layers import REGISTRY
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text, write_weights
 
-GOLDENS = Path(__file__).parent / "goldens"
+GOLDENS = Path(__file__).parents[1] / "goldens"
 V1 = GOLDENS / "upgrade/v1.caffemodel"
 FORMATS = (".caffemodel", ".caffemodel.h5", ".pt", ".safetensors", ".npz")
 NET = """
