@@ -1,4 +1,4 @@
-"""Letting ``import caffe`` mean this package, in this process."""
+"""Make ``import caffe`` mean this package in this process."""
 
 from __future__ import annotations
 

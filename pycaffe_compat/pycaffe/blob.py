@@ -24,7 +24,7 @@ def in_host_memory(device: torch.device) -> bool:
 
 
 class SyncedArray:
-    """A tensor and a numpy array of the same values, each brought up to date when it is asked for.
+    """A tensor and a numpy array of the same values; each is brought up to date when it is asked for.
 
     On the CPU they share memory, and as long as someone holds the array (or a view of it) new values are copied into that
     memory; otherwise the tensor that a layer made is taken as it is. On a GPU asking for the array makes the host the newer
@@ -47,7 +47,7 @@ class SyncedArray:
 
     @property
     def used(self) -> bool:
-        """Whether the values have been looked at or made; otherwise they are still the initial ones."""
+        """Whether the values have been read or computed; until then they are the initial ones."""
         return self._tensor is not None or self._host is not None
 
     @property
@@ -59,7 +59,7 @@ class SyncedArray:
         """The values on the device.
 
         Raises:
-            NetError: they have not been used before, and there is no memory for them.
+            NetError: it is the first use of the values, and there is no memory for them.
         """
         if self._host_newer and self._host is not None:
             self._tensor = torch.from_numpy(self._host).to(self._device, copy=True)
@@ -73,7 +73,7 @@ class SyncedArray:
         if not lacking:
             try:
                 return torch.full(self._shape, self._fill, device=self._device)
-            except (RuntimeError, TypeError) as error:  # a dimension that no integer of torch's holds is a TypeError
+            except (RuntimeError, TypeError) as error:  # TypeError: a dimension too large for torch's integers
                 lacking = f"memory that cannot be had ({str(error).splitlines()[0]})"
         raise NetError(f"{self._what} of shape {self._shape} needs {lacking}")
 
@@ -101,7 +101,7 @@ class SyncedArray:
                 self._tensor = self.tensor().contiguous()
                 try:
                     lent = self._tensor.numpy()
-                except ValueError as error:  # no elements, but dimensions whose product numpy cannot hold
+                except ValueError as error:  # no elements, but dimensions whose product overflows in numpy
                     raise NetError(f"{self._what} of shape {self._shape} cannot be an array: {error}") from error
                 self._lent = weakref.ref(lent)
             return lent
@@ -113,7 +113,7 @@ class SyncedArray:
         return self._host
 
     def resize(self, shape: Sequence[int]) -> None:
-        """Give it another shape; values are kept where their number is the same, and are the initial ones otherwise."""
+        """Change the shape; values are kept if their number stays the same, and are the initial ones otherwise."""
         size = tuple(shape)
         if size == self._shape:
             return
@@ -129,10 +129,10 @@ def _nothing() -> None:
 
 
 class ParameterArray:
-    """As :class:`SyncedArray`, for the memory of a parameter (or of its gradient), which stays where it is.
+    """Like :class:`SyncedArray`, for a parameter or its gradient, whose memory never moves.
 
-    Nets may share it, each with an array of its own; what was written into any of them reaches the memory with
-    :meth:`upload_all`.
+    Several nets may share that memory, each with an array of its own; :meth:`upload_all` copies what was written into any
+    of the arrays to it.
     """
 
     _written: ClassVar[dict[int, weakref.ref[ParameterArray]]] = {}  # those whose host side is the newer one
@@ -144,7 +144,7 @@ class ParameterArray:
 
     @classmethod
     def upload_all(cls) -> None:
-        """Bring what was written into arrays, of whichever net, to the device."""
+        """Copy what was written into the arrays of any net to the device."""
         while cls._written:
             array = cls._written.pop(next(iter(cls._written)))()
             if array is not None and array._host is not None:
@@ -209,7 +209,7 @@ class Blob:
 
     @classmethod
     def empty(cls, shape: Sequence[int], device: torch.device, diff: float = 0.0, name: str = "") -> Blob:
-        """A blob of zeros whose gradients are all ``diff``; it has memory once it is looked at."""
+        """A blob of zeros whose gradients are all ``diff``. It takes memory when it is first looked at."""
         what = f'blob "{name}"' if name else "a blob"
         return cls(SyncedArray(shape, device, what=what), SyncedArray(shape, device, diff, f"the diff of {what}"))
 
@@ -290,11 +290,11 @@ class Blob:
     def reshape(self, *shape: int) -> None:
         """Give the blob another shape, before the next ``forward`` (or ``net.reshape()``) passes it on.
 
-        Values are kept where their number stays the same; otherwise they are 0 again, and an array that is still held from
-        before is the blob's no longer.
+        Values are kept if their number stays the same. Otherwise they are 0 again, and an array taken before the reshape no
+        longer belongs to the blob.
 
         Raises:
-            CaffeError: a dimension that is negative or no whole number, or more than 32 of them.
+            CaffeError: a dimension is negative or not a whole number, or there are more than 32.
         """
         if len(shape) == 1 and isinstance(shape[0], (tuple, list, np.ndarray)):
             shape = tuple(np.ravel(shape[0]).tolist() if isinstance(shape[0], np.ndarray) else shape[0])

@@ -1,4 +1,4 @@
-"""What Caffe keeps for the whole process: CPU or GPU, the random seed, and which of several solvers this one is."""
+"""Caffe's settings for the whole process: CPU or GPU, the random seed, and the rank among several solvers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def _whole(value: Any, function: str) -> int:
 
 
 def set_mode_cpu() -> None:
-    """Let nets and solvers made from now on live on the CPU."""
+    """Create nets and solvers on the CPU from now on."""
     global _mode
     _mode = "cpu"
 
 
 def set_mode_gpu() -> None:
-    """Let nets and solvers made from now on live on the GPU that :func:`set_device` chose (0 at first).
+    """Create nets and solvers on the GPU that :func:`set_device` chose (0 by default) from now on.
 
     Raises:
         CaffeError: this machine has no GPU that torch can use.
@@ -44,7 +44,7 @@ def set_device(device_id: int) -> None:
     """Choose the GPU for GPU mode, by its number.
 
     Raises:
-        CaffeError: GPU mode can be used, and there is no such device.
+        CaffeError: not a whole number, 0 or more; or GPU mode is available, and there is no such device.
     """
     global _device_id
     device_id = _whole(device_id, "set_device")
@@ -75,7 +75,7 @@ def set_solver_count(count: int) -> None:
     global _solver_count
     count = _whole(count, "set_solver_count")
     if count < 1:
-        raise CaffeError(f"set_solver_count({count}): there is at least 1 solver")
+        raise CaffeError(f"set_solver_count({count}): the number of solvers is 1 or more")
     _solver_count = count
 
 
@@ -94,4 +94,4 @@ def set_solver_rank(rank: int) -> None:
 
 
 def set_multiprocess(yes: bool) -> None:
-    """Accepted for scripts that train with several processes; here several solvers always are several processes."""
+    """Does nothing: several solvers are always several processes here. Scripts that train in parallel call it."""

@@ -27,7 +27,7 @@ Callback = Callable[[int], Any]
 
 
 class Net:
-    """A Caffe net to run, look into and operate on with numpy, as in pycaffe.
+    """A Caffe net to run, inspect and edit with numpy, as in pycaffe.
 
     ``Net(network_file, phase, level, stages, weights)``, by position or by keyword, and the older
     ``Net(network_file, weights_file, phase)``. ``module`` is the :class:`pycaffe_compat.CaffeModule` behind it, with the same
@@ -189,7 +189,7 @@ class Net:
         """Blob name → its weight in the objective."""
         return OrderedDict(zip(self.blobs, self._blob_loss_weights, strict=True))
 
-    # what pycaffe's own scripts and many others use in spite of the underscore
+    # private in name, but pycaffe's own scripts and many others use them
 
     @property
     def _layer_names(self) -> list[str]:
@@ -246,7 +246,7 @@ class Net:
     ) -> dict[str, np.ndarray]:
         """Run the net, or the layers from ``start`` to ``end`` by name, and return output arrays by blob name.
 
-        The arrays are the blobs' own: the next pass writes into them; copy what is to be kept.
+        The arrays are the blobs' own, and the next pass writes into them: copy what you want to keep.
 
         Args:
             blobs: names of blobs to return besides the outputs (of the net, or of ``end``).
@@ -281,9 +281,9 @@ class Net:
     ) -> dict[str, np.ndarray]:
         """Run the net backwards, or the layers from ``start`` down to ``end``, and return ``diff`` arrays by blob name.
 
-        Parameter diffs add up until :meth:`clear_param_diffs`. Layers above every loss have no backward pass unless
-        ``force_backward: true``. From a ``start``, and from a ``diff`` that was given or looked at, layers that have not run
-        forward yet work with what is in their bottoms, as in Caffe.
+        Parameter diffs add up until :meth:`clear_param_diffs`. Layers above every loss have no backward pass unless the net
+        has ``force_backward: true``. With a ``start``, or a ``diff`` that was given or read, layers that have not run forward
+        use the current values of their bottoms, as in Caffe.
 
         Args:
             diffs: names of blobs whose diffs to return besides those of the inputs (or of the bottoms of ``end``).
@@ -293,7 +293,7 @@ class Net:
         Raises:
             UnknownNameError: a name that the net does not have.
             CaffeError: a diff of another batch size or shape than its blob.
-            LayerError: nothing has run forward, and there is no gradient to begin with.
+            LayerError: nothing has run forward, and no gradient was given.
         """
         first = self._layer_index(start) if start is not None else len(self._steps) - 1
         last = self._layer_index(end) if end is not None else 0
@@ -409,7 +409,7 @@ class Net:
         """Pass the inputs' shapes on through all layers, so that every blob has its new shape before a forward pass.
 
         Raises:
-            LayerError: a layer that does not fit its bottoms any more.
+            LayerError: a layer no longer fits its bottoms.
         """
         self.module.reshape({name: self.blobs[name].shape for name in self.module.inputs})
         shapes = self.module.blob_shapes
@@ -425,7 +425,7 @@ class Net:
                 blob.synced_diff.tensor().zero_()
 
     def share_with(self, other: Net) -> None:
-        """Use the parameters of ``other`` for the layers of the same names: the very same memory from now on.
+        """Share the parameters of ``other``'s layers of the same names: one memory from now on.
 
         Raises:
             LayerError: a layer whose blobs have other shapes there.
@@ -486,7 +486,7 @@ class Net:
         self._passes.after_backward.append(_callable(callback))
 
     def set_input_arrays(self, data: np.ndarray, labels: np.ndarray | None = None) -> None:
-        """Give the first layer, a ``MemoryData``, its data (N×C×H×W float32) and labels."""
+        """Give the first layer, which must be a ``MemoryData``, its data (N×C×H×W) and labels (N, default 0)."""
         layer = self._steps[0].layer if self._steps else None
         if layer is None or layer.type_name != "MemoryData":
             found = f'layer "{layer.name}" is {layer.type_name}' if layer is not None else "there is no layer"

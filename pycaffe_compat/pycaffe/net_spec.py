@@ -137,7 +137,6 @@ class Function:
         self.ntop: int = self.params.pop("ntop", 1)
         self.in_place: bool = self.params.get("in_place", False)
         self.params.pop("in_place", None)
-        # Input layers may name their tops by the shapes alone
         self.tops = tuple(Top(self, n) for n in range(self.ntop))
 
     def _get_name(self, names: dict[Any, str], autonames: Counter[str]) -> str:

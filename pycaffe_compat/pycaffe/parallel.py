@@ -28,7 +28,7 @@ class NCCL:
     ``torchrun`` the processes know each other already, and ``uid`` does not matter.
 
     Raises:
-        CaffeError: ``torch.distributed`` is missing, or the other processes do not come.
+        CaffeError: ``torch.distributed`` is missing, or the other processes do not join.
     """
 
     def __init__(self, solver: SGDSolver, uid: bytes | str) -> None:
@@ -51,7 +51,7 @@ class NCCL:
 
     @staticmethod
     def new_uid() -> bytes:
-        """A name under which the processes of one machine find each other, to be passed to all of them."""
+        """A name by which the processes of one machine find each other; pass it to all of them."""
         return os.path.join(tempfile.gettempdir(), f"pycaffe_compat-{uuid.uuid4().hex}").encode()
 
     def bcast(self) -> None:
@@ -62,7 +62,7 @@ class NCCL:
                 dist.broadcast(learnable.tensor.detach(), 0)
 
     def on_start(self) -> None:
-        """Called before an iteration; nothing is to be done."""
+        """Called before an iteration; does nothing."""
 
     def on_gradients_ready(self) -> None:
         """Average the gradients over all processes."""

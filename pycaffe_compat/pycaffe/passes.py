@@ -1,4 +1,4 @@
-"""The layers of a net run one by one, from blob to blob and back, as the numpy face wants it."""
+"""Runs a net layer by layer, forward and backward, between the blobs of the numpy face."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ..wiring import Step
 from .blob import Blob, in_host_memory
 
 Callback = Callable[[int], Any]
-Record = tuple[list[Tensor], tuple[Tensor, ...]]  # what a layer read and made, with the graph in between
+Record = tuple[list[Tensor], tuple[Tensor, ...]]  # a layer's bottoms and tops, with the graph between them
 
 
 class Passes:
     """Forward and backward passes over any range of layers.
 
-    Every layer reads the blobs as they are when it runs, cut off from what made them, so what was written into a blob is
-    what the next layer sees, and each has a small graph of its own for the way back.
+    Each layer reads the current values of its bottoms, detached from the layer that made them. So what was written into a
+    blob is what the next layer sees, and each layer has a small autograd graph of its own for the backward pass.
 
     Args:
         module: the net.
@@ -61,7 +61,7 @@ class Passes:
         self.forget()
 
     def _may_overwrite(self, step: Step) -> bool:
-        """Whether a layer can write over its bottom, as Caffe's do: memory that a layer has made for this blob alone."""
+        """Whether a layer can write over its bottom, as Caffe's do: the memory must be this blob's alone."""
         if (
             not isinstance(step.layer, ReLU)
             or step.layer.negative_slope
@@ -73,7 +73,7 @@ class Passes:
         return made_by.fresh_top
 
     def forget(self) -> None:
-        """Drop what the layers read and made: after a reshape."""
+        """Drop the layers' bottoms and tops of the last pass, after a reshape."""
         self._records = [None] * len(self._steps)
         shapes = self._module.blob_shapes
         self._bytes = [  # that a layer will take for its tops
@@ -133,7 +133,7 @@ class Passes:
             blob.synced_diff.resize(blob.synced_data.shape)
 
     def _run(self, index: int) -> Record:
-        """Run one layer on its bottoms as they are; no blob changes."""
+        """Run one layer on the current values of its bottoms; no blob changes."""
         step = self._steps[index]
         layer = step.layer
         bottoms = [self._blobs[name].synced_data.tensor() for name in step.bottoms]
@@ -169,7 +169,7 @@ class Passes:
     def backward(self, start: int, end: int) -> None:
         """Run the layers ``start`` down to ``end`` backwards, from the ``diff`` of the tops to that of the bottoms.
 
-        A layer that has not run forward yet is run, as if it had, on what is in its bottoms.
+        A layer that has not run forward is run first, on the current values of its bottoms.
         """
         self._check_range(start, end)
         begun: set[str] = set()

@@ -36,7 +36,7 @@ class SolverCallback(Protocol):
 
 
 class NumpyRunner(Runner):
-    """A pass through the numpy face, layer by layer, so that every blob's ``data`` and ``diff`` can be looked at after it."""
+    """A pass through the numpy face, layer by layer, which leaves every blob's ``data`` and ``diff`` to look at."""
 
     def __init__(self, face: Net) -> None:
         super().__init__(face.module)
@@ -69,7 +69,7 @@ class NumpyRunner(Runner):
 
 
 class SGDSolver:
-    """Trains the net of a solver file, whatever its ``type``, by this class's rule; or a ``SolverParameter``.
+    """Trains the net of a solver file, or of a ``SolverParameter``, by this class's rule, whatever ``type`` it names.
 
     ``solver`` is the :class:`pycaffe_compat.solver.Solver` behind it, which shares nets and parameters.
 

@@ -15,11 +15,11 @@ class Timer:
         self._seconds = 0.0
 
     def start(self) -> None:
-        """Begin to measure."""
+        """Start measuring."""
         self._begun = _now()
 
     def stop(self) -> None:
-        """End what :meth:`start` began."""
+        """Stop measuring."""
         if self._begun is not None:
             self._seconds, self._begun = _now() - self._begun, None
 
