@@ -21,7 +21,7 @@ from .loader import Buffers, Job
 from .mean import read_mean, require_mean_values, require_one_mean
 
 
-class Window(NamedTuple):
+class ImageWindow(NamedTuple):
     """A region of an image, bounds included; label 0 is the background."""
 
     image: str
@@ -35,8 +35,8 @@ class Window(NamedTuple):
 class WindowFile(NamedTuple):
     """The content of a window file: windows of both kinds, and the channels of the images."""
 
-    foreground: list[Window]
-    background: list[Window]
+    foreground: list[ImageWindow]
+    background: list[ImageWindow]
     channels: int
 
 
@@ -70,7 +70,7 @@ def read_windows(path: str | os.PathLike[str], foreground: float, background: fl
             for _ in range(tokens.number("the number of windows", int)):
                 label = tokens.number("a label", int)
                 overlap = tokens.number("an overlap", float)
-                window = Window(image, label, *(tokens.number(what, int) for what in ("x1", "y1", "x2", "y2")))
+                window = ImageWindow(image, label, *(tokens.number(what, int) for what in ("x1", "y1", "x2", "y2")))
                 if overlap >= foreground:
                     if label <= 0:
                         raise tokens.error(
@@ -193,7 +193,7 @@ class WindowReader:
 
         return arrays, [functools.partial(fill, i) for i in range(self.batch_size)]
 
-    def _place(self, window: Window, mirror: bool, out: np.ndarray) -> None:
+    def _place(self, window: ImageWindow, mirror: bool, out: np.ndarray) -> None:
         """Cut a window out of its image, warp it, and write it to ``out`` (C × crop × crop)."""
         try:
             image = decode_image(self._file(window.image), True)
@@ -240,7 +240,7 @@ def _round(value: float) -> int:
     return int(math.copysign(math.floor(abs(float(value)) + 0.5), value))
 
 
-def _region(window: Window, rows: int, columns: int, options: WindowOptions, mirror: bool) -> _Region:
+def _region(window: ImageWindow, rows: int, columns: int, options: WindowOptions, mirror: bool) -> _Region:
     """Return the region to cut out of the image, the size to warp it to, and its place in the crop.
 
     ``context_pad`` widens the window so that the warped one has that many pixels of context on each side; ``square`` widens

@@ -15,12 +15,12 @@ from torch import Tensor
 from ..tables import dims
 from .base import Layer, Shape, count, register
 
-Window = tuple[int, ...]
+Extent = tuple[int, ...]
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
-def im2col(x: Tensor, kernel: Window, stride: Window, pad: Window, dilation: Window) -> Tensor:
+def im2col(x: Tensor, kernel: Extent, stride: Extent, pad: Extent, dilation: Extent) -> Tensor:
     """Return the windows of ``x`` (n, channels, *spatial) as (n, channels * kernel elements, *output)."""
     if any(pad):
         x = F.pad(x, [p for size in reversed(pad) for p in (size, size)])
@@ -30,7 +30,7 @@ def im2col(x: Tensor, kernel: Window, stride: Window, pad: Window, dilation: Win
     return x.permute(0, 1, *range(2 + axes, 2 + 2 * axes), *range(2, 2 + axes)).flatten(1, 1 + axes)
 
 
-def convolve(x: Tensor, weight: Tensor, stride: Window, pad: Window, dilation: Window, groups: int) -> Tensor:
+def convolve(x: Tensor, weight: Tensor, stride: Extent, pad: Extent, dilation: Extent, groups: int) -> Tensor:
     """Convolution over any number of spatial axes, or none, as a product of filters and windows."""
     columns = im2col(x, tuple(weight.shape[2:]), stride, pad, dilation)
     rows = weight.reshape(groups, weight.shape[0] // groups, -1)
@@ -39,7 +39,7 @@ def convolve(x: Tensor, weight: Tensor, stride: Window, pad: Window, dilation: W
 
 
 def convolve_transposed(
-    x: Tensor, weight: Tensor, stride: Window, pad: Window, dilation: Window, groups: int
+    x: Tensor, weight: Tensor, stride: Extent, pad: Extent, dilation: Extent, groups: int
 ) -> Tensor:
     """The transpose of :func:`convolve`: ``x``, spread out by the stride, convolved with the mirrored filters."""
     spread = x.new_zeros(*x.shape[:2], *(s * (n - 1) + 1 for s, n in zip(stride, x.shape[2:], strict=True)))
@@ -79,7 +79,7 @@ class Windows(Layer):
         self.dilation = self._window("dilation", (), 1, 1)
         self._check_tops(shape[self.axis + 1 :])
 
-    def _window(self, field: str, pair: Sequence[str], default: int | None, least: int) -> Window:
+    def _window(self, field: str, pair: Sequence[str], default: int | None, least: int) -> Extent:
         """One number per spatial axis, from the repeated ``field`` or the ``pair`` of fields for height and width."""
         options = self.param.convolution_param
         given = tuple(getattr(options, field))

@@ -5,7 +5,7 @@ from samples import image
 
 from pycaffe_compat.data.batches import Shard
 from pycaffe_compat.data.mean import write_mean
-from pycaffe_compat.data.windows import Window, WindowFile, WindowOptions, WindowReader, read_windows
+from pycaffe_compat.data.windows import ImageWindow, WindowFile, WindowOptions, WindowReader, read_windows
 from pycaffe_compat.errors import DataError, MissingFileError
 
 FILE = """# 0
@@ -50,8 +50,8 @@ def test_windows_are_sorted_by_overlap(folder):
     windows = read(folder)
     one, two = f"{folder}/one.png", f"{folder}/two.png"
     assert windows == WindowFile(
-        [Window(one, 5, 2, 3, 21, 22), Window(one, 7, 0, 0, 39, 29)],
-        [Window(one, 0, 10, 10, 12, 14), Window(two, 0, 1, 1, 8, 8)],
+        [ImageWindow(one, 5, 2, 3, 21, 22), ImageWindow(one, 7, 0, 0, 39, 29)],
+        [ImageWindow(one, 0, 10, 10, 12, 14), ImageWindow(two, 0, 1, 1, 8, 8)],
         3,
     )
 
@@ -81,7 +81,7 @@ def test_a_batch_is_background_and_then_foreground(folder):
 
 
 def test_a_window_is_warped_mirrored_and_has_its_mean_subtracted(folder):
-    windows = WindowFile([Window(f"{folder}/one.png", 5, 2, 3, 21, 22)], [], 3)
+    windows = WindowFile([ImageWindow(f"{folder}/one.png", 5, 2, 3, 21, 22)], [], 3)
     options = WindowOptions(crop=16, mirror=True, scale=0.5, mean_values=(1, 2, 3), foreground_fraction=1)
     data = batch(WindowReader("w", windows, 12, options))[0]
     part = cv2.resize(image(1, 30, 40).transpose(1, 2, 0)[3:23, 2:22], (16, 16)).transpose(2, 0, 1).astype(np.float32)
@@ -117,7 +117,7 @@ def pad_by_hand(window, crop, pad, square, mirror, rows, columns):
 @pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize("corner", [(0, 0, 9, 14), (28, 20, 39, 29), (5, 6, 30, 12)])
 def test_context_beyond_the_image_is_zero(folder, square, mirror, corner):
-    window = Window(f"{folder}/one.png", 5, *corner)
+    window = ImageWindow(f"{folder}/one.png", 5, *corner)
     options = WindowOptions(
         crop=24, mirror=True, context_pad=4, square=square, mean_values=(100,), foreground_fraction=1, cache=True
     )
@@ -135,7 +135,7 @@ def test_context_beyond_the_image_is_zero(folder, square, mirror, corner):
 def test_the_mean_image_is_cropped_in_its_middle(folder):
     mean = image(3, 20, 20).astype(np.float32)
     write_mean(folder / "mean", mean)
-    windows = WindowFile([], [Window(f"{folder}/two.png", 0, 0, 0, 19, 19)], 3)
+    windows = WindowFile([], [ImageWindow(f"{folder}/two.png", 0, 0, 0, 19, 19)], 3)
     options = WindowOptions(crop=16, mean_file=str(folder / "mean"), foreground_fraction=0)
     data = batch(WindowReader("w", windows, 1, options))[0][0]
     part = cv2.resize(image(2, 20, 20).transpose(1, 2, 0), (16, 16)).transpose(2, 0, 1)
@@ -169,11 +169,11 @@ def test_a_kind_without_windows_is_an_error_only_if_it_is_asked_for(folder):
     ("window", "message"),
     [
         (
-            Window("one.png", 1, 5, 5, 40, 9),
+            ImageWindow("one.png", 1, 5, 5, 40, 9),
             r"window \(5, 5, 40, 9\) .* is not within one.png, which is 40 wide and 30 high",
         ),
-        (Window("one.png", 1, 9, 5, 5, 9), "is not within"),
-        (Window("gone.png", 1, 0, 0, 5, 5), "image not found: gone.png"),
+        (ImageWindow("one.png", 1, 9, 5, 5, 9), "is not within"),
+        (ImageWindow("gone.png", 1, 0, 0, 5, 5), "image not found: gone.png"),
     ],
 )
 def test_windows_that_do_not_fit_are_named(folder, monkeypatch, window, message):
