@@ -101,6 +101,7 @@ class CaffeModule(nn.Module):
         try:
             self._build()
             self._table.allocate(weights, share._table if share is not None else None, self.device)
+            self._prepare()
         except BaseException:
             self.close()
             raise
@@ -138,6 +139,15 @@ class CaffeModule(nn.Module):
         self._output_values = {name: wiring.newest[name] for name in self.outputs}
         self._find_rewritten()
         self._plan()
+
+    def _prepare(self) -> None:
+        """Let the layers make what they carry from pass to pass, in the shapes of their bottoms."""
+        for step in self.steps:
+            step.layer.prepare([self._wiring.shapes[v] for v in step.bottom_values], self.device)
+        # the name that DistributedDataParallel looks for: it copies all other buffers from rank 0
+        self._ddp_params_and_buffers_to_ignore = [
+            f"{step.name}.{name}" for step in self.steps for name in step.layer.per_process
+        ]
 
     def _find_rewritten(self) -> None:
         """Tell the layers whose derivative Caffe reads from memory that later layers, in place, write to."""
@@ -191,6 +201,10 @@ class CaffeModule(nn.Module):
             log.warning(
                 '%s: several layers are named "%s"; this one is called "%s"', self.file or "net", name, param.name
             )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._table.follow()
 
     def _apply(self, fn: Any, recurse: bool = True) -> CaffeModule:
         # .to() and .double() may replace parameter objects; what points at them follows
@@ -401,6 +415,7 @@ class CaffeModule(nn.Module):
                 new[value] = shape
         self._wiring.shapes = new
         self._plan()
+        self._prepare()
 
     def load_weights(self, weights: Any) -> LoadReport:
         """Copy weights into the layers of the same names, by Caffe's rules.

@@ -1,11 +1,11 @@
-"""The calls that run a net: its layers in order, some of them fused, and when each value can be let go.
+"""The calls that run a net: its layers in order, some of them fused, and when each value can be freed.
 
-Fusions leave every result as it is. They apply where nothing else reads the blob in between:
+Fusions change no result. They apply where nothing else reads the blob in between:
 
-- ReLU → MAX Pooling, and ReLU → Depooling: the ReLU happens inside, so its result is never stored;
+- ReLU → MAX Pooling, and ReLU → Depooling: the ReLU happens inside the operator, so its result is never stored;
 - a Pooling mask that only Depooling layers with the same windows read: the one-byte switch is handed over instead;
-- Depooling → SafeInv → Eltwise PROD: one pass, the unpooling normalised by its weights (the AlexNet decoder);
-- Convolution, Deconvolution or InnerProduct → ReLU: the ReLU writes over its input, whose memory nobody needs any more.
+- Depooling → SafeInv → Eltwise PROD: one pass that normalises the unpooling by its weights (the AlexNet decoder);
+- a layer with a fresh top (Convolution, InnerProduct, …) → ReLU: the ReLU overwrites its input, which nothing reads again.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from .wiring import Step, Wiring
 class Call:
     """One call: ``run`` takes the values numbered ``reads`` and makes those numbered ``writes``.
 
-    ``detach`` says which reads pass no gradient on (``propagate_down: false``); ``muted``, that the loss weights count without
-    gradients; ``frees``, what nobody reads after it; ``covers``, which layers are done without being called themselves, so
-    that their hooks would not run.
+    Attributes:
+        detach: which reads pass no gradient on (``propagate_down: false``).
+        muted: the loss weights count in the objective, without gradients.
+        frees: the values that nothing reads after this call.
+        covers: layers that the call replaces, so that their hooks would not run.
     """
 
     run: Callable[..., Any]
@@ -75,12 +77,12 @@ def _detach(step: Step) -> tuple[bool, ...] | None:
 
 
 class _Fusions:
-    """Which layers go into which, found once for the whole net."""
+    """The fusions of a net, found once."""
 
     def __init__(self, wiring: Wiring) -> None:
         self._shapes = wiring.shapes
         self._outputs = {wiring.newest[name] for name in wiring.outputs}
-        self._late = {  # what an earlier layer in the same memory takes its derivative from
+        self._late = {  # values from which an earlier layer in the same memory takes its derivative
             wiring.newest[s.tops[0]] for s in wiring.steps if isinstance(s.layer, Overwritten) and s.layer.rewritten
         }
         self._maker = {value: step for step in wiring.steps for value in step.top_values}
@@ -96,7 +98,7 @@ class _Fusions:
             self._find_normalized(step)
 
     def call(self, step: Step, plain: Call) -> Call | None:
-        """The call in the place of ``plain``; None for a layer that happens inside another call."""
+        """Return the call that replaces ``plain``, or None for a layer that another call includes."""
         if id(step) in self._inside:
             return None
         if isinstance(step.layer, Pooling):
@@ -110,7 +112,7 @@ class _Fusions:
         return plain
 
     def _may_overwrite(self, step: Step) -> bool:
-        """Whether a ReLU may work in place: its bottom is fresh memory that neither a layer nor a gradient reads again."""
+        """Whether a ReLU may work in place: its bottom is fresh memory, and nothing else reads it."""
         if not isinstance(step.layer, ReLU) or step.layer.negative_slope or step.layer.rewritten or step.propagate_down:
             return False
         fresh = self._maker[step.bottom_values[0]].layer.fresh_top
@@ -121,7 +123,7 @@ class _Fusions:
         hands_switch = len(step.tops) == 2 and step.top_values[1] in self._switches
         if source is None and not hands_switch:
             return plain
-        run = _pooling(step.layer, relu=source is not None, tops=len(step.tops), hands_switch=hands_switch)  # type: ignore[arg-type]
+        run = FusedPooling(step.layer, source is not None, len(step.tops), hands_switch)  # type: ignore[arg-type]
         reads = (step.bottom_values[0] if source is None else source,)
         return replace(plain, run=run, reads=reads, covers=(step.layer, *self._relu_layer(step)))
 
@@ -131,7 +133,7 @@ class _Fusions:
         takes_switch = bool(mask) and mask[0] in self._switches
         if source is None and not takes_switch and not normalize:
             return plain
-        run = _unpooling(step.layer, relu=source is not None, normalize=normalize)  # type: ignore[arg-type]
+        run = FusedDepooling(step.layer, source is not None, normalize)  # type: ignore[arg-type]
         covers: tuple[Layer, ...] = (step.layer, *self._relu_layer(step))
         if normalize:
             covers += tuple(self._readers[v][0].layer for v in step.top_values)
@@ -143,7 +145,7 @@ class _Fusions:
         return (self._maker[value].layer,) if value in self._relus else ()
 
     def _only_reader(self, value: int) -> Step | None:
-        """The one layer that reads a value which nobody else sees."""
+        """The only reader of a value that is no output and has no loss weight; None if there are others."""
         readers = self._readers.get(value, [])
         step = self._maker[value]
         weight = step.loss_weights[step.top_values.index(value)]
@@ -198,18 +200,32 @@ class _Fusions:
                 return
 
 
-def _pooling(layer: Pooling, relu: bool, tops: int, hands_switch: bool) -> Callable[..., Any]:
-    def run(x: Tensor) -> Any:
-        y, switch = layer.forward_switch(x, relu)
-        if tops == 1:
+@dataclass(frozen=True)
+class FusedPooling:
+    """A Pooling that applies the ReLU before it (``relu``), or hands over byte switches in place of its mask.
+
+    A class and not a closure, so that a net can be pickled.
+    """
+
+    layer: Pooling
+    relu: bool
+    tops: int
+    hands_switch: bool
+
+    def __call__(self, x: Tensor) -> Any:
+        y, switch = self.layer.forward_switch(x, self.relu)
+        if self.tops == 1:
             return y
-        return y, switch if hands_switch else layer.mask(switch, x.shape, x.dtype)
-
-    return run
+        return y, switch if self.hands_switch else self.layer.mask(switch, x.shape, x.dtype)
 
 
-def _unpooling(layer: Depooling, relu: bool, normalize: bool) -> Callable[..., Any]:
-    def run(y: Tensor, switch: Tensor | None = None) -> Any:
-        return layer.forward_switch(y, switch, relu, normalize)
+@dataclass(frozen=True)
+class FusedDepooling:
+    """A Depooling that takes byte switches, applies the ReLU before it, or is normalised by its own weights."""
 
-    return run
+    layer: Depooling
+    relu: bool
+    normalize: bool
+
+    def __call__(self, y: Tensor, switch: Tensor | None = None) -> Any:
+        return self.layer.forward_switch(y, switch, self.relu, self.normalize)

@@ -108,6 +108,7 @@ class Layer(nn.Module):
             entry stands for all further bottoms; losses with labels use ``(True, False)``.
         fresh_top: its top is new memory that neither the layer nor its gradient reads again. A ReLU may overwrite it.
         shares_memory: in Caffe its tops lie in the memory of its bottoms or blobs, so the numpy face may share it too.
+        per_process: names of buffers that each process of a distributed run keeps for itself.
         keeps_positive: where it passes a gradient on, its top is above 0 exactly where its bottom is.
     """
 
@@ -126,6 +127,7 @@ class Layer(nn.Module):
     fresh_top: ClassVar[bool] = False
     shares_memory: ClassVar[bool] = False
     keeps_positive: bool = False
+    per_process: tuple[str, ...] = ()
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__()
@@ -241,6 +243,13 @@ class Layer(nn.Module):
         Raises:
             LayerError: the bottom is not what this layer takes it for.
         """
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled and copied: not the views of blobs that another layer owns, which the net makes again."""
+        views = {spec.name for spec in self.blob_specs}
+        return {
+            name: value for name, value in self.__dict__.items() if not (name in views and isinstance(value, Tensor))
+        }
 
     def state(self) -> dict[str, Any]:
         """What the layer carries from pass to pass besides its blobs, as values that JSON can hold.

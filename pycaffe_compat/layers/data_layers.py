@@ -116,17 +116,23 @@ class BatchSource(Source):
         self.seed = state["seed"]
         self._position = int(state["position"])
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> BatchSource:
-        """Return a source that stands where this one does and reads by itself."""
-        copy = type(self)(self.param, [])
-        copy.seek(self.state())
-        copy.rank, copy.world, copy.threads = self.rank, self.world, self.threads
-        return copy
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, or a pickled source, opens its files itself and continues at the position of this one."""
+        return _reopened, (type(self), self.param, self.state(), self.rank, self.world, self.threads, self.training)
 
     def close(self) -> None:
         loader, self._loader = self._loader, None
         if loader is not None:
             loader.close()
+
+
+def _reopened(
+    cls: type[BatchSource], param: Any, state: dict[str, Any], rank: int, world: int, threads: int | None, train: bool
+) -> BatchSource:
+    source = cls(param, [])
+    source.seek(state)
+    source.rank, source.world, source.threads = rank, world, threads
+    return source.train(train)
 
 
 def _cropped(transform: Any, batch_size: int, channels: int) -> list[Shape] | None:

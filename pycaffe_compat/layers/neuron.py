@@ -83,6 +83,10 @@ class Overwritten(Layer):
         super().__init__(param, bottom_shapes)
         self.in_place = bool(param.top) and param.top[:1] == param.bottom[:1]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but ``memory``: it belongs to one pass, and holds a whole blob."""
+        return {name: value for name, value in super().__getstate__().items() if name != "memory"}
+
     def forward(self, x: Tensor) -> Tensor:
         y = self.function(x)
         if self.rewritten and not torch.compiler.is_compiling():

@@ -27,9 +27,16 @@ def _host(value: Tensor) -> np.ndarray:
     return (value.detach() if kept else value.detach().float()).cpu().numpy()
 
 
+def _legacy(values: np.ndarray) -> np.ndarray:
+    """``values`` with at least 4 axes, as Caffe writes them; the axes that are added have length 1."""
+    return values.reshape(values.shape + (1,) * (4 - values.ndim))
+
+
 @register("HDF5Output")
 class HDF5Output(Layer):
     """Writes two bottoms with the same first axis to the datasets ``/data`` and ``/label`` of ``file_name``.
+
+    As in Caffe each dataset has at least 4 axes (N, C, H, W): labels of shape N are stored as N×1×1×1.
 
     The first batch replaces a file that is there already; later ones, at which Caffe fails, are appended. Between
     batches the file is closed, so that it can be read. Source: Caffe's ``HDF5OutputLayer``.
@@ -64,7 +71,7 @@ class HDF5Output(Layer):
                 f"{dims(data.shape)} and {dims(label.shape)}"
             )
         if not data.is_meta:
-            batch = {"data": _host(data), "label": _host(label)}
+            batch = {name: _legacy(_host(value)) for name, value in (("data", data), ("label", label))}
             if self.started:
                 self._append(batch)
             else:
@@ -145,7 +152,7 @@ class ImageOutput(Layer):
         if not x.is_meta:
             self.batches += 1
             values = _host(x)
-            for item in values.reshape(values.shape + (1,) * (4 - values.ndim)):
+            for item in _legacy(values):
                 self._write_item(item)
         return ()
 

@@ -137,6 +137,10 @@ class Pooling(_Windows):
         if problem is None:
             windows = window.pooled(plane, self.ceil_mode)
             problem = window.problem(plane, windows)
+            if problem is not None and self.ceil_mode:
+                floor = window.pooled(plane, ceil_mode=False)
+                if window.problem(plane, floor) is None:
+                    problem += f"; pooling_param {{ round_mode: FLOOR }} leaves it out and makes {dims(floor)} windows"
         if problem is not None:
             raise self.error(problem)
         return window, windows

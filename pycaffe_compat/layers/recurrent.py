@@ -1,7 +1,7 @@
 """Recurrent layers: sequences of T steps and N streams, as Caffe's unrolled nets run them.
 
 ``cont`` (T×N) is 0 where a sequence begins and 1 where it goes on: the state from the step before is multiplied by it.
-The state after the last step is where the next forward pass begins, without gradients.
+The next forward pass begins with the state after the last step, without gradients.
 """
 
 from __future__ import annotations
@@ -48,10 +48,13 @@ class Recurrent(Layer):
             self.check_count("top", len(param.top), (1 + exposed, 1 + exposed))
         self.static = len(bottom_shapes) == 3 + exposed
         self.differentiable = (True, False) + (True,) * self.static + (False,) * exposed  # type: ignore[misc]
-        self.carried: list[Tensor] = []
         x = bottom_shapes[0]
         if len(x) < 2:
             raise self.error(f"its first bottom must be T×N×…, at least 2 axes, but has shape {dims(x)}")
+        if not exposed:
+            self.per_process = tuple(f"carried_{name}" for name in self.states)
+            for name in self.per_process:
+                self.register_buffer(name, torch.empty((x[1], self.size), device="meta"), persistent=False)
         width = self.gates * self.size
         self.add_blob(f"W_{self.input_name}", (width, count(x, 2)), options.weight_filler)
         self.add_blob(f"b_{self.states[-1]}", (width,), options.bias_filler)
@@ -61,17 +64,37 @@ class Recurrent(Layer):
     def flops(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         return self.multiply_adds(count(bottoms[0], 0, 2))
 
+    @property
+    def carried(self) -> list[Tensor]:
+        """The state that the next forward pass begins with, (N, D) each: buffers, so that they move and export."""
+        return [self.get_buffer(name) for name in self.per_process]
+
+    @carried.setter
+    def carried(self, values: Sequence[Tensor]) -> None:
+        for name, value in zip(self.per_process, values, strict=True):
+            self.register_buffer(name, value, persistent=False)
+
+    def prepare(self, bottom_shapes: Sequence[Shape], device: torch.device) -> None:
+        shape = (bottom_shapes[0][1], self.size)
+        if any(h.is_meta or h.shape != shape for h in self.carried):
+            with torch.inference_mode(False):
+                self.carried = [torch.zeros(shape, device=device, dtype=h.dtype) for h in self.carried]
+
     def reset(self) -> None:
         """Forget the state: the next forward pass begins with zeros."""
-        self.carried = []
+        for h in self.carried:
+            h.zero_()
 
     def state(self) -> dict[str, Any]:
-        """The state carried over, so that training goes on within a sequence."""
-        return {"carried": [h.tolist() for h in self.carried]}
+        """The state carried over, so that training continues within a sequence."""
+        return {"carried": [h.tolist() for h in self.carried if not h.is_meta]}
 
     def seek(self, state: dict[str, Any]) -> None:
-        like = self.blob(0)
-        self.carried = [like.new_tensor(h) for h in state["carried"]]
+        """Take over a state. An empty one, of a net that had not run, is all zeros."""
+        if not state["carried"]:
+            self.reset()
+            return
+        self.carried = [self.blob(0).detach().new_tensor(h) for h in state["carried"]]
 
     def steps(self, inputs: Tensor, keep: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Run all steps.
@@ -107,16 +130,18 @@ class Recurrent(Layer):
         return (outputs,)
 
     def _carried_over(self, inputs: Tensor, streams: int) -> list[Tensor]:
-        """The state to begin with: copies, since ``carried`` is overwritten before the backward pass."""
+        """Copies of the state, which is overwritten before the backward pass; zeros for another number of streams."""
         shape = (streams, self.size)
         if inputs.is_meta:
             return [inputs.new_empty(shape) for _ in self.states]
-        with torch.inference_mode(False):  # what is made here outlives the pass
-            if not self.carried or self.carried[0].shape != shape:
-                self.carried = [inputs.new_zeros(shape) for _ in self.states]
-            elif self.carried[0].device != inputs.device or self.carried[0].dtype != inputs.dtype:
-                self.carried = [h.to(inputs) for h in self.carried]
-        return [h.detach().clone() for h in self.carried]
+        carried = self.carried
+        if any(h.is_meta or h.shape != shape for h in carried):
+            with torch.inference_mode(False):  # the buffers outlive the pass
+                self.carried = carried = [inputs.new_zeros(shape) for _ in self.states]
+        elif any(h.device != inputs.device or h.dtype != inputs.dtype for h in carried):
+            with torch.inference_mode(False):
+                self.carried = carried = [h.to(inputs) for h in carried]
+        return [h.detach().clone() for h in carried]
 
     def _check_shapes(self, x: Tensor, cont: Tensor, rest: tuple[Tensor, ...]) -> None:
         if x.dim() < 2 or not x.shape[0]:

@@ -36,7 +36,8 @@ def test_hdf5_holds_what_reached_it(tmp_path):
             assert sorted(file) == ["data", "label"]
             for name, parts in zip(("data", "label"), zip(*batches[:i], strict=True), strict=True):
                 assert file[name].dtype == np.float32
-                np.testing.assert_array_equal(file[name][...], torch.cat(parts).numpy())
+                whole = torch.cat(parts).numpy()
+                np.testing.assert_array_equal(file[name][...], whole.reshape(*whole.shape, *[1] * (4 - whole.ndim)))
 
 
 def test_hdf5_of_a_net_is_read_back_by_hdf5_data(tmp_path):
@@ -64,7 +65,7 @@ def test_hdf5_of_a_net_is_read_back_by_hdf5_data(tmp_path):
     )
     batch = read()
     read.close()
-    assert torch.equal(batch["data"], x) and torch.equal(batch["label"], t)
+    assert torch.equal(batch["data"], x[..., None, None]) and torch.equal(batch["label"], t[:, None, None, None])
 
 
 @pytest.mark.parametrize(

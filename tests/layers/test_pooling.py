@@ -340,3 +340,12 @@ def test_an_error_after_a_reshape_names_the_layer():
     layer = pooling("kernel_size: 5")
     with pytest.raises(LayerError, match=r'layer "p" \(Pooling\): kernel_h is 5, larger than the input\'s height 3'):
         layer(torch.randn(1, 3, 3, 9))
+
+
+@pytest.mark.parametrize("mode", ["MAX", "AVE"])
+@pytest.mark.parametrize("shape, windows", [((1, 1, 6, 6), "3×3"), ((1, 1, 6, 5), "3×3")])
+def test_a_window_past_the_end_names_the_way_out(mode, shape, windows):
+    with pytest.raises(LayerError, match=rf"round_mode: FLOOR \}} leaves it out and makes {windows} windows"):
+        pooling(f"pool: {mode} kernel_size: 1 stride: 2", shape)
+    layer = pooling(f"pool: {mode} kernel_size: 1 stride: 2 round_mode: FLOOR", shape)
+    assert tuple(layer(torch.zeros(shape)).shape) == (1, 1, 3, 3)

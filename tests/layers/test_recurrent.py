@@ -1,10 +1,15 @@
 """RNN, LSTM, LSTMUnit: Caffe's numbers, the state from pass to pass, exposed states, gradients, bad bottoms."""
 
+import copy
+
 import golden_layer as gl
 import pytest
 import torch
+from google.protobuf import text_format
 
 from pycaffe_compat.errors import LayerError
+from pycaffe_compat.net import CaffeModule
+from pycaffe_compat.proto import caffe_pb2
 
 FILLERS = 'weight_filler { type: "uniform" min: -1 max: 1 } bias_filler { type: "uniform" min: -1 max: 1 }'
 T, N, D, IN, STATIC = 4, 3, 2, 5, 6
@@ -172,3 +177,43 @@ def test_bad_options():
         gl.build('type: "RNN" top: "a" top: "b" recurrent_param { num_output: 2 }', (T, N, IN), (T, N))
     with pytest.raises(LayerError, match="takes bottoms of shapes 1×N×D, 1×N×4D and 1×N"):
         gl.meta_shapes(gl.build('type: "LSTMUnit"', (1, 3, 2), (1, 3, 2), (1, 3)), [(1, 3, 2), (1, 3, 2), (1, 3)])
+
+
+@pytest.mark.parametrize("ran", [False, True])
+@pytest.mark.parametrize("type_", ["RNN", "LSTM"])
+def test_an_exported_net_carries_its_state(type_, ran):
+    """Whether it ran before or not, and after decompositions: each call begins where the last one ended."""
+    text = (
+        f'layer {{ name: "i" type: "Input" top: "x" top: "cont" input_param {{ shape {{ dim: {T} dim: {N} dim: {IN} }} '
+        f"shape {{ dim: {T} dim: {N} }} }} }}"
+        f'layer {{ name: "r" type: "{type_}" bottom: "x" bottom: "cont" top: "h" '
+        f"recurrent_param {{ num_output: {D} {FILLERS} }} }}"
+    )
+    net = CaffeModule(text_format.Parse(text, caffe_pb2.NetParameter()), "TEST")
+    x, _, _ = inputs()
+    batch = {"x": x, "cont": torch.ones(T, N)}
+    with torch.no_grad():
+        if ran:
+            net(**batch)
+        for decompose in (False, True):
+            exported, expected = copy.deepcopy(net), copy.deepcopy(net)
+            program = torch.export.export(exported, (), kwargs=batch)
+            module = (program.run_decompositions() if decompose else program).module()
+            for _ in range(3):
+                torch.testing.assert_close(module(**batch)["h"], expected(**batch)["h"])
+
+
+def test_a_reshaped_net_exports_its_new_batch_size():
+    text = (
+        'layer { name: "i" type: "Input" top: "x" top: "cont" input_param { '
+        "shape { dim: 2 dim: 1 dim: 3 } shape { dim: 2 dim: 1 } } }"
+        f'layer {{ name: "r" type: "LSTM" bottom: "x" bottom: "cont" top: "h" recurrent_param {{ num_output: {D} }} }}'
+    )
+    net = CaffeModule(text_format.Parse(text, caffe_pb2.NetParameter()), "TEST")
+    net.reshape({"x": (2, 5, 3), "cont": (2, 5)})
+    assert [tuple(h.shape) for h in net.layers["r"].carried] == [(5, D)] * 2
+    assert net._ddp_params_and_buffers_to_ignore == ["r.carried_h", "r.carried_c"]
+    state = net.layers["r"].state()
+    net(x=torch.rand(2, 5, 3), cont=torch.ones(2, 5))
+    net.layers["r"].seek(state)
+    assert all(not h.any() for h in net.layers["r"].carried)

@@ -1,0 +1,95 @@
+"""Nets as Python objects: pickled, saved whole and copied, they compute the same and share nothing with the original."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+from golden_files import golden, names
+from test_net import INPUT, net_of
+
+from pycaffe_compat.net import CaffeModule
+from pycaffe_compat.proto import caffe_pb2, parse_text
+from pycaffe_compat.swwae import augment
+from pycaffe_compat.swwae.blocks import input_layer
+from pycaffe_compat.swwae.demo_nets import LOSS_WEIGHTS, SHAPE, demo_decoder, demo_net
+
+
+def pickled(net: CaffeModule) -> CaffeModule:
+    return pickle.loads(pickle.dumps(net))
+
+
+def saved(net: CaffeModule) -> CaffeModule:
+    file = io.BytesIO()
+    torch.save(net, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+COPIES = [pickled, saved, copy.deepcopy]
+
+
+def results(net: CaffeModule, batch: dict[str, torch.Tensor]) -> list[torch.Tensor | None]:
+    torch.manual_seed(1)
+    net.zero_grad()
+    objective, outputs = net.objective(batch)
+    if objective.requires_grad:
+        objective.backward()
+    return [*outputs.values(), *(p.grad for p in net.parameters())]
+
+
+def check(net: CaffeModule, batch: dict[str, torch.Tensor], copied: Callable[[CaffeModule], CaffeModule]) -> None:
+    """A copy made before a pass, and one made after it, have the results of the net that they are copied from."""
+    for _ in range(2):
+        other = copied(net)
+        assert {id(p) for p in other.parameters()}.isdisjoint(id(p) for p in net.parameters())
+        assert [entry.name for entry in other.learnable] == [entry.name for entry in net.learnable]
+        assert all(entry.tensor is entry.layer.blob(entry.index) for entry in other.learnable)
+        for have, want in zip(results(other, batch), results(net, batch), strict=True):
+            assert (have is None) == (want is None)
+            if have is not None and want is not None:
+                torch.testing.assert_close(have, want, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("copied", COPIES)
+@pytest.mark.parametrize("name", [name for name in names("layers") if not name.startswith("python")])
+def test_every_layer(name: str, copied: Callable[[CaffeModule], CaffeModule]) -> None:
+    stored = golden("layers", name)
+    net = CaffeModule(parse_text(stored.meta["prototxt"], caffe_pb2.NetParameter), stored.meta["phase"])
+    check(net, {n: torch.from_numpy(a) for n, a in stored.group("in").items()}, copied)
+
+
+@pytest.mark.parametrize("copied", COPIES)
+@pytest.mark.parametrize("kind", ["sae", "swwae"])
+def test_the_papers_nets(kind: str, copied: Callable[[CaffeModule], CaffeModule]) -> None:
+    inputs = [input_layer("data", (2, *SHAPE)), input_layer("label", (2,))]
+    net = CaffeModule(augment(demo_net(inputs), demo_decoder(kind), LOSS_WEIGHTS), "TRAIN")
+    batch = {n: torch.zeros(net.blob_shapes[n]) if n == "label" else torch.rand(net.blob_shapes[n]) for n in net.inputs}
+    check(net, batch, copied)
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_a_blob_seen_with_another_shape(copied: Callable[[CaffeModule], CaffeModule]) -> None:
+    text = (
+        INPUT + 'layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" param { name: "w" } '
+        "inner_product_param { num_output: 4 bias_term: false } }"
+        'layer { name: "b" type: "InnerProduct" bottom: "a" top: "b" param { name: "w" share_mode: PERMISSIVE } '
+        "inner_product_param { num_output: 3 bias_term: false } loss_weight: 1 }"
+    )
+    net = net_of(text, "TRAIN")
+    check(net, {"x": torch.rand(2, 3)}, copied)
+
+
+def note(*_: object) -> None:
+    """A hook; one that can be pickled lives in a module."""
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_hooks_go_along(copied: Callable[[CaffeModule], CaffeModule]) -> None:
+    net = net_of(INPUT + 'layer { name: "r" type: "ReLU" bottom: "x" top: "r" }', "TEST")
+    net.layers["r"].register_forward_hook(note)
+    assert len(copied(net).layers["r"]._forward_hooks) == 1
