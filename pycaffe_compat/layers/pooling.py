@@ -131,7 +131,7 @@ class Pooling(_Windows):
         Raises:
             LayerError: a window larger than its input, or one with no input at all.
         """
-        plane = (shape[2], shape[3])
+        plane = ops.plane_of(shape)
         window = self.window or ops.window(plane, 1, 0)
         problem = window.problem(plane)
         if problem is None:
@@ -158,7 +158,7 @@ class Pooling(_Windows):
     def mask(self, switch: Tensor, x_shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the mask blob (the second top) that the switches of a bottom of ``x_shape`` stand for."""
         window, _ = self.fit(x_shape)
-        return ops.switch_to_mask(switch, *window, (x_shape[2], x_shape[3]), self.local, dtype)
+        return ops.switch_to_mask(switch, *window, ops.plane_of(x_shape), self.local, dtype)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         window, size = self.fit(x.shape)
@@ -171,15 +171,15 @@ class Pooling(_Windows):
         if self.mode == "FIX":
             return ops.pool_fixed(x, *window, position=self.position, output_size=size)
         if mask is not None:
-            if mask.shape != (*x.shape[:2], *size):
+            if not torch.jit.is_tracing() and mask.shape != (*x.shape[:2], *size):
                 raise self.error(
                     f"the mask has shape {dims(mask.shape)}, but the top will have {dims((*x.shape[:2], *size))}"
                 )
-            return ops.pool_index(x, ops.mask_to_index(mask, *window, (x.shape[2], x.shape[3]), self.local))
+            return ops.pool_index(x, ops.mask_to_index(mask, *window, ops.plane_of(x), self.local))
         return self._stochastic(x, window, size)
 
     def _max(self, x: Tensor, window: Window, size: Pair) -> Tensor | tuple[Tensor, Tensor]:
-        plane = (x.shape[2], x.shape[3])
+        plane = ops.plane_of(x)
         if window.byte:
             y, switch = ops.max_pool_switch(x, *window, output_size=size)
             return y if self.n_tops == 1 else (y, self.mask(switch, x.shape, x.dtype))
@@ -192,9 +192,9 @@ class Pooling(_Windows):
             total = ops.pool_sum(x, *window, output_size=size)
             positive = total > 0
             return torch.where(positive, ops.pool_sum(x * x, *window, output_size=size) / total.where(positive, 1), 0)
-        height, width = x.shape[2], x.shape[3]
+        height, width = ops.plane_of(x)
         kernel, stride = window.kernel, window.stride
-        after = [(size[a] - 1) * stride[a] + kernel[a] - x.shape[2 + a] for a in (0, 1)]
+        after = [(size[a] - 1) * stride[a] + kernel[a] - (height, width)[a] for a in (0, 1)]
         padded = F.pad(x.detach(), (0, max(after[1], 0), 0, max(after[0], 0)))
         places = padded.unfold(2, kernel[0], stride[0]).unfold(3, kernel[1], stride[1])[:, :, : size[0], : size[1]]
         passed = places.flatten(4).cumsum(4)
@@ -235,7 +235,7 @@ class Depooling(_Windows):
             LayerError: planes without places.
         """
         assert self.window is not None
-        windows = (shape[2], shape[3])
+        windows = ops.plane_of(shape)
         plane = self.window.unpooled(windows)
         problem = self.window.problem(plane, windows)
         if problem is not None:
@@ -252,7 +252,7 @@ class Depooling(_Windows):
         """
         if self.mode != "SWITCH" or not pooling.switchable:
             return False
-        same_plane = self.fit(shape)[1] == (pooled_shape[2], pooled_shape[3])
+        same_plane = self.fit(shape)[1] == ops.plane_of(pooled_shape)
         unpadded = self.window is not None and self.window.pad == (0, 0)
         return (
             self.window == pooling.window and self.local == pooling.local and (same_plane or (self.local and unpadded))
@@ -292,7 +292,7 @@ class Depooling(_Windows):
         if mask is None:
             return self.forward_switch(y)
         window, plane = self.fit(y.shape)
-        if mask.shape != y.shape:
+        if not torch.jit.is_tracing() and mask.shape != y.shape:
             raise self.error(f"the mask has shape {dims(mask.shape)}, but the values have {dims(y.shape)}")
         index = ops.mask_to_index(mask, *window, plane, self.local)
         x = ops.unpool_index(y, index, plane)

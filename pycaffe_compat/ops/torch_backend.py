@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .windows import NO_SWITCH, OperatorError, Pair, Window, corners, plane_of, window, window_sizes
+from .windows import NO_SWITCH, OperatorError, Pair, Window, corners, plane_of, window
 
 FLT_MAX = torch.finfo(torch.float32).max
 
@@ -54,6 +54,11 @@ def _empty(like: Tensor, size: Sequence[int], dtype: torch.dtype | None = None) 
     )
 
 
+def _filled(like: Tensor, size: Sequence[int], value: float, dtype: torch.dtype | None = None) -> Tensor:
+    full = torch.full((*like.shape[:2], *size), value, dtype=dtype or like.dtype, device=like.device)
+    return full.contiguous(memory_format=_format(like))
+
+
 def _flat(x: Tensor, like: Tensor) -> tuple[Tensor, int]:
     """``x`` with the places of its planes along one axis, and that axis: a view if it has the memory format of ``like``."""
     return (x.flatten(2), 2) if like.is_contiguous() else (x.permute(0, 2, 3, 1).flatten(1, 2), 1)
@@ -76,7 +81,7 @@ def _gather(x: Tensor, index: Tensor) -> Tensor:
     flat, axis = _flat(x, x)
     places, _ = _flat(index if none is None else index.masked_fill(none, 0), x)
     y = _planes(flat.gather(axis, places), x, plane_of(index))
-    return y if none is None else y.masked_fill_(none, 0)
+    return y if none is None else y.masked_fill(none, 0).contiguous(memory_format=_format(x))
 
 
 def _scatter(value: Tensor, index: Tensor, plane: Pair) -> Tensor:
@@ -89,13 +94,13 @@ def _scatter(value: Tensor, index: Tensor, plane: Pair) -> Tensor:
     shape[axis] = plane[0] * plane[1]
     total = added.new_zeros(shape)
     if value.device.type == "cpu":
-        total.scatter_add_(axis, places, added)
+        total = total.scatter_add(axis, places, added)
     elif not _is_empty(value):
         # scatter_add_ adds in any order on a GPU; index_put_ sorts first.
         where = list(torch.meshgrid(*(torch.arange(n, device=value.device) for n in places.shape), indexing="ij"))
         where[axis] = places
-        total.index_put_(tuple(where), added, accumulate=True)
-    return _planes(total, value, plane).to(value.dtype)
+        total = total.index_put(tuple(where), added, accumulate=True)
+    return _planes(total, value, plane).to(value.dtype).contiguous(memory_format=_format(value))
 
 
 def _raise_stray(switch: Tensor, stray: Tensor, w: Window, plane: Pair) -> None:
@@ -109,26 +114,15 @@ def _raise_stray(switch: Tensor, stray: Tensor, w: Window, plane: Pair) -> None:
 
 def _index(switch: Tensor, w: Window, plane: Pair) -> Tensor:
     """The int64 place of each switch, negative for none; on the CPU an error if one points outside its window."""
-    windows = plane_of(switch)
-    rows, columns = corners(w, windows, switch.device)
-    value, device = switch.to(torch.int64), switch.device
-    none = [-4 * (plane[0] + w.kernel[0]) * (plane[1] + w.kernel[1])] * (256 - w.places)
-    stray = (switch >= w.places) & (switch != NO_SWITCH)
-    if w.pad == (0, 0) and max(_after(w, plane, windows)) <= 0:
-        table = [i * plane[1] + j for i in range(w.kernel[0]) for j in range(w.kernel[1])]
-        index = torch.tensor(table + none, device=device)[value].add_(rows * plane[1] + columns)
-    else:
-        i = [i for i in range(w.kernel[0]) for _ in range(w.kernel[1])]
-        row = torch.tensor(i + none, device=device)[value].add_(rows)
-        column = torch.tensor([*range(w.kernel[1])] * w.kernel[0] + none, device=device)[value].add_(columns)
-        outside = (row < 0) | (row >= plane[0]) | (column < 0) | (column >= plane[1])
-        stray |= outside & (switch != NO_SWITCH)
-        index = row.mul_(plane[1]).add_(column)
-    if not _knows_values(switch):
-        return index.masked_fill_(stray, -1)
-    if bool(stray.any()):
+    rows, columns = corners(w, plane_of(switch), switch.device)
+    value = switch.to(torch.int64)
+    row = value.div(w.kernel[1], rounding_mode="floor")
+    row, column = row + rows, value - row * w.kernel[1] + columns
+    outside = (switch >= w.places) | (row < 0) | (row >= plane[0]) | (column < 0) | (column >= plane[1])
+    stray = outside & (switch != NO_SWITCH)
+    if _knows_values(switch) and bool(stray.any()):
         _raise_stray(switch, stray, w, plane)
-    return index
+    return (row * plane[1] + column).masked_fill(outside, -1)
 
 
 def _own_rounding(w: Window, plane: Pair, windows: Pair) -> bool | None:
@@ -175,7 +169,7 @@ def _max_pool(x: Tensor, w: Window, size: Pair) -> tuple[Tensor, Tensor]:
             return y, index
     # A NaN, or a window with nothing above the start value: rare; where looking would mean waiting, not looked for.
     y, index = _maxima(torch.where(x > start, x, start), w, size)
-    return y, index.masked_fill_(y <= start, -1)
+    return y, index.masked_fill(y <= start, -1)
 
 
 def max_pool_switch(
@@ -192,11 +186,11 @@ def max_pool_switch(
     if w.kernel[1] <= width:
         switch = (index - (rows * width + columns)).to(torch.int32)
         for passed in range(w.kernel[0] - 1):
-            switch.add_(switch >= passed * w.kernel[1] + width, alpha=w.kernel[1] - width)
+            switch = switch.add(switch >= passed * w.kernel[1] + width, alpha=w.kernel[1] - width)
     else:
         row = index.div(width, rounding_mode="floor")
         switch = (row - rows) * w.kernel[1] + (index - row * width - columns)
-    switch = switch.to(torch.uint8).masked_fill_(index < 0, NO_SWITCH)
+    switch = switch.to(torch.uint8).masked_fill(index < 0, NO_SWITCH)
     return y.contiguous(memory_format=_format(x)), switch.contiguous(memory_format=_format(x))
 
 
@@ -231,14 +225,14 @@ def unpool_weights(
 ) -> Tensor:
     """Return how many switches point at each place."""
     plane = (output_size[0], output_size[1])
-    ones = _empty(switch, plane_of(switch), dtype).fill_(1)
+    ones = _filled(switch, plane_of(switch), 1, dtype)
     return _scatter(ones, _index(switch, window(kernel, stride, pad), plane), plane)
 
 
 def _shares(like: Tensor, index: Tensor, plane: Pair) -> Tensor:
     """One over the number of values that are added at each place, 0 where none."""
-    weights = _scatter(_empty(like, plane_of(index)).fill_(1), index, plane)
-    return weights.reciprocal().masked_fill_(weights == 0, 0)
+    weights = _scatter(_filled(like, plane_of(index), 1), index, plane)
+    return weights.reciprocal().masked_fill(weights == 0, 0)
 
 
 def pool_switch_normalized(
@@ -259,7 +253,7 @@ def unpool_switch_normalized(
     w, plane = window(kernel, stride, pad), (output_size[0], output_size[1])
     index = _index(switch, w, plane)
     x = _scatter(_gated(y, gate), index, plane)
-    return x.mul_(_shares(y, index, plane)) if w.overlaps else x
+    return (x * _shares(y, index, plane)).contiguous(memory_format=_format(y)) if w.overlaps else x
 
 
 def _range(offset: int, stride: int, plane: int, windows: int) -> tuple[slice, slice]:
@@ -270,32 +264,43 @@ def _range(offset: int, stride: int, plane: int, windows: int) -> tuple[slice, s
     return slice(first, last + 1), slice(first * stride + offset, last * stride + offset + 1, stride)
 
 
-def _fixed(offset: Pair, stride: Pair, plane: Pair, windows: Pair) -> tuple[tuple, tuple]:
-    rows, on_rows = _range(offset[0], stride[0], plane[0], windows[0])
-    columns, on_columns = _range(offset[1], stride[1], plane[1], windows[1])
-    return (..., rows, columns), (..., on_rows, on_columns)
+def _move(x: Tensor, offset: Pair, stride: Pair, plane: Pair, windows: Pair, size: Pair, onto_windows: bool) -> Tensor:
+    """Move the values at the fixed places of the windows onto planes of ``size``: onto the windows, or the other way."""
+    ranges = [_range(offset[a], stride[a], plane[a], windows[a]) for a in (0, 1)]
+    (rows, to_rows), (columns, to_columns) = (r[::-1] if onto_windows else r for r in ranges)
+    moved, height = x[..., rows, columns], len(range(*to_rows.indices(size[0])))
+    for axis, to, shape in ((3, to_columns, (height, size[1])), (2, to_rows, size)):
+        zeros = _filled(x, shape, 0)
+        moved = zeros.slice_scatter(moved, axis, to.start, to.stop, to.step or 1)
+    return moved.contiguous(memory_format=_format(x))
 
 
 def pool_fixed(x: Tensor, offset: Pair, stride: Pair, output_size: Pair, gate: Tensor | None) -> Tensor:
     """Return the value at ``window * stride + offset``."""
-    y = _empty(x, output_size).zero_()
-    windows, places = _fixed(offset, stride, plane_of(x), (output_size[0], output_size[1]))
-    y[windows] = x[places]
-    return _gated(y, gate)
+    size = (output_size[0], output_size[1])
+    return _gated(_move(x, offset, stride, plane_of(x), size, size, True), gate)
 
 
 def unpool_fixed(y: Tensor, offset: Pair, stride: Pair, output_size: Pair, gate: Tensor | None) -> Tensor:
     """Return planes with each value at ``window * stride + offset``, 0 elsewhere."""
-    x = _empty(y, output_size).zero_()
-    windows, places = _fixed(offset, stride, (output_size[0], output_size[1]), plane_of(y))
-    x[places] = _gated(y, gate)[windows]
-    return x
+    size = (output_size[0], output_size[1])
+    return _move(_gated(y, gate), offset, stride, size, plane_of(y), size, False)
+
+
+def _for_onnx() -> bool:
+    """Whether a graph is recorded for ONNX, whose sums over windows have no divisor of their own and no backward.
+
+    Runtimes also disagree about the divisor of a window that reaches past its input, so there is none.
+    """
+    return torch.onnx.is_in_onnx_export()
 
 
 def _divisor(w: Window, plane: Pair, windows: Pair, like: Tensor) -> Tensor:
-    rows, columns = window_sizes(w, plane, windows)
-    sizes = [[float(r * c) for c in columns] for r in rows]
-    return torch.tensor(sizes, dtype=_wide(like.dtype), device=like.device)
+    """The size of each window, clipped to the plane plus padding: Caffe's divisor for AVE."""
+    sides = []
+    for start, k, size, pad in zip(corners(w, windows, like.device), w.kernel, plane, w.pad, strict=True):
+        sides.append((start + k).clamp(max=size + pad) - start)
+    return (sides[0] * sides[1]).to(_wide(like.dtype))
 
 
 def pool_sum(
@@ -307,13 +312,17 @@ def pool_sum(
         return _empty(x, size)
     wide = x.to(_wide(x.dtype))
     ceil_mode = _own_rounding(w, plane, size)
-    if ceil_mode is not None:
+    if ceil_mode is not None and not _for_onnx():
         y = F.avg_pool2d(wide, w.kernel, w.stride, w.pad, ceil_mode, True, None if average else 1)
     else:
         after = _after(w, plane, size)
-        y = F.avg_pool2d(F.pad(wide, (w.pad[1], after[1], w.pad[0], after[0])), w.kernel, w.stride, divisor_override=1)
+        padded = F.pad(wide, (w.pad[1], after[1], w.pad[0], after[0]))
+        if _for_onnx():
+            y = F.avg_pool2d(padded, w.kernel, w.stride) * w.places
+        else:
+            y = F.avg_pool2d(padded, w.kernel, w.stride, divisor_override=1)
         if average:
-            y /= _divisor(w, plane, size, x)
+            y = y / _divisor(w, plane, size, x)
     return _gated(y, gate).to(dtype=x.dtype, memory_format=_format(x))
 
 
@@ -327,15 +336,19 @@ def unpool_sum(
     value = _gated(y, gate).to(_wide(y.dtype))
     backward = torch.ops.aten.avg_pool2d_backward
     ceil_mode = _own_rounding(w, plane, size)
-    if ceil_mode is not None:
+    if ceil_mode is not None and not _for_onnx():
         x = _empty(value, plane)
         x = backward(value, x, w.kernel, w.stride, w.pad, ceil_mode, True, None if average else 1)
     else:
         if average:
             value = value / _divisor(w, plane, size, y)
         after = _after(w, plane, size)
-        x = _empty(value, [plane[a] + w.pad[a] + after[a] for a in (0, 1)])
-        x = backward(value, x, w.kernel, w.stride, (0, 0), False, True, 1)
+        if _for_onnx():
+            ones = value.new_ones((value.shape[1], 1, *w.kernel))
+            x = F.conv_transpose2d(value, ones, stride=w.stride, groups=value.shape[1])
+        else:
+            x = _empty(value, [plane[a] + w.pad[a] + after[a] for a in (0, 1)])
+            x = backward(value, x, w.kernel, w.stride, (0, 0), False, True, 1)
         # Cut what lies in the padding, and add the places that no window reaches.
         x = F.pad(x, (-w.pad[1], -after[1], -w.pad[0], -after[0]))
     return x.to(dtype=y.dtype, memory_format=_format(y))

@@ -45,6 +45,9 @@ def pair(value: PairLike, name: str = "value") -> Pair:
 @contextlib.contextmanager
 def untraced() -> Iterator[None]:
     """Keep what the ``with`` block does out of the graph that ``torch.jit.trace`` records."""
+    if not torch.jit.is_tracing():
+        yield
+        return
     state = torch._C._get_tracing_state()
     torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
     try:
@@ -176,16 +179,6 @@ def unpooled_size(size: PairLike, kernel: PairLike, stride: PairLike, pad: PairL
     if problem is not None:
         raise OperatorError(f"unpooling: {problem}")
     return plane
-
-
-def window_sizes(w: Window, plane: Pair, windows: Pair) -> tuple[list[int], list[int]]:
-    """How many rows, and columns, each window has once it is clipped to the plane plus padding: Caffe's AVE divisor."""
-
-    def along(axis: int) -> list[int]:
-        starts = [i * w.stride[axis] - w.pad[axis] for i in range(windows[axis])]
-        return [min(start + w.kernel[axis], plane[axis] + w.pad[axis]) - start for start in starts]
-
-    return along(0), along(1)
 
 
 def corners(w: Window, windows: Pair, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
