@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from .base import Layer, Shape, count, register
 Extent = tuple[int, ...]
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+MIRRORED_OUTPUTS = 16  # a Deconvolution of fewer outputs a group is slower as a convolution
+MIRRORED_FROM = 64  # so many numbers of the bottom for each of the weights
 
 
 def im2col(x: Tensor, kernel: Extent, stride: Extent, pad: Extent, dilation: Extent) -> Tensor:
@@ -45,9 +48,13 @@ def convolve_transposed(
     spread = x.new_zeros(*x.shape[:2], *(s * (n - 1) + 1 for s, n in zip(stride, x.shape[2:], strict=True)))
     places = tuple(slice(None, None, s) for s in (1, 1, *stride))
     spread[places] = x
-    mirrored = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(tuple(range(2, weight.dim())))
     edge = tuple(d * (k - 1) - p for d, k, p in zip(dilation, weight.shape[2:], pad, strict=True))
-    return convolve(spread, mirrored, (1,) * len(stride), edge, dilation, groups)
+    return convolve(spread, mirrored(weight, groups), (1,) * len(stride), edge, dilation, groups)
+
+
+def mirrored(weight: Tensor, groups: int) -> Tensor:
+    """The filters of the convolution that undoes one with ``weight`` at stride 1: inputs and outputs exchanged, turned round."""
+    return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(tuple(range(2, weight.dim())))
 
 
 class Windows(Layer):
@@ -203,6 +210,16 @@ class Deconvolution(Filters):
     An axis of the top has ``stride * (n - 1) + dilation * (kernel - 1) + 1 - 2 * pad`` elements.
     """
 
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self._edge = tuple(d * (k - 1) - p for d, k, p in zip(self.dilation, self.kernel, self.pad, strict=True))
+        self._mirrors = (
+            self.spatial == 2
+            and set(self.stride) == {1}
+            and min(self._edge) >= 0
+            and self.outputs // self.groups >= MIRRORED_OUTPUTS
+        )
+
     def filters(self) -> tuple[int, int]:
         return self.channels, self.outputs // self.groups
 
@@ -215,7 +232,23 @@ class Deconvolution(Filters):
         if any(n < 1 for n in top):
             raise self.error(f"pad {dims(self.pad)} leaves nothing of its top: it would be {dims(top)}")
 
+    def _is_faster_mirrored(self, x: Tensor) -> bool:
+        """Whether the convolution with mirrored filters, the same thing at stride 1, takes less time to train.
+
+        It does on the CPU, where mirroring costs little beside the work (benchmarks/deconvolution.md). Whoever traces the
+        layer, perhaps for other sizes, sees the one form.
+        """
+        return (
+            self._mirrors
+            and x.device.type == "cpu"
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()
+            and x.numel() >= MIRRORED_FROM * self.weight.numel()
+        )
+
     def function(self, x: Tensor) -> Tensor:
+        if self._is_faster_mirrored(x):
+            return F.conv2d(x, mirrored(self.weight, self.groups), self.bias, 1, self._edge, self.dilation, self.groups)
         if self.spatial in TRANSPOSED:
             conv = TRANSPOSED[self.spatial]
             return conv(x, self.weight, self.bias, self.stride, self.pad, 0, self.groups, self.dilation)

@@ -61,6 +61,44 @@ def test_any_number_of_axes_agrees_with_torch(axes, groups):
     torch.testing.assert_close(convolve_transposed(x, weight, stride, pad, dilation, groups), want)
 
 
+@pytest.mark.parametrize(
+    "options",
+    (
+        "num_output: 16 kernel_size: 3 pad: 1",
+        "num_output: 32 kernel_h: 2 kernel_w: 3 pad: 0 group: 2",
+        "num_output: 16 kernel_size: 3 dilation: 2 pad: 3",
+        "num_output: 64 kernel_size: 1",
+    ),
+)
+@pytest.mark.parametrize("layout", (torch.contiguous_format, torch.channels_last))
+def test_a_deconvolution_of_large_planes_is_a_convolution(options, layout):
+    """At stride 1, with few weights for the places: the same numbers and gradients as the transposed convolution."""
+    layer = gl.build(f'type: "Deconvolution" convolution_param {{ {options} weight_filler {{ type: "xavier" }} }}',
+                     (1, 4, 100, 100), dtype=torch.float64)  # fmt: skip
+    x = torch.randn(1, 4, 100, 100, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    y = layer(x)
+    assert "ConvolutionBackward" in type(y.grad_fn).__name__
+    assert any("Flip" in type(node).__name__ for node, _ in y.grad_fn.next_functions), "not the mirrored form"
+    want = F.conv_transpose2d(x, layer.weight, layer.bias, layer.stride, layer.pad, 0, layer.groups, layer.dilation)
+    torch.testing.assert_close(y, want)
+    parameters = [x, layer.weight, layer.bias]
+    dy = torch.randn_like(y)
+    for have, expected in zip(
+        torch.autograd.grad(y, parameters, dy), torch.autograd.grad(want, parameters, dy), strict=True
+    ):
+        torch.testing.assert_close(have, expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    ("num_output: 32 kernel_size: 3 stride: 2", "num_output: 3 kernel_size: 3", "num_output: 16 kernel_size: 1 pad: 1"),
+)
+def test_other_deconvolutions_are_not(options):
+    layer = gl.build(f'type: "Deconvolution" convolution_param {{ {options} }}', (1, 4, 100, 100))
+    y = layer(torch.randn(1, 4, 100, 100))
+    assert not any("Flip" in type(node).__name__ for node, _ in y.grad_fn.next_functions)
+
+
 def test_four_axes_are_the_sum_over_the_first_of_three():
     layer = gl.build(
         'type: "Convolution" convolution_param { num_output: 3 kernel_size: 2 weight_filler { type: "xavier" } }',
