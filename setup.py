@@ -88,7 +88,8 @@ def extension() -> dict:
         say(f"{without}no C++ compiler ({compiler})")
         return {}
 
-    sources, defines = ["csrc/autograd.cpp", "csrc/operators.cpp", "csrc/cpu/dispatch.cpp", "csrc/cpu/pages.cpp"], []
+    names = ("autograd", "operators", "update", "cpu/dispatch", "cpu/pages", "cpu/update")
+    sources, defines = [f"csrc/{name}.cpp" for name in names], []
     flags = {"cxx": ["/O2"] if os.name == "nt" else ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-g0"]}
     link = []
     if sys.platform == "linux" and torch.backends.openmp.is_available():  # else at::parallel_for runs on one thread

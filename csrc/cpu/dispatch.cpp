@@ -10,15 +10,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cfloat>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <utility>
 #include <vector>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define SP_X86 1
-#endif
+#include "targets.h"
 
 namespace switch_pool {
 
@@ -56,19 +53,6 @@ struct Kernels {
 
 }  // namespace switch_pool
 
-#define SP_QUOTE(x) #x
-#define SP_STRING(x) SP_QUOTE(x)
-#if defined(__clang__)  // which ignores all of a target with a word that it does not know
-#define SP_AVX512 "avx512f,avx512bw,avx512dq,avx512vl"
-#define SP_TARGET(flags) _Pragma(SP_STRING(clang attribute push(__attribute__((target(flags))), apply_to = function)))
-#define SP_TARGET_END _Pragma("clang attribute pop")
-#pragma clang diagnostic ignored "-Wpsabi"  // vectors are passed between functions of one instruction set only
-#else
-#define SP_AVX512 "avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"
-#define SP_TARGET(flags) _Pragma("GCC push_options") _Pragma(SP_STRING(GCC target(flags)))
-#define SP_TARGET_END _Pragma("GCC pop_options")
-#endif
-
 #if SP_X86
 #define SP_ISA avx512
 #define SP_BYTES 64
@@ -100,27 +84,6 @@ SP_TARGET_END
 namespace switch_pool {
 namespace cpu {
 namespace {
-
-enum InstructionSet { kPortable, kAvx2, kAvx512 };
-
-InstructionSet best_instruction_set() {
-#if SP_X86
-  const char* capability = std::getenv("ATEN_CPU_CAPABILITY");
-  const bool portable = capability && !std::strcmp(capability, "default");
-  const bool narrow = capability && !std::strcmp(capability, "avx2");
-  __builtin_cpu_init();
-  const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (!portable && !narrow && wide) return kAvx512;
-  if (!portable && __builtin_cpu_supports("avx2")) return kAvx2;
-#endif
-  return kPortable;
-}
-
-InstructionSet chosen() {
-  static const InstructionSet set = best_instruction_set();
-  return set;
-}
 
 Kernels kernels(Type type) {
 #if SP_X86

@@ -77,6 +77,15 @@ def _choice() -> str:
     return _forced or os.environ.get(VARIABLE) or "auto"
 
 
+def serving(device_type: str) -> str:
+    """Return the name of the backend that serves devices of a type.
+
+    Raises:
+        CaffeError: a forced backend that is unknown or cannot serve them; the message says why.
+    """
+    return _serve(_choice(), device_type)[0]
+
+
 def implementation(operator: str, device: torch.device | None = None) -> Callable[..., Any]:
     """Return the Python function that runs an operator: on a device, or anywhere (plain PyTorch).
 

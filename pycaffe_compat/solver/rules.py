@@ -8,6 +8,10 @@ rate is *inside* the momentum buffer (``v = momentum * v + lr * lr_mult * g``), 
 A parameter without a gradient has a gradient of zero, as in Caffe: decay and momentum still act on it. After ``step``
 the gradients hold the update that was subtracted, as Caffe's ``diff`` does, so clear them before the next backward
 pass.
+
+Where the compiled library serves, a step is one pass over parameters, gradients and history (:mod:`..ops.update`).
+Otherwise it is a series of ``torch._foreach`` functions: the definition of the rules here. Both give the same bits on
+the CPU.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SolverError, nearest
+from ..ops.update import can_update, update_
 
 RULES: dict[str, type[CaffeOptimizer]] = {}
 REGULARIZATIONS = ("L2", "L1")
@@ -44,15 +49,25 @@ class CaffeOptimizer(torch.optim.Optimizer):
             (``+ decay * sign(w)``).
         clip_gradients: the largest L2 norm of all gradients together; negative for no clipping.
         iter_size: the number of backward passes that the gradients are the sum of.
+        keep_update: whether the gradients hold the update after a step, as Caffe's ``diff`` does. Without it a step
+            writes less memory; what the gradients hold then is not specified.
         hyper: the rule's own hyper-parameters.
 
     Attributes:
         history_names: the rule's buffers per parameter, in the order of Caffe's solver state.
+        fused: the rule's compiled operator and the hyper-parameters that it takes. A subclass with an ``update`` of
+            its own has none unless it names one.
         gradient_norm: with clipping, the norm before the last step, on the device.
     """
 
     history_names: ClassVar[tuple[str, ...]]
     rate_in_history: ClassVar[bool] = False  # whether lr_mult 0 keeps the history at zero
+    fused: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "update" in cls.__dict__ and "fused" not in cls.__dict__:
+            cls.fused = ()
 
     def __init__(
         self,
@@ -63,6 +78,7 @@ class CaffeOptimizer(torch.optim.Optimizer):
         regularization_type: str = "L2",
         clip_gradients: float = -1.0,
         iter_size: int = 1,
+        keep_update: bool = True,
         **hyper: float,
     ) -> None:
         if regularization_type not in REGULARIZATIONS:
@@ -75,6 +91,7 @@ class CaffeOptimizer(torch.optim.Optimizer):
         self.regularization_type = regularization_type
         self.clip_gradients = clip_gradients
         self.iter_size = iter_size
+        self.keep_update = keep_update
         self.gradient_norm: Tensor | None = None
         super().__init__(
             params, {"lr": lr, "lr_mult": 1.0, "decay_mult": 1.0, "weight_decay": weight_decay, "iter": 0, **hyper}
@@ -93,6 +110,10 @@ class CaffeOptimizer(torch.optim.Optimizer):
         """Turn ``grads`` into the values to subtract, in place, and bring the lists of ``history`` up to date."""
         raise NotImplementedError
 
+    def correction(self, group: Mapping[str, Any]) -> float:
+        """Return what the rule multiplies the rate with in this step."""
+        return 1.0
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """Clip, normalise, decay, and apply the rule; ``group["iter"]`` counts the steps."""
@@ -100,38 +121,63 @@ class CaffeOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._scale()
+        scale = self._clip()
         for group in self.param_groups:
-            rate = group["lr"] * group["lr_mult"]
             decay = group["weight_decay"] * group["decay_mult"]
-            for params in self._buckets(group, decay):
-                grads = [self._gradient(p) for p in params]
-                if decay:
-                    if self.regularization_type == "L2":
-                        torch._foreach_add_(grads, params, alpha=decay)
-                    else:
-                        torch._foreach_add_(grads, torch._foreach_sign(params), alpha=decay)
-                self.update(
-                    group, rate, grads, *([self._buffer(p, name) for p in params] for name in self.history_names)
-                )
-                if group["lr_mult"] or self.rate_in_history:
-                    torch._foreach_sub_(params, grads)
+            active = [p for p in group["params"] if not self._idle(p, group, decay)]
+            if len(active) < len(group["params"]):
+                busy = set(active)
+                self._scale([p.grad for p in group["params"] if p not in busy and p.grad is not None], scale)
+            for params in _by_kind(active):
+                self._update(group, decay, params, scale)
             group["iter"] += 1
         return loss
 
-    def _scale(self) -> None:
+    def _clip(self) -> Tensor | None:
+        """Return what clipping multiplies the gradients with; None without clipping."""
         grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        if self.clip_gradients >= 0 and grads:
-            norm = self.gradient_norm = torch.nn.utils.get_total_norm(grads)
-            scale = torch.where(norm > self.clip_gradients, self.clip_gradients / norm, 1.0)
-            for same in _by_kind(grads):
+        if self.clip_gradients < 0 or not grads:
+            return None
+        norm = self.gradient_norm = torch.nn.utils.get_total_norm(grads)
+        return torch.where(norm > self.clip_gradients, self.clip_gradients / norm, 1.0)
+
+    def _scale(self, grads: Tensors, scale: Tensor | None) -> None:
+        for same in _by_kind(grads):
+            if scale is not None:
                 torch._foreach_mul_(same, scale.to(same[0].device))
-        if self.iter_size > 1:
-            for same in _by_kind(grads):
+            if self.iter_size > 1:
                 torch._foreach_mul_(same, 1.0 / self.iter_size)
 
-    def _buckets(self, group: Mapping[str, Any], decay: float) -> Iterator[Tensors]:
-        return _by_kind(p for p in group["params"] if not self._idle(p, group, decay))
+    def _update(self, group: Mapping[str, Any], decay: float, params: Tensors, scale: Tensor | None) -> None:
+        """One step of parameters of one device and type."""
+        rate = group["lr"] * group["lr_mult"]
+        l1 = self.regularization_type == "L1"
+        subtract = bool(group["lr_mult"]) or self.rate_in_history
+        grads = [self._gradient(p) for p in params]
+        history = [[self._buffer(p, name) for p in params] for name in self.history_names]
+        if self.fused and can_update(params[0]):
+            rule, *hyper = self.fused
+            update_(
+                rule,
+                params,
+                grads,
+                history,
+                rate * self.correction(group),
+                hyper={name: group[name] for name in hyper},
+                scale=None if scale is None else scale.to(params[0].device),
+                share=1.0 / self.iter_size,
+                decay=decay,
+                l1=l1,
+                subtract=subtract,
+                keep_update=self.keep_update,
+            )
+            return
+        self._scale(grads, scale)
+        if decay:
+            torch._foreach_add_(grads, torch._foreach_sign(params) if l1 else params, alpha=decay)
+        self.update(group, rate, grads, *history)
+        if subtract:
+            torch._foreach_sub_(params, grads)
 
     def _idle(self, p: Tensor, group: Mapping[str, Any], decay: float) -> bool:
         """Whether a step changes neither the parameter nor its history: frozen, and the history has stayed zero."""
@@ -191,6 +237,7 @@ class SGD(CaffeOptimizer):
     """``v = momentum * v + lr * g; w -= v`` (Caffe ``SGDSolver``)."""
 
     history_names = ("momentum_buffer",)
+    fused = ("sgd", "momentum")
     rate_in_history = True
 
     def __init__(
@@ -213,6 +260,8 @@ class SGD(CaffeOptimizer):
 class Nesterov(SGD):
     """``v' = momentum * v + lr * g; w -= (1 + momentum) * v' - momentum * v`` (Caffe ``NesterovSolver``)."""
 
+    fused = ("nesterov", "momentum")
+
     def update(self, group: Mapping[str, Any], rate: float | Tensor, grads: Tensors, *history: Tensors) -> None:
         (v,) = history
         torch._foreach_mul_(grads, rate)
@@ -226,6 +275,7 @@ class AdaGrad(CaffeOptimizer):
     """``h += g²; w -= lr * g / (sqrt(h) + delta)`` (Caffe ``AdaGradSolver``)."""
 
     history_names = ("sum",)
+    fused = ("adagrad", "delta")
 
     def __init__(self, params: Iterable[Any], lr: float | Tensor = 0.01, *, delta: float = 1e-8, **common: Any) -> None:
         super().__init__(params, lr, delta=delta, **common)
@@ -247,6 +297,7 @@ class RMSProp(CaffeOptimizer):
     """``h = rms_decay * h + (1 - rms_decay) * g²; w -= lr * g / (sqrt(h) + delta)`` (Caffe ``RMSPropSolver``)."""
 
     history_names = ("square_avg",)
+    fused = ("rmsprop", "rms_decay", "delta")
 
     def __init__(
         self,
@@ -281,6 +332,7 @@ class AdaDelta(CaffeOptimizer):
     """
 
     history_names = ("square_avg", "acc_delta")
+    fused = ("adadelta", "momentum", "delta")
 
     def __init__(
         self,
@@ -317,6 +369,7 @@ class Adam(CaffeOptimizer):
     """
 
     history_names = ("exp_avg", "exp_avg_sq")
+    fused = ("adam", "momentum", "momentum2", "delta")
 
     def __init__(
         self,
@@ -339,13 +392,17 @@ class Adam(CaffeOptimizer):
 
     def update(self, group: Mapping[str, Any], rate: float | Tensor, grads: Tensors, *history: Tensors) -> None:
         m, v = history
-        b1, b2, t = group["momentum"], group["momentum2"], group["iter"] + 1
+        b1, b2 = group["momentum"], group["momentum2"]
         torch._foreach_mul_(m, b1)
         torch._foreach_add_(m, grads, alpha=1 - b1)
         _running_square(v, grads, b2)
         torch._foreach_copy_(grads, m)
         _divide_by_root(grads, v, group["delta"])
-        torch._foreach_mul_(grads, rate * ((1 - b2**t) ** 0.5 / (1 - b1**t)))
+        torch._foreach_mul_(grads, rate * self.correction(group))
+
+    def correction(self, group: Mapping[str, Any]) -> float:
+        t = group["iter"] + 1
+        return (1 - group["momentum2"] ** t) ** 0.5 / (1 - group["momentum"] ** t)
 
 
 def _running_square(h: Tensors, grads: Tensors, keep: float) -> None:
@@ -379,6 +436,7 @@ def make_optimizer(param: Any, groups: Sequence[Mapping[str, Any]]) -> CaffeOpti
         raise SolverError(f'unknown solver type "{param.type}"{hint}; valid types: {", ".join(sorted(RULES))}')
     if not math.isfinite(param.weight_decay):
         raise SolverError(f"weight_decay: {param.weight_decay} must be a finite number")
+    hyper: dict[str, Any] = dict(cls.options(param))
     return cls(
         [dict(group) for group in groups] or [{"params": []}],
         param.base_lr,
@@ -386,5 +444,5 @@ def make_optimizer(param: Any, groups: Sequence[Mapping[str, Any]]) -> CaffeOpti
         regularization_type=param.regularization_type,
         clip_gradients=param.clip_gradients,
         iter_size=param.iter_size,
-        **cls.options(param),
+        **hyper,
     )
