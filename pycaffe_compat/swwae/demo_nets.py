@@ -17,6 +17,8 @@ STORED = 36  # the edge of the stored digits: a random 32×32 of them is seen in
 MEAN = 26  # of the digits in their frame, of 255
 STAGES = ((2, 16), (2, 32), (2, 64))
 LOSS_WEIGHTS = {"data": 2e-2, "conv1_2": 5e-3, "conv2_2": 5e-3}
+WHOLE = (400, 2e-3)  # iterations and rate of step 3, and of the baseline that is trained on beside it
+BASELINE = "vgg_longer"
 MSRA: Filler = {"type": "msra"}
 
 
@@ -38,7 +40,7 @@ def demo_files() -> Iterator[tuple[str, str]]:
         transform = {"scale": 1 / 255, "crop_size": SHAPE[1], "mean_value": [MEAN]}
         return lmdb_layers("demo/train_lmdb", "demo/test_lmdb", (50, 100), labels, **transform)
 
-    def solver(header: str, name: str, iterations: int, rate: float) -> tuple[str, str]:
+    def solver(header: str, name: str, iterations: int, rate: float, net: str = "") -> tuple[str, str]:
         options: dict[str, Any] = {
             "type": "Adam",
             "base_lr": rate,
@@ -52,7 +54,7 @@ def demo_files() -> Iterator[tuple[str, str]]:
             "average_loss": 20,
             "random_seed": 1,
         }
-        text = solver_text(header, f"{DEMO_FOLDER}/{name}_train_val.prototxt", f"demo/{name}", **options)
+        text = solver_text(header, f"{DEMO_FOLDER}/{net or name}_train_val.prototxt", f"demo/{name}", **options)
         return f"{DEMO_FOLDER}/{name}_solver.prototxt", text
 
     about = "The demo's classification net for MNIST digits, 32x32: a small VGG, three stages, six convolutions."
@@ -60,6 +62,8 @@ def demo_files() -> Iterator[tuple[str, str]]:
     yield f"{DEMO_FOLDER}/vgg_train_val.prototxt", net_text(demo_net(inputs()), f"{about}\n{data}")
     yield f"{DEMO_FOLDER}/vgg_deploy.prototxt", net_text(without_fillers(demo_net()), about)
     yield solver("Step 1 of the demo: the classification net alone.", "vgg", 600, 2e-3)
+    header = "The baseline of step 3: the classification net alone, trained on for as long as the augmented nets."
+    yield solver(header, BASELINE, *WHOLE, net="vgg")
     for kind in KINDS:
         decoder = demo_decoder(kind)
         first = f"{kind}_layerwise"
@@ -73,4 +77,4 @@ def demo_files() -> Iterator[tuple[str, str]]:
         deploy = without_fillers(augment(demo_net(), decoder, LOSS_WEIGHTS))
         yield f"{DEMO_FOLDER}/{decoder.name}_deploy.prototxt", net_text(deploy, about)
         header = f"Step 3 of the demo: {decoder.name} trained whole, from the weights of steps 1 and 2."
-        yield solver(header, decoder.name, 400, 2e-3)
+        yield solver(header, decoder.name, *WHOLE)

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from pycaffe_compat.commands.demo import main
 from pycaffe_compat.data.database import Database
 from pycaffe_compat.data.datum import datum_to_array, parse_datum
 from pycaffe_compat.errors import DataError, MissingFileError, SolverError
 from pycaffe_compat.net import Net
+from pycaffe_compat.proto import caffe_pb2, parse_text, read_weights
 from pycaffe_compat.swwae import augment
-from pycaffe_compat.swwae.demo import TEST, TRAIN, choose, load_digits, make_databases, reconstruct, train
+from pycaffe_compat.swwae.demo import TEST, TRAIN, choose, doubt, load_digits, make_databases, reconstruct, train
 from pycaffe_compat.swwae.demo_nets import demo_decoder, demo_files, demo_net
 from pycaffe_compat.swwae.figures import reconstruction_figure, rms_error
 from pycaffe_compat.swwae.generate import write_files
@@ -72,6 +74,40 @@ def test_training_reports_scores_and_writes_its_log(small_demo, capfd, monkeypat
     said = capfd.readouterr()
     assert "solver.cpp" not in said.out + said.err and f"test accuracy {accuracy:.1%}" in said.err
     assert torch.get_num_threads() == threads
+
+
+def test_the_baseline_is_trained_on_as_long_as_the_augmented_nets():
+    files = dict(demo_files())
+    solvers = {
+        name: parse_text(files[f"prototxt/demo/{name}_solver.prototxt"], caffe_pb2.SolverParameter)
+        for name in ("vgg_longer", "sae_all", "swwae_all")
+    }
+    assert solvers["vgg_longer"].net == "prototxt/demo/vgg_train_val.prototxt"
+    for solver in solvers.values():
+        solver.ClearField("net")
+        solver.ClearField("snapshot_prefix")
+    assert solvers["vgg_longer"] == solvers["sae_all"] == solvers["swwae_all"]
+
+
+def test_the_demo_reports_both_baselines_and_the_difference(small_demo, capfd):
+    for solver in (small_demo / "prototxt/demo").glob("*_solver.prototxt"):
+        solver.write_text(re.sub("test_interval: .*", "test_interval: 3", solver.read_text()))
+    assert main([]) == 1  # three iterations do not reach the accuracy that it wants
+    said = capfd.readouterr().out
+    found = {name: float(value) for name, value in re.findall(r"^   (\S.*?)  +([\d.]+)%", said, re.MULTILINE)}
+    assert set(found) == {"VGG alone, after step 1", "VGG alone, trained on", "SAE-all", "SWWAE-all"}
+    gains = re.findall(r"^   (\S+-all) .* ([-+][\d.]+) points", said, re.MULTILINE)
+    for name, gain in gains:
+        assert float(gain) == pytest.approx(found[name] - found["VGG alone, trained on"], abs=0.051)
+    assert len(gains) == 2 and "can be chance" in said
+    log = (small_demo / "demo/vgg_longer.log").read_text()
+    assert "Finetuning from demo/vgg_iter_3.caffemodel" in log
+    assert list(read_weights("demo/vgg_longer_iter_3.caffemodel")) == list(read_weights("demo/vgg_iter_3.caffemodel"))
+    assert (small_demo / "demo/reconstruction.png").exists()
+
+
+def test_chance_is_that_of_two_binomials():
+    assert doubt(0.98, 1000) == pytest.approx(1.96 * np.sqrt(2 * 0.98 * 0.02 / 1000))
 
 
 def test_a_training_that_fails_says_why(small_demo):
