@@ -48,6 +48,9 @@ class Hook:
     A hook keeps what it needs from one call to the next in attributes of its own.
     """
 
+    reads_update: bool = True
+    """Whether the hook looks for the update in the gradients. Where no hook does, ``solve`` does not write it."""
+
     def before_training(self, solver: Any) -> None:
         """``solve`` begins; a resumed state is already in place."""
 
@@ -85,6 +88,8 @@ class Callbacks(Hook):
 
 class Display(Hook):
     """Caffe's log lines every ``display`` iterations."""
+
+    reads_update = False
 
     def __init__(self) -> None:
         self._since = time.perf_counter()
@@ -129,6 +134,7 @@ def log_outputs(source: str, what: str, outputs: Scores, loss_weights: Mapping[s
 class Test(Hook):
     """Runs the test nets every ``test_interval`` iterations."""
 
+    reads_update = False
     __test__ = False  # not a test of ours
 
     def before_iteration(self, solver: Training) -> None:
@@ -143,6 +149,8 @@ class Test(Hook):
 
 class Snapshot(Hook):
     """Writes snapshots every ``snapshot`` iterations, and when a signal asks for one."""
+
+    reads_update = False
 
     def __init__(self) -> None:
         self._requested = False
@@ -159,6 +167,8 @@ class Snapshot(Hook):
 
 class Progress(Hook):
     """A progress bar on standard error: loss, learning rate, images per second, time left."""
+
+    reads_update = False
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -192,6 +202,8 @@ class TensorBoard(Hook):
     Raises:
         SolverError: the package ``tensorboard`` is not installed.
     """
+
+    reads_update = False
 
     def __init__(self, folder: str | os.PathLike[str], every: int | None = None) -> None:
         try:

@@ -101,7 +101,7 @@ class Solver:
         self.iter = 0
         self.rate = 0.0
         self.outputs: Mapping[str, Tensor] = {}
-        self._stopping = False
+        self._stopping = self._solving = False
         self._losses: deque[float] = deque(maxlen=max(self.param.average_loss, 1))
         if self.param.random_seed >= 0:
             torch.manual_seed(self.param.random_seed)
@@ -189,6 +189,7 @@ class Solver:
                 message = "Iteration %d is not before max_iter %d: nothing is left to train"
                 log(lines.RESTORING, message, self.iter, self.param.max_iter, level=logging.WARNING)
         with self._signals:
+            self._solving = True
             try:
                 self._each("before_training")
                 self.step(self.param.max_iter - self.iter)
@@ -200,6 +201,7 @@ class Solver:
                     return
                 self._last_look()
             finally:
+                self._solving = False
                 self._each("after_training")
         log(lines.DONE, "Optimization Done.")
 
@@ -229,11 +231,20 @@ class Solver:
                     return
             requested = self._accumulate()
             self._each("after_backward")
-            self.apply_update()
+            self.optimizer.keep_update = self._update_is_read(last=self.iter + 1 == end)
+            try:
+                self.apply_update()
+            finally:
+                self.optimizer.keep_update = True
             self.iter += 1
             if requested:
                 self._each("snapshot_requested")
             self._each("after_update")
+
+    def _update_is_read(self, last: bool) -> bool:
+        """Whether somebody may look for the update in the gradients: outside ``solve`` anybody, in it only the hooks."""
+        asked = self.param.debug_info or self.param.snapshot_diff or any(hook.reads_update for hook in self.hooks)
+        return not self._solving or last or self._stopping or bool(asked)
 
     def _accumulate(self) -> bool:
         """Run the ``iter_size`` passes of an iteration; return whether a signal asked for a snapshot meanwhile.

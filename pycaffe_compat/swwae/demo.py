@@ -86,6 +86,8 @@ def make_databases(digits: np.ndarray, labels: np.ndarray, folder: str = FOLDER)
 class Watch(Hook):
     """A progress bar of a training: its loss, and at the end the accuracy of its last test."""
 
+    reads_update = False
+
     def __init__(self, name: str) -> None:
         self.accuracy = float("nan")
         self._name = name

@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -293,6 +294,38 @@ def test_debug_info_shows_every_blob(tmp_path: Path, log: Any) -> None:
     assert re.search(r"\[Backward\] Layer conv, param blob 1 diff: [\d.e-]+$", text, re.M)
     assert re.search(r"\[Backward\] All net params \(data, diff\): L1 norm = \(.*\); L2 norm = \(.*\)$", text, re.M)
     assert re.search(r"\[Update\] Layer ip, param 0 data: [\d.e-]+; diff: [\d.e-]+$", text, re.M)
+
+
+def test_the_update_is_kept_for_those_who_read_it(tmp_path: Path) -> None:
+    class Look(Hook):
+        def __init__(self, reads: bool) -> None:
+            self.reads_update = reads
+            self.kept: list[bool] = []
+            self.before: list[Any] = []
+
+        def after_backward(self, solver: Solver) -> None:
+            self.before = [learnable.tensor.detach().clone() for learnable in solver.net.learnable]
+
+        def after_update(self, solver: Solver) -> None:
+            pairs = zip(self.before, solver.net.learnable, strict=True)
+            changes = [(before - each.tensor.detach(), each.tensor.grad) for before, each in pairs]
+            self.kept.append(all(torch.allclose(change, grad, atol=1e-6) for change, grad in changes))
+
+    def trained(reads: bool, run: Callable[[Solver], Any]) -> tuple[list[bool], list[Any]]:
+        torch.manual_seed(0)
+        solver = make(tmp_path, "max_iter: 3 momentum: 0.9 random_seed: 1")
+        look = Look(reads)
+        solver.hooks.append(look)
+        run(solver)
+        return look.kept, [learnable.tensor.detach().clone() for learnable in solver.net.learnable]
+
+    kept, read = trained(True, Solver.solve)
+    assert kept == [True] * 3
+    kept, unread = trained(False, Solver.solve)
+    assert kept == [False, False, True]  # what the end of training leaves may be looked at
+    assert all(map(torch.equal, read, unread))
+    kept, _ = trained(False, lambda solver: solver.step(2))
+    assert kept == [True] * 2
 
 
 def test_hooks_and_callbacks_come_in_order(tmp_path: Path) -> None:
