@@ -104,7 +104,7 @@ def extension() -> dict:
         say(f"PyTorch has CUDA {wanted}, nvcc is {release or 'not found'}: building the CPU kernels only")
     else:
         make = cpp_extension.CUDAExtension
-        sources.append("csrc/cuda/launch.cu")
+        sources += ["csrc/cuda/launch.cu", "csrc/cuda/update.cu"]
         defines.append(("WITH_CUDA", None))
         flags["nvcc"] = ["-O3", "--threads=2", "-Xfatbin=-compress-all"]
         if not os.environ.get("TORCH_CUDA_ARCH_LIST") and not torch.cuda.is_available():

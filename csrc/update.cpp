@@ -7,6 +7,13 @@
 
 #include <vector>
 
+#ifdef WITH_CUDA
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "cuda/launch.h"
+#endif
+
 namespace update {
 namespace {
 
@@ -107,6 +114,14 @@ void launch(const Arguments& a, const Step& step, const std::vector<Parameter>& 
   const Tensor& first = a.params.front();
   const Type type = first.scalar_type() == at::kDouble ? kDouble : kFloat;
   const int count = static_cast<int>(parameters.size());
+#ifdef WITH_CUDA
+  if (first.is_cuda()) {
+    const auto stream = c10::cuda::getCurrentCUDAStream(first.device().index());
+    const int error = cuda::update(step, type, parameters.data(), count, stream.stream());
+    TORCH_CHECK(error == 0, a.name, ": ", switch_pool::cuda::error_name(error));
+    return;
+  }
+#endif
   cpu::update(step, type, parameters.data(), count);
 }
 
@@ -114,6 +129,10 @@ void run(const Arguments& a) {
   check(a);
   if (a.params.empty()) return;
   const at::NoGradGuard no_grad;
+#ifdef WITH_CUDA
+  c10::cuda::OptionalCUDAGuard guard;
+  if (a.params.front().is_cuda()) guard.set_device(a.params.front().device());
+#endif
   const bool second = has_second_history(a.step.rule);
   std::vector<Flat> flats;
   std::vector<Parameter> parameters;
@@ -218,3 +237,6 @@ TORCH_LIBRARY_FRAGMENT(pycaffe_compat, m) {
 
 TORCH_LIBRARY_IMPL(pycaffe_compat, CPU, m) { update::implement<update::run>(m); }
 TORCH_LIBRARY_IMPL(pycaffe_compat, Meta, m) { update::implement<update::pretend>(m); }
+#ifdef WITH_CUDA
+TORCH_LIBRARY_IMPL(pycaffe_compat, CUDA, m) { update::implement<update::run>(m); }
+#endif

@@ -34,11 +34,15 @@ struct Parameter {
   int64_t n;
 };
 
-constexpr bool has_root(Rule rule) { return rule != kSgd && rule != kNesterov; }
 constexpr bool has_second_history(Rule rule) { return rule == kAdaDelta || rule == kAdam; }
 
 namespace cpu {
 void update(const Step& step, Type type, const Parameter* parameters, int count);
+}
+
+namespace cuda {
+// Enqueues on `stream`, a cudaStream_t; allocates nothing, waits for nothing. Returns a cudaError_t.
+int update(const Step& step, Type type, const Parameter* parameters, int count, void* stream);
 }
 
 }  // namespace update

@@ -5,6 +5,11 @@
 // Operations, their order and the places of fma are those of the torch._foreach functions on the CPU, so results are the same
 // bits: ATen multiplies and adds in one rounding where the processor can. mul and add must stay two roundings.
 
+template <Rule kRule>
+constexpr bool kHasRoot = kRule != kSgd && kRule != kNesterov;
+template <Rule kRule>
+constexpr bool kHasSecond = kRule == kAdaDelta || kRule == kAdam;
+
 // Step's numbers as V has them.
 template <class V>
 struct Numbers {

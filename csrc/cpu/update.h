@@ -82,6 +82,11 @@ struct Memory {
 
 template <bool kSecond, class T, class V>
 inline Values<V> load(const Memory<T>& m, int64_t i, size_t bytes) {
+  constexpr int64_t kAhead = 2048 / sizeof(T);  // half a page; prefetching never faults, so it may go past the end
+  __builtin_prefetch(m.p + i + kAhead, 1);
+  __builtin_prefetch(m.g + i + kAhead, 1);
+  __builtin_prefetch(m.h1 + i + kAhead, 1);
+  if (kSecond) __builtin_prefetch(m.h2 + i + kAhead, 1);
   Values<V> v{};
   std::memcpy(&v.p, m.p + i, bytes);
   std::memcpy(&v.g, m.g + i, bytes);
@@ -116,10 +121,10 @@ inline void each_vector(int64_t begin, int64_t end, Some some) {
 template <Rule kRule, Decay kDecay, class T>
 void walk(const Step& step, const Parameter& x, int64_t begin, int64_t end, Roots& roots) {
   using V = typename VectorOf<T>::type;
-  constexpr bool kSecond = has_second_history(kRule), kDelta = kRule == kAdaDelta;
+  constexpr bool kSecond = kHasSecond<kRule>, kDelta = kRule == kAdaDelta;
   const Numbers<V> n = numbers<V, T>(step);
   const Memory<T> m{static_cast<T*>(x.p), static_cast<T*>(x.g), static_cast<T*>(x.h1), static_cast<T*>(x.h2)};
-  if constexpr (!has_root(kRule)) {
+  if constexpr (!kHasRoot<kRule>) {
     each_vector<T, V>(begin, end, [&](int64_t i, size_t bytes) UPDATE_LAMBDA {
       Values<V> v = load<kSecond, T, V>(m, i, bytes);
       v.g = regularized<kDecay>(n, v);
