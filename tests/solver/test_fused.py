@@ -107,6 +107,26 @@ def test_rate_as_a_tensor_and_without_keeping_the_update(rule: str) -> None:
     assert all(map(same_bits, got, want[:each] + want[2 * each :]))
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_a_run_may_go_on_the_other_way(rule: str) -> None:
+    through = list(states(made(rule, torch.float32), torch.float32, steps=1))
+    optimizer = made(rule, torch.float32)
+    with ops.use_backend("torch"):
+        assert all(map(same_bits, states(optimizer, torch.float32, steps=1), through))
+    resumed = made(rule, torch.float32)
+    resumed.load_state_dict(optimizer.state_dict())
+    pairs = [
+        (group["params"], other["params"])
+        for group, other in zip(resumed.param_groups, optimizer.param_groups, strict=True)
+    ]
+    for mine, theirs in pairs:
+        for p, q in zip(mine, theirs, strict=True):
+            p.data.copy_(q.data)
+    with ops.use_backend("torch"):
+        wanted = list(states(optimizer, torch.float32, steps=2))
+    assert all(map(same_bits, states(resumed, torch.float32, steps=2), wanted))
+
+
 def test_the_gradient_stays_where_the_update_is_not_kept() -> None:
     p = torch.nn.Parameter(torch.ones(5))
     p.grad = torch.full((5,), 2.0)
