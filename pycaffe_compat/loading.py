@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -16,6 +16,19 @@ from .proto import Weights, read_weights
 from .tables import dims
 
 BlobKey = tuple[str, int]  # a layer's name and the index of one of its blobs
+
+
+class Stored(Protocol):
+    """The names of the layers in a file of weights, and the shapes of their blobs: see :class:`~.proto.Weights`."""
+
+    file: str
+
+    @property
+    def partial(self) -> bool: ...
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def shapes(self, name: str) -> list[Shape | None]: ...
 
 
 @dataclass(frozen=True)
@@ -129,27 +142,54 @@ def copy_weights(
     report = LoadReport()
     written: set[BlobKey] = set()
     for weights in sources:
-        part = FileReport(weights.file, ignored=[name for name in weights if name not in layers])
-        here: set[BlobKey] = set()
-        for name in weights:
-            if name not in targets:
-                continue
-            layer, keys = layers[name], targets[name]
-            shapes = _stored_shapes(weights, layer, keys, net_file)
-            for index, (stored, key) in enumerate(zip(shapes, keys, strict=True)):
-                if stored is None or key not in only:
-                    continue
-                shape = _copy_blob(weights, layer, index)
-                here.add(key)
-                if stored != shape:
-                    part.reshaped.append(Reshaped(name, index, stored, shape))
-            if keys:
-                part.loaded.append(name)
-        part.missing = _missing(targets, only, here)
+        part, found = match_blobs(weights, layers, targets, net_file, only)
+        for name, index in found:
+            _copy_blob(weights, layers[name], index)
+            written.add(targets[name][index])
         report.files.append(part)
-        written |= here
     report.missing = _missing(targets, only, written)
     return report, written
+
+
+def match_blobs(
+    stored: Stored,
+    layers: Mapping[str, Layer],
+    owners: Mapping[str, Sequence[BlobKey]],
+    net_file: str,
+    only: Collection[BlobKey],
+) -> tuple[FileReport, list[BlobKey]]:
+    """Compare what a file stores with the layers of a net, by name, by Caffe's rules; nothing is copied.
+
+    Args:
+        stored: the file.
+        layers: the net's layers by name.
+        owners: for each layer that counts, the owner of each of its blobs.
+        net_file: the net's file, for messages.
+        only: the blobs that count, by owner.
+
+    Returns:
+        The report, and the blobs to take, as layer and index, in the file's order.
+
+    Raises:
+        WeightsError: a layer with another number of blobs, or a blob of another shape; both shapes and files are named.
+    """
+    report = FileReport(stored.file, ignored=[name for name in stored if name not in layers])
+    found: list[BlobKey] = []
+    for name in stored:
+        if name not in owners:
+            continue
+        layer, keys = layers[name], owners[name]
+        for index, (shape, key) in enumerate(zip(_stored_shapes(stored, layer, keys, net_file), keys, strict=True)):
+            if shape is None or key not in only:
+                continue
+            found.append((name, index))
+            mine = tuple(layer.blob(index).shape)
+            if shape != mine:
+                report.reshaped.append(Reshaped(name, index, shape, mine))
+        if keys:
+            report.loaded.append(name)
+    report.missing = _missing(owners, only, {owners[name][index] for name, index in found})
+    return report, found
 
 
 def _missing(
@@ -158,7 +198,7 @@ def _missing(
     return [name for name, keys in owners.items() if any(key in only and key not in written for key in keys)]
 
 
-def _stored_shapes(weights: Weights, layer: Layer, keys: Sequence[BlobKey], net_file: str) -> list[Shape | None]:
+def _stored_shapes(weights: Stored, layer: Layer, keys: Sequence[BlobKey], net_file: str) -> list[Shape | None]:
     """The shapes that ``weights`` has for the blobs of ``layer``, all of which fit; None for one that it leaves out."""
     name, net = layer.name, net_file or "the net"
     shapes = weights.shapes(name)
@@ -176,14 +216,14 @@ def _stored_shapes(weights: Weights, layer: Layer, keys: Sequence[BlobKey], net_
                 )
         elif not same_shape(stored, shape):
             raise WeightsError(
-                f'layer "{name}", blob {index}: shape {dims(shape)} in {net}, but {dims(stored)} in {weights.file}. '
-                "To train it anew, give the layer another name"
+                f'layer "{name}", blob {index} ({layer.blob_specs[index].name}): shape {dims(shape)} in {net}, but '
+                f"{dims(stored)} in {weights.file}. To train it anew, give the layer another name"
             )
     return shapes
 
 
-def _copy_blob(weights: Weights, layer: Layer, index: int) -> Shape:
-    """Copy one blob to where it lives; return its shape there."""
+def _copy_blob(weights: Weights, layer: Layer, index: int) -> None:
+    """Copy one blob to where it lives."""
     blob = layer.blob(index)
     if blob.device.type == "cpu" and blob.is_contiguous():
         weights.readinto(layer.name, index, blob.detach().numpy())
@@ -191,7 +231,6 @@ def _copy_blob(weights: Weights, layer: Layer, index: int) -> Shape:
         host = torch.empty(blob.shape, dtype=blob.dtype)
         weights.readinto(layer.name, index, host.numpy())
         blob.detach().copy_(host)
-    return tuple(blob.shape)
 
 
 def same_shape(stored: Sequence[int], shape: Sequence[int]) -> bool:

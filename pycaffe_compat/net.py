@@ -15,7 +15,7 @@ from .errors import CaffeError, LayerError, NetError, UnknownNameError, nearest
 from .layers import Layer, Source, layer_class
 from .layers.base import Shape
 from .layers.neuron import Overwritten
-from .loading import LoadReport
+from .loading import BlobKey, LoadReport
 from .parameters import BlobTable, Learnable, in_file
 from .plan import Call, plan
 from .proto import caffe_pb2, filter_net, read_net, upgrade_net, write_weights
@@ -442,6 +442,10 @@ class CaffeModule(nn.Module):
             LayerError: a layer has another number of blobs there, or blobs of other shapes.
         """
         return self._table.share_layers(source._table)
+
+    def blob_owners(self) -> dict[str, list[BlobKey]]:
+        """For each layer the owner of each of its blobs, as layer and index: the blob itself unless it is shared."""
+        return self._table.owners()
 
     def weights(self) -> dict[str, list[Tensor]]:
         """The blobs of every layer that has any, by layer name."""

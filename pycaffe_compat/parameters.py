@@ -231,14 +231,18 @@ class BlobTable:
 
     def _copy(self, weights: Any, only: set[BlobKey] | None = None) -> set[BlobKey]:
         """Copy into the layers (the blobs in ``only``); return the blobs that were written."""
+        self.report, written = copy_weights(open_weights(weights), self.layers, self.owners(), self.file, only)
+        return written
+
+    def owners(self) -> dict[str, list[BlobKey]]:
+        """For each layer the owner of each of its blobs, as layer and index: the blob itself unless it is shared."""
         owners = {
             name: [(name, index) for index in range(len(layer.blob_specs))] for name, layer in self.layers.items()
         }
         for sharing in self._sharing:
             if (sharing.layer.name, sharing.index) not in self._taken:
                 owners[sharing.layer.name][sharing.index] = sharing.owner.name, sharing.owner_index
-        self.report, written = copy_weights(open_weights(weights), self.layers, owners, self.file, only)
-        return written
+        return owners
 
 
 def in_file(error: CaffeError, file: str) -> CaffeError:

@@ -165,5 +165,7 @@ def test_a_blob_of_five_axes_must_have_the_same_shape(tmp_path: Path) -> None:
                 net.load_weights(tmp_path / name)
                 assert net.layers["c"].blob(0).flatten().tolist() == values.tolist()
             else:
-                with pytest.raises(WeightsError, match=r'layer "c", blob 0: shape 1×2×3×3×3 in the net, but \d×'):
+                with pytest.raises(
+                    WeightsError, match=r'layer "c", blob 0 \(weight\): shape 1×2×3×3×3 in the net, but \d×'
+                ):
                     net.load_weights(tmp_path / name)

@@ -292,7 +292,9 @@ def test_weights_are_copied_by_name_and_a_wrong_shape_names_both(tmp_path: Path)
     same = net_of(INPUT + ip("a", "x", "a", 4) + ip("c", "a", "b", 5), weights=path)
     torch.testing.assert_close(same.get_parameter("a.weight"), net.get_parameter("a.weight"))
     assert "b" in same.ignored_layers
-    with pytest.raises(WeightsError, match=r'layer "b", blob 0: shape 6×4 in the net, but 5×4 in .*net.caffemodel'):
+    with pytest.raises(
+        WeightsError, match=r'layer "b", blob 0 \(weight\): shape 6×4 in the net, but 5×4 in .*net.caffemodel'
+    ):
         net_of(INPUT + ip("a", "x", "a", 4) + ip("b", "a", "b", 6), weights=path)
 
 

@@ -12,6 +12,7 @@ from ..convert import (
     from_torchvision,
     list_model,
     read_model,
+    remarks,
     suffix_of,
     to_torchvision,
     write_model,
@@ -72,23 +73,25 @@ def run(argv: list[str]) -> None:
         if os.path.exists(args.output) and os.path.samefile(args.input, args.output):
             parser.error(f"{args.output} is the file that is read; choose another name")
 
-    model = read_model(args.input, options=bool(args.output) and suffix_of(args.output) == ".caffemodel")
-    remarks: list[str] = []
+    with_options = bool(args.output) and suffix_of(args.output) == ".caffemodel"
+    model = read_model(args.input, with_options, args.prototxt)
+    notes: list[str] = []
     if args.origin:
         model, said = from_torchvision(model, args.fold_scaling)
-        remarks += said
+        notes += said
     if args.prototxt:
-        model, said = fit_to_net(model, args.prototxt)
-        remarks += said
+        fitted, report = fit_to_net(model, args.prototxt)
+        notes += remarks(model, report, args.prototxt)
+        model = fitted
     if args.to:
         model, said = to_torchvision(model, args.fold_scaling)
-        remarks += said
-    for remark in remarks:
-        print(f"note: {remark}", file=sys.stderr)
+        notes += said
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     if args.list:
         print(list_model(model))
     if args.prototxt and not args.output:
-        print(f"{args.input} fits {args.prototxt}{' where both have layers' if remarks else ''}")
+        print(f"{args.input} fits {args.prototxt}{' where both have layers' if notes else ''}")
     if args.output:
         blobs = sum(map(len, model.blobs.values()))
         with tqdm(

@@ -1,6 +1,6 @@
 """Trained weights from one kind of file to another, without loss: Caffe's two, PyTorch's, safetensors' and numpy's."""
 
-from .fit import fit_to_net
+from .fit import fit_to_net, remarks
 from .formats import read_model, write_model
 from .listing import list_model
 from .model import Model, blob_names, suffix_of
@@ -13,6 +13,7 @@ __all__ = [
     "from_torchvision",
     "list_model",
     "read_model",
+    "remarks",
     "suffix_of",
     "to_torchvision",
     "write_model",

@@ -6,61 +6,68 @@ import os
 from collections.abc import Iterable, Sequence
 
 from ..errors import WeightsError, nearest
-from ..loading import same_shape
+from ..loading import FileReport, match_blobs
+from ..net import CaffeModule
 from ..proto import caffe_pb2, read_net
 from ..summary import build_shapes
-from ..tables import dims
 from .model import Model, PathLike
 
 
-def fit_to_net(model: Model, prototxt: PathLike) -> tuple[Model, list[str]]:
-    """Return ``model`` with names, types and blob shapes of the net in ``prototxt``, and remarks on what only one has.
+def shapes_of(prototxt: PathLike) -> CaffeModule:
+    """Return the net in ``prototxt`` on the meta device, with its data layers closed."""
+    net = build_shapes(read_net(prototxt), "TEST", file=os.fspath(prototxt))
+    net.close()
+    return net
 
-    Shapes may differ in leading axes of length 1, as in old caffemodels. Layers that the net does not have stay as they
-    are.
+
+def fit_to_net(model: Model, prototxt: PathLike) -> tuple[Model, FileReport]:
+    """Return ``model`` with the names, types and blob shapes of the net in ``prototxt``, and what it gives the net.
+
+    The rules are those of loading: shapes may differ in leading axes of length 1, as in old caffemodels, and a layer
+    that shares all its blobs with others need not be stored. Layers that the net does not have stay as they are.
 
     Raises:
         WeightsError: a layer has another number of blobs, or a blob another shape, than in the net, or they have no layer
             in common; both files are named.
     """
     net_file = os.fspath(prototxt)
-    net = build_shapes(read_net(prototxt), "TEST", file=net_file)
-    net.close()
+    net = shapes_of(prototxt)
+    owners = net.blob_owners()
+    report, found = match_blobs(model, net.layers, owners, net_file, {key for keys in owners.values() for key in keys})
+    if report.missing and not report.loaded:
+        extra = _with_blobs(model, report)
+        hint = _hint(report.missing, extra)
+        raise WeightsError(
+            f"{model.file} has no weights for any layer of {net_file}{hint}; it has {_listed(extra) or 'none'}"
+        )
+    arrays = {owners[name][index]: model.blobs[name][index] for name, index in found}
     fitted = Model(model.file, dict(model.blobs), dict(model.names), caffe_pb2.NetParameter())
     fitted.skeleton.CopyFrom(model.skeleton)
     have = {layer.name: layer for layer in fitted.skeleton.layer}
-    missing = []
     for name, layer in net.layers.items():
-        if not layer.blob_specs:
+        specs = layer.blob_specs
+        if not specs or name in report.missing:
             continue
-        if name not in model.blobs:
-            missing.append(name)
-            continue
-        arrays, specs = model.blobs[name], layer.blob_specs
-        if len(arrays) != len(specs):
-            raise WeightsError(
-                f'layer "{name}" has {len(specs)} blobs in {net_file}, but {len(arrays)} in {model.file}'
-            )
-        for index, (array, spec) in enumerate(zip(arrays, specs, strict=True)):
-            if not same_shape(array.shape, spec.shape):
-                raise WeightsError(
-                    f'layer "{name}", blob {index} ({spec.name}): shape {dims(spec.shape)} in {net_file}, '
-                    f"but {dims(array.shape)} in {model.file}"
-                )
-        fitted.blobs[name] = [array.reshape(spec.shape) for array, spec in zip(arrays, specs, strict=True)]
+        fitted.blobs[name] = [arrays[key].reshape(spec.shape) for key, spec in zip(owners[name], specs, strict=True)]
         fitted.names[name] = [spec.name for spec in specs]
-        have[name].type = layer.type_name
-    extra = [name for name in model.blobs if name not in net.layers]
-    if missing and len(missing) == sum(bool(layer.blob_specs) for layer in net.layers.values()):
-        raise WeightsError(
-            f"{model.file} has no weights for any layer of {net_file}{_hint(missing, extra)}; it has {_listed(extra) or 'none'}"
-        )
-    remarks = []
-    if missing:
-        remarks.append(f"{model.file} has no weights for {_listed(missing)} of {net_file}{_hint(missing, extra)}")
+        (have.get(name) or fitted.skeleton.layer.add(name=name)).type = layer.type_name
+    return fitted, report
+
+
+def remarks(model: Model, report: FileReport, prototxt: PathLike) -> list[str]:
+    """Say which layers with weights only one of ``model`` and the net in ``prototxt`` has."""
+    net_file, extra = os.fspath(prototxt), _with_blobs(model, report)
+    said = []
+    if report.missing:
+        hint = _hint(report.missing, extra)
+        said.append(f"{report.file} has no weights for {_listed(report.missing)} of {net_file}{hint}")
     if extra:
-        remarks.append(f"{net_file} has no layers for the weights of {_listed(extra)}")
-    return fitted, remarks
+        said.append(f"{net_file} has no layers for the weights of {_listed(extra)}")
+    return said
+
+
+def _with_blobs(model: Model, report: FileReport) -> list[str]:
+    return [name for name in report.ignored if name in model.blobs]
 
 
 def _listed(names: Sequence[str], most: int = 6) -> str:

@@ -18,30 +18,37 @@ import torch
 
 from ..errors import CaffeError, ParseError, WeightsError, require_file
 from ..files import atomic_path, sink
+from ..layers.base import count
 from ..proto import caffe_pb2, read_weights, write_weights
+from .fit import shapes_of
 from .model import CAFFE, Model, PathLike, Progress, blob_rank, suffix_of
 
 _LAYERS_KEY = "pycaffe_compat.layers"
 
 
-def read_model(path: PathLike, options: bool = True) -> Model:
+def read_model(path: PathLike, options: bool = True, prototxt: PathLike | None = None) -> Model:
     """Read the weights in ``path``; the kind of file is told by its content.
 
     Args:
         path: the file.
-        options: read the layers' options too, where the file has them. Only a ``.caffemodel`` stores them again; without
-            them nothing is read of a caffemodel but names, types and blobs, whatever fork wrote the rest.
+        options: read the layers' options too, where the file has them. Only a ``.caffemodel`` stores them again. Without
+            them, only names, types and blobs are read of a caffemodel, so that the options of a fork do no harm.
+        prototxt: the net of the weights. It is needed where the file leaves out blobs that layers share, as Caffe's HDF5
+            files do: only the net says with which layer.
 
     Raises:
         MissingFileError: there is no such file.
         ParseError: it is truncated, corrupt, or holds something other than named tensors.
-        WeightsError: a tensor is not of numbers that Caffe has, or its name says no layer.
+        WeightsError: a tensor is of a dtype that Caffe does not have, its name has no layer, or the file leaves out a
+            shared blob and no net is given.
     """
     file = require_file(path, "weights")
     kind = _kind(file)
     if kind == "caffe":
         weights = read_weights(file)
         blobs = {name: weights[name] for name in weights if weights.shapes(name)}
+        if weights.partial:
+            blobs = _complete(file, blobs, prototxt)
         types = weights.layer_types
         bare = [caffe_pb2.LayerParameter(name=name, type=types.get(name, "")) for name in weights]
         net = weights.skeleton() if options else caffe_pb2.NetParameter(name=weights.net_name, layer=bare)
@@ -49,6 +56,34 @@ def read_model(path: PathLike, options: bool = True) -> Model:
     if kind == "safetensors":
         return _read_safetensors(file)
     return _from_state(file, _read_npz(file) if kind == "npz" else _read_torch(file))
+
+
+def _complete(file: str, blobs: dict[str, list[Any]], prototxt: PathLike | None) -> dict[str, list[np.ndarray]]:
+    """Put the arrays of their owners where the file leaves out shared blobs; shapes are checked later."""
+    net = shapes_of(prototxt) if prototxt is not None else None
+    owners = net.blob_owners() if net is not None else {}
+    layers = net.layers if net is not None else {}
+    for name, keys in owners.items():
+        arrays = blobs.get(name, [])
+        arrays += [None] * (len(keys) - len(arrays))
+        for index, (owner, place) in enumerate(keys):
+            if arrays[index] is None and place < len(blobs.get(owner, [])):
+                shape, array = layers[name].blob_specs[index].shape, blobs[owner][place]
+                arrays[index] = array.reshape(shape) if array is not None and array.size == count(shape) else array
+        if any(array is not None for array in arrays):
+            blobs[name] = arrays
+    for name, arrays in blobs.items():
+        for index, array in enumerate(arrays):
+            if array is None:
+                raise WeightsError(
+                    f'{file}: layer "{name}" has no blob {index}, '
+                    + (
+                        f"and shares it with no layer of {prototxt} that is stored"
+                        if net is not None
+                        else "which it must share with another layer; give the net, which says with which (--prototxt)"
+                    )
+                )
+    return blobs
 
 
 def _kind(file: str) -> str:

@@ -1,12 +1,12 @@
-"""Trained weights whatever file they are from, and the names of their blobs."""
+"""Trained weights from a file of any kind, and the names of their blobs."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,7 +24,7 @@ SUFFIXES = (*CAFFE, ".pt", ".pth", ".safetensors", ".npz")
 
 @dataclass
 class Model:
-    """Trained weights, whatever file they are from.
+    """Trained weights from a file of any kind. Iterating gives the names of its layers, those without blobs too.
 
     Attributes:
         file: where they came from, for messages.
@@ -37,6 +37,7 @@ class Model:
     blobs: dict[str, list[np.ndarray]]
     names: dict[str, list[str]] = field(default_factory=dict)
     skeleton: Any = None
+    partial: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.skeleton is None:
@@ -46,6 +47,13 @@ class Model:
             if name not in have:
                 self.skeleton.layer.add(name=name)
             self.names.setdefault(name, blob_names(have.get(name, ""), [array.shape for array in arrays]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({layer.name: None for layer in self.skeleton.layer})
+
+    def shapes(self, name: str) -> list[Shape | None]:
+        """The shapes of a layer's blobs."""
+        return [array.shape for array in self.blobs.get(name, [])]
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The arrays by ``LAYER.BLOB``, in order."""

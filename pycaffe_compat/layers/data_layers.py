@@ -18,7 +18,7 @@ from ..data.database import LEVELDB
 from ..data.hdf5 import Hdf5Reader
 from ..data.loader import Loader, to_tensor
 from ..data.transformer import Transformer
-from ..data.windows import WindowOptions, WindowReader, read_windows
+from ..data.window_file import WindowOptions, WindowReader, read_windows
 from ..errors import DataError, MissingFileError
 from ..proto import caffe_pb2
 from ..tables import dims

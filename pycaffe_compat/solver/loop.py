@@ -18,6 +18,7 @@ from torch import Tensor
 from .. import memory
 from ..errors import CaffeError, DivergedError, SolverError
 from ..layers.data_layers import BatchSource
+from ..loading import open_weights
 from ..net import Net
 from ..proto import caffe_pb2, read_solver, upgrade_solver
 from . import debug, distributed
@@ -129,13 +130,14 @@ class Solver:
         if any(n < 0 for n in param.test_iter):
             raise SolverError(f"{where}test_iter: {min(param.test_iter)} must not be negative")
 
-    def _build_nets(self, weights: list[str]) -> None:
+    def _build_nets(self, paths: list[str]) -> None:
         net, file = train_net_param(self.param, self.file)
         tests = test_net_params(self.param, self.file)
         log(lines.CREATING, "Creating training net from %s", file or "the solver's net_param")
-        self.net = Net(net, file=file, weights=weights or None, device=self.device)
+        weights = open_weights(paths)
+        self.net = Net(net, file=file, weights=weights, device=self.device)
         try:
-            for path in weights:
+            for path in paths:
                 log(lines.FINETUNING, "Finetuning from %s", path)
             for name in self.net.load_report.ignored:
                 log(lines.IGNORING, "Ignoring source layer %s", name)
@@ -143,7 +145,7 @@ class Solver:
                 warn_of_missing(self.net.load_report)
             for index, (net, file) in enumerate(tests):
                 log(lines.CREATING_TEST, "Creating test net (#%d) from %s", index, file or "the solver's parameters")
-                self.test_nets.append(Net(net, file=file, weights=weights or None, device=self.device, share=self.net))
+                self.test_nets.append(Net(net, file=file, weights=weights, device=self.device, share=self.net))
                 warn_of_untrained(index, self.test_nets[-1].load_report)
         except BaseException:
             self._close_nets()

@@ -136,7 +136,7 @@ def test_weights_that_do_not_fit_name_both_files(net: caffe.Net) -> None:
         net.load_hdf5("w.h5")
     with h5py.File("w.h5", "a") as file:
         file["data/conv1/1"] = np.zeros(5, np.float32)
-    with pytest.raises(WeightsError, match=r'layer "conv1", blob 1: shape 2 in net\.prototxt, but 5 in w\.h5'):
+    with pytest.raises(WeightsError, match=r'layer "conv1", blob 1 \(bias\): shape 2 in net\.prototxt, but 5 in w\.h5'):
         caffe.Net("net.prototxt", "w.h5", caffe.TEST)
 
 

@@ -5,7 +5,7 @@ from samples import image
 
 from pycaffe_compat.data.batches import Shard
 from pycaffe_compat.data.mean import write_mean
-from pycaffe_compat.data.windows import ImageWindow, WindowFile, WindowOptions, WindowReader, read_windows
+from pycaffe_compat.data.window_file import ImageWindow, WindowFile, WindowOptions, WindowReader, read_windows
 from pycaffe_compat.errors import DataError, MissingFileError
 
 FILE = """# 0
