@@ -347,6 +347,47 @@ def draw(rows: list[Row], rates: dict[str, float], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def targets(rows: list[Row], device: str) -> list[str]:
+    """How the targets were met, a line each."""
+    found = {(row.contender, row.batch): row for row in rows}
+    lines = []
+
+    def check(what: str, contender: str, batch: int, value: Any, wanted: float, most: bool = False) -> None:
+        row = found.get((contender, batch))
+        if row is None:
+            return
+        have = value(row)
+        well = have <= wanted if most else have >= wanted
+        sign = "at most" if most else "at least"
+        lines.append(
+            f"{'pass' if well else 'MISS'}  batch {batch}, {contender}: {what} {have:.2f}, wanted {sign} {wanted}"
+        )
+
+    for batch in sorted({row.batch for row in rows}):
+        plain = found.get(("plain", batch))
+        if plain is None:
+            continue
+        if device == "cuda":
+            ours = "ours, AMP and CUDA graph"
+            compiled = found.get(("plain, AMP and compile", batch))
+            check("speed over plain float32", ours, batch, lambda r: r.plain_over_this, 3)
+            if compiled is not None:
+                check("speed over plain AMP and compile", ours, batch, lambda r, c=compiled: c.step / r.step, 1.25)
+            check("share of the bfloat16 matrix rate", ours, batch, lambda r: r.of_matrix_rate, 0.45)
+            check("memory over plain's", ours, batch, lambda r, p=plain: r.peak_megabytes / p.peak_megabytes, 0.6, True)
+            continue
+        huge = found.get(("plain, huge pages", batch))
+        check("speed over plain", "ours", batch, lambda r: r.plain_over_this, 5 if batch == 1 else 3)
+        check("share of the float32 matrix rate", "ours", batch, lambda r: r.of_matrix_rate, 0.95)
+        if huge is not None:
+            check("speed over plain with huge pages", "ours", batch, lambda r, h=huge: h.step / r.step, 1)
+        check("memory over plain's", "ours", batch, lambda r, p=plain: r.peak_megabytes / p.peak_megabytes, 1, True)
+        if batch > 1:
+            check("speed over plain", "ours, AMP", batch, lambda r: r.plain_over_this, 5)
+            check("share of the bfloat16 matrix rate", "ours, AMP", batch, lambda r: r.of_matrix_rate, 0.85)
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -371,6 +412,7 @@ def main() -> None:
         rows += measure(batch, contenders, args.device, args.rounds, rates)
         write(rows, rates, device, args.out)
     print((args.out / f"training_{device.type}.md").read_text())
+    print("\n".join(targets(rows, device.type)))
 
 
 if __name__ == "__main__":

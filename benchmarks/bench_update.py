@@ -1,6 +1,6 @@
 """Time an optimizer's step: the compiled update against the ``torch._foreach`` functions, in turns in one process.
 
-    python benchmarks/bench_update.py [--runs 15] [--out benchmarks/update.md]
+    python benchmarks/bench_update.py [--device cuda] [--runs 15] [--out benchmarks/update.md]
 
 The floor is the bytes that one pass has to move, at the rate at which ``a.add_(b)`` moves its own in the same process:
 in place, so nothing is read that does not count. All memory is touched before anything is timed.
@@ -53,26 +53,32 @@ RULES: dict[str, tuple[Callable[..., CaffeOptimizer], int, int]] = {"SGD": (SGD,
 
 def seconds(run: Callable[[], object]) -> float:
     """How long one call takes."""
-    start = time.perf_counter()
+    start = _now()
     run()
-    return time.perf_counter() - start
+    return _now() - start
 
 
-def add_rate(runs: int) -> float:
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def add_rate(runs: int, device: str) -> float:
     """Bytes read and written a second by in-place sums of 256 MB."""
-    a, b = torch.ones(64 << 20), torch.ones(64 << 20)
+    a, b = torch.ones(64 << 20, device=device), torch.ones(64 << 20, device=device)
     a.add_(b)
     return 3 * a.nbytes / statistics.median(seconds(lambda: a.add_(b)) for _ in range(runs))
 
 
-def rows(threads: int, runs: int) -> list[str]:
+def rows(threads: int, runs: int, device: str) -> list[str]:
     """The lines of the table for a number of threads."""
     torch.set_num_threads(threads)
-    rate = add_rate(runs)
+    rate = add_rate(runs, device)
     print(f"{threads} threads: in-place sums move {rate / 1e9:.1f} GB/s")
     lines = []
     for net, shapes in NETS.items():
-        params = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes()]
+        params = [torch.nn.Parameter(torch.randn(shape, device=device)) for shape in shapes()]
         for p in params:
             p.grad = torch.full_like(p, 1e-3)
         count = sum(p.numel() for p in params)
@@ -101,14 +107,18 @@ def main() -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=15, help="timed steps of each kind (default 15)")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, nargs="+", help="default: 1 and 2 on the CPU, 1 on a GPU")
     parser.add_argument("--out", type=Path, help="where the table goes")
     args = parser.parse_args()
     head = (
         "| parameters | rule | threads | foreach, ms | one pass (floor), ms | without keeping the update (floor), ms "
         "| ratio | ratio |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n"
     )
-    table = head + "\n".join(line for threads in args.threads for line in rows(threads, args.runs)) + "\n"
+    threads = args.threads or ([1] if args.device == "cuda" else [1, 2])
+    table = head + "\n".join(line for n in threads for line in rows(n, args.runs, args.device)) + "\n"
+    if args.device == "cuda":
+        table = f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}\n\n{table}"
     if args.out:
         args.out.write_text(table)
 
