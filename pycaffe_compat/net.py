@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -125,7 +125,7 @@ class CaffeModule(nn.Module):
                     self._sources[param.name] = layer
                 top_shapes: list[Shape] = [tuple(s) for s in layer.top_shapes()]
             else:
-                top_shapes = _infer(layer, shapes, self.file)
+                top_shapes = self._infer(layer, [wiring.newest[bottom] for bottom in param.bottom], wiring.shapes)
             self._add_layer(param.name, layer)
             wiring.connect(param, layer, tops, top_shapes)
             learns[param.name] = self._table.enter(param, layer)
@@ -137,8 +137,34 @@ class CaffeModule(nn.Module):
             t: v for s in self.steps if s.is_source for t, v in zip(s.tops, s.top_values, strict=True)
         }
         self._output_values = {name: wiring.newest[name] for name in self.outputs}
+        self._checks_makers = any(step.layer.checks_makers for step in self.steps)
+        self._checked_sizes = {tuple(wiring.shapes[value][1:] for value in self._source_values.values())}
         self._find_rewritten()
         self._plan()
+
+    def _shapes(self, given: Mapping[str, Shape]) -> list[Shape]:
+        """The shapes of all values if the tops of sources have the shapes ``given``; the others keep theirs."""
+        new = list(self._wiring.shapes)
+        for step in self.steps:
+            if step.is_source:
+                tops = [given.get(top, new[value]) for top, value in zip(step.tops, step.top_values, strict=True)]
+            else:
+                tops = self._infer(step.layer, step.bottom_values, new)
+            for value, shape in zip(step.top_values, tops, strict=True):
+                new[value] = shape
+        return new
+
+    def _infer(self, layer: Layer, values: Sequence[int], shapes: Sequence[Shape]) -> list[Shape]:
+        """The shapes of a layer's tops; its bottoms are ``values``, and all values have ``shapes``."""
+        self._check_makers(layer, values, shapes)
+        return _infer(layer, [shapes[value] for value in values], self.file)
+
+    def _check_makers(self, layer: Layer, values: Sequence[int], shapes: Sequence[Shape]) -> None:
+        if layer.checks_makers:
+            try:
+                layer.check_makers(self._wiring.makers(values, shapes), [shapes[value] for value in values])
+            except CaffeError as error:
+                raise in_file(error, self.file) from error
 
     def _prepare(self) -> None:
         """Let the layers make what they carry from pass to pass, in the shapes of their bottoms."""
@@ -333,7 +359,16 @@ class CaffeModule(nn.Module):
         for name in blobs:
             if name not in self._source_values:
                 raise self._no_input(name)
+        if self._checks_makers and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+            self._check_sizes({name: tuple(value.shape) for name, value in blobs.items()})
         return blobs
+
+    def _check_sizes(self, shapes: dict[str, Shape]) -> None:
+        """Let the layers check a batch of other sizes than the net was built for."""
+        sizes = tuple(shapes[name][1:] for name in self._source_values)
+        if sizes not in self._checked_sizes:
+            self._shapes(shapes)
+            self._checked_sizes.add(sizes)
 
     def _no_input(self, name: str) -> UnknownNameError:
         inputs = ", ".join(self._source_values) or "none"
@@ -391,6 +426,19 @@ class CaffeModule(nn.Module):
                     return f'layer "{step.name}" ({step.layer.type_name}), top "{top}" ({_bad(values[top])})'
         return None
 
+    def check_step(self, step: Step, shape_of: Callable[[str], Shape]) -> None:
+        """Let a layer check its bottoms against the layers that made them, for whoever runs layers one by one.
+
+        Args:
+            step: the layer in its place.
+            shape_of: the present shape of a blob.
+
+        Raises:
+            LayerError: the layer would misread a bottom.
+        """
+        if step.layer.checks_makers:
+            self._check_makers(step.layer, step.bottom_values, [shape_of(name) for name in self._wiring.names])
+
     # ---- changing it
 
     def reshape(self, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -403,17 +451,11 @@ class CaffeModule(nn.Module):
         for name in shapes:
             if name not in self.inputs:
                 raise self._no_input(name)
-        new = list(self._wiring.shapes)
+        given = {name: tuple(shape) for name, shape in shapes.items()}
         for step in self.steps:
             if step.name in self._sources:
-                tops = [tuple(s) for s in self._sources[step.name].top_shapes()]
-            elif step.is_source:
-                tops = [tuple(shapes.get(t, new[v])) for t, v in zip(step.tops, step.top_values, strict=True)]
-            else:
-                tops = _infer(step.layer, [new[v] for v in step.bottom_values], self.file)
-            for value, shape in zip(step.top_values, tops, strict=True):
-                new[value] = shape
-        self._wiring.shapes = new
+                given.update(zip(step.tops, map(tuple, self._sources[step.name].top_shapes()), strict=True))
+        self._wiring.shapes = self._shapes(given)
         self._plan()
         self._prepare()
 

@@ -85,7 +85,7 @@ class _Fusions:
         self._late = {  # values from which an earlier layer in the same memory takes its derivative
             wiring.newest[s.tops[0]] for s in wiring.steps if isinstance(s.layer, Overwritten) and s.layer.rewritten
         }
-        self._maker = {value: step for step in wiring.steps for value in step.top_values}
+        self._maker = wiring.made_by
         self._readers: dict[int, list[Step]] = {}
         for step in wiring.steps:
             for value in step.bottom_values:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import NetError, nearest
-from .layers.base import Layer, Shape, Source
+from .layers.base import Layer, Maker, Shape, Source
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class Wiring:
         self.shapes: list[Shape] = []
         self.names: list[str] = []
         self.inputs: list[str] = []
+        self.made_by: list[Step] = []  # the step that makes each value
         self._unused: set[str] = set()
 
     def error(self, param: Any, message: str) -> NetError:
@@ -147,7 +148,18 @@ class Wiring:
             propagate_down=tuple(param.propagate_down) or None,
         )
         self.steps.append(step)
+        self.made_by.extend(step for _ in top_values)
         return step
+
+    def makers(self, values: Sequence[int], shapes: Sequence[Shape]) -> list[Maker]:
+        """Who made each of ``values``, if all values have these ``shapes``."""
+        return [self._maker(value, shapes) for value in values]
+
+    def _maker(self, value: int, shapes: Sequence[Shape]) -> Maker:
+        step = self.made_by[value]
+        if step.layer.shares_memory and len(step.bottoms) == 1 and shapes[value] == shapes[step.bottom_values[0]]:
+            return self._maker(step.bottom_values[0], shapes)
+        return Maker(step.layer, step.top_values.index(value), [shapes[v] for v in step.bottom_values])
 
     @property
     def outputs(self) -> list[str]:

@@ -6,12 +6,14 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
-from golden_files import golden, names
+from golden_files import ROOT, golden, names
 from test_net import INPUT, net_of
 
+from pycaffe_compat.layers import python_layer
 from pycaffe_compat.net import CaffeModule
 from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.swwae import augment
@@ -93,3 +95,41 @@ def test_hooks_go_along(copied: Callable[[CaffeModule], CaffeModule]) -> None:
     net = net_of(INPUT + 'layer { name: "r" type: "ReLU" bottom: "x" top: "r" }', "TEST")
     net.layers["r"].register_forward_hook(note)
     assert len(copied(net).layers["r"]._forward_hooks) == 1
+
+
+DATA = golden("data", "data_layers")
+
+
+@pytest.mark.parametrize("copied", COPIES)
+@pytest.mark.parametrize("case", DATA.meta["cases"])
+def test_data_layers_continue_where_the_original_is(
+    case: str, copied: Callable[[CaffeModule], CaffeModule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT / "data")
+    net = CaffeModule(parse_text(DATA.meta["cases"][case], caffe_pb2.NetParameter), "TEST")
+    for number in range(3):
+        other = copied(net)
+        for made in (other.draw(), net.draw()):
+            for name, value in made.items():
+                assert torch.equal(value, torch.from_numpy(DATA.arrays[f"{case}/{number}/{name}"]))
+        other.close()
+    net.close()
+
+
+@pytest.mark.parametrize("copied", COPIES)
+@pytest.mark.parametrize("kind, options", [("Affine", ""), ("Times", "param_str: '3'")])
+def test_python_layers(
+    kind: str, options: str, copied: Callable[[CaffeModule], CaffeModule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent / "layers")
+    monkeypatch.setattr(python_layer, "_allowed", True)
+    net = net_of(
+        INPUT + 'layer { name: "p" type: "Python" bottom: "x" top: "y" loss_weight: 1 '
+        f'python_param {{ module: "user_layers" layer: "{kind}" {options} }} }}',
+        "TRAIN",
+    )
+    check(net, {"x": torch.rand(2, 3)}, copied)
+    net.layers["p"].python.note = [1]
+    other = copied(net)
+    assert other.layers["p"].python is not net.layers["p"].python
+    assert other.layers["p"].python.note == [1]

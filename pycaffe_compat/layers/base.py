@@ -109,6 +109,7 @@ class Layer(nn.Module):
         fresh_top: its top is new memory that neither the layer nor its gradient reads again. A ReLU may overwrite it.
         shares_memory: in Caffe its tops lie in the memory of its bottoms or blobs, so the numpy face may share it too.
         per_process: names of buffers that each process of a distributed run keeps for itself.
+        checks_makers: whether :meth:`check_makers` has anything to check.
         keeps_positive: where it passes a gradient on, its top is above 0 exactly where its bottom is.
     """
 
@@ -126,6 +127,7 @@ class Layer(nn.Module):
     differentiable: ClassVar[tuple[bool, ...]] = (True,)
     fresh_top: ClassVar[bool] = False
     shares_memory: ClassVar[bool] = False
+    checks_makers: bool = False
     keeps_positive: bool = False
     per_process: tuple[str, ...] = ()
 
@@ -233,15 +235,17 @@ class Layer(nn.Module):
         The net calls it once the blobs have memory, and after a reshape.
         """
 
-    def check_makers(self, makers: Sequence[Maker | None], shapes: Sequence[Shape]) -> None:
-        """Check the bottoms against the layers that made them, for rules that shapes alone do not tell.
+    def check_makers(self, makers: Sequence[Maker], shapes: Sequence[Shape]) -> None:
+        """Check rules that depend on the layers that made the bottoms, and not on shapes alone.
+
+        The net calls it, where ``checks_makers`` is true, when it is built and for all new shapes.
 
         Args:
-            makers: for each bottom what made it; None for an input or the top of a data layer.
+            makers: the maker of each bottom.
             shapes: the shape of each bottom.
 
         Raises:
-            LayerError: the bottom is not what this layer takes it for.
+            LayerError: this layer would misread a bottom.
         """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -273,7 +277,10 @@ class Layer(nn.Module):
 
 
 class Maker(NamedTuple):
-    """What made a blob: the layer, the index of the top, and the shapes of the layer's bottoms."""
+    """Where a blob's values come from: the layer, the index of the top, and the shapes of the layer's bottoms.
+
+    A layer that hands its bottom on unchanged, such as Split, is no maker; the one before it is.
+    """
 
     layer: Layer
     top: int

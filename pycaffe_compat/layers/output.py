@@ -90,8 +90,8 @@ class HDF5Output(Layer):
                 for name, values in batch.items():
                     if file[name].shape[1:] != values.shape[1:]:
                         raise self.error(
-                            f"{self.file_name}: /{name} holds items of shape {file[name].shape[1:]}, "
-                            f"but this batch has items of shape {values.shape[1:]}"
+                            f"{self.file_name}: /{name} holds items of shape {dims(file[name].shape[1:])}, "
+                            f"but this batch has items of shape {dims(values.shape[1:])}"
                         )
                 for name, values in batch.items():
                     stored = file[name]

@@ -6,6 +6,7 @@ switches over, apply the ReLU before them, and normalise by the unpooling weight
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +18,9 @@ from .. import ops
 from ..ops import Window
 from ..proto import caffe_pb2
 from ..tables import dims
-from .base import Layer, Shape, register
+from .base import Layer, Maker, Shape, register
 
+log = logging.getLogger(__name__)
 Pair = tuple[int, int]
 
 
@@ -62,6 +64,7 @@ class _Windows(Layer):
         self.local = options.mask_index_type == methods.LOCAL
         self.window = self._read_window(options)
         self.position = self._read_position(options)
+        self.checks_makers = len(bottom_shapes) > 1
 
     def _read_window(self, options: Any) -> Window | None:
         stride = _sides(self, options, "stride", "stride")
@@ -100,10 +103,72 @@ class _Windows(Layer):
             raise self.error(f"pooling_param: the fixed place {position} (h, w) lies outside the kernel {kernel}")
         return position
 
+    def fit(self, shape: Sequence[int]) -> tuple[Window, Pair]:
+        """Return the window on a bottom of this shape, and the size that its planes are pooled or unpooled to."""
+        raise NotImplementedError
+
+    def mask_plane(self, shape: Shape) -> Pair:
+        """The size of the planes that a GLOBAL mask counts in, if the first bottom has this shape."""
+        raise NotImplementedError
+
+    def check_makers(self, makers: Sequence[Maker], shapes: Sequence[Shape]) -> None:
+        """Refuse the GLOBAL mask of a Pooling whose numbers mean other places here: values would silently move.
+
+        A mask numbers places row by row, GLOBAL in the plane and LOCAL in the window, so both layers must count in rows
+        of the same width. A mask that the program makes itself is taken as it is.
+        """
+        if not isinstance(makers[1].layer, Pooling) or makers[1].top != 1:
+            return
+        pooling, pooled = makers[1].layer, makers[1].bottom_shapes[0]
+        maker = f'layer "{pooling.name}" (Pooling)'
+        window, windows = pooling.fit(pooled)
+        own_window, own_plane = self.fit(shapes[0])[0], self.mask_plane(shapes[0])
+        if self.local or pooling.local:
+            self._warn_of_local(maker, pooling.local, window, own_window)
+            return
+        plane = ops.plane_of(pooled)
+        covered = window.covered(plane, windows)
+        if not _same_places(plane, own_plane, covered) or covered[0] > own_plane[0] or covered[1] > own_plane[1]:
+            same = window == own_window
+            ways = ["mask_index_type: LOCAL in both layers"]
+            if not same:
+                ways[0] = f"both layers the same windows ({_in_words(window)} there, {_in_words(own_window)} here)"
+            elif window.pooled(own_plane, pooling.ceil_mode) == windows:
+                ways.append(f'layer "{pooling.name}" planes that its windows divide, such as {dims(own_plane)}')
+            raise self.error(
+                f"its GLOBAL mask numbers the places of planes of {dims(plane)}, the bottom of {maker}, but the planes "
+                f"here are {dims(own_plane)}, so values would land in other places: give {', or '.join(ways)}"
+            )
+
+    def _warn_of_local(self, maker: str, made_local: bool, window: Window, own: Window) -> None:
+        """Warn of a mask that is not LOCAL on both sides, or that counts in windows of another width."""
+        if self.local != made_local:
+            kinds = ("GLOBAL", "LOCAL")
+            problem = f"reads its mask as {kinds[self.local]}, but {maker} makes it {kinds[made_local]}"
+        elif not _same_places(window.kernel, own.kernel, window.kernel):
+            problem = (
+                f"reads the LOCAL mask of windows of {dims(window.kernel)} ({maker}) in windows of {dims(own.kernel)}"
+            )
+        else:
+            return
+        log.warning('layer "%s" (%s): %s: values land in other places', self.name, self.type_name, problem)
+
     def extra_repr(self) -> str:
         """Mode and window, for ``print(net)``."""
         window = "global" if self.window is None else "kernel={}, stride={}, pad={}".format(*self.window)
         return f"{self.mode}, {window}"
+
+
+def _same_places(made: Pair, read: Pair, used: Pair) -> bool:
+    """Whether places numbered row by row in an area of size ``made`` are the same ones in an area of size ``read``.
+
+    Only the numbers of the first ``used[0]`` rows and ``used[1]`` columns occur.
+    """
+    return made[1] == read[1] or (used[0] == 1 and used[1] <= read[1])
+
+
+def _in_words(window: Window) -> str:
+    return "kernel {}, stride {}, pad {}".format(*map(dims, window))
 
 
 @register("Pooling")
@@ -144,6 +209,9 @@ class Pooling(_Windows):
         if problem is not None:
             raise self.error(problem)
         return window, windows
+
+    def mask_plane(self, shape: Shape) -> Pair:
+        return ops.plane_of(shape)
 
     @property
     def switchable(self) -> bool:
@@ -241,6 +309,9 @@ class Depooling(_Windows):
         if problem is not None:
             raise self.error(problem)
         return self.window, plane
+
+    def mask_plane(self, shape: Shape) -> Pair:
+        return self.fit(shape)[1]
 
     def takes_switch_of(self, pooling: Pooling, pooled_shape: Sequence[int], shape: Sequence[int]) -> bool:
         """Whether ``pooling``'s byte switches may stand for its mask, with unchanged results.

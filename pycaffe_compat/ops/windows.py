@@ -105,6 +105,11 @@ class Window(NamedTuple):
         h, w = (self.stride[a] * (windows[a] - 1) + self.kernel[a] - 2 * self.pad[a] for a in (0, 1))
         return h, w
 
+    def covered(self, plane: Pair, windows: Pair) -> Pair:
+        """The size of the part of a plane, from its first row and column on, that so many windows cover."""
+        h, w = (min(plane[a], self.stride[a] * (windows[a] - 1) + self.kernel[a] - self.pad[a]) for a in (0, 1))
+        return h, w
+
     def problem(self, plane: Pair | None = None, windows: Pair | None = None) -> str | None:
         """Say why this pooling cannot be, or return None.
 

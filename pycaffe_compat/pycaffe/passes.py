@@ -136,6 +136,7 @@ class Passes:
         """Run one layer on the current values of its bottoms; no blob changes."""
         step = self._steps[index]
         layer = step.layer
+        self._module.check_step(step, lambda name: self._blobs[name].shape)
         bottoms = [self._blobs[name].synced_data.tensor() for name in step.bottoms]
         lacking = memory.lacking(self._bytes[index]) if in_host_memory(self._module.device) else ""
         if lacking:

@@ -87,10 +87,10 @@ def test_hdf5_cannot_be_written(tmp_path):
     path = tmp_path / "o.h5"
     layer = gl.build(f'type: "HDF5Output" hdf5_output_param {{ file_name: "{path}" }}', (2, 3), (2,))
     layer(torch.zeros(2, 3), torch.zeros(2))
-    with pytest.raises(LayerError, match=r"/data holds items of shape \(3,\), but this batch .* \(4,\)"):
+    with pytest.raises(LayerError, match=r"/data holds items of shape 3×1×1, but this batch .* 4×1×1"):
         layer(torch.zeros(2, 4), torch.zeros(2))
     with h5py.File(path) as file:
-        assert file["data"].shape == (2, 3) and file["label"].shape == (2,)
+        assert file["data"].shape == (2, 3, 1, 1) and file["label"].shape == (2, 1, 1, 1)
     path.unlink()
     with pytest.raises(LayerError, match="cannot append to"):
         layer(torch.zeros(2, 3), torch.zeros(2))

@@ -8,8 +8,11 @@ import torch
 import torch.nn.functional as F
 from golden_layer import build
 
+import pycaffe_compat
 from pycaffe_compat import ops
 from pycaffe_compat.errors import LayerError
+from pycaffe_compat.net import Net
+from pycaffe_compat.proto import caffe_pb2, format_text, parse_text
 
 GOLDENS = golden_layer.names("pool_", "switch_pool", "depool", "safeinv", "spp")
 X = (2, 3, 7, 9)
@@ -23,6 +26,10 @@ def pooling(options, *shapes, tops=("y",), phase=0):
 def depooling(options, *shapes, tops=("x",)):
     named = " ".join(f'top: "{name}"' for name in tops)
     return build(f'name: "d" type: "Depooling" {named} pooling_param {{ {options} }}', *shapes)
+
+
+def net_of(text):
+    return Net(parse_text(text, caffe_pb2.NetParameter), "TEST")
 
 
 @pytest.fixture(params=(False, True), ids=("contiguous", "channels_last"))
@@ -349,3 +356,136 @@ def test_a_window_past_the_end_names_the_way_out(mode, shape, windows):
         pooling(f"pool: {mode} kernel_size: 1 stride: 2", shape)
     layer = pooling(f"pool: {mode} kernel_size: 1 stride: 2 round_mode: FLOOR", shape)
     assert tuple(layer(torch.zeros(shape)).shape) == (1, 1, 3, 3)
+
+
+def mask_net(size, up="kernel_size: 2 stride: 2", down=None, between=""):
+    """A net that pools planes of ``size`` and places the maxima with the mask, which ``between`` may hand on as ``n``."""
+    height, width = size
+    return net_of(
+        f'layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ dim: 1 dim: 1 dim: {height} dim: {width} }} }} }}'
+        f'layer {{ name: "p" type: "Pooling" bottom: "x" top: "p" top: "m" pooling_param {{ {up} }} }}{between}'
+        f'layer {{ name: "u" type: "Depooling" bottom: "p" bottom: "{"n" if between else "m"}" top: "u" '
+        f"pooling_param {{ pool: SWITCH {down or up} }} }}"
+    )
+
+
+SPLIT = 'layer { name: "s" type: "Split" bottom: "m" top: "n" top: "o" }'
+ALIKE = (
+    'layer { name: "s" type: "Reshape" bottom: "m" top: "n" reshape_param { shape { dim: 0 dim: 0 dim: 0 dim: 0 } } }'
+)
+LOCAL = " mask_index_type: LOCAL"
+FLOOR = "round_mode: FLOOR"
+TWO, THREE = "kernel_size: 2 stride: 2", "kernel_size: 3 stride: 2"
+MOVED = {
+    "one column more than windows of two divide": ((5, 5), TWO, None, "", "5×5", "6×6"),
+    "another width alone": ((6, 5), TWO, None, "", "6×5", "6×6"),
+    "the last column in no window": ((7, 7), f"{TWO} {FLOOR}", TWO, "", "7×7", "6×6"),
+    "windows of three": ((8, 8), THREE, None, "", "8×8", "9×9"),
+    "padded windows, one row too few": ((11, 10), "kernel_size: 3 stride: 3 pad: 1", None, "", "11×10", "10×10"),
+    "through a Split": ((5, 5), TWO, None, SPLIT, "5×5", "6×6"),
+    "through a Reshape that changes nothing": ((5, 5), TWO, None, ALIKE, "5×5", "6×6"),
+    "other windows": ((7, 7), THREE, TWO, "", "7×7", "6×6"),
+}
+
+
+@pytest.mark.parametrize("case", MOVED)
+def test_a_global_mask_of_another_plane_is_refused(case):
+    size, up, down, between, pooled, plane = MOVED[case]
+    with pytest.raises(LayerError) as error:
+        mask_net(size, up, down, between)
+    message = str(error.value)
+    assert f'layer "u" (Depooling): its GLOBAL mask numbers the places of planes of {pooled}' in message
+    assert f'the bottom of layer "p" (Pooling), but the planes here are {plane}' in message
+    if case == "other windows":
+        assert "both layers the same windows (kernel 3×3, stride 2×2, pad 0×0 there, kernel 2×2, " in message
+    else:
+        assert "mask_index_type: LOCAL in both layers" in message
+
+
+def test_the_refusal_names_a_size_that_works():
+    with pytest.raises(LayerError, match=r"planes that its windows divide, such as 6×8$"):
+        mask_net((5, 7))
+    mask_net((6, 8))
+
+
+@pytest.mark.parametrize(
+    "size, up",
+    [
+        ((5, 6), TWO),  # another height moves nothing: places are numbered along rows
+        ((6, 6), TWO),
+        ((7, 6), f"{TWO} {FLOOR}"),
+        ((1, 5), "kernel_h: 1 kernel_w: 2 stride: 2"),  # a single row is numbered alike in planes of any width
+        ((5, 5), TWO + LOCAL),
+        ((7, 7), f"{TWO} {FLOOR}{LOCAL}"),
+    ],
+)
+def test_masks_that_mean_the_same_places(size, up):
+    down = up.replace(FLOOR, "")
+    for net in (mask_net(size, up, down), mask_net(size, up, down, SPLIT)):
+        x = torch.rand(1, 1, *size) + 1
+        values, _ = net.run(x)
+        u, window = values["u"][..., : size[0], : size[1]], net.layers["p"].window
+        kept = F.max_pool2d(x, window.kernel, window.stride, ceil_mode=FLOOR not in up, return_indices=True)[1]
+        want = torch.zeros_like(x).flatten().index_copy(0, kept.flatten(), x.flatten()[kept.flatten()]).view_as(x)
+        assert torch.equal(u, want[..., : u.shape[2], : u.shape[3]])
+        assert values["u"].count_nonzero() == want.count_nonzero()
+
+
+@pytest.mark.parametrize(
+    "up, down, message",
+    [
+        (TWO + LOCAL, TWO, 'reads its mask as GLOBAL, but layer "p" (Pooling) makes it LOCAL'),
+        (TWO, TWO + LOCAL, 'reads its mask as LOCAL, but layer "p" (Pooling) makes it GLOBAL'),
+        (THREE + LOCAL, TWO + LOCAL, 'LOCAL mask of windows of 3×3 (layer "p" (Pooling)) in windows of 2×2'),
+    ],
+)
+def test_a_warning_of_local_masks_that_are_misread(up, down, message, caplog):
+    mask_net((6, 6), down, down)
+    assert not caplog.messages
+    mask_net((6, 6), up, down)
+    assert message in caplog.text
+
+
+def test_pooling_by_a_mask_of_another_plane_is_refused():
+    text = (
+        'layer {{ name: "x" type: "Input" top: "x" top: "z" input_param {{ shape {{ dim: 1 dim: 1 dim: 5 dim: 5 }} '
+        "shape {{ dim: 1 dim: 1 dim: {0} dim: {0} }} }} }}"
+        'layer {{ name: "p" type: "Pooling" bottom: "x" top: "p" top: "m" pooling_param {{ kernel_size: 2 stride: 2 }} }}'
+        'layer {{ name: "q" type: "Pooling" bottom: "z" bottom: "m" top: "q" '
+        "pooling_param {{ pool: SWITCH kernel_size: 2 stride: 2 }} }}"
+    )
+    with pytest.raises(LayerError, match=r'layer "q" \(Pooling\): its GLOBAL mask .* 5×5, .* the planes here are 6×6'):
+        net_of(text.format(6))
+    net_of(text.format(5))
+
+
+def test_a_mask_of_another_plane_is_refused_after_a_reshape_and_in_a_pass():
+    net = mask_net((6, 6))
+    with pytest.raises(LayerError, match="planes of 5×5"):
+        net.reshape({"x": (1, 1, 5, 5)})
+    assert net.blob_shapes["u"] == (1, 1, 6, 6)
+    for run in (net, net.objective, net.run):
+        with pytest.raises(LayerError, match="planes of 7×5"):
+            run(torch.zeros(1, 1, 7, 5))
+        run(torch.zeros(3, 1, 8, 4))
+
+
+def test_the_numpy_face_refuses_it_too(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text(format_text(mask_net((6, 6)).param))
+    net = pycaffe_compat.Net(str(path), pycaffe_compat.TEST)
+    net.forward()
+    net.blobs["x"].reshape(1, 1, 5, 5)
+    with pytest.raises(LayerError, match=rf"^{path}: layer \"u\" .* planes of 5×5"):
+        net.forward()
+    net.blobs["x"].reshape(1, 1, 4, 8)
+    assert net.forward()["u"].shape == (1, 1, 4, 8)
+
+
+def test_a_mask_that_the_program_makes_is_taken_as_it_is():
+    net = net_of(
+        'layer { name: "x" type: "Input" top: "x" top: "m" input_param { shape { dim: 1 dim: 1 dim: 2 dim: 2 } } }'
+        'layer { name: "u" type: "Depooling" bottom: "x" bottom: "m" top: "u" '
+        "pooling_param { pool: SWITCH kernel_size: 2 stride: 2 } }"
+    )
+    assert net(torch.ones(1, 1, 2, 2), torch.tensor([[[[15.0, 1], [1, 0]]]]))["u"].sum() == 4
