@@ -11,7 +11,9 @@ import torch
 from ..errors import SolverError
 from ..net import Net
 from ..pycaffe import Net as NumpyNet
+from ..solver import SGD, GraphRunner
 from ..solver.log import init_log, log
+from ..solver.parts import Parts
 from ..solver.run import parse_gpus
 from .options import Parser, add_python_layers, add_state, command, python_layers
 
@@ -27,20 +29,26 @@ examples:
   %(prog)s --model train_val.prototxt --gpu 0
 
 As in Caffe, the default is the TRAIN phase on the CPU. Layers are timed one by one; a net that trains or is called as a module
-fuses some of them and is faster. Layers above every loss have no backward pass, so a deploy net is only timed forward.
+fuses some of them and is faster: the last line times such a training step by its parts, data, forward, backward and update.
+Layers above every loss have no backward pass, so a deploy net is only timed forward.
 Inputs are zero.
 """
 
 
 @dataclass
 class Timing:
-    """Mean milliseconds of an iteration, by layer and in all."""
+    """Mean milliseconds of an iteration, by layer and in all.
+
+    ``step`` is an iteration as a solver runs it, with fused layers: data, forward, backward and update. It is empty for a
+    net that has nothing to train.
+    """
 
     forward_by_layer: dict[str, float]
     backward_by_layer: dict[str, float]
     forward: float
     backward: float
     both: float
+    step: dict[str, float]
 
 
 class _Stopwatch:
@@ -129,7 +137,10 @@ def _measure(net: NumpyNet, device: torch.device, iterations: int) -> Timing:
     timing = Timing(
         {name: each / iterations for name, each in zip(names, forwards.sums, strict=True)},
         {name: each / iterations for name, each in zip(names, backwards.sums, strict=True)},
-        *(each / iterations for each in (forward, backward, total)),
+        forward=forward / iterations,
+        backward=backward / iterations,
+        both=total / iterations,
+        step=_step(net.module, iterations),
     )
     log(PER_LAYER, "Average time per layer: ")
     for name in names:
@@ -140,7 +151,41 @@ def _measure(net: NumpyNet, device: torch.device, iterations: int) -> Timing:
     log(MEAN_BOTH, "Average Forward-Backward: %g ms.", timing.both)
     log(TOTAL, "Total Time: %g ms.", total)
     log(ENDS, "*** Benchmark ends ***")
+    if timing.step:
+        parts = ", ".join(f"{part} {each:g} ms" for part, each in timing.step.items())
+        log(ENDS, "A training step, its layers fused, with SGD: %s.", parts)
     return timing
+
+
+class _Zeros(GraphRunner):
+    """Runs a net on zeros where it has inputs, and on what its data layers draw."""
+
+    def batch(self) -> dict[str, torch.Tensor]:
+        shapes = self.net.blob_shapes
+        return {
+            **{name: torch.zeros(shapes[name], device=self.net.device) for name in self.net.inputs},
+            **self.net.draw(),
+        }
+
+
+def _step(net: Net, iterations: int) -> dict[str, float]:
+    """Mean milliseconds of the parts of a training step. The rate is zero, so the parameters stay what they are."""
+    trained = [p for p in net.parameters() if p.requires_grad]
+    if not trained or not net.loss_weights:
+        return {}
+    runner = _Zeros(net)
+    runner.parts = Parts(net.device, synchronize=True)
+    optimizer = SGD(trained, lr=0.0, momentum=0.9, weight_decay=5e-4)
+    optimizer.keep_update = False
+    for index in range(iterations + 1):
+        if index == 1:  # the first one is not counted
+            runner.parts.reset()
+        runner.clear_gradients()
+        runner.forward_backward()
+        runner.parts.begin()
+        runner.update(optimizer)
+        runner.parts.end("update")
+    return {part: 1000 * seconds / iterations for part, seconds in runner.parts.seconds.items()}
 
 
 def run(argv: list[str], prog: str | None = None) -> None:

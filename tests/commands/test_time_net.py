@@ -53,7 +53,10 @@ def test_every_layer_is_timed(logged, tmp_path: Path) -> None:
         "Average Forward-Backward: _ ms.",
         "Total Time: _ ms.",
         "*** Benchmark ends ***",
+        "A training step, its layers fused, with SGD: data _ ms, forward _ ms, backward _ ms, update _ ms.",
     ]
+    assert list(timing.step) == ["data", "forward", "backward", "update"]
+    assert all(each > 0 for each in timing.step.values())
     assert f"     conv1\tforward: {timing.forward_by_layer['conv1']:g} ms." in said
 
 
@@ -62,6 +65,7 @@ def test_a_deploy_net_is_timed_forward(logged, tmp_path: Path) -> None:
     timing = time_net(str(tmp_path / "net.prototxt"), iterations=1, phase="TEST")
     assert list(timing.forward_by_layer) == ["data", "conv1", "a_relu_with_a_long_name"]
     assert timing.backward_by_layer["conv1"] < timing.forward_by_layer["conv1"]
+    assert timing.step == {}
     with pytest.raises(SolverError, match=r"iterations: 0"):
         time_net(str(tmp_path / "net.prototxt"), iterations=0)
 
