@@ -82,6 +82,12 @@ def add_training(parser: Parser) -> None:
         action="store_true",
         help="replay forward and backward as CUDA graphs, for nets whose shapes never change",
     )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="threads of an operator on the CPU (default: one a core, or OMP_NUM_THREADS)",
+    )
     add_python_layers(parser)
 
 

@@ -24,6 +24,7 @@ from .log import init_log, log, log_to
 from .loop import Solver, choose_device
 from .nets import warn_of_missing
 from .runner import GraphRunner, prefers_channels_last
+from .threads import operator_threads
 
 ALL = "all"
 
@@ -78,6 +79,7 @@ def train(
     compile: bool = False,
     channels_last: bool | None = None,
     cuda_graph: bool = False,
+    threads: int | None = None,
     hooks: Iterable[Hook] = (),
     log_file: TextIO | None = None,
 ) -> Solver:
@@ -96,6 +98,7 @@ def train(
         progress: show a progress bar; None: where standard error is a terminal.
         tensorboard: folder for TensorBoard's events.
         amp, compile, channels_last, cuda_graph: as for :class:`GraphRunner`.
+        threads: how many threads an operator uses on the CPU; None: what :func:`.threads.operator_threads` picks.
         hooks: further hooks.
         log_file: where the log goes instead of standard error.
     """
@@ -119,13 +122,16 @@ def train(
         param.train_state.level = level
     param.train_state.stage.extend(stages)
     try:
-        with contextlib.nullcontext() if log_file is None else log_to(log_file):
+        logged: Any = contextlib.nullcontext() if log_file is None else log_to(log_file)
+        with logged, operator_threads(threads) as picked:
             own: list[Hook] = []
             if first and (sys.stderr.isatty() if progress is None else progress):
                 own.append(Progress())
             if first and tensorboard:
                 own.append(TensorBoard(tensorboard))
             log(lines.DEVICE, "Using %s.", "CPU" if device.type == "cpu" else f"GPU {device.index}")
+            if device.type == "cpu":
+                log(lines.DEVICE, "Threads: %s; --threads overrides", picked)
             it = Solver(
                 param,
                 file=solver,

@@ -1,0 +1,56 @@
+"""How many threads an operator uses on the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+
+from ..errors import SolverError
+
+VARIABLE = "OMP_NUM_THREADS"
+_QUOTA = "/sys/fs/cgroup/cpu.max"
+
+
+def container_cores(path: str | None = None) -> int | None:
+    """The cores that a container's quota allows, rounded up; None where there is no quota (control groups, version 2)."""
+    try:
+        with open(path or _QUOTA, encoding="ascii") as file:
+            quota, period = file.read().split()
+        return max(1, -(-int(quota) // int(period)))  # "max", no quota, is no number
+    except (OSError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def operator_threads(wanted: int | None = None) -> Iterator[str]:
+    """Let operators use ``wanted`` threads while the block lasts; yield how many there are, and why, in words.
+
+    None leaves PyTorch's own choice, one a core, which was faster than one thread but for the smallest nets
+    (benchmarks/threads.md); only not more than a container's quota, which PyTorch does not look at: threads that have no
+    core wait for each other.
+    ``OMP_NUM_THREADS`` is left alone.
+
+    Raises:
+        SolverError: ``wanted`` is not positive.
+    """
+    before = torch.get_num_threads()
+    quota = container_cores()
+    if wanted is not None:
+        if wanted < 1:
+            raise SolverError(f"--threads: {wanted} must be at least 1")
+        torch.set_num_threads(wanted)
+        why = "as asked"
+    elif VARIABLE in os.environ:
+        why = VARIABLE
+    elif quota is not None and quota < before:
+        torch.set_num_threads(quota)
+        why = f"the container's quota of {quota} core{'s' * (quota != 1)}"
+    else:
+        why = "one a core"
+    try:
+        yield f"{torch.get_num_threads()} ({why})"
+    finally:
+        torch.set_num_threads(before)
