@@ -196,23 +196,29 @@ class BinaryWeights(Weights):
         except ParseError:
             pass
         layer: Any = cls()
-        odd: dict[int, None] = {}
+        foreign = _foreign_fields(body, cls)
         for item in wire.fields(body, 0, len(body)):
-            piece, known = body[item.begin : item.end], cls.DESCRIPTOR.fields_by_number.get(item.number)
-            if known is not None and known.message_type is not None and not _is_message(piece, cls):
-                odd[item.number] = None
-            else:
-                layer.MergeFrom(parse_binary(piece, cls, self.file))
-        for number in odd:
-            field = cls.DESCRIPTOR.fields_by_number[number]
+            if item.number not in foreign:
+                layer.MergeFrom(parse_binary(body[item.begin : item.end], cls, self.file))
+        for number, field in foreign.items():
             _log.warning(
                 '%s: layer "%s": field %d is not the %s of BVLC Caffe (of a fork?); it is left out',
                 self.file,
                 layer.name,
                 number,
-                field.name,
+                field,
             )
         return layer
+
+    def foreign_fields(self) -> dict[tuple[int, str], list[str]]:
+        """The fields that a fork uses otherwise than BVLC Caffe, as number and BVLC's name, and the layers with them."""
+        found: dict[tuple[int, str], list[str]] = {}
+        for layer in self._layers.values():
+            cls = caffe_pb2.V1LayerParameter if layer.number == _LAYERS else caffe_pb2.LayerParameter
+            body = self._without_blobs(layer.start, layer.end, _FORMS[layer.number][2], layer.number == _LAYERS)
+            for field in _foreign_fields(body, cls).items():
+                found.setdefault(field, []).append(layer.name)
+        return found
 
     def _without_blobs(self, start: int, end: int, blobs: int, v1: bool) -> bytes:
         pieces: list[bytes] = []
@@ -223,6 +229,18 @@ class BinaryWeights(Weights):
             elif item.number != blobs:
                 pieces.append(self._map[item.begin : item.end])
         return b"".join(pieces)
+
+
+def _foreign_fields(body: bytes, cls: Any) -> dict[int, str]:
+    """The numbers and names of fields in ``body`` that ``cls`` has for messages and whose bytes are something else."""
+    known = cls.DESCRIPTOR.fields_by_number
+    return {
+        item.number: known[item.number].name
+        for item in wire.fields(body, 0, len(body))
+        if item.number in known
+        and known[item.number].message_type is not None
+        and not _is_message(body[item.begin : item.end], cls)
+    }
 
 
 def _is_message(data: bytes, cls: Any) -> bool:

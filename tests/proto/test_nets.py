@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fork_model import fork_model
 from golden_files import ROOT
 
 from pycaffe_compat.errors import CaffeError, MissingFileError, NetError, ParseError
@@ -140,3 +141,20 @@ def test_junk(tmp_path, junk):
         assert read_net(tmp_path / "net.prototxt") == NET()
     except CaffeError as error:
         assert "net.prototxt" in str(error)
+
+
+def test_a_forks_caffemodel_is_no_net_but_has_weights(tmp_path):
+    path = tmp_path / "fork.caffemodel"
+    path.write_bytes(fork_model())
+    with pytest.raises(ParseError) as caught:
+        read_net(path)
+    for part in (
+        f"{path}: not readable as a net, though its weights are: ",
+        'field 148 of layer "loss" is not the clip_param of BVLC Caffe',
+        'field 145 of layer "write" is not the parameter_param',
+        f"caffe-convert-caffemodel {path} --list",
+    ):
+        assert part in str(caught.value)
+    path.write_bytes(fork_model()[:-3])
+    with pytest.raises(ParseError, match=r"field 100 declares \d+ bytes"):
+        read_net(path)
