@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from console_scripts import ROOT, SCRIPTS
+from fork_model import fork_model, message
 from golden_files import ROOT as GOLDENS
 
 from pycaffe_compat import load
@@ -57,6 +58,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(0)
     load("deploy.prototxt").save("net.caffemodel")
     shutil.copy(GOLDENS / "upgrade/v1.prototxt", "old.prototxt")
+    half = b"\x50\x02" + message(12, np.arange(8, dtype="<f2").tobytes())  # raw_data of float16
+    shape = message(7, message(1, b"\x08"))
+    Path("nvidia.caffemodel").write_bytes(message(100, message(1, b"conv1"), message(7, shape, half)))
+    Path("fork.caffemodel").write_bytes(fork_model())
     pixels = np.random.default_rng(0).integers(0, 256, (48, 40, 3), np.uint8)
     assert cv2.imwrite("cat.jpg", pixels)
     return tmp_path
@@ -107,7 +112,7 @@ def test_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         for line in code.splitlines()
     ]
     lines = [line for line in lines if not line.startswith("#")]
-    assert len(lines) == 11
+    assert len(lines) == 14
     for line in lines:
         name, *arguments = shlex.split(line)
         if name == "python":
