@@ -11,6 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from ..errors import ParseError, nearest
 from . import caffe_pb2
 from .outline import Block, Source, Token, read_outline
+from .unknown import listed, unknown_names
 
 _CLOSING = {"{": "}", "<": ">", "[": "]"}
 _NAMES = {"{": "brace", "<": "bracket", "[": "bracket"}
@@ -40,7 +41,7 @@ class _Diagnosis:
     """One refused text: protobuf's words and offset, the outline, and the messages that are open there."""
 
     def __init__(self, words: str, source: Source, offset: int, root: Any) -> None:
-        self.words, self.source, self.offset = words, source, offset
+        self.words, self.source, self.offset, self.root = words, source, offset, root
         self.outline = read_outline(source.text)
         self.stack = self.outline.around(offset)
         self.levels = [block for block in self.stack if block.bracket != "["]
@@ -150,11 +151,11 @@ class _Diagnosis:
     def _say(self) -> str:
         message = self.messages[-1]
         if found := re.search(r'has no field named "([^"]*)"', self.words):
-            return self._unknown_field(found[1])
+            return self._unknown_field(found[1]) + self._further(found[1])
         if found := re.search(r'should not have multiple "([^"]*)" fields', self.words):
             return f"{found[1]} is given twice, but only one is allowed here"
         if found := re.search(r'Enum type "([^"]*)" has no value (?:named|with number) ([^\s]*?)\.?$', self.words):
-            return _unknown_value(message.file.pool.FindEnumTypeByName(found[1]), found[2])
+            return _unknown_value(message.file.pool.FindEnumTypeByName(found[1]), found[2]) + self._further(found[2])
         value = re.match(r"""(["'])[^"'\n]*["']?|[^\s{}<>\[\]#]+|\S""", self.source.text[self.offset :])
         got = value[0] if value else "the end of the file"
         if "Expected identifier" in self.words or "have extensions" in self.words:
@@ -174,6 +175,13 @@ class _Diagnosis:
         elif field.enum_type is not None:
             hint = f". Valid: {', '.join(field.enum_type.values_by_name)}"
         return f"{field.name} takes {_kind(field)}, but got {got}{hint}"
+
+    def _further(self, name: str) -> str:
+        """The other unknown names of the file, so that its author sees all of them at once."""
+        if self.outline.open or self.outline.crossed or self.outline.extra is not None:
+            return ""
+        others = [unknown for unknown in unknown_names(self.outline, self.root) if unknown.name != name]
+        return f". Also unknown in this file: {listed(others, self.source)}" if others else ""
 
     def _field(self) -> Any:
         """The field whose value begins at the offset, or whose value is a list around it; None if there is none."""

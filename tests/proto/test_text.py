@@ -220,3 +220,27 @@ def test_any_text_is_a_message_or_an_error_of_ours(text):
     for cls in (NET, caffe_pb2.SolverParameter):
         with contextlib.suppress(CaffeError):
             assert isinstance(parse_text(text, cls), cls)
+
+
+def test_all_unknown_names_are_listed_at_once():
+    text = """name: "n" speed: FAST
+layer { name: "a" type: "X" permute_param { order: 0 order: { deep: 1 } } pooling_param { pool: ROI } }
+layers { type: BN bn_param { a: 1 } include { phase: TEST } }
+layers { type: BN bn_param < a: 1 > } layers { type: RELU top: "BN" }
+state { phase: TRAIN stage: ["p", "q"] levels: [1, 2] } layer [{ name: "b" axis: 1 }, { axis: 2 }]
+"""
+    with pytest.raises(ParseError) as caught:
+        parse_text(text, NET, "net.prototxt")
+    assert str(caught.value).startswith("net.prototxt:1:11: NetParameter has no field speed")
+    assert str(caught.value).endswith(
+        ". Also unknown in this file: permute_param of LayerParameter (2:29), ROI of PoolMethod (2:97), "
+        "BN of LayerType (3:16, 2 times), bn_param of V1LayerParameter (3:19, 2 times), levels of NetState (5:40), "
+        "axis of LayerParameter (5:76, 2 times)"
+    )
+    with pytest.raises(ParseError) as caught:
+        parse_text("speed: 1 " + " ".join(f"f{i}: 1" for i in range(15)), NET)
+    assert str(caught.value).endswith("f11 of NetParameter (1:77) and 3 more")
+    for alone in ("speed: 1", "speed: 1 speed: 2", "layer { speed: 1 } layer {"):
+        with pytest.raises(ParseError) as caught:
+            parse_text(alone, NET)
+        assert "Also unknown" not in str(caught.value)
