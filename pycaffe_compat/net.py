@@ -117,7 +117,7 @@ class CaffeModule(nn.Module):
                 param.phase = self.phase
             self._make_unique(param, learns)
             shapes = wiring.bottom_shapes(param)
-            layer = _make(param, shapes, self.file)
+            layer = make_layer(param, shapes, self.file)
             tops = wiring.top_names(param, layer)
             layer.n_tops = len(tops)
             if isinstance(layer, Source):
@@ -157,7 +157,7 @@ class CaffeModule(nn.Module):
     def _infer(self, layer: Layer, values: Sequence[int], shapes: Sequence[Shape]) -> list[Shape]:
         """The shapes of a layer's tops; its bottoms are ``values``, and all values have ``shapes``."""
         self._check_makers(layer, values, shapes)
-        return _infer(layer, [shapes[value] for value in values], self.file)
+        return infer_shapes(layer, [shapes[value] for value in values], self.file)
 
     def _check_makers(self, layer: Layer, values: Sequence[int], shapes: Sequence[Shape]) -> None:
         if layer.checks_makers:
@@ -549,8 +549,13 @@ def _run(call: Call, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
     return (made,) if call.writes else ()
 
 
-def _make(param: Any, shapes: Sequence[Shape], file: str) -> Layer:
-    """Build a layer. Every error names the net's file and the layer, those that absurd options cause in it too."""
+def make_layer(param: Any, shapes: Sequence[Shape], file: str = "") -> Layer:
+    """Build the layer that ``param`` describes for bottoms of these shapes; its blobs have no memory yet.
+
+    Raises:
+        LayerError: the options or the bottoms do not fit. The message names the net's ``file`` and the layer, whatever
+            exception absurd options cause.
+    """
     cls = layer_class(param, file)
     try:
         return cls(param, shapes)
@@ -562,8 +567,12 @@ def _make(param: Any, shapes: Sequence[Shape], file: str) -> Layer:
 
 
 @torch.no_grad()
-def _infer(layer: Layer, bottom_shapes: Sequence[Shape], file: str) -> list[Shape]:
-    """The shapes of a layer's tops, by running it on the meta device."""
+def infer_shapes(layer: Layer, bottom_shapes: Sequence[Shape], file: str = "") -> list[Shape]:
+    """Return the shapes of a layer's tops, by running it on the meta device.
+
+    Raises:
+        LayerError: the layer does not fit its bottoms; the message names the net's ``file``.
+    """
     state = {n: p.to("meta") for n, p in (*layer.named_parameters(), *layer.named_buffers())}
     try:
         bottoms = tuple(torch.empty(shape, device="meta") for shape in bottom_shapes)

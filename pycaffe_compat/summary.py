@@ -6,9 +6,9 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from .errors import UnknownNameError, nearest
+from .errors import DataError, MissingFileError, UnknownNameError, nearest
 from .layers import REGISTRY, Source
 from .layers.base import Shape, count
 from .layers.data_layers import BatchSource
@@ -45,19 +45,26 @@ class Row:
 
 
 def build_shapes(
-    param: Any, phase: int | str = "TEST", shapes: Mapping[str, Shape] | None = None, file: str = ""
+    param: Any,
+    phase: int | str = "TEST",
+    shapes: Mapping[str, Shape] | None = None,
+    file: str = "",
+    channels: int = 3,
+    advice: str = "",
 ) -> CaffeModule:
     """Return the net on the meta device: every shape is known, and no parameter has memory.
 
     A data layer is not opened if its options give the shapes of its tops (``crop_size`` and the number of channels): an
-    ``Input`` takes its place. If only the number of channels is unknown and the database is missing, 3 are assumed, with
-    a warning. Other data layers read their first record. Mean files are never read.
+    ``Input`` takes its place. If only the number of channels is unknown and the database is missing, ``channels`` are
+    assumed, with a warning. Other data layers read their first record. Mean files are never read.
 
     Args:
         param: the ``NetParameter``.
         phase: the phase to build.
         shapes: by name, the shape of an input or of a top of a data layer.
         file: where ``param`` came from, for messages.
+        channels: how many channels the images of a missing database are taken to have.
+        advice: how the caller's user gives the shapes, added to messages about data that is missing.
 
     Raises:
         NetError: the net cannot be built.
@@ -69,15 +76,31 @@ def build_shapes(
     upgrade_net(net)
     net.state.phase = as_phase(phase)
     net = filter_net(net, net.state)
-    _close_sources(net, dict(shapes or {}), file)
-    return CaffeModule(net, device="meta", file=file)
+    advice = advice and f"; {advice}"
+    _close_sources(net, dict(shapes or {}), _Missing(file, channels, advice))
+    try:
+        return CaffeModule(net, device="meta", file=file)
+    except (DataError, MissingFileError) as error:
+        raise type(error)(f"{error}{advice}") from error
+
+
+class _Missing(NamedTuple):
+    """What is done about a database that is missing: see :func:`build_shapes`."""
+
+    file: str
+    channels: int
+    advice: str
 
 
 def describe(
-    param: Any, phase: int | str = "TEST", shapes: Mapping[str, Shape] | None = None, file: str = ""
+    param: Any,
+    phase: int | str = "TEST",
+    shapes: Mapping[str, Shape] | None = None,
+    file: str = "",
+    advice: str = "",
 ) -> list[Row]:
     """Return a row for each layer that ``param`` has in ``phase``; the arguments are those of :func:`build_shapes`."""
-    built = build_shapes(param, phase, shapes, file)
+    built = build_shapes(param, phase, shapes, file, advice=advice)
     types = {layer.name: layer.type for layer in param.layer}
     try:
         return _rows(built, types)
@@ -117,7 +140,7 @@ def summarize(rows: list[Row]) -> str:
     )
 
 
-def _close_sources(net: Any, shapes: dict[str, Shape], file: str) -> None:
+def _close_sources(net: Any, shapes: dict[str, Shape], missing: _Missing) -> None:
     """Give ``Input`` layers their ``shapes``, and replace each data layer whose shapes are known by an ``Input``."""
     known = set()
     for index, layer in enumerate(net.layer):
@@ -127,7 +150,7 @@ def _close_sources(net: Any, shapes: dict[str, Shape], file: str) -> None:
         known.update(layer.top)
         found = shapes
         if not all(top in shapes for top in layer.top):
-            found = {**dict(zip(layer.top, _shapes_of(layer, cls, file), strict=False)), **shapes}
+            found = {**dict(zip(layer.top, _shapes_of(layer, cls, missing), strict=False)), **shapes}
         if all(top in found for top in layer.top):
             stand_in = caffe_pb2.LayerParameter(name=layer.name, type="Input", top=layer.top)
             stand_in.input_param.shape.extend(caffe_pb2.BlobShape(dim=found[top]) for top in layer.top)
@@ -141,19 +164,21 @@ def _close_sources(net: Any, shapes: dict[str, Shape], file: str) -> None:
             )
 
 
-def _shapes_of(param: Any, cls: type[Source], file: str) -> list[Shape]:
-    """The shapes of a source's tops, if its options give them; a database that is not here is taken to hold colour."""
+def _shapes_of(param: Any, cls: type[Source], missing: _Missing) -> list[Shape]:
+    """The shapes of a source's tops, if its options give them, or all but the channels of a database that is missing."""
     shapes = cls.known_shapes(param)
     if shapes is None and issubclass(cls, BatchSource) and not os.path.exists(cls.source(param)):
-        shapes = cls.known_shapes(param, channels=3)
+        shapes = cls.known_shapes(param, missing.channels)
         if shapes is not None:
             log.warning(
-                '%slayer "%s" (%s): the number of channels is not in its options, and its source is not here (%s): '
-                "3 channels are assumed",
-                f"{file}: " if file else "",
+                '%slayer "%s" (%s): its options do not give the number of channels, and its source is missing (%s): '
+                "%d channels are assumed%s",
+                f"{missing.file}: " if missing.file else "",
                 param.name,
                 param.type,
                 cls.source(param) or "none given",
+                missing.channels,
+                missing.advice,
             )
     if shapes is None or not (cls.is_input or all(shapes[0])):
         return []

@@ -39,6 +39,22 @@ def test_a_decoder_costs_what_the_encoder_costs():
     assert convolutions == deconvolutions
 
 
+@pytest.mark.parametrize(
+    "options, operations",
+    [
+        ("num_output: 6 kernel_size: 4 stride: 2 pad: 1", 5 * 7 * 4 * 6 * 4 * 4),
+        ("num_output: 6 kernel_size: 4 stride: 2 pad: 1 bias_term: false", 5 * 7 * 4 * 6 * 4 * 4),
+        ("num_output: 6 kernel_h: 1 kernel_w: 3 stride: 3 group: 2", 5 * 7 * 4 * 6 * 3 // 2),
+    ],
+)
+def test_each_number_that_a_deconvolution_reads_goes_through_its_filters(options, operations):
+    text = (
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 3 dim: 4 dim: 5 dim: 7 } } }'
+        f'layer {{ name: "d" type: "Deconvolution" bottom: "x" top: "d" convolution_param {{ {options} }} }}'
+    )
+    assert rows_by_name(parse_text(text, caffe_pb2.NetParameter))["d"].flops == 2 * 3 * operations
+
+
 def test_in_place_layers_need_no_memory_of_their_own():
     row = rows_by_name(vgg())["conv1_1/relu"]
     assert (row.activations, row.flops, row.parameters) == (0, None, 0)
@@ -63,6 +79,8 @@ def test_a_shape_stands_in_for_a_database_that_is_not_here():
         describe(net, "TRAIN")
     shapes = {"data": (5, 1, 8, 8), "label": (5,)}
     assert rows_by_name(net, "TRAIN", shapes)["c"].shapes == ((5, 2, 6, 6),)
+    with pytest.raises(CaffeError, match=r"nowhere.*; ask the owner$"):
+        describe(net, "TRAIN", advice="ask the owner")
     with pytest.raises(UnknownNameError, match=r'"dat" is no input of the net \(did you mean data\?\)'):
         describe(net, "TRAIN", {"dat": (1,)})
 

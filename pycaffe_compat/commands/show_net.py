@@ -18,6 +18,7 @@ The memory of a layer is that of its tops, in float32; a layer that works in pla
 2 for each multiply-add of Convolution, Deconvolution, InnerProduct, RNN and LSTM; other layers are not counted. A data
 layer is opened only where its options do not say the shapes: --shape says them for a database that is not here.
 """
+ADVICE = "--shape NAME=N,C,H,W gives the shape of a blob that a data layer makes"
 
 
 def shape(text: str) -> tuple[str, tuple[int, ...]]:
@@ -44,7 +45,7 @@ def run(argv: list[str]) -> None:
         default=[],
         type=shape,
         metavar="NAME=N,N,…",
-        help="shape of an input blob, where the net does not say or another is wanted",
+        help="shape of an input blob or of a data layer's top, where the net does not say or another is wanted",
     )
     add_python_layers(parser)
     args = parser.parse_args(argv)
@@ -52,7 +53,7 @@ def run(argv: list[str]) -> None:
     net = read_net(args.net)
     for phase in ("TRAIN", "TEST") if args.phase == "BOTH" else (args.phase,):
         print(f"{args.net}" + (f' "{net.name}"' if net.name else "") + f", phase {phase}\n")
-        print(summarize(describe(net, phase, dict(args.shape), args.net)), end="\n\n")
+        print(summarize(describe(net, phase, dict(args.shape), args.net, ADVICE)), end="\n\n")
 
 
 main = command("show_net", run)

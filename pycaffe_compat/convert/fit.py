@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ..errors import WeightsError, nearest
 from ..loading import FileReport, match_blobs
@@ -13,11 +14,25 @@ from ..summary import build_shapes
 from .model import Model, PathLike
 
 
-def shapes_of(prototxt: PathLike) -> CaffeModule:
-    """Return the net in ``prototxt`` on the meta device, with its data layers closed."""
-    net = build_shapes(read_net(prototxt), "TEST", file=os.fspath(prototxt))
+def shapes_of(prototxt: PathLike, blobs: Mapping[str, Sequence[Any]]) -> CaffeModule:
+    """Return the net in ``prototxt`` on the meta device, with its data layers closed.
+
+    Where neither the net nor its database says how many channels an image has, the stored ``blobs`` do.
+    """
+    param = read_net(prototxt)
+    net = build_shapes(param, "TEST", file=os.fspath(prototxt), channels=_channels(param, blobs))
     net.close()
     return net
+
+
+def _channels(param: Any, blobs: Mapping[str, Sequence[Any]]) -> int:
+    """How many channels the first convolution that reads a data layer has weights for; 3 if there is none."""
+    made = {top for layer in param.layer if not layer.bottom for top in layer.top}
+    for layer in param.layer:
+        weight = next(iter(blobs.get(layer.name, ())), None)
+        if layer.type == "Convolution" and made.issuperset(layer.bottom) and weight is not None and weight.ndim == 4:
+            return weight.shape[1] * layer.convolution_param.group
+    return 3
 
 
 def fit_to_net(model: Model, prototxt: PathLike) -> tuple[Model, FileReport]:
@@ -31,7 +46,7 @@ def fit_to_net(model: Model, prototxt: PathLike) -> tuple[Model, FileReport]:
             in common; both files are named.
     """
     net_file = os.fspath(prototxt)
-    net = shapes_of(prototxt)
+    net = shapes_of(prototxt, model.blobs)
     owners = net.blob_owners()
     report, found = match_blobs(model, net.layers, owners, net_file, {key for keys in owners.values() for key in keys})
     if report.missing and not report.loaded:

@@ -60,7 +60,7 @@ def read_model(path: PathLike, options: bool = True, prototxt: PathLike | None =
 
 def _complete(file: str, blobs: dict[str, list[Any]], prototxt: PathLike | None) -> dict[str, list[np.ndarray]]:
     """Put the arrays of their owners where the file leaves out shared blobs; shapes are checked later."""
-    net = shapes_of(prototxt) if prototxt is not None else None
+    net = shapes_of(prototxt, blobs) if prototxt is not None else None
     owners = net.blob_owners() if net is not None else {}
     layers = net.layers if net is not None else {}
     for name, keys in owners.items():

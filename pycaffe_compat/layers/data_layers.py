@@ -261,10 +261,14 @@ class MemoryData(Source):
     options = ("memory_data_param", "transform_param")
     tops = (2, 2)
 
+    @classmethod
+    def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape]:
+        options = param.memory_data_param
+        return [(options.batch_size, options.channels, options.height, options.width), (options.batch_size,)]
+
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
-        options = param.memory_data_param
-        self._shape: Shape = (options.batch_size, options.channels, options.height, options.width)
+        self._shape = self.known_shapes(param)[0]
         if min(self._shape) < 1:
             raise self.error(
                 "batch_size, channels, height and width must be given and positive; they are "

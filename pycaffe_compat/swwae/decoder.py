@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import NetError, nearest
 from ..proto import caffe_pb2
 from .blocks import FIXED, Filler, Shape, layer, relu, weighted
-from .encoder import HEADS, Unit, conv_window, pool_window, read_encoder
+from .encoder import Unit, is_head, read_encoder
 
 KINDS = ("sae", "swwae")
 OBJECTIVES = ("first", "all", "layerwise")
@@ -123,11 +123,7 @@ def reconstruction_net(
     kept = caffe_pb2.NetParameter(name=net.name)
     renamed: dict[str, str] = {}
     for number, original in enumerate(net.layer):
-        if (
-            original.type in HEADS
-            or number > units[-1].last
-            or (not original.bottom and decoder.image not in original.top)
-        ):
+        if is_head(original) or number > units[-1].last or (not original.bottom and decoder.image not in original.top):
             continue
         if original.type == "Dropout":
             renamed[original.top[0]] = original.bottom[0]
@@ -268,11 +264,12 @@ def _loss(name: str, reconstruction: str, original: str, weight: float) -> Any:
 
 def _unpool(unit: Unit, blob: str, decoder: Decoder) -> list[Any]:
     """The unpooling that mirrors the unit's pooling: ``dec:NAME/unpool``, normalised where windows overlap."""
-    kernel, stride, pad = pool_window(unit.pool)
-    for axis, n, pooled, k, s, p in zip(
-        "hw", unit.output_shape[1:], unit.top_shape[1:], kernel, stride, pad, strict=True
+    window = unit.built_pool.window
+    kernel, stride, pad = window
+    plane = window.unpooled(unit.top_shape[1:])
+    for axis, n, pooled, undone, k, s in zip(
+        "hw", unit.output_shape[1:], unit.top_shape[1:], plane, kernel, stride, strict=True
     ):
-        undone = s * (pooled - 1) + k - 2 * p
         if undone != n:
             raise NetError(
                 f'layer "{unit.pool.name}" (Pooling) makes {pooled} of {n} along {axis}, but unpooling '
@@ -284,9 +281,7 @@ def _unpool(unit: Unit, blob: str, decoder: Decoder) -> list[Any]:
             f'layer "{unit.pool.name}" (Pooling) pads its input, which fixed switches cannot undo: only a swwae decoder can'
         )
     name = f"dec:{unit.name}/unpool"
-    normalised = (
-        any(k > s for k, s in zip(kernel, stride, strict=True)) if decoder.normalised is None else decoder.normalised
-    )
+    normalised = window.overlaps if decoder.normalised is None else decoder.normalised
     param = caffe_pb2.PoolingParameter()
     param.CopyFrom(unit.pool.pooling_param)
     param.ClearField("round_mode")
@@ -320,9 +315,16 @@ def _undo(unit: Unit, blob: str, top: str, decoder: Decoder) -> list[Any]:
             size *= n
         bias = original.inner_product_param.bias_filler.value
         return [weighted(name, "InnerProduct", blob, top, size, filler=filler, bias=bias)]
-    kernel, stride, pad, dilation = conv_window(original)
+    built = unit.built
     for axis, n, out, k, s, p, d in zip(
-        "hw", unit.bottom_shape[1:], unit.output_shape[1:], kernel, stride, pad, dilation, strict=True
+        "hw",
+        unit.bottom_shape[1:],
+        unit.output_shape[1:],
+        built.kernel,
+        built.stride,
+        built.pad,
+        built.dilation,
+        strict=True,
     ):
         undone = s * (out - 1) + d * (k - 1) + 1 - 2 * p
         if undone != n:
@@ -338,7 +340,7 @@ def _undo(unit: Unit, blob: str, top: str, decoder: Decoder) -> list[Any]:
         if field.name.startswith(("kernel", "stride", "pad", "dilation"))
     }
     channels = unit.bottom_shape[0]
-    if max(stride) == 1 or unit.bottom != decoder.image or not decoder.split_strided:
+    if max(built.stride) == 1 or unit.bottom != decoder.image or not decoder.split_strided:
         return [weighted(name, "Deconvolution", blob, top, channels, filler=filler, bias=bias, **geometry)]
     pre, body = f"{name}-pre", f"{name}-body"
     width = param.num_output

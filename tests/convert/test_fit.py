@@ -6,7 +6,7 @@ import pytest
 import torch
 from weight_formats import FORMATS
 
-from pycaffe_compat.convert import fit_to_net, read_model, remarks, write_model
+from pycaffe_compat.convert import Model, fit_to_net, read_model, remarks, write_model
 from pycaffe_compat.errors import WeightsError
 from pycaffe_compat.loading import FileReport, Reshaped
 from pycaffe_compat.net import Net
@@ -115,3 +115,18 @@ def test_a_layer_that_shares_all_its_blobs_need_not_be_stored(sharing, tmp_path)
     assert report.missing == [] and report.loaded == ["a", "b"]
     assert np.array_equal(fitted.blobs["c"][0], net.layers["a"].blob(0).detach().numpy())
     assert fitted.skeleton.layer[-1].name == "c" and fitted.skeleton.layer[-1].type == "InnerProduct"
+
+
+@pytest.mark.parametrize("channels, group", [(1, 1), (3, 1), (4, 2)])
+def test_the_weights_say_the_channels_of_a_missing_database(channels, group, tmp_path, caplog):
+    prototxt = tmp_path / "net.prototxt"
+    prototxt.write_text(
+        'layer { name: "d" type: "Data" top: "data" top: "label" transform_param { crop_size: 8 } '
+        'data_param { source: "/nowhere" batch_size: 4 backend: LMDB } }'
+        'layer { name: "c" type: "Convolution" bottom: "data" top: "c" '
+        f"convolution_param {{ num_output: 2 kernel_size: 3 group: {group} bias_term: false }} }}"
+    )
+    model = Model("m.npz", {"c": [np.zeros((2, channels // group, 3, 3), "f4")]})
+    fitted, report = fit_to_net(model, prototxt)
+    assert report.loaded == ["c"] and fitted.blobs["c"][0].shape == (2, channels // group, 3, 3)
+    assert f"{channels} channels are assumed" in caplog.text

@@ -7,7 +7,7 @@ import pytest
 
 from pycaffe_compat.errors import NetError
 from pycaffe_compat.net import Net
-from pycaffe_compat.proto import caffe_pb2
+from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.swwae import KINDS, OBJECTIVES, Decoder, alexnet, augment, reconstruction_net, vgg
 from pycaffe_compat.swwae.blocks import input_layer, layer, max_pool, relu, weighted
 from pycaffe_compat.swwae.encoder import read_encoder
@@ -200,6 +200,36 @@ def test_shapes_of_the_encoder():
     assert (units["conv5"].top_shape, units["fc6"].bottom_shape) == ((256, 6, 6), (256, 6, 6))
 
 
+WINDOWS = [
+    ("pad: 1 kernel_size: 3", "kernel_size: 3 stride: 3 pad: 1"),
+    ("kernel_size: 3", "kernel_size: 3 stride: 2"),
+    ("kernel_size: 3 stride: 2", "kernel_size: 2 stride: 2 round_mode: FLOOR"),
+    ("pad: 2 kernel_size: 3 dilation: 2", "kernel_size: 3 stride: 2 pad: 1"),
+    (
+        "pad_h: 1 pad_w: 0 kernel_h: 3 kernel_w: 1 stride_h: 1 stride_w: 2",
+        "kernel_h: 2 kernel_w: 3 stride_h: 2 stride_w: 3",
+    ),
+]
+
+
+@pytest.mark.parametrize("size", [(16, 16), (13, 17), (11, 10)])
+@pytest.mark.parametrize("convolution, pooling", WINDOWS)
+def test_the_encoder_has_the_shapes_of_the_net(convolution, pooling, size):
+    text = (
+        'layer { name: "data" type: "Input" top: "data" '
+        f"input_param {{ shape {{ dim: 1 dim: 3 dim: {size[0]} dim: {size[1]} }} }} }}"
+        f'layer {{ name: "c" type: "Convolution" bottom: "data" top: "c" convolution_param {{ num_output: 4 {convolution} }} }}'
+        f'layer {{ name: "p" type: "Pooling" bottom: "c" top: "p" pooling_param {{ {pooling} }} }}'
+        'layer { name: "f" type: "InnerProduct" bottom: "p" top: "f" inner_product_param { num_output: 5 } }'
+    )
+    net = parse_text(text, caffe_pb2.NetParameter)
+    shapes = {name: shape[1:] for name, shape in Net(net).blob_shapes.items()}
+    first, last = read_encoder(net)
+    assert first.bottom_shape == shapes["data"]
+    assert (first.output_shape, first.top_shape) == (shapes["c"], shapes["p"])
+    assert (last.bottom_shape, last.output_shape) == (shapes["p"], shapes["f"])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -222,7 +252,7 @@ def test_shapes_of_the_encoder():
         (lambda: augment(augment(vgg())), "the net is augmented already"),
         (lambda: augment(vgg(), None, -1), "a loss weight of -1: it must be a finite number, at least 0"),
         (lambda: augment(vgg(), None, {"data": float("nan")}), "a loss weight of nan"),
-        (lambda: augment(vgg(), Decoder(image_shape=(3, 0, 224))), "an image of shape (3, 0, 224)"),
+        (lambda: augment(vgg(), Decoder(image_shape=(3, 0, 224))), "an image of shape 3×0×224"),
         (
             lambda: augment(vgg(), Decoder(image="image")),
             'no Input or data layer of the net makes the blob "image"; they make data, label: say which holds the images',

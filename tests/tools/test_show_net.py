@@ -33,6 +33,23 @@ def test_errors_are_one_line(run):
     assert '"dta" is no input of the net (did you mean data?)' in wrong
 
 
+def test_a_missing_database_points_at_the_option(run, tmp_path):
+    net = tmp_path / "net.prototxt"
+    text = (
+        'layer { name: "d" type: "Data" top: "data" top: "label" '
+        'data_param { source: "nowhere" batch_size: 4 backend: LMDB } %s }'
+        'layer { name: "c" type: "Convolution" bottom: "data" top: "c" convolution_param { num_output: 2 kernel_size: 3 } }'
+    )
+    net.write_text(text % "")
+    wrong = run("show_net", net, ok=False)
+    assert f'{net}: layer "d" (Data): data_param.source: database not found: nowhere' in wrong
+    assert "; --shape NAME=N,C,H,W gives the shape of a blob that a data layer makes" in wrong
+    assert "4×2×6×6" in run("show_net", net, "--shape", "data=4,1,8,8", "--shape", "label=4")
+    net.write_text(text % "transform_param { crop_size: 8 }")
+    shown = run("show_net", net)
+    assert "4×3×8×8" in shown
+
+
 def test_the_generated_files_are_checked(run, tmp_path):
     assert "prototxt/ is up to date" in run("make_prototxt", "--check")
     run("make_prototxt", "--root", tmp_path)
