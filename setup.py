@@ -88,7 +88,7 @@ def extension() -> dict:
         say(f"{without}no C++ compiler ({compiler})")
         return {}
 
-    names = ("autograd", "operators", "update", "cpu/dispatch", "cpu/pages", "cpu/update")
+    names = ("autograd", "operators", "images", "update", "cpu/dispatch", "cpu/images", "cpu/pages", "cpu/update")
     sources, defines = [f"csrc/{name}.cpp" for name in names], []
     flags = {"cxx": ["/O2"] if os.name == "nt" else ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-g0"]}
     link = []
@@ -104,7 +104,7 @@ def extension() -> dict:
         say(f"PyTorch has CUDA {wanted}, nvcc is {release or 'not found'}: building the CPU kernels only")
     else:
         make = cpp_extension.CUDAExtension
-        sources += ["csrc/cuda/launch.cu", "csrc/cuda/update.cu"]
+        sources += ["csrc/cuda/launch.cu", "csrc/cuda/images.cu", "csrc/cuda/update.cu"]
         defines.append(("WITH_CUDA", None))
         flags["nvcc"] = ["-O3", "--threads=2", "-Xfatbin=-compress-all"]
         if not os.environ.get("TORCH_CUDA_ARCH_LIST") and not torch.cuda.is_available():

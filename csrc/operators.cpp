@@ -4,7 +4,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/EmptyTensor.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
 #include <atomic>
@@ -12,6 +11,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/pages.h"
+#include "in_python.h"
 
 #ifdef WITH_CUDA
 #include <c10/cuda/CUDAGuard.h>
@@ -30,14 +30,6 @@ using OptionalTensor = std::optional<Tensor>;
 
 // Whether calls are served here. Python turns it off while it compares another backend with this one.
 std::atomic<bool> serving{true};
-
-// Calls the implementation in Python: the dispatcher's entry for no device at all. It raises an error that names the
-// argument, or does what the kernels have no room for.
-template <class Return, class... Args>
-Return in_python(Return (*)(Args...), const char* name, const std::common_type_t<Args>&... args) {
-  const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Return(Args...)>();
-  return op.redispatch(c10::DispatchKeySet(), args...);
-}
 
 // Arguments
 

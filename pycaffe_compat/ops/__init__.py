@@ -20,6 +20,7 @@ from .functions import (
     unpool_switch_normalized,
     unpool_weights,
 )
+from .images import transform_images, transforms_images
 from .masks import index_to_mask, mask_to_index, mask_to_switch, switch_to_mask
 from .operators import decompositions
 from .windows import NO_SWITCH, OperatorError, Window, plane_of, pooled_size, unpooled_size, window
@@ -43,6 +44,8 @@ __all__ = [
     "pool_switch",
     "pooled_size",
     "switch_to_mask",
+    "transform_images",
+    "transforms_images",
     "unpool_average",
     "unpool_average_weights",
     "unpool_fixed",

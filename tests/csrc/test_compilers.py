@@ -63,6 +63,16 @@ def test_no_fast_kernel_has_a_stack(reports):
             assert int(kernel["stack"]) == 0, (architecture, kernel)
 
 
+def test_byte_images_need_no_stack(tmp_path):
+    if nvcc() is None:
+        pytest.skip("nvcc is not installed")
+    command = [nvcc(), "-std=c++17", "-O3", "-cubin", "-arch=sm_80", "-Xptxas", "-v", str(CSRC / "cuda" / "images.cu")]
+    done = subprocess.run([*command, "-o", str(tmp_path / "images.cubin")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (kernel,) = REPORT.finditer(done.stdout + done.stderr)
+    assert int(kernel["stack"]) == int(kernel["stores"]) == int(kernel["loads"]) == 0
+
+
 def nvrtc_library():
     """The path of an NVRTC that pip or a toolkit installed, or None."""
     folders = []
