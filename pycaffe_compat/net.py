@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .errors import CaffeError, LayerError, NetError, UnknownNameError, nearest
 from .layers import Layer, Source, layer_class
 from .layers.base import Shape
+from .layers.data_layers import BatchSource
 from .layers.neuron import Overwritten
 from .loading import BlobKey, LoadReport
 from .parameters import BlobTable, Learnable, in_file
@@ -304,18 +305,37 @@ class CaffeModule(nn.Module):
 
     # ---- running
 
-    def draw(self, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def draw(
+        self, given: Mapping[str, Tensor] | None = None, *, device_transform: bool | None = None
+    ) -> dict[str, Tensor]:
         """Take the next batch of every data layer, as tensors on the net's device.
 
-        A data layer whose tops are all in ``given`` is left alone.
+        A data layer whose tops are all in ``given`` is left alone. ``device_transform`` is set for all layers that can
+        (:meth:`transform_on_device`); None leaves them as they are.
         """
+        if device_transform is not None:
+            self.transform_on_device(device_transform)
         batch: dict[str, Tensor] = {}
         for step in self.steps:
-            if step.name in self._sources and not (given and all(t in given for t in step.tops)):
-                made = step.layer()
+            source = self._sources.get(step.name)
+            if source is not None and not (given and all(t in given for t in step.tops)):
+                source.device = self.device
+                made = source()
                 for top, value in zip(step.tops, made if isinstance(made, tuple) else (made,), strict=True):
                     batch[top] = value.to(self.device, self.dtype, non_blocking=True)
         return batch
+
+    def transform_on_device(self, on: bool = True) -> list[str]:
+        """Let data layers make batches of bytes that the net's device turns into floats (mean, scale, mirror), or not.
+
+        The numbers are the same. A layer goes on at its next batch. Returns the names of the layers that can.
+        """
+        able = []
+        for name, source in self._sources.items():
+            if isinstance(source, BatchSource) and source.transforms_bytes:
+                source.device_transform = on
+                able.append(name)
+        return able
 
     def forward(self, *args: Any, **blobs: Tensor) -> dict[str, Tensor]:
         """Run the net and return its outputs by name.

@@ -88,6 +88,12 @@ def add_training(parser: Parser) -> None:
         metavar="N",
         help="threads of an operator on the CPU (default: one a core, or OMP_NUM_THREADS)",
     )
+    parser.add_argument(
+        "--device-transform",
+        action="store_true",
+        help="send Data and ImageData batches to the GPU as cropped bytes, a quarter of the size, and mirror them, subtract "
+        "the mean and scale there; the numbers are the same",
+    )
     add_python_layers(parser)
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import functools
 import math
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..errors import DataError, prefixed
 from . import draws
 from .database import Database
 from .datum import datum_to_array, parse_datum
+from .effort import Effort
 from .image_list import Entry, read_image, read_list
 from .loader import Buffers, Job, default_threads
 from .transformer import Transformer
@@ -55,12 +59,21 @@ class ImageReader:
 
     As in Caffe, the first record of a batch sets its shape. Subclasses find records in :meth:`fetch`, which is called in
     order, and decode them in :meth:`decode`, which runs in parallel.
+
+    Attributes:
+        as_bytes: make batches of bytes, cropped only, which :meth:`finish` turns into floats on their device: a quarter of
+            the memory and of what is sent to a GPU. Batches of ``float_data`` are made as ever. Set it before a batch is
+            begun.
+        effort: what decoding and transforming cost is added to it.
     """
 
     def __init__(self, transformer: Transformer, batch_size: int) -> None:
         self.batch_size = batch_size
+        self.as_bytes = False
+        self.effort: Effort | None = None
         self._transformer = transformer
-        self._buffers = Buffers()
+        self._interleaved = False  # how bytes lie in memory: H×W×C
+        self._images, self._labels, self._windows = Buffers(), Buffers(), Buffers()
 
     def fetch(self, shard: Shard, position: int) -> Any:
         """Return the input of :meth:`decode` for the record at ``position``."""
@@ -81,10 +94,17 @@ class ImageReader:
     def shapes(self) -> list[Shape]:
         item = self.first()
         try:
-            shape = self._transformer.check(self.decode(item)[0].shape)
+            image = self.decode(item)[0]
+            shape = self._transformer.check(image.shape)
         except DataError as error:
             raise DataError(f"{self.name(item)}: {error}") from error
+        self._interleaved = image.shape[0] > 1 and image.strides[0] == image.itemsize
         return [(self.batch_size, *shape), (self.batch_size,)]
+
+    @property
+    def crop(self) -> int:
+        """The side of what is cut from an image; 0 for whole images."""
+        return self._transformer.crop
 
     def begin(self, shard: Shard, position: int) -> tuple[list[np.ndarray], list[Job]]:
         positions = shard.positions(position, self.batch_size)
@@ -94,23 +114,61 @@ class ImageReader:
             shape = self._transformer.check(first[0].shape)
         except DataError as error:
             raise DataError(f"{self.name(items[0])}: {error}") from error
-        arrays = [self._buffers.take(self.batch_size, *shape), np.empty(self.batch_size, np.float32)]
+        as_bytes = self.as_bytes and first[0].dtype == np.uint8
+        arrays = self._take(shape, as_bytes)
+        out, labels, windows = self._planar(arrays[0]), *arrays[1:]
         words: Sequence[Sequence[int]] = [()] * self.batch_size
         if self._transformer.random:
             words = draws.words(shard.seed, positions, self._transformer.WORDS).tolist()
 
         def fill(start: int, stop: int) -> None:
+            transforming, pixels, begun = 0.0, 0, time.perf_counter()
+            views = []  # of the database: they take no memory and can wait to be transformed together
             for i in range(start, stop):
                 try:
-                    image, label = self.decode(items[i]) if i else first
-                    self._transformer(image, words[i], arrays[0][i])
-                    arrays[1][i] = label
+                    image, labels[i] = self.decode(items[i]) if i else first
+                    windows[i] = window = self._transformer.window(image, words[i], shape)
+                    if as_bytes:
+                        self._transformer.crop_bytes(image, window, out[i])
                 except DataError as error:
                     raise DataError(f"{self.name(items[i])}: {error}") from error
+                pixels += image.shape[1] * image.shape[2]
+                views.append(image)
+                if not as_bytes and (image.flags.writeable or i == stop - 1):
+                    since, first_view = time.perf_counter(), i + 1 - len(views)
+                    self._transformer.transform(views, windows[first_view : i + 1], out[first_view : i + 1])
+                    transforming += time.perf_counter() - since
+                    views.clear()
+                del image  # the next one takes the same memory
+            if self.effort is not None:
+                decoding = time.perf_counter() - begun - transforming
+                self.effort.made(stop - start, pixels, decoding, transforming)
 
         chunk = min(8, math.ceil(self.batch_size / default_threads()))
         starts = range(0, self.batch_size, chunk)
         return arrays, [functools.partial(fill, i, min(i + chunk, self.batch_size)) for i in starts]
+
+    def _take(self, shape: Shape, as_bytes: bool) -> list[np.ndarray]:
+        """Return memory for a batch: images, labels, and the windows that were cut."""
+        size = (*shape[1:], shape[0]) if as_bytes and self._interleaved else shape
+        return [
+            self._images.take(self.batch_size, *size, dtype=np.uint8 if as_bytes else np.float32),
+            self._labels.take(self.batch_size),
+            self._windows.take(self.batch_size, 3, dtype=np.int32),
+        ]
+
+    def _planar(self, images: Any) -> Any:
+        """The images as N×C×H×W: an array, or a tensor."""
+        if not self._interleaved or images.dtype not in (np.uint8, torch.uint8):
+            return images
+        return images.permute(0, 3, 1, 2) if isinstance(images, Tensor) else images.transpose(0, 3, 1, 2)
+
+    def finish(self, tops: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return images and labels of a batch whose arrays are these tensors by now, on any one device."""
+        images, labels, windows = tops
+        if images.dtype != torch.uint8:
+            return images, labels
+        return self._transformer.finish(self._planar(images), windows), labels
 
 
 class DatabaseReader(ImageReader):

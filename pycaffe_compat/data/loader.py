@@ -14,8 +14,11 @@ from collections import deque
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from .effort import Clock, Effort, processors
 
 Job = Callable[[], None]
 Begin = Callable[[int], tuple[list[np.ndarray], list[Job]]]
@@ -23,8 +26,7 @@ Begin = Callable[[int], tuple[list[np.ndarray], list[Job]]]
 
 def default_threads() -> int:
     """The number of processors that this process may use, at most 16."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(processors, 16)
+    return min(processors(), 16)
 
 
 class Loader:
@@ -40,14 +42,23 @@ class Loader:
         stride: the distance between the positions of two batches.
         prefetch: how many batches are ready or in progress.
         threads: the number of threads; by default one for each processor, at most 16.
+        effort: what the threads do is added to it.
     """
 
-    def __init__(self, begin: Begin, stride: int, prefetch: int = 4, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        begin: Begin,
+        stride: int,
+        prefetch: int = 4,
+        threads: int | None = None,
+        effort: Effort | None = None,
+    ) -> None:
         self.position = 0
         self._begin = begin
         self._stride = stride
         self._prefetch = max(prefetch, 1)
-        self._threads = threads or default_threads()
+        self.threads = threads or default_threads()
+        self._effort = effort or Effort()
         self._work: _Work | None = None
 
     def next(self) -> list[np.ndarray]:
@@ -59,12 +70,17 @@ class Loader:
         if self._work is not None and self._work.pid != os.getpid():
             self._work = None
         if self._work is None:
-            self._work = _Work(self._begin, self.position, self._stride, self._prefetch)
+            self._work = _Work(self._begin, self.position, self._stride, self._prefetch, self._effort)
             self._stop = weakref.finalize(self, self._work.stop)
-            self._work.start(self._threads)
+            self._work.start(self.threads)
         arrays = self._work.next()
         self.position += self._stride
         return arrays
+
+    @property
+    def ready(self) -> bool:
+        """Whether :meth:`next` returns a batch at once."""
+        return self._work is not None and self._work.pid == os.getpid() and self._work.ready()
 
     def seek(self, position: int) -> None:
         """Continue at ``position``; prefetched batches are dropped."""
@@ -95,12 +111,13 @@ class _Batch:
 class _Work:
     """The state that the threads share. They hold no reference to the loader, so it can become garbage and stop them."""
 
-    def __init__(self, begin: Begin, position: int, stride: int, prefetch: int) -> None:
+    def __init__(self, begin: Begin, position: int, stride: int, prefetch: int, effort: Effort) -> None:
         self.pid = os.getpid()
         self.begin = begin
         self.position = position
         self.stride = stride
         self.prefetch = prefetch
+        self.effort = effort
         self.changed = threading.Condition()
         self.batches: deque[_Batch] = deque()
         self.jobs: deque[tuple[_Batch, int, Job]] = deque()
@@ -129,10 +146,12 @@ class _Work:
                     self.batches.append(batch)
                     self.beginning = True
                     index, job = -1, self.beginner(batch)
+            since = Clock.now()
             try:
                 job()
             except BaseException as error:
                 batch.fail(index, error)
+            self.effort.worked(since)
             # A job keeps its records alive: drop it before waiting for the next one.
             del job
             with self.changed:
@@ -152,6 +171,10 @@ class _Work:
                 self.jobs.extend((batch, index, job) for index, job in enumerate(jobs))
 
         return begin
+
+    def ready(self) -> bool:
+        with self.changed:
+            return bool(self.batches) and not self.batches[0].left and self.batches[0].error is None
 
     def next(self) -> list[np.ndarray]:
         with self.changed:
@@ -182,7 +205,7 @@ class _Work:
 
 
 class Buffers:
-    """Memory for batches, recycled when the last tensor over it is gone.
+    """Memory for the arrays of a batch, recycled when the last tensor over it is gone.
 
     The system hands out new memory of this size page by page, which takes longer than filling it. Once CUDA is in use the
     memory is page-locked, and torch's own cache recycles it.
@@ -190,18 +213,20 @@ class Buffers:
 
     def __init__(self) -> None:
         self._shape: tuple[int, ...] = ()
+        self._dtype: np.dtype = np.dtype(np.float32)
         self._free: list[np.ndarray] = []
 
-    def take(self, *shape: int) -> np.ndarray:
-        """Return an uninitialised ``float32`` array of ``shape``; its memory is recycled when the array is gone."""
+    def take(self, *shape: int, dtype: npt.DTypeLike = np.float32) -> np.ndarray:
+        """Return an uninitialised array of ``shape``; its memory is recycled when the array is gone."""
+        kind = np.dtype(dtype)
         if torch.cuda.is_initialized():
-            return torch.empty(shape, pin_memory=True).numpy()
-        if shape != self._shape:
-            self._shape, self._free = shape, []
+            return torch.empty(shape, dtype=getattr(torch, kind.name), pin_memory=True).numpy()
+        if (shape, kind) != (self._shape, self._dtype):
+            self._shape, self._dtype, self._free = shape, kind, []
         try:
             memory = self._free.pop()
         except IndexError:
-            memory = np.empty(shape, np.float32)
+            memory = np.empty(shape, kind)
         array = memory.view()
         weakref.finalize(array, self._free.append, memory).atexit = False
         return array

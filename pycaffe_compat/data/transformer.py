@@ -8,7 +8,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
+from .. import ops
 from ..errors import DataError, prefixed
 from ..proto import caffe_pb2
 from .mean import read_mean, require_mean_values, require_one_mean
@@ -20,7 +23,8 @@ class Transformer:
     """Caffe's ``DataTransformer``: crops one image (at random in TRAIN, its centre in TEST), mirrors and scales it.
 
     A mean image is cropped with the same window as the image, before mirroring. ``(x - mean) * scale`` is computed in
-    float32.
+    float32. The images of a batch may also be cropped here (:meth:`crop_bytes`) and the rest be done on their device
+    (:meth:`finish`): the numbers are the same.
 
     Args:
         param: a ``TransformationParameter``.
@@ -48,9 +52,12 @@ class Transformer:
         self.color: bool | None = True if param.force_color else False if param.force_gray else None
         require_one_mean(param.HasField("mean_file"), len(param.mean_value))
         self.mean_file: str = param.mean_file
-        with prefixed("transform_param.mean_file"):
-            self._mean_image = read_mean(param.mean_file) if param.HasField("mean_file") else None
-        self._mean_values = np.array(param.mean_value or (0,), np.float32)
+        # C×H×W, or a value for each channel, or one for all.
+        self._mean = np.array(param.mean_value or (0,), np.float32)[:, None, None]
+        if param.HasField("mean_file"):
+            with prefixed("transform_param.mean_file"):
+                self._mean = read_mean(param.mean_file)
+        self._means: dict[torch.device, Tensor] = {}
         self._warned = False
 
     def check(self, shape: Sequence[int]) -> tuple[int, int, int]:
@@ -64,10 +71,11 @@ class Transformer:
             raise DataError(
                 f"transform_param.crop_size {self.crop} is larger than the image, which is {height} × {width} (height × width)"
             )
-        require_mean_values(len(self._mean_values), channels)
-        if self._mean_image is not None and self._mean_image.shape != (channels, height, width):
+        if not self.mean_file:
+            require_mean_values(len(self._mean), channels)
+        elif self._mean.shape != (channels, height, width):
             raise DataError(
-                f"transform_param.mean_file {self.mean_file} has shape {_by(self._mean_image.shape)}, but the image "
+                f"transform_param.mean_file {self.mean_file} has shape {_by(self._mean.shape)}, but the image "
                 f"{_by(shape)} (channels × height × width); they must be equal"
             )
         return (channels, self.crop, self.crop) if self.crop else (channels, height, width)
@@ -81,41 +89,111 @@ class Transformer:
             )
 
     def __call__(self, image: np.ndarray, words: Sequence[int], out: np.ndarray) -> None:
-        """Transform ``image`` into ``out``.
+        """Transform one image: :meth:`window` and :meth:`transform`."""
+        self.transform([image], np.array([self.window(image, words, out.shape)], np.int32), out[None])
+
+    def window(self, image: np.ndarray, words: Sequence[int], out: Sequence[int]) -> tuple[int, int, bool]:
+        """Choose what is done to an image: top and left of what is cut from it, and whether that is mirrored.
 
         Args:
-            image: C×H×W, ``uint8`` or ``float32``; fastest if it is the transpose of an H×W×C image.
+            image: C×H×W.
             words: :data:`WORDS` random numbers, or none if :attr:`random` is false.
-            out: C-contiguous ``float32``, of the shape that :meth:`check` returns.
+            out: the shape of the result, which that of :meth:`check` must be.
 
         Raises:
-            DataError: as in :meth:`check`; or the result does not have the shape of ``out``.
+            DataError: as in :meth:`check`; or the result has another shape.
         """
-        shape = self.check(image.shape)
-        if shape != out.shape:
+        made = self.check(image.shape)
+        if made != tuple(out):
             advice = "records of different sizes need a crop_size, or batch_size: 1"
-            if shape[0] != out.shape[0]:
+            if made[0] != out[0]:
                 advice = "grey and colour images can share a batch with force_color or force_gray, if they are encoded"
             raise DataError(
-                f"has {_by(shape)} values after the transformation, but the first record of the batch {_by(out.shape)}; {advice}"
+                f"has {_by(made)} values after the transformation, but the first record of the batch {_by(out)}; {advice}"
             )
-        _, height, width = shape
-        top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
+        rows, columns = image.shape[1] - made[1] + 1, image.shape[2] - made[2] + 1  # where the window can begin
+        mirrored = bool(self.mirror and words[2] & 1)
         if self.crop and self.train:
-            top, left = words[0] % (image.shape[1] - height + 1), words[1] % (image.shape[2] - width + 1)
-        window = (slice(None), slice(top, top + height), slice(left, left + width))
-        means = self._mean_values if self._mean_image is None else self._mean_image[window]
-        if len(means) == 1:
-            means = np.broadcast_to(means, (len(out), *means.shape[1:]))
-        mirror = self.mirror and words[2] & 1
-        # Plane by plane, so that a plane is still in the cache for the next step.
+            return words[0] % rows, words[1] % columns, mirrored
+        return (rows - 1) // 2, (columns - 1) // 2, mirrored
+
+    def transform(self, images: Sequence[np.ndarray], windows: np.ndarray, out: np.ndarray) -> None:
+        """Transform images.
+
+        Args:
+            images: C×H×W each, ``uint8`` or ``float32``; fastest if they are ``uint8``, and dense or the transposes of dense
+                H×W×C images.
+            windows: N×3, ``int32``: what :meth:`window` has chosen for each.
+            out: N×C×h×w, C-contiguous, ``float32``.
+        """
+        if ops.transforms_images("cpu") and all(image.dtype == np.uint8 for image in images):
+            tensors = [_tensor(image).unsqueeze(0) for image in images]
+            mean, scale = self._mean_on(_CPU), float(self.scale)
+            ops.transform_images(tensors, torch.from_numpy(windows), mean, scale, torch.from_numpy(out))
+            return
+        for image, (top, left, mirrored), to in zip(images, windows.tolist(), out, strict=True):
+            self._by_planes(image, top, left, bool(mirrored), to)
+
+    def _by_planes(self, image: np.ndarray, top: int, left: int, mirrored: bool, out: np.ndarray) -> None:
+        """Transform plane by plane, so that a plane is still in the cache for the next step."""
+        window = (slice(None), slice(top, top + out.shape[1]), slice(left, left + out.shape[2]))
+        means = self._mean[window] if self.mean_file else self._mean
+        means = np.broadcast_to(means, (len(out), *means.shape[1:]))
         for plane, target, mean in zip(_planes(image[window]), out, means, strict=True):
             np.copyto(target, plane)
             np.subtract(target, mean, out=target)
             if self.scale != 1:
                 np.multiply(target, self.scale, out=target)
-            if mirror:
+            if mirrored:
                 cv2.flip(target, 1, dst=target)
+
+    def crop_bytes(self, image: np.ndarray, window: Sequence[int], out: np.ndarray) -> None:
+        """Do the part of the transformation that makes an image smaller.
+
+        Args:
+            image: C×H×W.
+            window: what :meth:`window` has chosen for it.
+            out: C×h×w, ``uint8``.
+
+        Raises:
+            DataError: the image is ``float32``.
+        """
+        if image.dtype != np.uint8:
+            raise DataError(
+                "holds floats (float_data), but the first record of the batch bytes; such a database cannot be transformed "
+                "on the device: leave out --device-transform"
+            )
+        top, left, _ = window
+        np.copyto(out, image[:, top : top + out.shape[1], left : left + out.shape[2]])
+
+    def finish(self, images: Tensor, windows: Tensor) -> Tensor:
+        """Return the float32 batch of images that :meth:`crop_bytes` has cut, N×C×H×W, on their device.
+
+        ``windows``, N×3, is on that device too.
+        """
+        return ops.transform_images([images], windows, self._mean_on(images.device), float(self.scale))
+
+    def _mean_on(self, device: torch.device) -> Tensor:
+        if device not in self._means:
+            self._means[device] = _tensor(np.ascontiguousarray(self._mean)).to(device)
+        return self._means[device]
+
+
+_CPU = torch.device("cpu")
+
+
+class _Writable:
+    """Lets numpy take the memory of a read-only array for writable, which torch wants of what a tensor lies over."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+        interface = array.__array_interface__
+        self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """Return a tensor over the memory of ``array``, to read from."""
+    return torch.from_numpy(array if array.flags.writeable else np.asarray(_Writable(array)))
 
 
 def _planes(image: np.ndarray) -> Sequence[np.ndarray]:

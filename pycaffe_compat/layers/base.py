@@ -294,11 +294,13 @@ class Source(Layer):
 
     Attributes:
         is_input: its tops are arguments of the net, so ``forward`` is never called.
+        device: where the batches are wanted. The net says so before each; one that comes on another device is copied.
     """
 
     is_input: ClassVar[bool] = False
     bottoms: ClassVar[tuple[int, int | None]] = (0, 0)
     tops: ClassVar[tuple[int, int | None]] = (1, None)
+    device: torch.device = torch.device("cpu")
 
     @classmethod
     def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:

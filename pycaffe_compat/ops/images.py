@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .. import extension
+from . import backends
 from .operators import LIBRARY, NAMESPACE
 from .windows import OperatorError
 
@@ -21,10 +21,13 @@ NAME = "transform_images_"
 
 
 @functools.cache
+def _has_kernel(key: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{NAME}", key)
+
+
 def transforms_images(device_type: str) -> bool:
-    """Whether there is a kernel for :func:`transform_images` on devices of a type (``"cpu"``, ``"cuda"``)."""
-    key = device_type.upper()
-    return extension.load() is None and torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{NAME}", key)
+    """Whether a compiled kernel serves :func:`transform_images` on devices of a type (``"cpu"``, ``"cuda"``)."""
+    return backends.serving(device_type) == "extension" and _has_kernel(device_type.upper())
 
 
 def transform_images(
@@ -48,7 +51,8 @@ def transform_images(
     if out is None:
         shape = (sum(map(len, images)), *images[0].shape[1:])
         out = torch.empty(shape, dtype=torch.float32, device=images[0].device)
-    torch.ops.pycaffe_compat.transform_images_(out, images, windows, mean, scale)
+    run = torch.ops.pycaffe_compat.transform_images_ if transforms_images(out.device.type) else _run
+    run(out, images, windows, mean, scale)
     return out
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
-from ..layers import Layer
+from ..layers import Layer, Source
 from ..layers.neuron import Overwritten
 from ..net import Net
 from . import log as lines
@@ -47,6 +47,8 @@ class Compiled(nn.Module):
                 )
                 self._whole = None
                 for layer in self._net[0].layers.values():
+                    if isinstance(layer, Source):
+                        continue  # it makes batches, which is nothing to compile
                     if isinstance(layer, Overwritten) and layer.rewritten:
                         continue  # it needs what later layers leave in memory, which compiled code does not keep
                     layer.forward = _Guarded(layer, self._backend)  # type: ignore[method-assign]

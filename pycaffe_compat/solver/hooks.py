@@ -21,6 +21,13 @@ from .log import log
 Scores = Mapping[str, np.ndarray]
 
 
+class WaitsForData(Protocol):
+    """What the progress line asks of :class:`~.waiting.Waiting`."""
+
+    @property
+    def share(self) -> float | None: ...
+
+
 class Training(Protocol):
     """What hooks see of a :class:`~.loop.Solver` and may ask of it."""
 
@@ -30,6 +37,9 @@ class Training(Protocol):
     iter: int
     rate: float
     outputs: Mapping[str, Tensor]
+
+    @property
+    def waiting(self) -> WaitsForData: ...
 
     @property
     def loss(self) -> float: ...
@@ -166,7 +176,7 @@ class Snapshot(Hook):
 
 
 class Progress(Hook):
-    """A progress bar on standard error: loss, learning rate, images per second, time left."""
+    """A progress bar on standard error: loss, learning rate, images per second, waiting for data, time left."""
 
     reads_update = False
 
@@ -183,7 +193,10 @@ class Progress(Hook):
             return
         since, first = self._start
         images = (solver.iter - first) * images_per_iteration(solver) / max(time.perf_counter() - since, 1e-9)
-        self._bar.set_postfix_str(f"loss {solver.loss:.4g}, lr {solver.rate:.3g}, {images:.0f} images/s", refresh=False)
+        state = f"loss {solver.loss:.4g}, lr {solver.rate:.3g}, {images:.0f} images/s"
+        if (share := solver.waiting.share) is not None:
+            state += f", {share:.0%} waiting for data"
+        self._bar.set_postfix_str(state, refresh=False)
         self._bar.update(solver.iter - self._bar.n)
 
     def after_training(self, solver: Training) -> None:

@@ -31,6 +31,7 @@ from .rules import CaffeOptimizer, make_optimizer
 from .runner import GraphRunner, Runner
 from .signals import SNAPSHOT, STOP, Signals
 from .snapshot import EARLIER, Snapshots, nonfinite_parameter
+from .waiting import Waiting
 
 PathLike = str | os.PathLike[str]
 
@@ -56,6 +57,8 @@ class Solver:
         device: where the nets live; None chooses (:func:`choose_device`).
         runner: makes the :class:`~pycaffe_compat.solver.runner.Runner` of the train net and of each test net.
         hooks: called after Caffe's own (test, display, snapshot).
+        device_transform: let data layers send bytes, which the device of the nets turns into floats
+            (:meth:`Net.transform_on_device`).
         sigint_effect, sighup_effect, sigterm_effect: ``"stop"``, ``"snapshot"`` or ``"none"``: what the signals do
             during :meth:`solve`.
 
@@ -65,6 +68,7 @@ class Solver:
         loss: the newest loss, averaged over ``average_loss`` iterations.
         rate: the learning rate of the newest update.
         outputs: the outputs of the newest training pass, by name.
+        waiting: how much of the time goes into waiting for data.
         optimizer, policy, runner, hooks: what does the work.
 
     Raises:
@@ -80,6 +84,7 @@ class Solver:
         device: torch.device | str | None = None,
         runner: Callable[[Net], Runner] = GraphRunner,
         hooks: Iterable[Hook] = (),
+        device_transform: bool = False,
         sigint_effect: str = STOP,
         sighup_effect: str = SNAPSHOT,
         sigterm_effect: str = "none",
@@ -114,11 +119,14 @@ class Solver:
         for source in self.net.sources.values():
             if isinstance(source, BatchSource):
                 source.seed, source.rank, source.world = seed, distributed.rank(), distributed.world()
+        if device_transform:
+            self._transform_on_device()
         self.optimizer: CaffeOptimizer = make_optimizer(self.param, _groups(self.net))
         self.runner = runner(self.net)
         self._snapshots = Snapshots(self.param, self.runner, self.test_nets, self.optimizer, self.policy)
         self.test_runners = [runner(net) for net in self.test_nets]
-        self.hooks: list[Hook] = [Test(), Display(), Snapshot(), *hooks]
+        self.waiting = Waiting()
+        self.hooks: list[Hook] = [Test(), Display(), Snapshot(), self.waiting, *hooks]
 
     def _check(self) -> None:
         param, where = self.param, f"{self.file}: " if self.file else ""
@@ -150,6 +158,14 @@ class Solver:
         except BaseException:
             self._close_nets()
             raise
+
+    def _transform_on_device(self) -> None:
+        able = [name for net in (self.net, *self.test_nets) for name in net.transform_on_device()]
+        if able:
+            names = ", ".join(dict.fromkeys(able))
+            log(lines.DATA, "Subtracting means, scaling and mirroring on the device: layers %s", names)
+        else:
+            log(lines.DATA, "--device-transform changes nothing: no Data or ImageData layer", level=logging.WARNING)
 
     # ---- what hooks look at
 

@@ -80,6 +80,7 @@ def train(
     channels_last: bool | None = None,
     cuda_graph: bool = False,
     threads: int | None = None,
+    device_transform: bool = False,
     hooks: Iterable[Hook] = (),
     log_file: TextIO | None = None,
 ) -> Solver:
@@ -99,6 +100,7 @@ def train(
         tensorboard: folder for TensorBoard's events.
         amp, compile, channels_last, cuda_graph: as for :class:`GraphRunner`.
         threads: how many threads an operator uses on the CPU; None: what :func:`.threads.operator_threads` picks.
+        device_transform: as for :class:`Solver`.
         hooks: further hooks.
         log_file: where the log goes instead of standard error.
     """
@@ -141,6 +143,7 @@ def train(
                     GraphRunner, amp=amp, compile=compile, channels_last=channels_last, cuda_graph=cuda_graph
                 ),
                 hooks=[*own, *hooks],
+                device_transform=device_transform,
                 sigint_effect=sigint_effect,
                 sighup_effect=sighup_effect,
                 sigterm_effect=sigterm_effect,

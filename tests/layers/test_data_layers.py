@@ -1,6 +1,8 @@
 import copy
 import json
+import re
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -10,6 +12,8 @@ import pytest
 import torch
 from golden_files import ROOT, golden
 
+from pycaffe_compat.data.datum import array_to_datum
+from pycaffe_compat.data.mean import write_mean
 from pycaffe_compat.errors import DataError, LayerError, MissingFileError
 from pycaffe_compat.layers import layer_class
 from pycaffe_compat.net import Net
@@ -57,6 +61,24 @@ def test_caffes_batches(case, threads, monkeypatch):
         assert [tuple(top.shape) for top in tops] == layer.top_shapes()
         for name, top in zip(param.top, tops, strict=True):
             assert top.dtype == torch.float32
+            np.testing.assert_array_equal(top.numpy(), GOLDEN.arrays[f"{case}/{number}/{name}"])
+    layer.close()
+
+
+@pytest.mark.parametrize("case", GOLDEN.meta["cases"])
+def test_caffes_batches_transformed_on_the_device(case, monkeypatch):
+    monkeypatch.chdir(ROOT / "data")
+    net = parse_text(GOLDEN.meta["cases"][case], caffe_pb2.NetParameter)
+    param = net.layer[0]
+    param.phase = caffe_pb2.TEST
+    layer = layer_class(param)(param, [])
+    if not layer.transforms_bytes:
+        with pytest.raises(LayerError, match="does not transform images on a device"):
+            layer.device_transform = True
+        return
+    layer.device_transform = True
+    for number in range(3):
+        for name, top in zip(param.top, layer(), strict=True):
             np.testing.assert_array_equal(top.numpy(), GOLDEN.arrays[f"{case}/{number}/{name}"])
     layer.close()
 
@@ -392,3 +414,100 @@ def test_a_missing_source_is_named_with_prototxt_layer_and_field(layer, words, t
     with pytest.raises(MissingFileError) as caught:
         Net(str(path))
     assert str(caught.value).startswith(f'{path}: layer "d" (') and words in str(caught.value)
+
+
+class TestTransformingOnTheDevice:
+    """Batches of bytes that an operator makes floats: the same batches, from the same places on."""
+
+    TRANSFORM = "transform_param {{ crop_size: 5 mirror: true scale: 0.017 {mean} }}"
+
+    @pytest.fixture(params=["raw", "png", "grey", "mixed"])
+    def records(self, request, tmp_path):
+        images = [image(i, 9, 8, 1 if request.param == "grey" else 3) for i in range(10)]
+        raw = [array_to_datum(planes, i) for i, planes in enumerate(images)]
+        png = [encoded(planes, i) for i, planes in enumerate(images)]
+        mixed = [a if i % 3 else b for i, (a, b) in enumerate(zip(raw, png, strict=True))]
+        kinds = {"raw": raw, "png": png, "grey": raw, "mixed": mixed}
+        return database(tmp_path / "db", kinds[request.param]), len(images[0])
+
+    @pytest.mark.parametrize("mean", ["none", "values", "file"])
+    def test_the_batches_are_the_same(self, records, mean, tmp_path):
+        source, channels = records
+        means = {"none": "", "values": "mean_value: 100.3", "file": f'mean_file: "{tmp_path}/mean.binaryproto"'}
+        write_mean(tmp_path / "mean.binaryproto", np.random.default_rng(5).random((channels, 9, 8), np.float32) * 200)
+        made = []
+        for on_device in (False, True):
+            layer = data_layer(source, 4, self.TRANSFORM.format(mean=means[mean]))
+            layer.seed, layer.device_transform = 3, on_device
+            made.append(batches(layer, 8))
+        assert same(*made)
+        assert made[1][0][0].shape == (4, channels, 5, 5)
+
+    def test_it_can_be_turned_on_and_off_between_batches(self, source):
+        one, other = (data_layer(source, 4, AUGMENT) for _ in range(2))
+        one.seed = other.seed = 3
+        want = batches(one, 6)
+        got = []
+        for on_device in (False, True, True, False, False, True):
+            other.device_transform = on_device
+            assert other.device_transform is on_device
+            got.append([top.clone() for top in other()])
+        other.close()
+        assert same(want, got)
+
+    def test_a_copy_goes_on_in_the_same_way(self, source):
+        layer = data_layer(source, 4, AUGMENT)
+        layer.seed, layer.device_transform = 3, True
+        layer()
+        twin = copy.deepcopy(layer)
+        assert twin.device_transform
+        assert same(batches(layer, 2), batches(twin, 2))
+
+    def test_floats_are_made_as_ever(self, tmp_path):
+        floats = [array_to_datum(image(i, 6, 6).astype(np.float32) / 3, i) for i in range(4)]
+        layer = data_layer(database(tmp_path / "floats", floats), 4, AUGMENT)
+        plain = data_layer(database(tmp_path / "again", floats), 4, AUGMENT)
+        layer.seed = plain.seed = 1
+        layer.device_transform = True
+        assert same(batches(layer, 2), batches(plain, 2))
+        both = [array_to_datum(image(0, 6, 6), 0), *floats]
+        layer = data_layer(database(tmp_path / "both", both), 4, AUGMENT)
+        layer.device_transform = True
+        with pytest.raises(DataError, match=r'record "00000001" .* holds floats .* leave out --device-transform'):
+            layer()
+        layer.close()
+
+    def test_a_net_draws_with_it(self, source):
+        text = f'''layer {{ name: "d" type: "Data" top: "data" top: "label" {AUGMENT}
+            data_param {{ source: "{source}" batch_size: 4 backend: LMDB }} }}'''
+        net = Net(parse_text(text, caffe_pb2.NetParameter), "TRAIN")
+        net.sources["d"].seed = 3
+        first = net.draw()
+        net.sources["d"].seek({"position": 0, "seed": 3})
+        again = net.draw(device_transform=True)
+        assert net.sources["d"].device_transform
+        assert all(torch.equal(first[name], again[name]) for name in ("data", "label"))
+        assert net.transform_on_device(False) == ["d"]
+        assert not net.sources["d"].device_transform
+        net.close()
+
+
+def test_the_batch_after_waits_for_nobody(source):
+    """What staging on a GPU asks before it takes a batch early: whether that would wait."""
+    layer = data_layer(source, 4, AUGMENT)
+    layer()
+    while not layer._loader.ready:
+        time.sleep(0.01)
+    position = layer.state()["position"]
+    assert position == 4
+    layer.close()
+
+
+def test_where_the_time_goes_is_told(source):
+    layer = data_layer(source, 4, AUGMENT)
+    layer.threads = 1
+    for _ in range(5):
+        layer()
+    told = layer.describe_effort()
+    assert re.match(r'layer "d" \(Data\): 1 thread, busy \d+% of the time.*\. What helps: .+', told)
+    layer.close()
