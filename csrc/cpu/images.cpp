@@ -4,13 +4,11 @@
 
 #include <ATen/Parallel.h>
 
-#include <cstring>
 #include <vector>
 
-#include "dispatch.h"
+#include "targets.h"
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
+#if SP_X86
 #define IMAGES_AVX2 __attribute__((target("avx2")))
 #endif
 
@@ -110,7 +108,7 @@ const Kernels& kernels() {
   static const Kernels portable{{write_row<false>, write_row<true>}, turn<uint8_t>, part_three};
 #ifdef IMAGES_AVX2
   static const Kernels avx2{{write_row_avx2<false>, write_row_avx2<true>}, turn_avx2, part_three_avx2};
-  static const bool wide = std::strcmp(switch_pool::cpu::instruction_set(), "portable") != 0;
+  static const bool wide = switch_pool::cpu::best_instruction_set() != switch_pool::cpu::kPortable;
   if (wide) return avx2;
 #endif
   return portable;

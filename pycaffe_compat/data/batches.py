@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError, prefixed
+from ..errors import DataError, MissingFileError, prefixed
 from . import draws
 from .database import Database
 from .datum import datum_to_array, parse_datum
 from .effort import Effort
-from .image_list import Entry, read_image, read_list
+from .image_list import OTHER_LABELS, Entry, read_image, read_list, several_labels
 from .loader import Buffers, Job, default_threads
 from .transformer import Transformer
 
@@ -243,7 +243,10 @@ class ListReader(ImageReader):
         return self._entries[index]
 
     def decode(self, item: Entry) -> tuple[np.ndarray, int]:
-        image = read_image(self._root + item.path, self._color, self._size)
+        try:
+            image = read_image(self._root + item.path, self._color, self._size)
+        except MissingFileError as error:
+            raise MissingFileError(f"{error}. {OTHER_LABELS}" if several_labels(self._root, item) else error) from error
         return image[None] if image.ndim == 2 else image.transpose(2, 0, 1), item.label
 
     def name(self, item: Entry) -> str:

@@ -13,6 +13,12 @@ from ..errors import DataError, require_file
 from .datum import decode_image
 
 LABEL = re.compile(r"[+-]?[0-9]+")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+MORE_NUMBERS = re.compile(rf"(\s+{NUMBER.pattern})+$")
+OTHER_LABELS = (
+    "An image of a list has one label, an integer. Put several labels, or fractions, into an HDF5 file (HDF5Data) or into a "
+    "database of their own, as float_data in the order of the images (a second Data layer)"
+)
 
 
 class Entry(NamedTuple):
@@ -39,8 +45,9 @@ def read_list(path: str | os.PathLike[str]) -> list[Entry]:
                 if not words:
                     continue
                 if len(words) < 2 or not LABEL.fullmatch(words[1]):
+                    hint = f". {OTHER_LABELS}" if len(words) == 2 and NUMBER.fullmatch(words[1]) else ""
                     raise DataError(
-                        f'{name}:{number}: no integer label at the end of "{line.strip()}"; wanted "PATH LABEL"'
+                        f'{name}:{number}: no integer label at the end of "{line.strip()}"; wanted "PATH LABEL"{hint}'
                     )
                 if len(words[1]) > 11 or not -(2**31) <= int(words[1]) < 2**31:
                     raise DataError(f"{name}:{number}: label {words[1]} is out of range; a label is a 32-bit integer")
@@ -50,6 +57,13 @@ def read_list(path: str | os.PathLike[str]) -> list[Entry]:
     if not entries:
         raise DataError(f'list file {name} is empty; wanted a line "PATH LABEL" for each image')
     return entries
+
+
+def several_labels(root: str, entry: Entry) -> bool:
+    """Whether the path of an entry ends in numbers that are no part of a file's name, as in ``a.jpg 3 5``."""
+    path = root + entry.path
+    name = MORE_NUMBERS.sub("", path)
+    return name != path and not os.path.exists(path) and os.path.exists(name)
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:

@@ -26,6 +26,12 @@ def test_a_line_without_a_label_is_named(tmp_path, line):
         read_list(tmp_path / "list")
 
 
+def test_fractions_are_told_where_to_go(tmp_path):
+    (tmp_path / "list.txt").write_text("a.jpg 1\nb.jpg 0.25\n")
+    with pytest.raises(DataError, match=r"list\.txt:2: no integer label .*fractions, into an HDF5 file"):
+        read_list(tmp_path / "list.txt")
+
+
 @pytest.mark.parametrize("label", ["2147483648", "-2147483649", "9" * 5000])
 def test_a_label_that_no_datum_can_hold_is_named(tmp_path, label):
     (tmp_path / "list").write_text(f"fine.jpg 2147483647\nimage.jpg {label}\n")

@@ -511,3 +511,66 @@ def test_where_the_time_goes_is_told(source):
     told = layer.describe_effort()
     assert re.match(r'layer "d" \(Data\): 1 thread, busy \d+% of the time.*\. What helps: .+', told)
     layer.close()
+
+
+class TestSeveralLabels:
+    """The ways to several labels a record that Caffe itself has."""
+
+    def test_a_database_of_labels_goes_along(self, source, tmp_path):
+        """A second Data layer: ``float_data`` or bytes, in the order of the images, over epochs and processes."""
+        rows = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32)
+        floats = database(tmp_path / "floats", [array_to_datum(row[:, None, None]) for row in rows])
+        codes = raw_database(tmp_path / "codes", [np.array([[[i]], [[200 + i]]], np.uint8) for i in range(10)])
+        layers = "".join(
+            f'''layer {{ name: "{top}" type: "Data" top: "{top}" {more}
+            data_param {{ source: "{path}" batch_size: 3 backend: LMDB }} }}'''
+            for top, path, more in (
+                ("data", source, f'top: "number" {AUGMENT}'),
+                ("floats", floats, ""),
+                ("codes", codes, "transform_param { scale: 0.5 }"),
+            )
+        )
+        loss = 'layer { name: "loss" type: "EuclideanLoss" bottom: "floats" bottom: "floats" top: "loss" }'
+        for on_device in (False, True):
+            net = Net(parse_text(layers + loss, caffe_pb2.NetParameter), "TRAIN")
+            for layer in net.sources.values():
+                layer.seed, layer.rank, layer.world = 5, 1, 2
+            for _ in range(5):
+                batch = net.draw(device_transform=on_device)
+                numbers = batch["number"].int().tolist()
+                assert batch["floats"].shape == (3, 4, 1, 1)
+                np.testing.assert_array_equal(batch["floats"][:, :, 0, 0].numpy(), rows[numbers])
+                assert batch["codes"][:, :, 0, 0].tolist() == [[n / 2, 100 + n / 2] for n in numbers]
+            assert net(batch)["loss"] == 0
+            net.close()
+
+    def test_hdf5_labels_have_columns(self, tmp_path):
+        labels = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+        with h5py.File(tmp_path / "rows.h5", "w") as file:
+            file["data"], file["labels"], file["mask"] = np.arange(20).reshape(5, 1, 2, 2), labels, labels > 0
+        (tmp_path / "files.txt").write_text(f"{tmp_path}/rows.h5")
+        options = f'hdf5_data_param {{ source: "{tmp_path}/files.txt" batch_size: 2 }}'
+        [[data, columns]] = batches(make(f'type: "HDF5Data" top: "data" top: "labels" {options}'), 1)
+        assert data.shape == (2, 1, 2, 2)
+        np.testing.assert_array_equal(columns.numpy(), labels[:2])
+        with pytest.raises(DataError, match=r'dataset "mask" .* holds bool; wanted floats or integers'):
+            make(f'type: "HDF5Data" top: "data" top: "mask" {options}')
+
+    @pytest.mark.parametrize("labels", ["3 5", "3 5 7", "0.5 7", "1e-3 -2 4"])
+    def test_a_list_with_several_labels_says_where_to_put_them(self, labels, tmp_path):
+        cv2.imwrite(str(tmp_path / "a.png"), image().transpose(1, 2, 0))
+        (tmp_path / "list.txt").write_text(f"{tmp_path}/a.png {labels}\n")
+        with pytest.raises(
+            MissingFileError, match=r"a\.png .* An image of a list has one label.*HDF5Data.*second Data layer"
+        ):
+            make(
+                f'type: "ImageData" top: "a" top: "b" image_data_param {{ source: "{tmp_path}/list.txt" batch_size: 1 }}'
+            )
+
+    def test_a_missing_image_says_nothing_of_labels(self, tmp_path):
+        (tmp_path / "list.txt").write_text(f"{tmp_path}/a 2.png 3\n{tmp_path}/a.png 3\n")
+        with pytest.raises(MissingFileError) as caught:
+            make(
+                f'type: "ImageData" top: "a" top: "b" image_data_param {{ source: "{tmp_path}/list.txt" batch_size: 1 }}'
+            )
+        assert "one label" not in str(caught.value)
