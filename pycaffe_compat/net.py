@@ -96,7 +96,7 @@ class CaffeModule(nn.Module):
         self.caffe_name: str = self.param.name
         self.phase: int = full.state.phase
         self.register_buffer("_place", torch.empty(0, device=device), persistent=False)
-        self._wiring = Wiring(file)
+        self._wiring = Wiring(file, full)
         self._table = BlobTable(file, self.param.force_backward)
         self._sources: dict[str, Source] = {}
         try:

@@ -13,7 +13,7 @@ from .layers import REGISTRY, Source
 from .layers.base import Shape, count
 from .layers.data_layers import BatchSource
 from .net import CaffeModule, as_phase
-from .proto import caffe_pb2, filter_net, upgrade_net
+from .proto import caffe_pb2, included, upgrade_net
 from .tables import dims, format_table, human
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,6 @@ def build_shapes(
     net.CopyFrom(param)
     upgrade_net(net)
     net.state.phase = as_phase(phase)
-    net = filter_net(net, net.state)
     advice = advice and f"; {advice}"
     _close_sources(net, dict(shapes or {}), _Missing(file, channels, advice))
     try:
@@ -144,7 +143,7 @@ def _close_sources(net: Any, shapes: dict[str, Shape], missing: _Missing) -> Non
     """Give ``Input`` layers their ``shapes``, and replace each data layer whose shapes are known by an ``Input``."""
     known = set()
     for index, layer in enumerate(net.layer):
-        cls = REGISTRY.get(layer.type)
+        cls = REGISTRY.get(layer.type) if included(layer, net.state) else None
         if cls is None or not issubclass(cls, Source):
             continue
         known.update(layer.top)

@@ -15,6 +15,7 @@ from typing import Any
 
 from .errors import NetError, nearest
 from .layers.base import Layer, Maker, Shape, Source
+from .proto import included, rules_in_words, state_in_words
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +53,16 @@ class Step:
 
 
 class Wiring:
-    """Connects layers one after another and then knows the inputs, outputs, consumers and gradient needs of the net."""
+    """Connects layers one after another and then knows the inputs, outputs, consumers and gradient needs of the net.
 
-    def __init__(self, file: str = "") -> None:
+    Args:
+        file: the net's file, for messages.
+        declared: the ``NetParameter`` with all layers of the file, those of other phases and stages too, for messages.
+    """
+
+    def __init__(self, file: str = "", declared: Any = None) -> None:
         self.file = file
+        self._declared = declared
         self.steps: list[Step] = []
         self.newest: dict[str, int] = {}
         self.shapes: list[Shape] = []
@@ -77,9 +84,7 @@ class Wiring:
         """
         for bottom in param.bottom:
             if bottom not in self.newest:
-                raise self.error(
-                    param, f'unknown bottom blob "{bottom}": no earlier layer makes it{nearest(bottom, self.newest)}'
-                )
+                raise self.error(param, f'unknown bottom blob "{bottom}": {self._why_unknown(bottom, param)}')
         if param.propagate_down and len(param.propagate_down) != len(param.bottom):
             raise self.error(
                 param,
@@ -87,6 +92,21 @@ class Wiring:
                 "give it once a bottom or not at all",
             )
         return [self.shapes[self.newest[bottom]] for bottom in param.bottom]
+
+    def _why_unknown(self, blob: str, reader: Any) -> str:
+        """Say why no layer before ``reader`` makes a blob: which layer of the file does, and why it does not here."""
+        if self._declared is not None:
+            state = self._declared.state
+            makers = [layer for layer in self._declared.layer if blob in layer.top and layer.name != reader.name]
+            for layer in makers:
+                if included(layer, state):
+                    return f'layer "{layer.name}" ({layer.type}) makes it, but stands after this one'
+            for layer in makers:
+                return (
+                    f'layer "{layer.name}" ({layer.type}) makes it, but the net is built for {state_in_words(state)}, '
+                    f"and its rule {rules_in_words(layer, state)} leaves that layer out"
+                )
+        return f"no earlier layer makes it{nearest(blob, self.newest)}"
 
     def top_names(self, param: Any, layer: Layer) -> list[str]:
         """The names of the layer's tops; a loss layer without one gets ``(automatic)``.
@@ -181,6 +201,7 @@ class Wiring:
 
         ``learns`` says for each layer which of its blobs have an ``lr_mult`` other than 0.
         """
+        self._declared = None
         value_needs = [False] * len(self.names)
         uses = Counter(value for step in self.steps for value in step.bottom_values)
         for step in self.steps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 
 import h5py
@@ -15,6 +16,7 @@ import pycaffe_compat
 from pycaffe_compat.errors import LayerError, NetError, UnknownNameError, WeightsError
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text, write_message
+from pycaffe_compat.summary import describe
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'
 
@@ -378,3 +380,43 @@ def test_load_reads_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         again.get_parameter("a.weight").detach().numpy(), net.get_parameter("a.weight").detach().numpy()
     )
+
+
+@pytest.mark.parametrize(
+    "rule, options, why",
+    [
+        ("include { phase: TRAIN }", {}, "phase TEST, and its rule include { phase: TRAIN } leaves that layer out"),
+        (
+            'include { phase: TRAIN } include { stage: "b" not_stage: "c" }',
+            {"stages": ["a"], "level": 2},
+            'phase TEST, level 2, stage a, and its rule include { phase: TRAIN } and include { stage: "b" not_stage: "c" } '
+            "leaves",
+        ),
+        (
+            "exclude { phase: TRAIN } exclude { phase: TEST }",
+            {},
+            "phase TEST, and its rule exclude { phase: TEST } leaves",
+        ),
+        ("exclude { max_level: 0 }", {}, "phase TEST, and its rule exclude { max_level: 0 } leaves"),
+    ],
+)
+def test_a_bottom_of_a_layer_that_is_left_out_names_it_and_its_rule(rule: str, options: dict, why: str) -> None:
+    text = (
+        f'layer {{ name: "d" type: "Input" top: "d" {rule} input_param {{ shape {{ dim: 1 }} }} }}'
+        'layer { name: "r" type: "ReLU" bottom: "d" top: "r" }'
+    )
+    message = f'layer "r" (ReLU): unknown bottom blob "d": layer "d" (Input) makes it, but the net is built for {why}'
+    with pytest.raises(NetError, match=re.escape(message)):
+        net_of(text, **options)
+    with pytest.raises(NetError, match=re.escape(message)):
+        state = {"level": options.get("level", 0), "stage": options.get("stages", [])}
+        net = parse_text(text, caffe_pb2.NetParameter)
+        net.state.MergeFrom(caffe_pb2.NetState(**state))
+        describe(net, "TEST")
+
+
+def test_a_bottom_that_a_later_layer_makes() -> None:
+    with pytest.raises(NetError, match=r'"x": layer "in" \(Input\) makes it, but stands after this one'):
+        net_of('layer { name: "r" type: "ReLU" bottom: "x" top: "r" }' + INPUT)
+    with pytest.raises(NetError, match='unknown bottom blob "x": no earlier layer makes it'):
+        net_of('layer { name: "r" type: "ReLU" bottom: "x" top: "x" }')

@@ -11,7 +11,7 @@ from . import caffe_pb2
 from .binary import parse_binary
 from .caffemodel import BinaryWeights
 from .kinds import EMPTY, NETS, SOLVERS, is_empty_handed, mixed_up
-from .text import looks_binary, parse_text, read_bytes
+from .text import format_text, looks_binary, parse_text, read_bytes
 from .upgrade import upgrade_net, upgrade_solver
 from .wire import CorruptError
 
@@ -129,18 +129,42 @@ def filter_net(net: Any, state: Any = None) -> Any:
     filtered.ClearField("layer")
     filtered.state.CopyFrom(state)
     for layer in net.layer:
-        if layer.include and layer.exclude:
-            raise NetError(f'layer "{layer.name}" has both include and exclude rules; give one kind')
-        if layer.include:
-            kept = any(_meets(state, rule) for rule in layer.include)
-        else:
-            kept = not any(_meets(state, rule) for rule in layer.exclude)
-        if kept:
+        if included(layer, state):
             copy = filtered.layer.add()
             copy.CopyFrom(layer)
             if not copy.HasField("phase"):
                 copy.phase = state.phase
     return filtered
+
+
+def included(layer: Any, state: Any) -> bool:
+    """Whether a net in ``state`` has this ``LayerParameter``, by its ``include`` and ``exclude`` rules.
+
+    Raises:
+        NetError: the layer has rules of both kinds.
+    """
+    if layer.include and layer.exclude:
+        raise NetError(f'layer "{layer.name}" has both include and exclude rules; give one kind')
+    if layer.include:
+        return any(_meets(state, rule) for rule in layer.include)
+    return not any(_meets(state, rule) for rule in layer.exclude)
+
+
+def rules_in_words(layer: Any, state: Any) -> str:
+    """Say which rules leave the layer out of a net in ``state``, such as ``include { phase: TRAIN }``."""
+    kind = "include" if layer.include else "exclude"
+    rules = layer.include or [rule for rule in layer.exclude if _meets(state, rule)]
+    return " and ".join(f"{kind} {{ {' '.join(format_text(rule).split())} }}" for rule in rules)
+
+
+def state_in_words(state: Any) -> str:
+    """Say what a net is built for: ``phase TEST, level 1, stage deploy``; a level of 0 and no stages are left out."""
+    words = [f"phase {caffe_pb2.Phase.Name(state.phase)}"]
+    if state.level:
+        words.append(f"level {state.level}")
+    if state.stage:
+        words.append(f"stage {' '.join(state.stage)}")
+    return ", ".join(words)
 
 
 def _meets(state: Any, rule: Any) -> bool:
