@@ -112,7 +112,14 @@ class Blob:
         self.shape, self._arrays = tuple(shape), {}
 
 
-class Blobs(list[Blob]):
+class FixedBlobs(list[Blob]):
+    """The bottoms or tops of a Python layer. Its blobs are written to, and never replaced, as in pycaffe."""
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError(f"[{index}] = … would replace the blob; write its values with [{index}].data[...] = …")
+
+
+class Blobs(FixedBlobs):
     """The parameters of a Python layer; ``setup`` makes them with :meth:`add_blob`."""
 
     def add_blob(self, *shape: int) -> None:
@@ -156,11 +163,10 @@ class Layer:
         """Read ``param_str``, check the numbers of blobs, make parameters."""
 
     def reshape(self, bottom: list[Blob], top: list[Blob]) -> None:
-        """Check the shapes of the bottoms and reshape the tops."""
+        """Check the shapes of the bottoms and reshape the tops. Every layer has its own."""
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        """Write the ``data`` of the tops."""
-        raise NotImplementedError(f"{self.__class__.__name__} has no forward")
+        """Write the ``data`` of the tops. Every layer has its own."""
 
     def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
         """Write the ``diff`` of the bottoms."""
@@ -205,10 +211,10 @@ class PythonLayer(base.Layer):
             )
         self.place: Tensor
         self.register_buffer("place", torch.empty(0), persistent=False)
-        self.bottom_blobs = [Blob(shape) for shape in bottom_shapes]
+        self.bottom_blobs = FixedBlobs(Blob(shape) for shape in bottom_shapes)
         names = list(param.bottom)
         self.in_place = [i < len(names) and names[i] == top for i, top in enumerate(param.top)]
-        self.top_blobs = [self.bottom_blobs[i] if same else Blob() for i, same in enumerate(self.in_place)]
+        self.top_blobs = FixedBlobs(self.bottom_blobs[i] if same else Blob() for i, same in enumerate(self.in_place))
         self.python = self._make(options.module, options.layer)
         self.call("setup", self.bottom_blobs, self.top_blobs)
         for i, blob in enumerate(self.python.blobs):
@@ -232,6 +238,12 @@ class PythonLayer(base.Layer):
             raise self.error(f"python_param.layer: module {module} has no class {name}{nearest(name, vars(found))}")
         if not (isinstance(cls, type) and issubclass(cls, Layer)):
             raise self.error(f"python_param.layer: {self.code} is no subclass of pycaffe_compat.Layer (caffe.Layer)")
+        lacking = [method for method in ("reshape", "forward") if getattr(cls, method) is getattr(Layer, method)]
+        if lacking:
+            raise self.error(
+                f"python_param.layer: the class {self.code} has no method {' and no '.join(lacking)}; a Python layer "
+                "needs reshape(bottom, top) and forward(bottom, top)"
+            )
         try:
             return cls(self.param)
         except Exception as error:

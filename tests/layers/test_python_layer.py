@@ -298,3 +298,24 @@ def test_blob_shapes():
 def test_python_filler_is_not_for_files():
     with pytest.raises(LayerError, match='unknown filler "python"'):
         gl.build('type: "InnerProduct" inner_product_param { num_output: 1 weight_filler { type: "python" } }', (2, 3))
+
+
+def test_a_top_is_written_to_and_not_replaced(tmp_path):
+    text = INPUT + python("Assigns", param_str="2")
+    message = (
+        r"forward of user_layers.Assigns failed: TypeError: \[0\] = … would replace the blob; .*\.data\[\.\.\.\] = …"
+    )
+    with pytest.raises(LayerError, match=message) as caught:
+        net_of(text)(torch.ones(2, 3))
+    assert isinstance(caught.value, TypeError)
+    face = face_of(tmp_path, text)
+    with pytest.raises(LayerError, match=message):
+        face.forward()
+
+
+@pytest.mark.parametrize("name, lacking", [("NoReshape", "reshape"), ("Empty", "reshape and no forward")])
+def test_a_class_without_its_methods_is_refused(name, lacking):
+    with pytest.raises(
+        LayerError, match=rf"the class user_layers\.{name} has no method {lacking}; a Python layer needs"
+    ):
+        net_of(INPUT + python(name))

@@ -169,3 +169,21 @@ class ForwardOnly(Layer):
 
 class NoLayer:
     """Is not derived from Layer."""
+
+
+class Assigns(Times):
+    """Replaces its top instead of writing to it."""
+
+    def forward(self, bottom, top):
+        top[0] = self.factor * bottom[0].data
+
+
+class NoReshape(Layer):
+    """Lacks ``reshape``."""
+
+    def forward(self, bottom, top):
+        top[0].data[...] = 0
+
+
+class Empty(Layer):
+    """Lacks both."""
