@@ -1,7 +1,7 @@
-"""The one family of exceptions: whatever goes wrong with a user's file or data is a :class:`CaffeError`.
+"""The exceptions of this package: every error in a user's file or data is a :class:`CaffeError`.
 
-A message names the file (with line and column where there is one), the layer, the field and its value, and says what
-would be valid. Errors in a program that calls this package (a wrong Python type, say) stay Python's own.
+A message names the file (with line and column if known), the layer, the field and its value, and says what
+would be valid. Errors in a program that calls this package, such as a wrong type, are Python's own.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ class CaffeError(Exception):
 
 
 class ParseError(CaffeError, ValueError):
-    """A text file that is not valid prototxt, or binary bytes that are not the message they should be."""
+    """A text file that is not valid prototxt, or bytes that are not the expected message."""
 
 
 class MissingFileError(CaffeError, FileNotFoundError, RuntimeError):
-    """A file or database that is not where it was said to be (pycaffe's is a ``RuntimeError``)."""
+    """A file or database that does not exist (in pycaffe, a ``RuntimeError``)."""
 
     def __str__(self) -> str:
         return Exception.__str__(self)
@@ -47,7 +47,7 @@ class WeightsError(CaffeError, ValueError):
 
 
 class DataError(CaffeError, ValueError):
-    """A database, record, image or mean file that cannot be read as what it should be."""
+    """A database, record, image or mean file that cannot be read."""
 
 
 class SolverError(CaffeError, ValueError):
@@ -55,7 +55,7 @@ class SolverError(CaffeError, ValueError):
 
 
 class DivergedError(SolverError):
-    """The objective, or a blob, stopped being a finite number."""
+    """The objective or a blob is no longer finite."""
 
 
 @contextlib.contextmanager
@@ -68,7 +68,7 @@ def prefixed(where: str) -> Iterator[None]:
 
 
 def nearest(name: str, choices: Iterable[str], most: int = 3) -> str:
-    """Return ``" (did you mean a, b?)"`` with the choices that ``name`` may be a slip for, or ``""``.
+    """Return ``" (did you mean a, b?)"`` with the choices that ``name`` may be a typo for, or ``""``.
 
     A choice is near if it differs only in case and separators, if it continues ``name`` with a separator or a digit
     (``conv4`` and ``conv4_3``), or if it is one edit away: a letter added, left out or replaced, or two swapped; two
@@ -83,13 +83,13 @@ def nearest(name: str, choices: Iterable[str], most: int = 3) -> str:
 
 _SEPARATORS = re.compile(r"[\W_]+")
 _CONTINUED = re.compile(r"[\W_\d]")
-_PARAM = "_param"  # ends the names of many fields and tells nothing about how alike they are
+_PARAM = "_param"  # ends the names of many fields, so it says nothing about similarity
 _LONG = 10  # letters from which on two edits are a slip
 _SHORT = 4  # letters below which another letter makes another name
 
 
 def _rank(name: str, choice: str) -> int | None:
-    """How far ``choice`` is from ``name``, or None if it is another name."""
+    """The distance of ``choice`` from ``name``, or None if it is a different name."""
     if name.endswith(_PARAM) and choice.endswith(_PARAM):
         name, choice = name.removesuffix(_PARAM), choice.removesuffix(_PARAM)
     parts, others = (_SEPARATORS.split(text.casefold()) for text in (name, choice))
@@ -127,10 +127,10 @@ def _edits(a: str, b: str) -> int:
 
 
 def require_file(path: str | os.PathLike[str], what: str, hint: str = "") -> str:
-    """Return ``path`` as a string if a file or folder is there; otherwise say what was looked for, and where.
+    """Return ``path`` as a string if it exists; otherwise raise an error that says what was looked for, and where.
 
     Raises:
-        MissingFileError: nothing is at ``path``. ``hint`` is appended: how to make it, say.
+        MissingFileError: nothing is at ``path``. ``hint`` is appended, for example how to make it.
     """
     text = os.fspath(path)
     if os.path.exists(text):
@@ -141,7 +141,7 @@ def require_file(path: str | os.PathLike[str], what: str, hint: str = "") -> str
 
 
 def _nearby(path: str) -> str:
-    """Say what is in the place of a missing file: names spelt alike, or what is wrong with its folder."""
+    """Describe the surroundings of a missing file: similar names, or what is wrong with its folder."""
     if os.path.islink(path):
         return f"; it is a link to {os.readlink(path)}, which does not exist"
     folder = os.path.dirname(os.path.abspath(path))

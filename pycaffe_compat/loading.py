@@ -33,7 +33,7 @@ class Stored(Protocol):
 
 @dataclass(frozen=True)
 class Reshaped:
-    """A blob that a file stores in another shape than the net's, of the same numbers: ``1×1×4096×25088``, say."""
+    """A blob that a file stores in another shape than the net's, such as ``1×1×4096×25088`` for ``4096×25088``."""
 
     layer: str
     index: int
@@ -50,8 +50,8 @@ class FileReport:
         loaded: the layers whose blobs were copied from it, in the file's order.
         missing: the net's layers with blobs that the file does not hold, in the net's order. A layer that shares its
             blobs with one that was loaded is not missing.
-        ignored: the layers of the file that the net does not have, in the file's order, those without blobs too.
-        reshaped: the blobs that the file stores in another shape, as old files do.
+        ignored: the layers of the file that the net does not have, in the file's order, including those without blobs.
+        reshaped: the blobs stored in another shape, as in old files.
     """
 
     file: str
@@ -63,11 +63,11 @@ class FileReport:
 
 @dataclass
 class LoadReport:
-    """What all files of one call gave a net.
+    """What the files of one call gave a net.
 
     Attributes:
         files: a report for each, in order; where two hold the same layer, the later one counts.
-        missing: the net's layers with a blob that no file holds: they keep the values that they had.
+        missing: the net's layers with a blob that no file holds. They keep their values.
     """
 
     files: list[FileReport] = field(default_factory=list)
@@ -75,7 +75,7 @@ class LoadReport:
 
     @property
     def loaded(self) -> list[str]:
-        """The layers that any file gave blobs, each once."""
+        """The layers that received blobs from any file, each once."""
         return list(dict.fromkeys(name for report in self.files for name in report.loaded))
 
     @property
@@ -236,8 +236,8 @@ def _copy_blob(weights: Weights, layer: Layer, index: int) -> None:
 def same_shape(stored: Sequence[int], shape: Sequence[int]) -> bool:
     """Whether two blob shapes hold the same numbers in Caffe's eyes.
 
-    Up to four axes, leading ones do not count: old files store every blob as ``num×channels×height×width``. Shapes of
-    more axes must be equal, as no file has them but with all their axes.
+    With up to four axes, leading axes of length 1 do not count: old files store every blob as
+    ``num×channels×height×width``. Shapes with more axes must be equal.
     """
     stored, shape = tuple(stored), tuple(shape)
     most = max(len(stored), len(shape))

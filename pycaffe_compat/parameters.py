@@ -1,4 +1,4 @@
-"""What the blobs of a net's layers are: who owns which, how they are shared, where their memory and values come from."""
+"""The blobs of a net's layers: which layer owns each, how they are shared, and where memory and values come from."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ RATES = ("lr_mult", "decay_mult")
 
 @dataclass
 class Learnable:
-    """A blob that a solver sees, once however many layers share it.
+    """A blob that a solver sees. One that several layers share is seen once.
 
-    ``tensor`` is a Parameter, or a buffer for what is stored but not trained (BatchNorm's statistics).
+    ``tensor`` is a Parameter, or a buffer if it is stored but not trained (BatchNorm's statistics).
     """
 
     layer: Layer
@@ -47,24 +47,24 @@ class Sharing:
     shape: Shape
 
     def refresh(self) -> None:
-        """Make the view anew."""
+        """Renew the view."""
         name = self.layer.blob_specs[self.index].name
         self.layer._parameters.pop(name, None)
         object.__setattr__(self.layer, name, self.owner.blob(self.owner_index).view(self.shape))
 
 
 class BlobTable:
-    """The blobs of all layers of a net: each learnable one once, whoever shares it.
+    """The blobs of all layers of a net; a learnable blob that layers share is there once.
 
     Args:
         file: the net's file, for error messages.
-        force_backward: every trainable blob gets a gradient, those with ``lr_mult`` 0 too.
+        force_backward: every trainable blob gets a gradient, even with ``lr_mult`` 0.
 
     Attributes:
         layers: by name, in order.
         learnable: the blobs that a solver updates, in order.
         views: blobs seen with another shape than their owner's; to be refreshed before each pass.
-        report: what the weights loaded last gave.
+        report: the report of the newest load.
     """
 
     def __init__(self, file: str, force_backward: bool) -> None:
@@ -79,9 +79,10 @@ class BlobTable:
         self._named: dict[str, tuple[Learnable, set[str]]] = {}  # and which of its rates have been given so far
 
     def enter(self, param: Any, layer: Layer) -> list[bool]:
-        """Enter the blobs of the next layer; return for each whether it learns, as its ``lr_mult`` says.
+        """Enter the blobs of the next layer; return for each whether its ``lr_mult`` is not 0.
 
-        That says so of BatchNorm's statistics too where it is not given, so that Caffe's backward pass comes that far.
+        BatchNorm's statistics count as learning unless their ``lr_mult`` is given as 0: Caffe's backward pass reaches
+        such a layer.
 
         Raises:
             LayerError: more ``param`` blocks than blobs, or a shared one whose shape or rates differ.
@@ -110,7 +111,7 @@ class BlobTable:
         return learns
 
     def _share(self, layer: Layer, index: int, given: Any, owner: Learnable, rates: set[str]) -> None:
-        """Let a blob be that of ``owner``, whose rates are the first that are given, by whichever of its layers."""
+        """Share the blob of ``owner``. The first layer that gives a rate decides it."""
         spec, source = layer.blob_specs[index], owner.layer.blob_specs[owner.index]
         permissive = given.share_mode == caffe_pb2.ParamSpec.PERMISSIVE
         same = count(spec.shape) == count(source.shape) if permissive else spec.shape == source.shape
@@ -138,7 +139,7 @@ class BlobTable:
             self.views.append(sharing)
 
     def allocate(self, weights: Any, share: BlobTable | None, device: torch.device) -> None:
-        """Give every blob memory: that of ``share`` for its layers, else from the weights, else from its filler."""
+        """Allocate every blob. Layers of ``share`` give theirs; others are loaded from the weights or filled."""
         if share is not None:
             self.share_layers(share)
         own = [learnable for learnable in self.learnable if learnable.tensor.is_meta]
@@ -165,7 +166,7 @@ class BlobTable:
                     raise in_file(learnable.layer.error(f"{spec.name}: {error}"), self.file) from error
 
     def _check_memory(self, learnables: Sequence[Learnable], device: torch.device) -> None:
-        """Refuse parameters that do not fit into memory, before any of it is taken."""
+        """Refuse parameters that do not fit into memory, before allocating any."""
         if device.type != "cpu" or not learnables:
             return
         sizes = [4 * count(entry.layer.blob_specs[entry.index].shape) for entry in learnables]
@@ -177,13 +178,13 @@ class BlobTable:
             raise in_file(most.layer.error(f"the parameters of the net need {lacking}; {largest}"), self.file)
 
     def share_layers(self, source: BlobTable) -> list[str]:
-        """Use the blobs of ``source`` for the layers of the same names: the same tensors from now on.
+        """Share the blobs of ``source`` with the layers of the same names.
 
-        As Caffe's ``ShareTrainedLayersWith``, this goes by layer name, blob by blob. A blob taken from ``source`` no longer
-        follows the layer of this net that it shares a parameter name with. A blob not taken still follows its owner.
+        Like Caffe's ``ShareTrainedLayersWith``, this goes by layer name, blob by blob. A blob taken from ``source`` no longer
+        follows the owner of its parameter name in this net. A blob not taken still does.
 
         Returns:
-            The names of the layers that have blobs of their own still.
+            The names of the layers that keep blobs of their own.
 
         Raises:
             LayerError: a layer has another number of blobs there, or blobs of other shapes.
@@ -209,13 +210,13 @@ class BlobTable:
         return own
 
     def follow(self) -> None:
-        """Let what points at blobs point at those that the layers have now."""
+        """Update all references to blobs after layers were given others."""
         self._reconnect()
         for learnable in self.learnable:
             learnable.tensor = learnable.layer.blob(learnable.index)
 
     def _reconnect(self) -> None:
-        """Let every sharer of a blob see its owner's tensor: the same Parameter, or a view made anew for each pass."""
+        """Give every layer that shares a blob its owner's tensor: the same Parameter, or a view renewed before each pass."""
         for sharing in self._sharing:
             if (sharing.layer.name, sharing.index) in self._taken:
                 continue
@@ -230,7 +231,7 @@ class BlobTable:
         return self.report
 
     def _copy(self, weights: Any, only: set[BlobKey] | None = None) -> set[BlobKey]:
-        """Copy into the layers (the blobs in ``only``); return the blobs that were written."""
+        """Copy weights into the layers, or only into the blobs ``only``; return the blobs written."""
         self.report, written = copy_weights(open_weights(weights), self.layers, self.owners(), self.file, only)
         return written
 

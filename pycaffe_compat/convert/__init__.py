@@ -1,4 +1,4 @@
-"""Trained weights from one kind of file to another, without loss: Caffe's two, PyTorch's, safetensors' and numpy's."""
+"""Converts trained weights between Caffe's two formats, PyTorch's, safetensors' and numpy's, without loss."""
 
 from .fit import fit_to_net, remarks
 from .formats import read_model, write_model

@@ -1,7 +1,7 @@
-"""Trained weights from files and into files: Caffe's two kinds, PyTorch's, safetensors' and numpy's.
+"""Reads and writes trained weights: Caffe's two formats, PyTorch's, safetensors' and numpy's.
 
 PyTorch's, safetensors' and numpy's files hold a flat ``state_dict``: ``conv1_1.weight``, ``conv1_1.bias``, named as
-:class:`~pycaffe_compat.net.Net` names them. Nothing is unpickled but tensors.
+:class:`~pycaffe_compat.net.Net` names them. Only tensors are unpickled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LAYERS_KEY = "pycaffe_compat.layers"
 
 
 def read_model(path: PathLike, options: bool = True, prototxt: PathLike | None = None) -> Model:
-    """Read the weights in ``path``; the kind of file is told by its content.
+    """Read the weights in ``path``; the format is recognised by its content.
 
     Args:
         path: the file.
@@ -109,8 +109,8 @@ def _read_torch(file: str) -> dict[str, np.ndarray]:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ParseError(
-            f"{file}: holds more than tensors (a whole module, say), and nothing else is unpickled; or it is damaged. Save "
-            "the state_dict alone: torch.save(model.state_dict(), PATH)"
+            f"{file}: holds more than tensors (a whole module, say), and only tensors are unpickled; or it is damaged. Save "
+            "only the state_dict: torch.save(model.state_dict(), PATH)"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         raise ParseError(
@@ -184,9 +184,7 @@ def _read_safetensors(file: str) -> Model:
         order = {name: number for number, (name, _) in enumerate(layers)}
         types = {name: kind for name, kind in layers if isinstance(kind, str)}
     except (ValueError, TypeError) as error:
-        raise ParseError(
-            f"{file}: its metadata {_LAYERS_KEY} is not the list of layers that it should be: {error}"
-        ) from None
+        raise ParseError(f"{file}: its metadata {_LAYERS_KEY} is not a list of layers: {error}") from None
     blobs = dict(sorted(model.blobs.items(), key=lambda pair: order.get(pair[0], len(order))))
     skeleton = caffe_pb2.NetParameter(layer=[caffe_pb2.LayerParameter(name=n, type=types.get(n, "")) for n in blobs])
     return Model(file, blobs, model.names, skeleton)
@@ -198,7 +196,7 @@ def _from_state(file: str, state: Mapping[str, np.ndarray]) -> Model:
     for key, array in state.items():
         layer, dot, name = key.rpartition(".")
         if not dot:
-            raise WeightsError(f'{file}: the name "{key}" says no layer; names are LAYER.BLOB, as in conv1.weight')
+            raise WeightsError(f'{file}: the name "{key}" has no layer; names are LAYER.BLOB, as in conv1.weight')
         found.setdefault(layer, {})[name] = array
     blobs, names = {}, {}
     for layer, arrays in found.items():
@@ -208,7 +206,7 @@ def _from_state(file: str, state: Mapping[str, np.ndarray]) -> Model:
 
 
 class _Reported(Mapping[str, "list[np.ndarray]"]):
-    """Blobs that say how many bytes they have when they are asked for."""
+    """Blobs that report their size in bytes when they are looked up."""
 
     def __init__(self, blobs: Mapping[str, list[np.ndarray]], progress: Progress) -> None:
         self.blobs, self.progress = blobs, progress
@@ -226,12 +224,12 @@ class _Reported(Mapping[str, "list[np.ndarray]"]):
 
 
 def write_model(path: PathLike, model: Model, progress: Progress = lambda _: None) -> None:
-    """Write ``model`` to ``path``, in the format that the ending of ``path`` says; all of it or nothing.
+    """Write ``model`` to ``path`` in the format of its ending. If that fails, ``path`` is untouched.
 
-    ``progress`` is called with the number of bytes of each array, or of each layer's, as it is taken up.
+    ``progress`` is called with the number of bytes of each array, or of each layer, before it is written.
 
     Raises:
-        WeightsError: the ending is not known, or there is nothing to write.
+        WeightsError: the ending is unknown, or there is nothing to write.
         CaffeError: the file cannot be written.
     """
     suffix = suffix_of(path)
@@ -265,5 +263,5 @@ def write_model(path: PathLike, model: Model, progress: Progress = lambda _: Non
 
 
 def _owned(array: np.ndarray) -> np.ndarray:
-    """An array that torch takes: aligned, writable, in C order; a copy only where it is not so already."""
+    """The array as torch needs it: aligned, writable, in C order; copied only if it is not."""
     return np.require(array, requirements=["C", "A", "W"])

@@ -28,9 +28,9 @@ class Model:
 
     Attributes:
         file: where they came from, for messages.
-        blobs: layer name to its arrays in Caffe's order; layers without blobs are not there.
+        blobs: layer name to its arrays in Caffe's order; layers without blobs are left out.
         names: layer name to the names of its blobs (``weight``, ``bias``).
-        skeleton: a ``NetParameter`` with a layer for each of them: with types and options where the file has them.
+        skeleton: a ``NetParameter`` with a layer for each, with types and options if the file has them.
     """
 
     file: str
@@ -65,7 +65,7 @@ class Model:
 
     @property
     def numbers(self) -> int:
-        """How many numbers all blobs hold together."""
+        """The number of elements in all blobs."""
         return sum(array.size for arrays in self.blobs.values() for array in arrays)
 
 
@@ -77,17 +77,17 @@ def blob_names(type_name: str, shapes: Sequence[Shape]) -> list[str]:
 
 
 def blob_rank(name: str) -> float:
-    """The place of a blob called ``name`` among the blobs of its layer, for files that store no order."""
+    """The position of a blob called ``name`` within its layer, for files that store no order."""
     places = [cls.blobs_declared.index(name) for cls in REGISTRY.values() if name in cls.blobs_declared]
     digits = name.removeprefix("blob")
     return int(digits) if digits.isdecimal() else max(places, default=math.inf)
 
 
 def suffix_of(path: PathLike) -> str:
-    """Return the ending of ``path`` that says what kind of weights are written there.
+    """Return the ending of ``path``, which chooses the format.
 
     Raises:
-        WeightsError: it is none of those known.
+        WeightsError: the ending is unknown.
     """
     text = os.fspath(path).lower()
     for suffix in sorted(SUFFIXES, key=len, reverse=True):

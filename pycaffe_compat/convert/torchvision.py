@@ -1,9 +1,9 @@
-"""Weights of VGG and AlexNet between Caffe's layer names and torchvision's.
+"""Translates weights of VGG and AlexNet between Caffe's layer names and torchvision's.
 
-Names and the order of colours are translated: Caffe's nets see BGR, torchvision's RGB. Their inputs differ in scale:
-Caffe's VGG sees pixels of 0 to 255 minus the mean (123.68, 116.779, 103.939 in RGB); torchvision's transforms make
-``(pixel / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)``. That difference can be folded into the first
-convolution: exact but for the border, where padding is a 0 of the one scale or of the other.
+Names and the order of colours are translated: Caffe's nets take BGR, torchvision's RGB. Their inputs differ in scale:
+Caffe's VGG takes pixels from 0 to 255 minus the mean (123.68, 116.779, 103.939 in RGB); torchvision's transforms make
+``(pixel / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)``. This difference can be folded into the first
+convolution. That is exact except at the border, where a padded 0 means another colour in each scale.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def to_torchvision(model: Model, fold: bool = False) -> tuple[Model, list[str]]:
     """Return ``model``, a VGG or AlexNet of Caffe's, with torchvision's names, and remarks on what was done.
 
     Args:
-        model: with layers ``conv1_1`` … ``fc8``, or ``conv1`` … ``fc8``; decoders and the like are left out.
-        fold: scale the first convolution so that it takes what torchvision's transforms make.
+        model: with layers ``conv1_1`` … ``fc8``, or ``conv1`` … ``fc8``; other layers, such as decoders, are left out.
+        fold: scale the first convolution so that it takes the output of torchvision's transforms.
 
     Raises:
         WeightsError: it is neither, or a blob's shape is not torchvision's.
@@ -109,14 +109,14 @@ def from_torchvision(model: Model, fold: bool = False) -> tuple[Model, list[str]
 
 
 def fold_scaling(weight: Any, bias: Any) -> tuple[Any, Any]:
-    """Return the first convolution (RGB) for inputs that torchvision's transforms make instead of Caffe's."""
+    """Return the first convolution (RGB) for torchvision's inputs instead of Caffe's."""
     scaled = weight * (255 * STD).reshape(1, 3, 1, 1)
     shift = (weight.astype(np.float64).sum((2, 3)) * (255 * MEAN - CAFFE_MEAN)).sum(1)
     return scaled.astype(weight.dtype), (bias + shift).astype(bias.dtype)
 
 
 def unfold_scaling(weight: Any, bias: Any) -> tuple[Any, Any]:
-    """Return the first convolution (RGB) for Caffe's inputs instead of what torchvision's transforms make."""
+    """Return the first convolution (RGB) for Caffe's inputs instead of torchvision's."""
     plain = weight / (255 * STD).reshape(1, 3, 1, 1)
     shift = (plain.sum((2, 3)) * (255 * MEAN - CAFFE_MEAN)).sum(1)
     return plain.astype(weight.dtype), (bias - shift).astype(bias.dtype)
@@ -137,7 +137,7 @@ def _table(model: Model) -> dict[str, tuple[str, Shape]]:
     stages = tuple(sum(1 for stage, _ in convolutions if stage == number) for number in range(1, 6))
     if stages not in _VGG:
         raise WeightsError(
-            f"{model.file}: stages of {stages} convolutions are none of torchvision's VGG 11, 13, 16 and 19"
+            f"{model.file}: stages of {stages} convolutions are not those of torchvision's VGG 11, 13, 16 or 19"
         )
     return _vgg_table(stages)
 
@@ -157,7 +157,7 @@ def _vgg_table(stages: tuple[int, ...]) -> dict[str, tuple[str, Shape]]:
 
 
 def _renamed(model: Model) -> Model:
-    """The layers of a torchvision model under Caffe's names, so that the table can be looked up; blobs as they are."""
+    """A torchvision model with Caffe's layer names, to look up its table; blobs are unchanged."""
     tables: list[Mapping[str, tuple[str, Shape]]] = [_ALEXNET, *(_vgg_table(stages) for stages in _VGG)]
     for table in tables:
         if {name for name, _ in table.values()} == set(model.blobs):
@@ -169,7 +169,7 @@ def _renamed(model: Model) -> Model:
 
 
 def _checked(model: Model, layer: str, shape: Shape, place: str) -> tuple[Any, Any]:
-    """Weight and bias of ``layer`` in the shapes of that place, or an error with both shapes."""
+    """Weight and bias of ``layer``, reshaped to those of ``place``; an error with both shapes if they do not fit."""
     arrays = model.blobs.get(layer)
     if arrays is None or len(arrays) != 2:
         have = "is missing" if arrays is None else f"has {len(arrays)} blobs"

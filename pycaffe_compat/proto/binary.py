@@ -18,10 +18,10 @@ Message = TypeVar("Message")
 
 
 def parse_binary(data: bytes, cls: type[Message], file: str = "<bytes>") -> Message:
-    """Return the message of class ``cls`` that ``data`` serialises; fields it does not know are kept.
+    """Return the message of class ``cls`` that ``data`` serialises; unknown fields are kept.
 
     Raises:
-        ParseError: ``data`` is truncated or corrupt (with the byte offset where that can be told), or is text.
+        ParseError: ``data`` is truncated or corrupt (with the byte offset if it is known), or is text.
     """
     descriptor: Any = cls.DESCRIPTOR  # type: ignore[attr-defined]
     message: Any = cls()
@@ -41,7 +41,7 @@ def parse_binary(data: bytes, cls: type[Message], file: str = "<bytes>") -> Mess
 
 
 def _no_text(message: Any) -> str:
-    """The name of a string field whose bytes are no text, which protobuf's parser lets pass; ``""`` if there is none."""
+    """The name of a string field that is not UTF-8, which protobuf's parser accepts; ``""`` if there is none."""
     for field, value in message.ListFields():
         if field.message_type is not None:
             parts = value if hasattr(value, "add") else [value]
@@ -80,10 +80,10 @@ def read_message(path: str | os.PathLike[str], cls: type[Message]) -> Message:
 
 
 def write_message(path: str | os.PathLike[str], message: Any) -> None:
-    """Write ``message`` in binary, so that ``path`` is either the whole of it or untouched.
+    """Write ``message`` in binary. If that fails, ``path`` is untouched.
 
     Raises:
-        CaffeError: the folder is not there or cannot be written to, or the disk is full.
+        CaffeError: the folder is missing or cannot be written to, or the disk is full.
         ParseError: the message cannot be serialised: a required field is missing, or it is over 2 GB.
     """
     try:

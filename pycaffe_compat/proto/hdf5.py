@@ -18,7 +18,7 @@ from .blob_proto import Shape, to_numpy
 from .weights import Weights
 
 _MOST_BLOBS = 1000  # of one layer; a recurrent layer of Caffe has a handful
-_DEFLATE = 1032  # zlib never makes data smaller by more than this
+_DEFLATE = 1032  # zlib cannot compress by more than this factor
 _ERRORS = (OSError, RuntimeError, TypeError, ValueError, KeyError)
 
 
@@ -36,7 +36,7 @@ class HDF5Weights(Weights):
             data = self._h5.get("data")
             if not isinstance(data, h5py.Group):
                 names = ", ".join(map(str, self._h5)) or "nothing"
-                raise ParseError(f'{file}: not a Caffe model: it has no group "data" but {names}')
+                raise ParseError(f'{file}: not a Caffe model: it has no group "data"; it has {names}')
             self._walk(data, "", [])
         except _ERRORS as error:
             if isinstance(error, ParseError):
@@ -47,9 +47,9 @@ class HDF5Weights(Weights):
         """Note the layers inside ``group``: each group that holds blobs, and each that holds nothing."""
         for key in group:
             if isinstance(key, bytes):
-                raise ParseError(f"{self.file}: {group.name} holds a name that is no text: {key!r}")
+                raise ParseError(f"{self.file}: {group.name} holds a name that is not text: {key!r}")
             if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                raise ParseError(f"{self.file}: {group.name}/{key} is a link to elsewhere, which is not followed")
+                raise ParseError(f"{self.file}: {group.name}/{key} is a link; links are not followed")
             item = group[key]
             if not isinstance(item, h5py.Group):
                 continue
@@ -68,9 +68,9 @@ class HDF5Weights(Weights):
             return False
         dataset = group[name]
         if dataset.shape is None or dataset.dtype.kind not in "fiu" or dataset.external or dataset.is_virtual:
-            raise ParseError(f"{self.file}: {dataset.name} is no array of numbers stored in this file")
+            raise ParseError(f"{self.file}: {dataset.name} is not an array of numbers stored in this file")
         if dataset.nbytes > _DEFLATE * dataset.id.get_storage_size():
-            raise ParseError(f"{self.file}: {dataset.name} declares {dataset.nbytes} bytes; too few are stored")
+            raise ParseError(f"{self.file}: {dataset.name} declares {dataset.nbytes} bytes, but fewer are stored")
         return True
 
     def __getitem__(self, name: str) -> list[Any]:
@@ -132,7 +132,7 @@ def create_hdf5(path: str, **options: Any) -> Iterator[h5py.File]:
     """Yield a new HDF5 file to write into; ``options`` are those of ``h5py.File``.
 
     Raises:
-        OSError: it cannot be written, as the disk is full, say.
+        OSError: it cannot be written, for example because the disk is full.
     """
     with sink(path) as target, h5py.File(target, "w", **options) as file:
         yield file
@@ -142,7 +142,7 @@ def write_hdf5(path: str, names: Sequence[str], blobs: Mapping[str, Any], diffs:
     """Write the blobs of the layers ``names`` into a new HDF5 file at ``path``.
 
     Blobs that share memory are stored once and linked. A layer without blobs gets an empty group, as in Caffe, unless
-    its name would put that group inside another layer's.
+    a "/" in its name would put that group inside another layer's.
 
     Raises:
         WeightsError: a layer whose name HDF5 cannot hold. OSError: the file cannot be written.
@@ -152,7 +152,7 @@ def write_hdf5(path: str, names: Sequence[str], blobs: Mapping[str, Any], diffs:
             if arrays is None:
                 continue
             root = file.create_group(kind)
-            stored: dict[Any, tuple[Any, Any]] = {}  # keeps each blob alive, so that its memory is not another's
+            stored: dict[Any, tuple[Any, Any]] = {}  # keeps each blob alive, so that its memory is not reused
             for name in names:
                 values = arrays.get(name) or []
                 if not values and "/" in name:
@@ -184,7 +184,7 @@ def _dataset(group: Any, index: int, value: Any, name: str) -> Any:
 
 
 def _memory(value: Any) -> Any:
-    """What two blobs have in common if and only if they are the same numbers in memory."""
+    """A key that two blobs have in common if and only if they are the same memory."""
     if hasattr(value, "data_ptr") and value.numel():
         return value.device, value.data_ptr(), value.shape, value.stride(), value.dtype
     if isinstance(value, np.ndarray) and value.size:

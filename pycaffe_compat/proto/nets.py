@@ -23,10 +23,10 @@ def read_net(source: Any) -> Any:
 
     Args:
         source: the path of a prototxt file or of a binary ``NetParameter``; prototxt text itself; or a
-            ``NetParameter``, which is left as it is.
+            ``NetParameter``, which is not changed.
 
     Raises:
-        MissingFileError, ParseError, NetError: the file is not there, is no net, or cannot be upgraded.
+        MissingFileError, ParseError, NetError: the file is missing, is not a net, or cannot be upgraded.
     """
     if hasattr(source, "DESCRIPTOR"):
         net = caffe_pb2.NetParameter()
@@ -83,11 +83,11 @@ def _upgraded(net: Any, file: str) -> Any:
 def read_solver(path: str | os.PathLike[str]) -> Any:
     """Return the upgraded ``SolverParameter`` of the prototxt file at ``path``.
 
-    As in Caffe a solver without ``snapshot_prefix`` gets the path of its file without the ending, and one whose prefix
-    is a folder gets the name of its file inside it.
+    As in Caffe, the default ``snapshot_prefix`` is the path of the solver file without its ending. If the prefix is a
+    folder, the name of the solver file is appended.
 
     Raises:
-        MissingFileError, ParseError, SolverError: the file is not there, is no solver, or cannot be upgraded.
+        MissingFileError, ParseError, SolverError: the file is missing, is not a solver, or cannot be upgraded.
     """
     file = os.fspath(path)
     require_file(file, "solver")
@@ -113,15 +113,15 @@ def read_solver(path: str | os.PathLike[str]) -> Any:
 def filter_net(net: Any, state: Any = None) -> Any:
     """Return a copy of ``net`` with the layers that ``state`` includes, and that state as its ``state``.
 
-    A layer without rules is included; one with ``include`` rules if any of them is met; one with ``exclude`` rules if
-    none is. A layer that has no ``phase`` gets that of the state.
+    A layer without rules is included. A layer with ``include`` rules is included if any of them is met; a layer with
+    ``exclude`` rules if none is. A layer without ``phase`` gets that of the state.
 
     Args:
         net: an upgraded ``NetParameter``.
         state: a ``NetState``; None for the net's own.
 
     Raises:
-        NetError: a layer with both ``include`` and ``exclude`` rules.
+        NetError: a layer has both ``include`` and ``exclude`` rules.
     """
     state = net.state if state is None else state
     filtered = caffe_pb2.NetParameter()

@@ -1,8 +1,8 @@
-"""Prototxt: protobuf's text format, with errors that say where, in which layer, and what would have been valid.
+"""Prototxt: protobuf's text format, with errors that name the place, the layer, and what would have been valid.
 
 protobuf's own ``text_format`` does the parsing. This module adds what Caffe's C++ parser accepts and the Python one
 does not: any bytes inside comments, space or a comment between a sign and its number, and an escaped question mark.
-What is refused, :mod:`.diagnosis` explains.
+:mod:`.diagnosis` explains what is refused.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CONTROL = frozenset(range(32)) - set(b"\t\n\v\f\r")
 def _prepare(text: str) -> tuple[str, int | None]:
     """Return ``text`` as protobuf's tokenizer takes it, and the offset of the first byte that is not UTF-8, if any.
 
-    Every character stands where it stood; bytes in comments do not count.
+    No character moves; bytes in comments do not count.
     """
     pieces: list[str] = []
     done, bad_byte = 0, None
@@ -55,7 +55,7 @@ def _prepare(text: str) -> tuple[str, int | None]:
 
 
 def looks_binary(data: bytes) -> bool:
-    """Whether ``data`` begins as no text file does: with control characters (UTF-16 text has them too, and is text)."""
+    """Whether ``data`` begins with control characters, as no text file does except UTF-16."""
     return not _CONTROL.isdisjoint(data[:4096]) and not data.startswith(_UTF16)
 
 
@@ -64,8 +64,8 @@ def parse_text(text: str | bytes, message: Any, file: str = "<string>") -> Any:
 
     Args:
         text: the prototxt; bytes are UTF-8 (comments may hold anything).
-        message: a message class (a new message is made) or an instance (merged into; untouched where parsing fails).
-        file: the name that errors begin with.
+        message: a message class (a new message is made) or an instance (merged into; untouched if parsing fails).
+        file: the name at the start of errors.
 
     Raises:
         ParseError: ``file:line:column``, the layer and field around it, what is wrong, and names that would be valid.
@@ -114,7 +114,12 @@ def read_text(path: str | os.PathLike[str], message: Any, what: str = "file") ->
 
 
 def read_bytes(path: str | os.PathLike[str], what: str = "file") -> bytes:
-    """The bytes of a file; an error of our family where it cannot be read."""
+    """Return the bytes of a file.
+
+    Raises:
+        MissingFileError: there is no such file.
+        ParseError: it cannot be read.
+    """
     name = require_file(path, what)
     try:
         with open(name, "rb") as file:

@@ -1,7 +1,7 @@
-"""Caffe's upgrades of old nets and solvers, to the letter: the same fields move, in the same order, to the same places.
+"""Caffe's upgrades of old nets and solvers, exactly: the same fields move to the same places in the same order.
 
 Forms of a net: V0 (``layers { layer { type: "conv" … } }``), V1 (``layers { type: CONVOLUTION … }``) and V2
-(``layer { type: "Convolution" … }``), and within them older ways to declare inputs, data transforms and BatchNorm
+(``layer { type: "Convolution" … }``), and within these, older ways to declare inputs, data transforms and BatchNorm
 parameters.
 """
 
@@ -83,7 +83,7 @@ V0_TYPES = {
     "window_data": "WINDOW_DATA",
 }
 
-# V0 field -> V0 layer type -> where its value goes in the V1 layer. "*": whatever the type.
+# V0 field -> V0 layer type -> where its value goes in the V1 layer. "*" is any type.
 _V0_FIELDS: dict[str, dict[str, str]] = {
     "num_output": {"conv": "convolution_param.num_output", "innerproduct": "inner_product_param.num_output"},
     "biasterm": {"conv": "convolution_param.bias_term", "innerproduct": "inner_product_param.bias_term"},
@@ -142,19 +142,19 @@ _SOLVER_TYPES = {
 
 
 def upgrade_net(net: Any, file: str = "") -> list[str]:
-    """Bring a ``NetParameter`` in place to the form Caffe 1.0 builds nets from, and say in words what was upgraded.
+    """Upgrade a ``NetParameter`` in place to the form that Caffe 1.0 builds nets from; return what was upgraded, in words.
 
-    The steps and their order are Caffe's: V0 to V1 (padding layers folded into the convolution or pooling behind them),
-    data transforms out of ``*data_param``, V1 to V2, net-level inputs into an ``Input`` layer in front, BatchNorm's
-    three ``param`` frozen. A net that needs none of them is left alone, and the list is empty.
+    The steps and their order are Caffe's: V0 to V1 (padding layers are folded into the convolution or pooling after them),
+    data transforms out of ``*data_param``, V1 to V2, net-level inputs into an ``Input`` layer at the start, BatchNorm's
+    three ``param`` frozen. A net that needs none of these is left alone, and the list is empty.
 
     Args:
         net: the net; its blobs, if any, are kept.
         file: the name that errors begin with.
 
     Raises:
-        NetError: a net that mixes forms, an unknown V0 layer type, padding in front of a layer that cannot
-            pad, or ``input_dim`` that does not give each input four.
+        NetError: the net mixes forms, a V0 layer type is unknown, a padding layer comes before a layer that cannot
+            pad, or there are fewer than four ``input_dim`` for each input.
     """
     try:
         return [words for step in _STEPS if (words := step(net))]
@@ -183,21 +183,21 @@ def _v0_to_v1(net: Any) -> str:
         if net.HasField(name):
             net.ClearField(name)
             lost.append(f"the net's {name}")
-    if net.input_shape and net.input_dim:  # alone it is kept: without it the inputs would be lost
+    if net.input_shape and net.input_dim:  # without input_dim it is kept, or the inputs would be lost
         net.ClearField("input_shape")
         lost.append("the net's input_shape")
     net.ClearField("layers")
     net.layers.extend(upgraded)
     words = f"{len(upgraded)} layers from the V0 form"
     if folded:
-        words += f", {folded} padding layer{'s' * (folded > 1)} folded into the layers behind"
+        words += f", {folded} padding layer{'s' * (folded > 1)} folded into the layers after them"
     if lost:
         words += f"; dropped, as Caffe does: {', '.join(lost)}"
     return words
 
 
 def _fold_padding(net: Any) -> list[Any]:
-    """Copies of the V0 layers, without the padding layers, whose ``pad`` and bottom go to the layer behind."""
+    """Copies of the V0 layers without the padding layers; the ``pad`` and bottom of these go to the layer after them."""
     kept: list[Any] = []
     producer: dict[str, Any] = dict.fromkeys(net.input)
     for connection in net.layers:
@@ -233,7 +233,7 @@ def _fold_padding(net: Any) -> list[Any]:
 
 
 def _v1_layer(connection: Any, lost: list[str]) -> Any:
-    """The V1 form of a V0 layer; what a layer of its type cannot have is noted in ``lost``."""
+    """The V1 form of a V0 layer; fields that its type cannot have are added to ``lost``."""
     old, new = connection.layer, type(connection)()
     new.bottom.extend(connection.bottom)
     new.top.extend(connection.top)
@@ -352,7 +352,7 @@ def _inputs(net: Any) -> str:
         have, need = (len(shapes), len(names)) if shapes else (len(dims), 4 * len(names))
         if have < need:
             form = "one input_shape" if shapes else "four input_dim"
-            raise NetError(f"{words}: each input takes {form}, {need} in all, but there are {have}")
+            raise NetError(f"{words}: each input needs {form}, {need} in all, but there are {have}")
         layer = caffe_pb2.LayerParameter(name="input", type="Input", top=names)
         layer.input_param.SetInParent()
         for index in range(len(names)):
@@ -386,8 +386,10 @@ _STEPS: tuple[Callable[[Any], str], ...] = (_v0_to_v1, _data_transforms, _v1_to_
 
 
 def upgrade_solver(solver: Any, file: str = "") -> list[str]:
-    """Bring a ``SolverParameter`` in place to Caffe 1.0's form (``solver_type: ADAM`` to ``type: "Adam"``); say so in
-    words.
+    """Upgrade a ``SolverParameter`` in place to Caffe 1.0's form (``solver_type: ADAM`` to ``type: "Adam"``).
+
+    Returns:
+        What was upgraded, in words.
 
     Raises:
         SolverError: both ``solver_type`` and ``type`` are given.

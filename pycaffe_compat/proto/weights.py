@@ -1,4 +1,4 @@
-"""What the weights of a file look like, whatever its format."""
+"""The weights of a file, in any format."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from .blob_proto import Shape
 class Weights(Mapping[str, "list[np.ndarray]"]):
     """The blobs of a file by layer name, in the file's order: ``weights["conv1"]`` is ``[weight, bias]``.
 
-    Layers without blobs are there with an empty list. Where a file has several layers of one name, the last one counts:
-    Caffe copies each in turn. Arrays are read-only and have the shape that the file states (four dimensions in old
+    Layers without blobs have an empty list. If several layers of a file have the same name, the last one counts, as
+    Caffe copies each in turn. Arrays are read-only and have the shape stored in the file (four dimensions in old
     files).
 
     Attributes:
-        file: the path it was read from.
-        net_name: the name of the net, ``""`` where none is stored.
+        file: its path.
+        net_name: the name of the net, ``""`` if none is stored.
         layer_types: layer name to type, in the names of today (``"Convolution"``); empty for HDF5, which has no types.
-        partial: the file may leave out blobs that a layer shares from another, as Caffe's HDF5 files do. Such a blob is
-            None
-            in lists of arrays and shapes, or missing at their end.
+        partial: the file may leave out blobs that a layer shares with another, as Caffe's HDF5 files do. Such a blob
+            is None in lists of arrays and shapes, or missing at their end.
     """
 
     file: str
@@ -41,22 +40,21 @@ class Weights(Mapping[str, "list[np.ndarray]"]):
 
     @abc.abstractmethod
     def diffs(self, name: str) -> list[np.ndarray | None]:
-        """The gradients stored with the layer's blobs; None for a blob stored without."""
+        """The gradients stored with the layer's blobs; None for a blob without one."""
 
     @abc.abstractmethod
     def readinto(self, name: str, index: int, out: np.ndarray) -> None:
-        """Copy blob ``index`` of layer ``name`` into ``out``, which has as many elements (in any shape), and any float
-        dtype.
+        """Copy blob ``index`` of layer ``name`` into ``out``, of any float dtype and any shape with as many elements.
 
-        This is the way to load a net: where ``out`` is contiguous float32 the numbers go from the file into it without
-        a copy in between and without mapped pages counting as memory of the process.
+        Nets are loaded this way. If ``out`` is contiguous float32, the numbers go straight from the file into it: there
+        is no copy in between, and no mapped pages count as memory of the process.
 
         Raises:
             WeightsError: ``out`` has another number of elements.
         """
 
     def skeleton(self) -> Any:
-        """The upgraded ``NetParameter`` of the file without its blobs; layers of names alone where the file is HDF5."""
+        """The upgraded ``NetParameter`` of the file without its blobs; for HDF5, layers with names only."""
         net = caffe_pb2.NetParameter(name=self.net_name)
         net.layer.extend(caffe_pb2.LayerParameter(name=name) for name in self)
         return net

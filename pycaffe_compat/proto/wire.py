@@ -1,4 +1,4 @@
-"""Protobuf's wire format, read from any buffer without building messages, every length checked against the buffer."""
+"""Reads protobuf's wire format from any buffer without building messages; every length is checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 class CorruptError(ValueError):
-    """Bytes that are not the wire format; ``offset`` is where. Callers turn it into a ``CaffeError``."""
+    """Bytes at ``offset`` that are not wire format. Callers turn it into a ``CaffeError``."""
 
     def __init__(self, offset: int, reason: str) -> None:
         super().__init__(f"{reason} at byte {offset}")
@@ -30,7 +30,7 @@ class Field(NamedTuple):
 
 
 def varint(data: Any, position: int, end: int) -> tuple[int, int]:
-    """Return the varint at ``position`` and the offset behind it.
+    """Return the varint at ``position`` and the offset after it.
 
     Raises:
         CorruptError: it does not end before ``end``, or has more than ten bytes.
@@ -49,7 +49,7 @@ def field(data: Any, position: int, end: int) -> Field:
     """Return the field at ``position`` of the message that ends at ``end``.
 
     Raises:
-        CorruptError: the field does not fit, or its tag is none.
+        CorruptError: the field does not fit, or its tag is invalid.
     """
     tag, start = varint(data, position, end)
     number, wire, value = tag >> 3, tag & 7, 0
@@ -59,13 +59,13 @@ def field(data: Any, position: int, end: int) -> Field:
         length, start = varint(data, start, end)
         stop = start + length
         if stop > end:
-            raise CorruptError(position, f"field {number} declares {length} bytes where {end - start} are left")
+            raise CorruptError(position, f"field {number} declares {length} bytes, but {end - start} are left")
     elif wire == VARINT:
         value, stop = varint(data, start, end)
     elif wire in (FIXED32, FIXED64):
         stop = start + (4 if wire == FIXED32 else 8)
         if stop > end:
-            raise CorruptError(position, f"field {number} ends behind its message")
+            raise CorruptError(position, f"field {number} ends after its message")
     else:
         raise CorruptError(position, f"field {number} has wire type {wire}")
     return Field(number, wire, position, start, stop, value)
@@ -80,7 +80,7 @@ def fields(data: Any, position: int, end: int) -> Iterator[Field]:
 
 
 def header(number: int, length: int) -> bytes:
-    """The tag and length that stand before the ``length`` bytes of field ``number``."""
+    """The tag and length that precede the ``length`` bytes of field ``number``."""
     out = bytearray()
     for value in (number << 3 | BYTES, length):
         while value >= 0x80:
@@ -93,7 +93,7 @@ def header(number: int, length: int) -> bytes:
 def repeats(data: Any, position: int, end: int, width: int) -> int:
     """Count how often the ``width`` bytes' worth of one-byte tag and fixed-size value at ``position`` is repeated.
 
-    Unpacked floats are such runs; counting them at once costs time linear in the run, whatever follows it.
+    Unpacked floats form such runs. Counting takes time linear in the run, whatever follows it.
     """
     tag, count, step = data[position], 1, 16
     limit = (end - position) // width
@@ -108,7 +108,7 @@ def repeats(data: Any, position: int, end: int, width: int) -> int:
 
 
 def fault(data: bytes, descriptor: Any, position: int = 0, end: int | None = None) -> str:
-    """Say in words where ``data`` stops being a message of type ``descriptor``; ``""`` where its form is sound."""
+    """Say where ``data`` stops being a message of type ``descriptor``; ``""`` if its form is valid."""
     try:
         for field in fields(data, position, len(data) if end is None else end):
             known = descriptor.fields_by_number.get(field.number)

@@ -1,4 +1,4 @@
-"""Weights into files as Caffe writes them, array by array, so that no message ever holds them all."""
+"""Writes weights as Caffe does, array by array, so that no message ever holds all of them."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def write_weights(
     diffs: Mapping[str, Sequence[Any]] | None = None,
     hdf5: bool | None = None,
 ) -> None:
-    """Write a caffemodel, or Caffe's HDF5 form where ``path`` ends in ``.h5``; all of it or nothing.
+    """Write a caffemodel, or Caffe's HDF5 form if ``path`` ends in ``.h5``. Nothing is left behind if writing fails.
 
-    A caffemodel holds one message the parser of Caffe reads, byte for byte as Caffe itself would write it. Protobuf's
-    own parsers stop at 2 GB; beyond that only :func:`read_weights` and HDF5 files are read.
+    A caffemodel is byte for byte what Caffe itself would write. Protobuf's parsers stop at 2 GB: a larger caffemodel is
+    read only by :func:`read_weights`.
 
     Args:
         path: the file.
-        net: the ``NetParameter``: its name and layers are stored, as Caffe does (blobs inside it are not).
+        net: the ``NetParameter``. As in Caffe, its name and layers are stored; blobs inside it are not.
         blobs: layer name to its blobs: numpy arrays or tensors, float32 (``data``) or float64 (``double_data``).
-        diffs: likewise the gradients, or None to store none.
-        hdf5: the form, whatever the path ends in; None to go by the path.
+        diffs: the gradients in the same form, or None to store none.
+        hdf5: whether to write HDF5; None to go by the path.
 
     Raises:
         WeightsError: blobs for a layer that the net does not have, or diffs whose number or shapes differ from the
@@ -73,7 +73,7 @@ def _write_layer(file: Any, layer: Any, blobs: Sequence[Any], diffs: Sequence[An
 
 
 def _without(message: Any, names: set[str]) -> Any:
-    """A copy of ``message`` without the fields ``names``, which are not copied first."""
+    """A copy of ``message`` without the fields ``names``; their values are never copied."""
     copy = type(message)()
     for field, value in message.ListFields():
         if field.name in names:

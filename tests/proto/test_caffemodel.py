@@ -192,7 +192,7 @@ def test_raw_data_that_is_not_the_blobs_is_an_error(tmp_path, fields, words):
 
 
 def test_truncated_raw_data(tmp_path):
-    with pytest.raises(ParseError, match=r"field 12 declares 12 bytes where 11 are left.*layer .a."):
+    with pytest.raises(ParseError, match=r"field 12 declares 12 bytes, but 11 are left.*layer .a."):
         one_blob(tmp_path, SHAPE + raw(2, ORDER, "<f2")[:-1])
 
 
@@ -283,10 +283,10 @@ def test_truncated_at_every_byte(tmp_path):
 
 def test_a_broken_file_says_where(tmp_path):
     data = (ROOT / "upgrade" / "v1.caffemodel").read_bytes()
-    with pytest.raises(ParseError, match=r"field 2 declares 812 bytes where 406 are left at byte 491$"):
+    with pytest.raises(ParseError, match=r"field 2 declares 812 bytes, but 406 are left at byte 491$"):
         read_weights(write(tmp_path / "x.caffemodel", data[:900]))
     layer = message(1, b"conv7") + message(7, message(5, b"12345678")[:-4])
-    with pytest.raises(ParseError, match=r'8 bytes where 4 are left at byte 12 \(in layer "conv7" that starts'):
+    with pytest.raises(ParseError, match=r'8 bytes, but 4 are left at byte 12 \(in layer "conv7" that starts'):
         read_weights(write(tmp_path / "x.caffemodel", message(100, layer)))
     layer = message(1, b"conv7") + message(7, message(5, b"1234567"))
     with pytest.raises(ParseError, match=r"7 bytes, which is no multiple of 4 at byte"):
@@ -455,8 +455,8 @@ BROKEN_HDF5 = {
     "no data": (lambda f: f.create_group("weights"), "weights"),
     "huge": (lambda f: f.create_dataset("data/a/0", (10**6, 10**7), "f4", chunks=(1, 1)), "declares"),
     "number": (lambda f: f.create_dataset("data/a/123456789", data=[1.0]), "123456789"),
-    "strings": (lambda f: f.create_dataset("data/a/0", data=["x"]), "no array of numbers"),
-    "empty": (lambda f: f.create_dataset("data/a/0", data=h5py.Empty("f4")), "no array of numbers"),
+    "strings": (lambda f: f.create_dataset("data/a/0", data=["x"]), "not an array of numbers"),
+    "empty": (lambda f: f.create_dataset("data/a/0", data=h5py.Empty("f4")), "not an array of numbers"),
     "link": (external, "link"),
     "loop": (loop, "contains itself"),
 }
