@@ -217,3 +217,9 @@ def test_global_max_of_a_large_plane():
     y.sum().backward()
     assert torch.equal(x.grad.flatten(2).argmax(2), index.flatten(1))
     assert x.grad.sum() == 2
+
+
+def test_a_local_mask_that_points_past_the_right_edge_places_nothing():
+    mask = torch.tensor([[[[1.0, 0.0], [3.0, 1.0]]]])  # the second window of each row covers columns 2 and 3 of 3
+    index = ops.mask_to_index(mask, 2, 2, 0, (4, 3), local=True)
+    assert index.flatten().tolist() == [1, 2, 10, -1]
