@@ -2,6 +2,7 @@
 
 import copy
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -148,3 +149,32 @@ def test_the_numpy_face(repository):
     np.testing.assert_allclose(diff_gpu, diff, rtol=1e-3, atol=1e-4)
     for name in out:
         np.testing.assert_allclose(out_gpu[name], out[name], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("device_transform", (False, True))
+def test_batches_that_are_brought_ahead_are_those_of_the_cpu(tmp_path, device_transform):
+    """The copy of the next batch runs beside the work on this one, on a stream of its own."""
+    rng = np.random.default_rng(0)
+    for i in range(7):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), rng.integers(0, 256, (60, 70, 3), dtype=np.uint8))
+    (tmp_path / "list.txt").write_text("".join(f"{tmp_path}/{i}.png {i}\n" for i in range(7)))
+    text = f'''layer {{ name: "data" type: "ImageData" top: "data" top: "label"
+        transform_param {{ crop_size: 50 mirror: true mean_value: 100.3 scale: 0.017 }}
+        image_data_param {{ source: "{tmp_path}/list.txt" batch_size: 16 shuffle: true }} }}'''
+    drawn = {}
+    for device in ("cpu", "cuda"):
+        net = Net(text_format.Parse(text, caffe_pb2.NetParameter()), "TRAIN", device=device)
+        net.sources["data"].seed = 3
+        net.transform_on_device(device_transform)
+        drawn[device] = []
+        for _ in range(12):
+            batch = net.draw()
+            assert all(value.device.type == device for value in batch.values())
+            busy = torch.rand(2000, 2000, device=device)
+            for _ in range(1 if device == "cpu" else 20):
+                busy = busy @ busy
+            drawn[device].append({name: value.clone() for name, value in batch.items()})
+        assert net.sources["data"].state()["position"] == 12 * 16
+        net.close()
+    for on_cpu, on_gpu in zip(drawn["cpu"], drawn["cuda"], strict=True):
+        assert all(torch.equal(on_cpu[name], on_gpu[name].cpu()) for name in ("data", "label"))

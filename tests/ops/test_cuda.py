@@ -248,3 +248,17 @@ def test_more_than_2_to_the_31_elements(backend, kernel, pad, layout):
         assert torch.equal(y[i : i + 1], part)
         assert torch.equal(switch[i : i + 1], places)
         assert torch.equal(unpooled[i : i + 1], OPERATORS.unpool_switch(part, places, *window, (side, side), None))
+
+
+@pytest.mark.parametrize("interleaved", (False, True))
+@pytest.mark.parametrize("mean", ((1, 1, 1), (3, 1, 1), (3, 41, 50)))
+def test_byte_images_as_on_the_cpu(backend, mean, interleaved):
+    images = torch.randint(0, 256, (9, 41, 50, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    if not interleaved:
+        images = images.contiguous()
+    corners = torch.randint(0, 10, (9, 2)), torch.randint(0, 2, (9, 1))
+    windows, means = torch.cat(corners, 1).int(), torch.rand(mean) * 255
+    out = [torch.empty(9, 3, 31, 37, device=device) for device in ("cpu", "cuda")]
+    ops.transform_images([images], windows, means, 0.017, out[0])
+    ops.transform_images([images[:4].cuda(), images[4:].cuda()], windows.cuda(), means.cuda(), 0.017, out[1])
+    same(out[1], out[0])
