@@ -1,4 +1,4 @@
-// Byte images into floats on the CPU, row by row: the channels of a row are parted in the cache, then each is written once.
+// Byte images into floats on the CPU, row by row: the channels of a row are parted in the cache, and each is written once.
 
 #include "../images.h"
 
@@ -68,6 +68,13 @@ IMAGES_AVX2 void turn_avx2(const uint8_t* from, int n, uint8_t* to) {
   turn(from + i, n - i, to);
 }
 
+IMAGES_AVX2 void turn_means_avx2(const float* from, int n, float* to) {
+  const __m256i backwards = _mm256_setr_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+  int i = 0;
+  for (; i + 8 <= n; i += 8) _mm256_storeu_ps(to + n - 8 - i, _mm256_permutevar8x32_ps(_mm256_loadu_ps(from + i), backwards));
+  turn(from + i, n - i, to);
+}
+
 // What a shuffle takes from the vector `v` of three, for the 16 values of a channel that lie at channel, channel + 3, …
 IMAGES_AVX2 __m128i picks(int channel, int v) {
   alignas(16) int8_t at[16];
@@ -101,13 +108,14 @@ IMAGES_AVX2 void part_three_avx2(const uint8_t* pixels, int n, uint8_t* a, uint8
 struct Kernels {
   void (*write_row[2])(const Row&);  // one mean, a mean for each pixel
   void (*turn)(const uint8_t*, int, uint8_t*);
+  void (*turn_means)(const float*, int, float*);
   void (*part_three)(const uint8_t*, int, uint8_t*, uint8_t*, uint8_t*);
 };
 
 const Kernels& kernels() {
-  static const Kernels portable{{write_row<false>, write_row<true>}, turn<uint8_t>, part_three};
+  static const Kernels portable{{write_row<false>, write_row<true>}, turn<uint8_t>, turn<float>, part_three};
 #ifdef IMAGES_AVX2
-  static const Kernels avx2{{write_row_avx2<false>, write_row_avx2<true>}, turn_avx2, part_three_avx2};
+  static const Kernels avx2{{write_row_avx2<false>, write_row_avx2<true>}, turn_avx2, turn_means_avx2, part_three_avx2};
   static const bool wide = switch_pool::cpu::best_instruction_set() != switch_pool::cpu::kPortable;
   if (wide) return avx2;
 #endif
@@ -131,51 +139,55 @@ struct Room {
   std::vector<float> means;
 
   void grow(const Task& t) {
-    const size_t width = t.width, plane = width * t.height;
-    if (is_interleaved(t) && parted.size() < 3 * plane) parted.resize(3 * plane);
-    if (row.size() < width) row.resize(width), turned.resize(width), means.resize(width);
+    const size_t width = t.width;
+    if (row.size() < width) parted.resize(3 * width), row.resize(width), turned.resize(width), means.resize(width);
   }
 };
 
-// An image is written plane by plane, since memory is fastest for one stream of writes. Pixels of three bytes are parted into
-// planes of bytes first, which stay in the cache. Reading memory backwards is slow: a row is turned around in the cache.
+// Writes one row of one channel, whose bytes lie `step` apart. Reading memory backwards is slow: a mirrored row is turned
+// around in the cache.
+void write(const Task& t, const Kernels& k, const uint8_t* bytes, int64_t step, const float* means, bool mirrored, float* out,
+           Room& room) {
+  const bool each = t.mean.width > 1;
+  if (step != 1 && t.width > 1) {
+    for (int x = 0; x < t.width; ++x) room.row[x] = bytes[x * step];
+    bytes = room.row.data();
+  }
+  if (mirrored) {
+    k.turn(bytes, t.width, room.turned.data());
+    bytes = room.turned.data();
+    if (each) {
+      k.turn_means(means, t.width, room.means.data());
+      means = room.means.data();
+    }
+  }
+  k.write_row[each]({bytes, means, t.width, t.scale, out});
+}
+
 void transform_one(const Task& t, int64_t n, Room& room) {
   const int32_t* window = t.windows + 3 * n;
   const Corner image(t.image, t, window[0], window[1]), mean(t.mean, t, window[0], window[1]);
-  const bool mirrored = window[2] != 0, each = t.mean.width > 1;
-  const bool interleaved = is_interleaved(t);
+  const bool mirrored = window[2] != 0;
   const int64_t plane = int64_t(t.height) * t.width;
   const Kernels& k = kernels();
   const uint8_t* corner = t.images + n * t.image_size + image.at;
-  for (int y = 0; interleaved && y < t.height; ++y) {
-    uint8_t* to = room.parted.data() + int64_t(y) * t.width;
-    k.part_three(corner + y * image.row, t.width, to, to + plane, to + 2 * plane);
+  const float* means = t.means + mean.at;
+  float* out = t.out + n * t.channels * plane;
+  if (is_interleaved(t)) {
+    uint8_t* parted = room.parted.data();
+    for (int y = 0; y < t.height; ++y) {
+      k.part_three(corner + y * image.row, t.width, parted, parted + t.width, parted + 2 * t.width);
+      for (int c = 0; c < 3; ++c) {
+        write(t, k, parted + c * t.width, 1, means + c * mean.channel + y * mean.row, mirrored,
+              out + c * plane + int64_t(y) * t.width, room);
+      }
+    }
+    return;
   }
   for (int c = 0; c < t.channels; ++c) {
     for (int y = 0; y < t.height; ++y) {
-      const float* own = t.means + mean.at + c * mean.channel + y * mean.row;
-      const uint8_t* pixels = corner + c * image.channel + y * image.row;
-      Row row;
-      if (interleaved) {
-        row.bytes = room.parted.data() + c * plane + int64_t(y) * t.width;
-      } else if (image.pixel == 1 || t.width == 1) {
-        row.bytes = pixels;
-      } else {
-        for (int x = 0; x < t.width; ++x) room.row[x] = pixels[x * image.pixel];
-        row.bytes = room.row.data();
-      }
-      if (mirrored) {
-        k.turn(row.bytes, t.width, room.turned.data());
-        row.bytes = room.turned.data();
-      }
-      row.means = own;
-      if (each && mirrored) {
-        turn(own, t.width, room.means.data());
-        row.means = room.means.data();
-      }
-      row.n = t.width, row.scale = t.scale;
-      row.out = t.out + (n * t.channels + c) * plane + int64_t(y) * t.width;
-      k.write_row[each](row);
+      write(t, k, corner + c * image.channel + y * image.row, image.pixel, means + c * mean.channel + y * mean.row, mirrored,
+            out + c * plane + int64_t(y) * t.width, room);
     }
   }
 }
