@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""How fast a Data layer feeds batches, against what decoding (or copying) alone takes; writes benchmarks/data.md.
+"""Times a Data layer against decoding (or copying) alone; writes benchmarks/data.md.
 
 Usage: python benchmarks/bench_data.py IMAGES [WORK]
 
-IMAGES is a folder, or a zip, of pictures; WORK (default: a temporary folder) keeps the LMDBs that are made of them. All
-figures of a line come from the same run, its parts in turn, the best of several rounds: compare them with each other only.
+IMAGES is a folder or a zip of pictures; WORK (default: a temporary folder) keeps the LMDBs made from them. All figures of a
+line come from the same run, take turns, and are the best of several rounds: compare them only with each other.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""What the numpy face costs against the same net called as a torch module, and what building a net costs.
+"""Times the numpy face against the same net called as a torch module, and the building of a net.
 
 Writes benchmarks/face.md.
 
 Usage: python benchmarks/bench_face.py
 
-Everything runs on one thread, and what is measured is the CPU time of the process. The two sides of a line take turns, and the
-ratio is the median of the ratios of their turns, so what else the machine does hits both alike.
+Everything runs on one thread, and the CPU time of the process is measured. The two sides of a line take turns, and the ratio
+is the median of their ratios, so that other load affects both alike.
 """
 
 from __future__ import annotations

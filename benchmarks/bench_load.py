@@ -4,10 +4,9 @@
 Usage: python benchmarks/bench_load.py [FOLDER]
 
 A file with the shapes and the format of VGG_ILSVRC_16_layers.caffemodel (V1 layers, four dimensions a blob, random numbers)
-is written to FOLDER (default: a temporary one). Loading it into a net that is built is timed against
-``cat FILE >/dev/null`` and a copy of as many numbers from memory to memory; the three take turns, and the file is in the
-page cache for all. Memory is that of a process of its own which builds the net with the weights: its peak, above what it had
-before.
+is written to FOLDER (default: a temporary one). Loading it into an existing net is timed against
+``cat FILE >/dev/null`` and a copy of as many numbers in memory. The three take turns, and the file is in the page cache for
+all. Memory is measured in a separate process that builds the net with the weights: its peak above what it used before.
 """
 
 from __future__ import annotations

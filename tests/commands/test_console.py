@@ -31,7 +31,7 @@ def test_the_documented_commands_are_these() -> None:
     assert all(f"`{name}`" in text for name in SCRIPTS)
 
 
-def test_stages_without_their_files_say_what_writes_them(tmp_path, monkeypatch, capsys) -> None:
+def test_stages_without_their_files_name_the_command_that_writes_them(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert train_stages.main(["swwae_all", "--weights", "vgg.caffemodel"]) == 1
     assert (

@@ -75,7 +75,7 @@ def test_several_test_nets_outputs_of_several_values_and_four_digit_years(tmp_pa
     ]
 
 
-def test_what_is_no_log(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_log(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
     with pytest.raises(MissingFileError, match=r"log not found: .*x\.log"):
         read_log(path)

@@ -46,7 +46,7 @@ def test_flags_in_all_forms(arguments, found) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["-sol", "x"], ["--nosolver"], ["-solvers=x"], ["--noquick"]])
-def test_what_is_no_flag_is_an_error(arguments, capsys) -> None:
+def test_an_unknown_flag_is_an_error(arguments, capsys) -> None:
     with pytest.raises(SystemExit) as ended:
         parser().parse_args(arguments)
     assert ended.value.code == 2
@@ -63,7 +63,7 @@ def test_positional_arguments_may_stand_between_flags() -> None:
     assert vars(found) == {"input": "a", "output": "b", "list": True, "net": "n"}
 
 
-def test_a_misspelt_flag_is_answered_with_those_alike(capsys) -> None:
+def test_a_misspelt_flag_gets_suggestions(capsys) -> None:
     with pytest.raises(SystemExit):
         parser().parse_args(["-slover", "x"])
     assert "unrecognized arguments: -slover (did you mean solver?)" in capsys.readouterr().err

@@ -31,7 +31,7 @@ def test_a_net_speaks_the_same_names(prototxt, tmp_path, suffix):
         assert torch.equal(value, fresh.state_dict()[name])
 
 
-def test_fitting_gives_the_nets_shapes_and_says_what_is_on_one_side_only(prototxt, model, tmp_path):
+def test_fitting_reshapes_and_reports_layers_of_one_side_only(prototxt, model, tmp_path):
     model.blobs["ip"] = [model.blobs["ip"][0].reshape(1, 1, 5, 64)]
     model.blobs["other"] = model.blobs.pop("prelu")
     model.names["other"] = model.names.pop("prelu")

@@ -84,7 +84,7 @@ class Evil:
         return (os.mkdir, ("executed",))
 
 
-def test_nothing_is_unpickled_but_tensors(tmp_path, monkeypatch):
+def test_only_tensors_are_unpickled(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"a.weight": Evil()}, tmp_path / "evil.pt")
     (tmp_path / "raw.pt").write_bytes(pickle.dumps(Evil(), 2))
@@ -112,7 +112,7 @@ def test_a_pt_file_of_something_else(tmp_path, content, message):
     assert message in str(caught.value)
 
 
-def test_other_bad_files(tmp_path):
+def test_bad_files(tmp_path):
     with pytest.raises(MissingFileError):
         read_model(tmp_path / "none.pt")
     np.savez(tmp_path / "ints.npz", **{"a.weight": np.arange(3)})
@@ -158,7 +158,7 @@ def test_a_failed_write_leaves_the_old_file(model, tmp_path):
     assert os.listdir(tmp_path) == ["a.npz"]
 
 
-def test_a_converted_caffemodel_is_what_the_writer_of_nets_writes(prototxt, tmp_path):
+def test_a_converted_caffemodel_equals_a_written_one(prototxt, tmp_path):
     net = Net(prototxt)
     net.save(tmp_path / "a.caffemodel")
     arrays = {name: [b.numpy() for b in blobs] for name, blobs in net.weights().items()}

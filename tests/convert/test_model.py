@@ -34,6 +34,6 @@ def _build(text, shapes):
     return REGISTRY[param.type](param, shapes)
 
 
-def test_batch_norm_is_known_by_its_blobs_where_no_type_is_stored():
+def test_batch_norm_is_recognised_by_its_blobs_without_a_type():
     assert blob_names("", [(4,), (4,), (1,)]) == ["running_mean", "running_var", "scale_factor"]
     assert blob_names("", [(4, 3), (4,), (4, 3)]) == ["weight", "bias", "2"]

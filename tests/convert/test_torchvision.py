@@ -128,7 +128,7 @@ def test_an_alexnet_of_torchvisions_shapes_is_translated():
     assert any("no groups and no LRN" in remark for remark in remarks)
 
 
-def test_what_torchvision_does_not_have():
+def test_nets_that_torchvision_lacks_are_refused():
     with pytest.raises(WeightsError, match="neither VGG"):
         to_torchvision(Model("m", {"ip1": [np.zeros((2, 2), "f4")]}))
     with pytest.raises(WeightsError, match="stages of"):

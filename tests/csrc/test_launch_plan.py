@@ -132,7 +132,7 @@ def fields(dtype, start=0):
             yield start + offset
 
 
-def test_what_cupy_passes_is_laid_out_as_the_kernels_read_it(library):
+def test_cupy_arguments_have_the_layout_that_kernels_read(library):
     ours = list(fields(cupy_backend.TASK))
     assert [library.c.task_offset(i) for i in range(len(ours) + 1)] == [*ours, -1]
     assert library.c.task_size() == cupy_backend.TASK.itemsize

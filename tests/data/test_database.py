@@ -70,7 +70,7 @@ def test_a_forked_process_reads_on(path):
     assert labels(database, [3]) == [3]
 
 
-def test_what_is_missing_is_named_with_the_way_to_make_it(tmp_path):
+def test_a_missing_database_is_named_with_the_way_to_make_it(tmp_path):
     with pytest.raises(MissingFileError, match=r"database not found: .*nothing.*caffe-convert-imageset"):
         Database(tmp_path / "nothing")
     (tmp_path / "folder").mkdir()
@@ -130,7 +130,7 @@ def test_a_database_made_anew_under_the_same_name_is_the_one_that_is_read(path):
     assert labels(old, [6]) == [6]
 
 
-def test_the_map_grows_with_what_is_written(tmp_path):
+def test_the_map_grows_with_the_records(tmp_path):
     values = [bytes([i]) * 70_000 for i in range(40)]
     with DatabaseWriter(tmp_path / "db", commit=7, map_size=1 << 16) as writer:
         for i, value in enumerate(values):
@@ -144,7 +144,7 @@ def test_a_database_is_never_overwritten(path):
     assert len(Database(path)) == 7
 
 
-def test_what_breaks_off_leaves_nothing(tmp_path):
+def test_an_interrupted_write_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt), DatabaseWriter(tmp_path / "db", commit=1) as writer:
         writer.put(b"key", b"value")
         raise KeyboardInterrupt

@@ -100,7 +100,7 @@ def test_long_numbers_in_garbage_take_no_time():
         (Record(encoded=1, data=b"\xff\xd8\xff no jpeg"), r"does not decode as an image: .*\\xff\\xd8"),
     ],
 )
-def test_errors_say_what_is_wrong(record, message):
+def test_errors_name_the_fault(record, message):
     with pytest.raises(DataError, match=message):
         datum_to_array(record)
 

@@ -108,7 +108,7 @@ def test_damaged_files_are_errors(tmp_path):
         Hdf5Reader(str(tmp_path / "files.txt"), ["data"], 2)
 
 
-def test_claims_beyond_what_is_stored_get_no_memory(tmp_path):
+def test_declared_sizes_beyond_the_file_get_no_memory(tmp_path):
     with h5py.File(tmp_path / "huge.h5", "w") as file:
         file.create_dataset("data", (10**9, 1000), np.float32, chunks=(1000, 1000))
     (tmp_path / "files.txt").write_text(str(tmp_path / "huge.h5"))

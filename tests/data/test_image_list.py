@@ -26,7 +26,7 @@ def test_a_line_without_a_label_is_named(tmp_path, line):
         read_list(tmp_path / "list")
 
 
-def test_fractions_are_told_where_to_go(tmp_path):
+def test_fractional_labels_are_refused_with_advice(tmp_path):
     (tmp_path / "list.txt").write_text("a.jpg 1\nb.jpg 0.25\n")
     with pytest.raises(DataError, match=r"list\.txt:2: no integer label .*fractions, into an HDF5 file"):
         read_list(tmp_path / "list.txt")

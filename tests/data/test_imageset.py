@@ -35,7 +35,7 @@ def convert(folder, **options):
         ("gray_lmdb", {"gray": True}),
     ],
 )
-def test_what_is_written_is_what_caffe_wrote(tmp_path, golden, options):
+def test_databases_equal_caffes(tmp_path, golden, options):
     made = convert(tmp_path, resize_height=40, resize_width=48, **options)
     for key, want in records(GOLDENS / golden).items():
         got = made.pop(key)
@@ -48,7 +48,7 @@ def test_what_is_written_is_what_caffe_wrote(tmp_path, golden, options):
     assert not made
 
 
-def test_encoded_files_are_stored_as_they_are_where_nothing_changes_them(tmp_path):
+def test_encoded_files_are_stored_unchanged_if_no_option_changes_them(tmp_path):
     made = convert(tmp_path, encoded=True)
     for key, record in made.items():
         assert bytes(record.data) == (GOLDENS / "images" / key[9:]).read_bytes()

@@ -100,7 +100,7 @@ def test_an_error_while_a_batch_is_begun_is_raised():
     loader.close()
 
 
-def test_closing_does_not_wait_for_what_hangs():
+def test_closing_does_not_wait_for_a_hanging_job():
     release = threading.Event()
 
     def begin(position):
@@ -139,7 +139,7 @@ def test_a_loader_that_goes_away_takes_its_threads_along():
     assert not threads()
 
 
-def test_a_forked_process_goes_on_where_its_parent_was():
+def test_a_forked_process_continues_where_its_parent_was():
     loader = Loader(counting, stride=1, threads=2)
     loader.next()
     read, write = os.pipe()

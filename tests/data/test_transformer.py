@@ -47,7 +47,7 @@ def value_by_value(planes, crop, train, mirror, mean, scale, words):
     floats=st.booleans(),
     words=st.tuples(*[st.integers(0, 2**64 - 1)] * 3),
 )
-def test_every_option_does_what_it_says(
+def test_every_option_works(
     tmp_path_factory, channels, size, crop, phase, mirror, mean, scale, interleaved, floats, words
 ):
     crop = min(crop, *size)

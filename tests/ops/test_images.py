@@ -94,7 +94,7 @@ def test_planes_of_the_results_size_are_taken_whole():
         ({"mean": torch.zeros(3)}, "mean is torch.float32 of shape"),
     ],
 )
-def test_what_does_not_fit_is_an_error(run, change, message):
+def test_arguments_that_do_not_fit_are_an_error(run, change, message):
     given = {"images": torch.zeros(1, 3, 6, 6, dtype=torch.uint8), "windows": [[1, 2, 0]], "mean": torch.zeros(3, 6, 6)}
     given |= change
     windows = torch.tensor(given["windows"], dtype=torch.int32)

@@ -35,7 +35,7 @@ def test_fault_is_found_inside(tmp_path):
         parse_binary(b"\xa2\x06\x04\x3a\x02\x2d\x00", NET)
 
 
-def test_text_where_binary_is_expected(tmp_path):
+def test_text_instead_of_binary(tmp_path):
     (tmp_path / "net.caffemodel").write_text('name: "x"\nlayer { name: "a" }\n')
     with pytest.raises(ParseError, match="looks like a text file"):
         read_message(tmp_path / "net.caffemodel", NET)
@@ -122,7 +122,7 @@ def test_array_to_blob(dtype, field):
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=80))
-def test_any_bytes_are_a_message_or_an_error_of_ours(data):
+def test_any_bytes_are_a_message_or_a_caffe_error(data):
     for cls in (NET, BLOB, caffe_pb2.SolverState):
         try:
             message = parse_binary(data, cls)

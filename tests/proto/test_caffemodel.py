@@ -205,7 +205,7 @@ def test_truncated_raw_data(tmp_path):
         b"\x50\x02\x65\0\0\0\0\x68\x01",
     ],
 )
-def test_what_another_fork_stores_in_those_fields_is_left_alone(tmp_path, fields):
+def test_other_contents_of_those_fields_are_ignored(tmp_path, fields):
     blob = SHAPE + packed(5, ORDER) + fields
     weights = one_blob(tmp_path, blob)
     assert weights["a"][0].tolist() == blob_to_array(BLOB.FromString(blob)).tolist() == ORDER
@@ -340,7 +340,7 @@ EDITS = st.lists(st.tuples(st.integers(0, len(SEED) - 1), st.integers(0, 255)), 
 
 @settings(max_examples=400, deadline=None)
 @given(data=EDITS | st.binary(max_size=60))
-def test_any_bytes_are_weights_or_an_error_of_ours(tmp_path_factory, data):
+def test_any_bytes_are_weights_or_a_caffe_error(tmp_path_factory, data):
     if not isinstance(data, bytes):
         edited = bytearray(SEED)
         for index, value in data:
@@ -480,7 +480,7 @@ def test_truncated_hdf5(tmp_path):
             use(path)
 
 
-def test_the_skeleton_of_a_fork_leaves_out_what_is_not_bvlcs(tmp_path, caplog):
+def test_the_skeleton_of_a_fork_leaves_out_its_own_fields(tmp_path, caplog):
     weights = read_weights(write(tmp_path / "fork.caffemodel", fork_model()))
     assert weights["conv"][0].tolist() == [1, 2] and not caplog.messages
     net = weights.skeleton()

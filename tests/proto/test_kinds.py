@@ -97,7 +97,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", WHAT)
-def test_a_file_is_told_by_its_content(name: str, files: Path) -> None:
+def test_a_file_is_recognised_by_its_content(name: str, files: Path) -> None:
     assert str(kind_of(files / name)).startswith(WHAT[name])
 
 
@@ -129,7 +129,7 @@ READERS: dict[str, tuple[Callable[[Path], Any], set[str]]] = {
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("name", WHAT)
-def test_a_reader_says_what_it_was_given_instead(name: str, reader: str, files: Path) -> None:
+def test_a_reader_names_the_kind_of_file_it_was_given(name: str, reader: str, files: Path) -> None:
     read, takes = READERS[reader]
     own = name.removeprefix("s_iter_1.") if name.startswith("s_iter") else name.split(".")[0]
     if own in takes:

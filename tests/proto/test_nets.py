@@ -143,7 +143,7 @@ def test_junk(tmp_path, junk):
         assert "net.prototxt" in str(error)
 
 
-def test_a_forks_caffemodel_is_no_net_but_has_weights(tmp_path):
+def test_a_forks_caffemodel_is_not_a_net_but_has_weights(tmp_path):
     path = tmp_path / "fork.caffemodel"
     path.write_bytes(fork_model())
     with pytest.raises(ParseError) as caught:

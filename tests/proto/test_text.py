@@ -42,7 +42,7 @@ def test_comments_hold_any_bytes():
     assert net == NET(name="x", layer=[{"name": "#{"}])
 
 
-def test_an_instance_is_filled_and_kept_where_parsing_fails():
+def test_an_instance_is_filled_and_unchanged_if_parsing_fails():
     net = NET(name="before")
     assert parse_text('layer { name: "a" }', net) is net
     assert net == NET(name="before", layer=[{"name": "a"}])
@@ -114,7 +114,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_errors_say_where_and_what(case):
+def test_errors_name_the_place_and_the_fault(case):
     text, *expected = ERRORS[case]
     with pytest.raises(ParseError) as caught:
         parse_text(text, NET, "dir/net.prototxt")
@@ -216,7 +216,7 @@ PIECES = [*WORDS.split(" "), '"', '"a"', "\n", "\x00", "\xe9", "\ud800"]
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=40).map(" ".join) | st.text(max_size=60) | st.binary(max_size=60))
-def test_any_text_is_a_message_or_an_error_of_ours(text):
+def test_any_text_is_a_message_or_a_caffe_error(text):
     for cls in (NET, caffe_pb2.SolverParameter):
         with contextlib.suppress(CaffeError):
             assert isinstance(parse_text(text, cls), cls)

@@ -103,7 +103,7 @@ def test_padding_goes_to_every_layer_behind():
     assert net.layer[1].bottom == net.layer[2].bottom == ["d"]
 
 
-def test_what_a_v0_layer_cannot_have_is_dropped_as_in_caffe_and_said():
+def test_v0_fields_of_other_layer_types_are_dropped_and_reported():
     net = parse_text('layers { layer { name: "r" type: "relu" num_output: 3 } } debug_info: true', NET)
     words = upgrade_net(net)
     assert net == parse_text('layer { name: "r" type: "ReLU" }', NET)

@@ -166,7 +166,7 @@ def test_names_that_hdf5_cannot_hold(tmp_path, layers):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failure_leaves_what_was_there(tmp_path, net):
+def test_a_failed_write_keeps_the_old_file(tmp_path, net):
     class Failing:
         shape = (3,)
 

@@ -103,7 +103,7 @@ def test_a_list_or_a_batch_of_images_is_classified(tmp_path: Path) -> None:
         (np.zeros((0, 9, 12, 3)), "there are no images"),
     ],
 )
-def test_what_is_no_list_of_images_is_refused(inputs: Any, message: str, oversample: bool, tmp_path: Path) -> None:
+def test_anything_but_a_list_of_images_is_refused(inputs: Any, message: str, oversample: bool, tmp_path: Path) -> None:
     classifier = caffe.Classifier(*files(tmp_path, INPUT + MEAN))
     with pytest.raises(CaffeError, match=message):
         classifier.predict(inputs, oversample)

@@ -129,7 +129,7 @@ def test_assigning_an_item_sets_the_values(net: caffe.Net) -> None:
         (lambda n: setattr(n.blobs["data"], "data", "5"), "numbers wanted"),
     ],
 )
-def test_what_would_not_reach_the_net_is_an_error_and_changes_nothing(
+def test_changes_that_would_not_reach_the_net_are_errors(
     net: caffe.Net, change: Callable[[Any], Any], message: str
 ) -> None:
     before = [list(net.blobs), [b.data.tolist() for blobs in net.params.values() for b in blobs]]

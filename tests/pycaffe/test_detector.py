@@ -27,7 +27,7 @@ def get_windows(files, cmd):
 """
 
 
-def test_selective_search_is_asked_where_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_selective_search_is_used_if_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.prototxt").write_text(NET)
     caffe.Net("net.prototxt", caffe.TEST).save("net.caffemodel")
@@ -92,7 +92,7 @@ def test_context_that_leaves_nothing_of_the_input_is_refused(pad: Any, tmp_path:
         ([("b.png", [[0, 0, 4, 4]])], r"image not found: b\.png"),
     ],
 )
-def test_what_is_no_list_of_images_and_windows_is_refused(
+def test_anything_but_a_list_of_images_and_windows_is_refused(
     images_windows: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -151,6 +151,6 @@ def test_old_nets_that_were_only_parsed_are_drawn_upgraded(text: str, tmp_path: 
 
 
 @pytest.mark.parametrize("net", ["net.prototxt", Path("net.prototxt"), None, caffe_pb2.LayerParameter()])
-def test_what_is_no_net_cannot_be_drawn(net: object) -> None:
+def test_only_nets_can_be_drawn(net: object) -> None:
     with pytest.raises(CaffeError, match=f"NetParameter can be drawn, not a {type(net).__name__}"):
         draw.draw_net(net, "LR", "dot")

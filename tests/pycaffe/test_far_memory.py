@@ -46,7 +46,7 @@ def filled(net: caffe.Net) -> caffe.Net:
     return net
 
 
-def test_what_is_written_is_used_and_what_is_made_is_read() -> None:
+def test_writes_are_used_and_results_are_read() -> None:
     net = filled(caffe.Net("net.prototxt", caffe.TRAIN))
     held = net.blobs["ip"].data
     assert not np.shares_memory(held, net.params["ip"][0].data)
@@ -70,7 +70,7 @@ def test_what_is_written_is_used_and_what_is_made_is_read() -> None:
     assert not net.params["ip"][0].diff.any()
 
 
-def test_reshape_keeps_what_was_written() -> None:
+def test_reshape_keeps_written_values() -> None:
     net = filled(caffe.Net("net.prototxt", caffe.TRAIN))
     net.blobs["data"].reshape(1, 6)
     np.testing.assert_allclose(net.blobs["data"].data, np.arange(6)[None] / 6)
@@ -107,7 +107,7 @@ def test_loaded_and_shared_weights_are_not_overwritten_by_arrays_from_before() -
     np.testing.assert_array_equal(caffe.Net("net.prototxt", "x.caffemodel", caffe.TEST).params["ip"][0].data, 3)
 
 
-def test_a_solver_uses_what_is_written_and_shows_what_it_made() -> None:
+def test_a_solver_uses_written_values_and_shows_its_results() -> None:
     solver = caffe.SGDSolver("solver.prototxt")
     filled(solver.net), filled(solver.test_nets[0])
     solver.net.params["ip"][0].data[...] = 0.25

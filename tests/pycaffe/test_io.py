@@ -35,7 +35,7 @@ def test_arrays_and_messages_are_converted_both_ways() -> None:
     np.testing.assert_array_equal(io.datum_to_array(io.array_to_datum(array)), array)
 
 
-def test_preprocess_does_what_the_setters_say_in_caffes_order_and_deprocess_undoes_it() -> None:
+def test_preprocess_applies_the_setters_in_caffes_order_and_deprocess_undoes_them() -> None:
     image = RNG.random((6, 8, 3)).astype(np.float32)
     t = io.Transformer({"data": (1, 3, 6, 8)})
     t.set_transpose("data", (2, 0, 1))

@@ -41,7 +41,7 @@ def net(file: Path) -> caffe.Net:
     return net
 
 
-def test_what_a_net_is_made_of(net: caffe.Net) -> None:
+def test_the_parts_of_a_net(net: caffe.Net) -> None:
     assert net.inputs == ["data", "label"] and net.outputs == ["loss"]
     assert list(net.blobs) == ["data", "label", "conv", "ip", "loss"]
     assert list(net.params) == ["conv", "ip"]
@@ -70,7 +70,7 @@ def test_arrays_are_live_in_both_directions(net: caffe.Net) -> None:
     np.testing.assert_array_equal(net.blobs["ip"].data, held)
 
 
-def test_writing_into_a_blob_is_what_the_next_layer_reads(net: caffe.Net) -> None:
+def test_the_next_layer_reads_what_was_written_into_a_blob(net: caffe.Net) -> None:
     net.forward()
     net.blobs["conv"].data[...] = 0
     net.forward(start="ip")

@@ -49,7 +49,7 @@ def test_layers_without_names_get_some_and_tops_without_a_spec_work() -> None:
     assert [layer.type for layer in n.to_proto().layer] == ["DummyData", "Silence"]
 
 
-def test_tops_that_are_written_together_share_what_they_are_made_of() -> None:
+def test_tops_that_are_written_together_share_their_layers() -> None:
     data, label = L.DummyData(shape=[{"dim": [2, 3]}, {"dim": [2]}], ntop=2)
     score = L.InnerProduct(L.ReLU(L.InnerProduct(data, num_output=4), in_place=True), num_output=3)
     proto = to_proto(L.SoftmaxWithLoss(score, label), L.Accuracy(score, label), L.Dropout(score, in_place=True))
@@ -63,7 +63,7 @@ def test_tops_that_are_written_together_share_what_they_are_made_of() -> None:
     assert set(Net(proto, "TEST")()) == {"SoftmaxWithLoss1", "Accuracy1", "InnerProduct2"}
 
 
-def test_what_is_no_top_or_no_field_is_an_error() -> None:
+def test_anything_but_a_top_or_a_field_is_an_error() -> None:
     pair = L.DummyData(ntop=2)
     with pytest.raises(TypeError, match=r"Silence input 0 is not a Top \(type is <class 'tuple'>\)"):
         L.Silence(pair, ntop=0)

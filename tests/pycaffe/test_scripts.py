@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_what_caffes_own_tests_ask_and_its_notebooks_do() -> None:
+def test_caffes_own_tests_and_notebooks() -> None:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-m", "pycaffe_compat", "-m", "unittest", "discover", "-p", "*s.py"],

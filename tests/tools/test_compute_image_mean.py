@@ -23,7 +23,7 @@ def test_the_file_is_caffes_to_the_byte(tmp_path):
         assert line in result.stderr
 
 
-def test_what_is_wrong_is_one_line(tmp_path):
+def test_errors_are_one_line(tmp_path):
     result = run(tmp_path / "nothing")
     assert result.returncode == 1
     assert result.stderr.startswith("compute_image_mean: database not found: ") and "Traceback" not in result.stderr

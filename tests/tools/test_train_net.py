@@ -55,7 +55,7 @@ def test_train_then_go_on_then_fine_tune(solver: Path, tool: Tool) -> None:
     assert [layer.blobs for layer in tuned.layer] == [layer.blobs for layer in trained.layer]
 
 
-def test_what_would_train_nothing_is_said(solver: Path, tool: Tool) -> None:
+def test_a_solver_that_trains_nothing_is_reported(solver: Path, tool: Tool) -> None:
     assert tool("train_net", "--solver", solver)[0] == 0
     code, log = tool("train_net", "--solver", solver, "--snapshot", solver.parent / "model_iter_6.solverstate")
     assert code == 0 and "Iteration 6 is not before max_iter 6: nothing is left to train" in log, log
@@ -65,7 +65,7 @@ def test_what_would_train_nothing_is_said(solver: Path, tool: Tool) -> None:
     assert tool("train_net", "--solver", solver, "--iterations", 1)[0] == 0
 
 
-def test_log_parsers_find_what_they_look_for(solver: Path, tool: Tool) -> None:
+def test_log_parsers_find_their_lines(solver: Path, tool: Tool) -> None:
     """What Caffe's parse_log and extract_seconds read: the prefix, the start, iterations, rates, outputs."""
     _, log = tool("train_net", "--solver", solver, "--stage", "quiet")
     lines = log.splitlines()
