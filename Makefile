@@ -30,8 +30,9 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml setup.py $(wildcard csrc/* csrc
 demo: install
 	$(BIN)/python tools/demo.py
 
+# A process for each core, each with one thread: two that share the cores would wait for each other.
 test: install lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: install
 	$(BIN)/python -m ruff check .

@@ -89,7 +89,7 @@ def test_time(folder: Path, tool: Tool) -> None:
         "loss",
         "accuracy",
     ]
-    assert re.fullmatch(rf"Average Forward pass: {NUMBER} ms\.", lines[-5])
+    assert re.fullmatch(rf"Average Forward pass: {NUMBER} ms\.", lines[-6])
 
 
 def test_the_log_goes_to_a_folder_too(folder: Path, tool: Tool) -> None:
