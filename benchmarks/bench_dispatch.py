@@ -1,9 +1,9 @@
-"""Times the CPU's paths through an NCHW tensor against each other: what the rule in ``csrc/cpu/dispatch.cpp`` follows from.
+"""Times the CPU's paths through a tensor against each other: what the rule in ``csrc/cpu/dispatch.cpp`` follows from.
 
-    python benchmarks/bench_dispatch.py [--rounds N] [--types float32,bfloat16]
+    python benchmarks/bench_dispatch.py [--rounds N] [--types float32,bfloat16] [--layouts NCHW,NHWC]
 
-One thread; the paths take turns; minima. ``rule`` is the path that the rule takes, ``turned`` lays planes side by side as
-channels, ``windows`` goes window by window. Writes ``dispatch.md``.
+One thread; the paths take turns; minima. ``rule`` is the path that the rule takes; ``gather`` lays planes of NCHW side by side
+as channels, which channels_last are, and gathers; ``windows`` goes window by window. Writes ``dispatch.md``.
 """
 
 from __future__ import annotations
@@ -11,17 +11,22 @@ from __future__ import annotations
 import argparse
 import ctypes
 import importlib.util
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from bench_pooling import TYPES, cpu_name
+from bench_pooling import LAYOUTS, TYPES, cpu_name
 from torch import Tensor
 
 from pycaffe_compat import ops
 
-PATHS = {"rule": -1, "turned": 2, "windows": 3}
+PATHS = {  # by layout
+    "NCHW": {"rule": -1, "gather": 2, "windows": 3},
+    "NHWC": {"rule": -1, "gather": 0, "windows": 3},
+}
+CHANNELS = {"NCHW": (32,), "NHWC": (32, 256)}  # in NCHW only the number of planes matters
 WINDOWS = ((2, 2, 0), (3, 2, 0), (3, 1, 1))  # kernel, stride, pad
 SIDES = {2: (8, 14, 24, 28, 56, 224), 3: (13, 27, 55, 112)}
 PLACES = 1 << 19  # of x: in the caches; at the largest side 16 times as many too
@@ -56,11 +61,13 @@ def operators(x: Tensor, kernel: int, stride: int, pad: int) -> dict[str, Callab
     return run
 
 
-def minima(run: Callable[[], Tensor], force: Callable[[int], None], rounds: int) -> dict[str, float]:
+def minima(
+    run: Callable[[], Tensor], force: Callable[[int], None], paths: dict[str, int], rounds: int
+) -> dict[str, float]:
     """Seconds of a call by each path, taking turns."""
-    least = dict.fromkeys(PATHS, float("inf"))
+    least = dict.fromkeys(paths, float("inf"))
     for _ in range(rounds):
-        for name, path in PATHS.items():
+        for name, path in paths.items():
             force(path)
             run()
             start = time.perf_counter()
@@ -72,33 +79,37 @@ def minima(run: Callable[[], Tensor], force: Callable[[int], None], rounds: int)
 
 def lines(arguments: argparse.Namespace) -> Iterator[str]:
     force = force_path()
-    for kernel, stride, pad in WINDOWS:
-        for side in SIDES[kernel]:
-            for dtype in arguments.types.split(","):
-                for places in (PLACES, 16 * PLACES) if side == SIDES[kernel][-1] else (PLACES,):
-                    x = torch.randn(max(1, places // (32 * side * side)), 32, side, side).to(TYPES[dtype])
-                    for name, run in operators(x, kernel, stride, pad).items():
-                        took = minima(run, force, arguments.rounds)
-                        cells = [f"{kernel}x{kernel}/{stride}", str(side), f"{x.numel() / 1e6:.1f}", dtype, name]
-                        cells += [f"{t / x.numel() * 1e9:.2f}" for t in took.values()]
-                        yield "| " + " | ".join(cells) + " |"
+    layouts, types = arguments.layouts.split(","), arguments.types.split(",")
+    for layout, (kernel, stride, pad) in itertools.product(layouts, WINDOWS):
+        for side, channels, dtype in itertools.product(SIDES[kernel], CHANNELS[layout], types):
+            for places in (PLACES, 16 * PLACES) if side == SIDES[kernel][-1] else (PLACES,):
+                batch = max(1, places // (channels * side * side))
+                x = torch.randn(batch, channels, side, side).to(TYPES[dtype])
+                x = x.contiguous(memory_format=LAYOUTS[layout])
+                for name, run in operators(x, kernel, stride, pad).items():
+                    took = minima(run, force, PATHS[layout], arguments.rounds)
+                    cells = [layout, f"{kernel}x{kernel}/{stride}", f"{channels}x{side}x{side}"]
+                    cells += [f"{x.numel() / 1e6:.1f}", dtype, name]
+                    cells += [f"{t / x.numel() * 1e9:.2f}" for t in took.values()]
+                    yield "| " + " | ".join(cells) + " |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="turns that each takes (default 5)")
     parser.add_argument("--types", default=",".join(TYPES), help="of " + ", ".join(TYPES))
+    parser.add_argument("--layouts", default=",".join(LAYOUTS), help="of " + ", ".join(LAYOUTS))
     arguments = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
     text = [
         "# The CPU's paths",
         "",
-        f"`python benchmarks/bench_dispatch.py`: {cpu_name()}, 1 thread, NCHW, minima, nanoseconds a place of x.",
+        f"`python benchmarks/bench_dispatch.py`: {cpu_name()}, 1 thread, minima, nanoseconds a place of x.",
         "An operator that cannot go window by window takes the rule's path in that column.",
         "",
-        "| window | side | million places | type | operator | rule | turned | windows |",
-        "| --- | ---: | ---: | --- | --- | ---: | ---: | ---: |",
+        "| layout | window | image | million places | type | operator | rule | gather | windows |",
+        "| --- | --- | --- | ---: | --- | --- | ---: | ---: | ---: |",
     ]
     for line in lines(arguments):
         print(line, flush=True)

@@ -115,6 +115,7 @@ inline void reduce_places(const typename D::Bits* x, const Table& t, int size, t
     const auto* from = x + t.offset[i];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
+      prefetch_line<kLanes>(from, v);
       state[v].take(load_vector<Vector<typename D::Key, kLanes>>(from + v * kLanes), t.place[i]);
     }
   }
@@ -350,6 +351,8 @@ class Spreader {
   void meet(const void* v, const Bits* gate, const uint8_t* s, int count, int64_t c, const Bits* x, Bits* out) const {
     using A = Vector<Acc, kLanes>;
     A sum[kVectors] = {}, number[kVectors] = {}, none{}, one = none + 1;
+#pragma GCC unroll 4
+    for (int i = 0; i < kVectors; ++i) prefetch_line<kLanes>(out, i);
     for (int k = 0; k < count; ++k) {
       const int64_t at = at_[k] + c;
       const uint8_t* place = s + (same_switch_ ? c : at);
@@ -425,7 +428,10 @@ inline void select_places(const Bits* x, const Table& t, const uint8_t* s, Bits*
     const Bits* from = x + t.offset[i];
     const Lane here = t.place[i];
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) value[v] = place[v] == here ? load_vector<V>(from + v * kLanes) : value[v];
+    for (int v = 0; v < kVectors; ++v) {
+      prefetch_line<kLanes>(from, v);
+      value[v] = place[v] == here ? load_vector<V>(from + v * kLanes) : value[v];
+    }
   }
   std::memcpy(y, value, sizeof(value));
 }

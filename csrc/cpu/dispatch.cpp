@@ -158,7 +158,11 @@ Path reduce_path(const Kernels& k, const Geometry& g, Type type, bool channels_l
 
 Path spread_path(const Kernels& k, const Geometry& g, Type type, bool channels_last, Mode mode, What what, const uint8_t* s) {
   const bool switched = mode == kSwitch && has_windows(g, s) && g.stride_h <= g.kernel_h;
-  if (channels_last) return switched && !is_disjoint(g) && !is_forced(Path::kRows) ? Path::kWindows : Path::kRows;
+  if (channels_last) {
+    const bool slow = size_of(type) < 4 || g.channels < 64;  // for vectors
+    const bool wanted = is_forced(Path::kWindows) || (slow && !is_forced(Path::kRows));
+    return switched && !is_disjoint(g) && wanted ? Path::kWindows : Path::kRows;
+  }
   if (is_forced(Path::kTurned)) return Path::kTurned;
   if (is_forced(Path::kWindows) && switched) return Path::kWindows;
   if (mode == kSwitch && what != kCounts && has_pairs(k, g, type)) return Path::kPairs;
@@ -170,9 +174,9 @@ Path select_path(const Kernels& k, const Geometry& g, Type type, bool channels_l
   if (is_forced(Path::kTurned)) return Path::kTurned;
   if (is_forced(Path::kWindows) && has_windows(g, s)) return Path::kWindows;
   if (has_pairs(k, g, type)) return Path::kPairs;
-  const bool counts = normalized && !is_disjoint(g);  // one value at a time, which is slow for halves
-  if (!has_windows(g, s) || (counts && size_of(type) < 4)) return Path::kTurned;
-  return g.cols * size_of(type) >= 96 ? Path::kWindows : Path::kTurned;
+  if (!has_windows(g, s)) return Path::kTurned;
+  const bool counts = normalized && !is_disjoint(g);  // one plane at a time, which is slow for halves and for short rows
+  return counts && (size_of(type) < 4 || g.cols * size_of(type) < 96) ? Path::kTurned : Path::kWindows;
 }
 
 void reduce(int which, const Geometry& g, Type type, bool channels_last, const void* x, const void* gate, void* y,

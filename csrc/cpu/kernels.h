@@ -82,23 +82,32 @@ class Turned {
  public:
   // rows, cols: of a whole plane; most: rows held at once.
   Turned(const Layout& layout, int64_t rows, int64_t cols, int64_t most, T unused)
-      : group_(layout.group), plane_(rows * cols), cols_(cols), unused_(unused), buffer_(most * cols * group_, unused) {}
+      : group_(layout.group),
+        plane_(rows * cols),
+        cols_(cols),
+        whole_(layout.bands == 1),
+        unused_(unused),
+        buffer_(most * cols * group_, unused) {}
 
   // Rows of `planes` planes, the first at `from`; the rest of the group is unused.
   void load(const T* from, int64_t planes, Span rows) {
     first_ = rows.begin;
     if (planes < group_) std::fill(buffer_.begin(), buffer_.end(), unused_);
-    turn(from + rows.begin * cols_, plane_, planes, (rows.end - rows.begin) * cols_, buffer_.data(), group_);
+    turn(from + rows.begin * cols_, plane_, planes, (rows.end - rows.begin) * cols_, buffer_.data(), group_, {to_next(rows), 0});
   }
   void place(Span rows) { first_ = rows.begin; }
   void store(T* to, int64_t planes, Span rows) const {
-    turn(buffer_.data(), group_, (rows.end - rows.begin) * cols_, planes, to + rows.begin * cols_, plane_);
+    turn(buffer_.data(), group_, (rows.end - rows.begin) * cols_, planes, to + rows.begin * cols_, plane_, {0, to_next(rows)});
   }
   // Row `row` of the planes; row 0 may lie before the buffer.
   T* row(int64_t row) { return buffer_.data() + (row - first_) * cols_ * group_; }
 
  private:
+  // How far the next unit's rows are from these.
+  int64_t to_next(Span rows) const { return whole_ ? group_ * plane_ : (rows.end - rows.begin) * cols_; }
+
   const int64_t group_, plane_, cols_;
+  const bool whole_;  // bands are whole planes
   const T unused_;
   int64_t first_ = 0;
   std::vector<T> buffer_;
@@ -308,14 +317,17 @@ bool select_windows(const Geometry& g, bool normalized, const Layout& layout, co
                     void* y, int64_t begin, int64_t end) {
   using Bits = typename D::Bits;
   const int64_t size = static_cast<int64_t>(g.height) * g.width, windows = static_cast<int64_t>(g.rows) * g.cols;
-  PlaneSelector<D> planes(g, normalized, layout.band);
+  PlaneSelector<D> planes(g, normalized, layout.group, layout.band);
   const auto* gate = static_cast<const Bits*>(gate_);
   bool valid = true;
-  for_bands(g, layout, begin, end, [&](int64_t plane, Span rows) SP_LAMBDA {
-    const int64_t first = plane * windows;
-    valid &= planes.unit(static_cast<const Bits*>(x) + plane * size, gate ? gate + first : gate, s + first, rows,
-                         static_cast<Bits*>(y) + first);
-  });
+  for (int64_t i = begin; i < end; ++i) {
+    const Unit unit(g, layout, g.rows, i);
+    for (int64_t plane = unit.plane, last = unit.plane + unit.planes; plane < last; plane += planes.together()) {
+      const int64_t first = plane * windows, count = std::min<int64_t>(planes.together(), last - plane);
+      valid &= planes.unit(static_cast<const Bits*>(x) + plane * size, gate ? gate + first : gate, s + first,
+                           static_cast<int>(count), unit.rows, static_cast<Bits*>(y) + first);
+    }
+  }
   return valid;
 }
 

@@ -46,10 +46,14 @@ inline void finish_places(const typename D::Acc* sums, const typename D::Acc* nu
 // first window starts, which may be outside the plane.
 class Places {
  public:
-  // most: rows of windows at once.
-  Places(const Geometry& g, int most) : g_(g) {
-    for (int row = 0; row < most; ++row) {
-      for (int col = 0; col < g.cols; ++col) base_.push_back(row * g.stride_h * g.width + col * g.stride_w);
+  // most: rows of windows at once; of several planes, if those are all that a plane has.
+  Places(const Geometry& g, int most, int planes = 1) : g_(g) {
+    for (int plane = 0; plane < planes; ++plane) {
+      for (int row = 0; row < most; ++row) {
+        for (int col = 0; col < g.cols; ++col) {
+          base_.push_back((plane * g.height + row * g.stride_h) * g.width + col * g.stride_w);
+        }
+      }
     }
   }
 
@@ -63,10 +67,10 @@ class Places {
 
   // Where the switches of the band's windows point, `shift` added; without a winner to the plane's place that the first window
   // reaches first.
-  void locate(const uint8_t* s, Span rows, int32_t shift, int32_t* to) const {
+  void locate(const uint8_t* s, Span rows, int planes, int32_t shift, int32_t* to) const {
     const int32_t reciprocal = 65536 / g_.kernel_w + 1, line = g_.width - g_.kernel_w;  // exact for what a switch can be
     const int32_t none = shift + std::max(0, g_.pad_h - rows.begin * g_.stride_h) * g_.width + g_.pad_w;
-    for_channels<kWidest<int32_t>>(windows(rows), [&](auto lanes, auto many, int64_t i) SP_LAMBDA {
+    for_channels<kWidest<int32_t>>(planes * windows(rows), [&](auto lanes, auto many, int64_t i) SP_LAMBDA {
       constexpr int kLanes = decltype(lanes)::value;
       using P = Vector<int32_t, kLanes>;
       for (int k = 0; k < decltype(many)::value; ++k, i += kLanes) {
@@ -167,7 +171,7 @@ class PlaneSpreader {
     for (int p = 0; p < planes; ++p) {
       const uint8_t* at = s + p * step + first;
       if (!rows_are_valid(g_, cover_.full, at, windows, 1)) return false;
-      places_.locate(at, windows, static_cast<int32_t>(p * room), found_.data() + p * n);
+      places_.locate(at, windows, 1, static_cast<int32_t>(p * room), found_.data() + p * n);
       const Bits* value = v ? v + p * step + first : v;
       Acc* numbers = what_ == kNormalized ? numbers_.data() + p * n : nullptr;
       if (ready) {
@@ -196,33 +200,41 @@ class PlaneSpreader {
   std::vector<Acc> values_, numbers_, sums_, counts_;
 };
 
-// Pooling of NCHW at switches, by units of a plane and a band of rows of windows.
+// Pooling of NCHW at switches, by units of a band of rows of windows, of several planes at once where that is all of them:
+// what is done for each unit is too much for one small plane.
 template <class D>
 class PlaneSelector {
  public:
   using Bits = typename D::Bits;
   using Acc = typename D::Acc;
 
-  PlaneSelector(const Geometry& g, bool normalized, int band)
+  PlaneSelector(const Geometry& g, bool normalized, int planes, int band)
       : g_(g),
+        counts_(normalized && !is_disjoint(g)),  // else a place that is read was named once
+        together_(counts_ || band < g.rows ? 1 : planes),
         full_(whole(g.width, g.kernel_w, g.stride_w, g.pad_w, g.cols)),
-        places_(g, band),
-        found_(static_cast<int64_t>(band) * g.cols) {
-    if (!normalized || is_disjoint(g)) return;  // else a place that is read was named once
+        places_(g, band, together_),
+        found_(static_cast<int64_t>(band) * g.cols * together_) {
+    const Span high = whole(g.height, g.kernel_h, g.stride_h, g.pad_h, g.rows);
+    all_whole_ = full_.end - full_.begin == g.cols && high.end - high.begin == g.rows;
+    if (!counts_) return;
     const int64_t under = std::min<int64_t>(g.height, static_cast<int64_t>(band) * g.stride_h + g.kernel_h);
     counter_.reset(new PlaneSpreader<D>(g, kCounts, 1, static_cast<int>(under), false));
     for (int count = 0; count < 256; ++count) inverse_[count] = inverse<D>(Acc(count));
   }
 
-  // x, gate, s and y are the plane's; rows: of windows. Returns whether the switches are valid.
-  bool unit(const Bits* x, const Bits* gate, const uint8_t* s, Span rows, Bits* y) {
-    const int64_t first = static_cast<int64_t>(rows.begin) * g_.cols, n = places_.windows(rows);
+  // How many planes a unit may have.
+  int together() const { return together_; }
+
+  // x, gate, s and y are the first plane's; rows: of windows. Returns whether the switches are valid.
+  bool unit(const Bits* x, const Bits* gate, const uint8_t* s, int planes, Span rows, Bits* y) {
+    const int64_t first = static_cast<int64_t>(rows.begin) * g_.cols, n = planes * places_.windows(rows);
     const int64_t origin = places_.origin(rows);
     const Bits* from = x + origin;
     const uint8_t* at = s + first;
     y += first;
-    if (!rows_are_valid(g_, full_, at, rows, 1)) return false;
-    places_.locate(at, rows, 0, found_.data());
+    if (!are_valid(at, planes, rows)) return false;
+    places_.locate(at, rows, planes, 0, found_.data());
     if (counter_) {
       const Span over = rows_over(counter_->cover(), rows_under(g_, rows));
       if (!counter_->add(nullptr, nullptr, s, 1, over)) return false;
@@ -239,9 +251,20 @@ class PlaneSelector {
   }
 
  private:
+  bool are_valid(const uint8_t* s, int planes, Span rows) const {
+    const int64_t n = places_.windows(rows);
+    if (all_whole_) return all_within(s, planes * n, 0, g_.kernel_h * g_.kernel_w);
+    bool valid = true;
+    for (int p = 0; p < planes; ++p) valid &= rows_are_valid(g_, full_, s + p * n, rows, 1);
+    return valid;
+  }
+
   const Geometry& g_;
+  const bool counts_;
+  const int together_;
   const Span full_;
   const Places places_;
+  bool all_whole_;  // no window is cut off
   std::vector<int32_t> found_;
   std::unique_ptr<PlaneSpreader<D>> counter_;
   Acc inverse_[256];

@@ -90,11 +90,20 @@ inline Vector<Place, kLanes> convert_places(Vector<From, kLanes> s) {
   }
 }
 
-// Reading two or three rows at a time hides from the processor what comes next: a page ahead, it is told.
+// Reading several rows at a time hides from the processor what comes next: a page ahead, it is told.
 inline void prefetch(const void* from) {
   const char* ahead = static_cast<const char*>(from) + 4096;
   __builtin_prefetch(ahead);
   __builtin_prefetch(ahead + 64);
+}
+
+// The same for vector `which` of some that lie side by side, once for each line of memory.
+template <int kLanes, class T>
+inline void prefetch_line(const T* from, int which) {
+  constexpr int kLine = 64;
+  if (which * kLanes * sizeof(T) % kLine == 0) {
+    __builtin_prefetch(reinterpret_cast<const char*>(from + which * kLanes) + 4096);
+  }
 }
 
 template <class Place, int kLanes>
@@ -155,11 +164,23 @@ inline void for_channels(int64_t n, const Run& run) {
 template <class T>
 constexpr int kTurned = SP_BYTES / sizeof(T) < 16 ? SP_BYTES / sizeof(T) : 16;
 
+// What is read or written after a matrix, so many elements further on: as many short streams as a matrix has rows are more than
+// the processor follows, so it is told in time.
+struct Ahead {
+  int64_t read = 0, write = 0;
+};
+
 // to[c * to_pitch + r] = from[r * from_pitch + c] for a square: rows i and i + half, interleaved log2 times.
 template <class T, int kSide>
-inline void turn_square(const T* from, int64_t from_pitch, T* to, int64_t to_pitch) {
+inline void turn_square(const T* from, int64_t from_pitch, T* to, int64_t to_pitch, Ahead ahead) {
   using V = Vector<T, kSide>;
   V rows[kSide], next[kSide];
+  if (ahead.read) {
+    for (int i = 0; i < kSide; ++i) __builtin_prefetch(from + i * from_pitch + ahead.read);
+  }
+  if (ahead.write) {
+    for (int i = 0; i < kSide; ++i) __builtin_prefetch(to + i * to_pitch + ahead.write, 1);
+  }
 #pragma GCC unroll 16
   for (int i = 0; i < kSide; ++i) rows[i] = load_vector<V>(from + i * from_pitch);
 #pragma GCC unroll 4
@@ -175,7 +196,7 @@ inline void turn_square(const T* from, int64_t from_pitch, T* to, int64_t to_pit
 
 // The same for a matrix of any size: squares, the last ones overlapping those before.
 template <class T>
-inline void turn(const T* from, int64_t from_pitch, int64_t rows, int64_t cols, T* to, int64_t to_pitch) {
+inline void turn(const T* from, int64_t from_pitch, int64_t rows, int64_t cols, T* to, int64_t to_pitch, Ahead ahead) {
   constexpr int kSide = kTurned<T>;
   if (rows < kSide || cols < kSide) {
     for (int64_t r = 0; r < rows; ++r) {
@@ -187,7 +208,7 @@ inline void turn(const T* from, int64_t from_pitch, int64_t rows, int64_t cols, 
     r = std::min<int64_t>(r, rows - kSide);
     for (int64_t c = 0; c < cols; c += kSide) {
       c = std::min<int64_t>(c, cols - kSide);
-      turn_square<T, kSide>(from + r * from_pitch + c, from_pitch, to + c * to_pitch + r, to_pitch);
+      turn_square<T, kSide>(from + r * from_pitch + c, from_pitch, to + c * to_pitch + r, to_pitch, ahead);
     }
   }
 }
