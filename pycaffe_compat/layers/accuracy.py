@@ -16,9 +16,10 @@ from .loss import read_labels
 class Accuracy(Layer):
     """The share of places whose label is among the ``top_k`` highest scores. Source: Caffe 1.0's ``AccuracyLayer``.
 
-    A class with the label's own score counts as better than it, so a net that scores all classes alike has accuracy 0.
-    Scores (N, C, …) with the classes on ``axis``, a label for every other place; ``ignore_label`` is left out.
-    Tops: the accuracy (no axes) and, optionally, the accuracy within each class (C), 0 for a class without a label.
+    Ties count against the label, so a net that gives all classes the same score has accuracy 0.
+    The scores are (N, C, …) with the classes on ``axis``; each remaining place has a label. Places whose label is
+    ``ignore_label`` do not count. Tops: the accuracy (no axes) and, optionally, the accuracy of each class (C), which is
+    0 for a class without labels.
     """
 
     head = True

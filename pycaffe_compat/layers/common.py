@@ -20,8 +20,8 @@ from .base import Layer, Shape, count, register
 class Eltwise(Layer):
     """The product, the sum (each bottom times its ``coeff``) or the maximum of bottoms of one shape.
 
-    The gradient of a maximum goes to one bottom: where the first two tie to the second, after that to the earlier one.
-    ``stable_prod_grad: false`` asks for a faster way to the same gradient, which fails at 0; here there is one way.
+    The gradient of a maximum goes to one bottom. If the first two tie it goes to the second; a later bottom gets it only
+    if it is greater. ``stable_prod_grad: false`` asks for a faster gradient that fails at 0; it is ignored.
     """
 
     inert_options = frozenset({"stable_prod_grad"})
@@ -34,7 +34,7 @@ class Eltwise(Layer):
         self.coeffs = tuple(options.coeff) or (1.0,) * len(bottom_shapes)
         if len(self.coeffs) != len(bottom_shapes):
             raise self.error(
-                f"coeff is given {len(self.coeffs)} times for {len(bottom_shapes)} bottoms: one each, or none"
+                f"coeff is given {len(self.coeffs)} times for {len(bottom_shapes)} bottoms; give one for each bottom, or none"
             )
         if options.coeff and self.operation == "PROD":
             raise self.error("coeff is for operation: SUM, not for PROD")
@@ -88,8 +88,8 @@ class ArgMax(Layer):
     """The indices of the ``top_k`` largest elements, of equal ones the last first, as numbers of the bottom's type.
 
     Along ``axis``: the bottom's shape with ``top_k`` at that axis; ``out_max_val`` gives the values instead.
-    Without it, over all axes but the first: (num, 1, top_k, 1, …), with ``out_max_val`` (num, 2, top_k, 1, …), indices
-    and values.
+    Without ``axis``, over all axes but the first: (num, 1, top_k, 1, …), or with ``out_max_val`` (num, 2, top_k, 1, …),
+    indices and values.
     """
 
     head = True
@@ -115,7 +115,7 @@ class ArgMax(Layer):
         return found.reshape(*found.shape, *(1,) * (x.dim() - 3))
 
     def _largest(self, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-        flipped = x.flip(axis)  # in both ways the first of equals comes first
+        flipped = x.flip(axis)  # max and a stable sort both return the first of equal elements
         if self.top_k == 1:
             values, indices = flipped.max(axis, keepdim=True)
         else:
@@ -195,7 +195,7 @@ class BatchReindex(Layer):
 class Filter(Layer):
     """The items (axis 0) of every bottom but the last that the last, a number for each item, selects by not being 0.
 
-    How many there are depends on the data: on meta tensors, all of them.
+    The number of selected items depends on the data; on meta tensors all are selected.
     """
 
     bottoms = (2, None)
@@ -207,7 +207,9 @@ class Filter(Layer):
         if param.top and len(param.top) != len(items):
             raise self.error(f"has {len(items)} bottoms before the selector, and {len(param.top)} tops: one each")
         if not selector or count(selector, 1) != 1:
-            raise self.error(f"the selector is one number an item; its shape {dims(selector)} has more than one axis")
+            raise self.error(
+                f"the selector holds one number for each item, but its shape {dims(selector)} has more than one axis"
+            )
         for i, shape in enumerate(items):
             if shape[:1] != selector[:1]:
                 raise self.error(f"bottom {i} has shape {dims(shape)}, but the selector has {selector[0]} items")

@@ -16,12 +16,15 @@ from .base import count
 
 
 def fill(tensor: Tensor, filler: Any = None) -> None:
-    """Fill ``tensor`` in place as the ``FillerParameter`` says; zeros for None; with the values of a tensor, if it is one.
+    """Fill ``tensor`` in place.
 
-    Random numbers are torch's global ones.
+    Random numbers come from torch's global generator.
+
+    Args:
+        filler: a ``FillerParameter``, a tensor of the values, or None for zeros.
 
     Raises:
-        LayerError: an unknown filler type, or one that cannot fill a blob of this shape or has impossible options.
+        LayerError: the filler's type is unknown, its options are impossible, or it cannot fill a blob of this shape.
     """
     if isinstance(filler, Tensor):
         with torch.no_grad():
@@ -72,7 +75,7 @@ def _positive_unitball(tensor: Tensor, filler: Any) -> None:
 
 
 def _fan(tensor: Tensor, filler: Any) -> float:
-    """How many weights feed an output, or leave an input, as Caffe counts them: by the first two axes of the blob."""
+    """Fan-in, fan-out or their average, which Caffe takes from the first two axes of the blob."""
     shape = tuple(tensor.shape)
     fan_in = count(shape) / (shape[0] if shape else 1)
     fan_out = count(shape) / (shape[1] if len(shape) > 1 else 1)

@@ -1,8 +1,8 @@
-"""Caffe's loss layers: each makes one number (a top without axes), and says by its gradient what would make it smaller.
+"""Caffe's loss layers. Each makes one number, a top without axes.
 
-A label is a number in a blob like any other; Caffe truncates it to the index of a class. One that is no class is an
-error that names it where looking costs nothing, on the CPU. On a GPU looking would stop the host at every iteration, so
-there the loss becomes NaN, which whoever watches the objective finds.
+Labels are floating-point numbers, which Caffe truncates to class indices. On the CPU a label that is not a class raises
+an error that names it. On a GPU that check would synchronise host and device at every iteration, so the loss becomes NaN
+there, which the solver reports.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FLT_MIN = torch.finfo(torch.float32).tiny
 
 
 def _precise(x: Tensor) -> Tensor:
-    """Half-precision values as float32: the sum of a loss overflows or loses what makes it fall."""
+    """Half-precision values as float32: in half precision the sum of a loss overflows or loses small terms."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
@@ -40,9 +40,9 @@ class Labels(NamedTuple):
     """Labels as indices of classes.
 
     Attributes:
-        classes: int64, all within the classes.
-        keep: where the label is not ``ignore_label``; None if there is none.
-        ok: a 0-d bool tensor, whether every label was a class; None where that has been checked.
+        classes: int64, clamped to the valid classes.
+        keep: where the label is not ``ignore_label``; None without ``ignore_label``.
+        ok: a 0-d bool tensor that says whether every label is a valid class; None if that is already checked.
     """
 
     classes: Tensor
@@ -50,17 +50,17 @@ class Labels(NamedTuple):
     ok: Tensor | None
 
     def guard(self, value: Tensor) -> Tensor:
-        """Return ``value``, or NaN (without gradients) if a label is no class."""
+        """Return ``value``, or NaN (without gradients) if a label is not a valid class."""
         return value if self.ok is None else torch.where(self.ok, value, math.nan)
 
 
 def read_labels(layer: Layer, scores: Tensor, axis: int, label: Tensor, ignore: int | None = None) -> Labels:
-    """Return the labels of every place of ``scores``, in its shape with length 1 on ``axis``, the axis of the classes.
+    """Return the labels in the shape of ``scores`` with length 1 on ``axis``, the axis of the classes.
 
-    Numbers are truncated to whole ones, as Caffe does.
+    Labels are truncated to integers, as in Caffe.
 
     Raises:
-        LayerError: the labels are not one for each place; or, on the CPU, one is neither ``ignore`` nor a class.
+        LayerError: there is not one label for each place, or (on the CPU) a label is neither ``ignore`` nor a class.
     """
     places = (*scores.shape[:axis], 1, *scores.shape[axis + 1 :])
     classes = scores.shape[axis]
@@ -90,9 +90,9 @@ def read_labels(layer: Layer, scores: Tensor, axis: int, label: Tensor, ignore: 
 
 
 class LossLayer(Layer):
-    """What losses share: a prediction and a target with the same first axis N; only the prediction gets a gradient.
+    """The base class of losses: a prediction and a target with the same first axis N. The target gets no gradient.
 
-    ``mode`` is how ``loss_param`` normalises; ``default_mode`` where it is silent.
+    ``mode`` is the normalization of ``loss_param``, or ``default_mode`` if that gives none.
     """
 
     head = True
@@ -116,27 +116,28 @@ class LossLayer(Layer):
         """Return N, the length of the first axis.
 
         Raises:
-            LayerError: the bottoms differ in it, or have no axes.
+            LayerError: the first axes differ, or a bottom has no axes.
         """
         if not x.dim() or not target.dim() or x.shape[0] != target.shape[0]:
             raise self.error(f"its bottoms must have the same first axis (the batch), not shapes {_sizes(x, target)}")
         return x.shape[0]
 
     def same_count(self, x: Tensor, target: Tensor) -> None:
-        """Check that two bottoms hold as many values an item.
+        """Check that the items of two bottoms have the same number of values.
 
         Raises:
-            LayerError: they do not.
+            LayerError: they differ.
         """
         if count(x.shape, 1) != count(target.shape, 1):
             raise self.error(f"its bottoms must hold the same number of values, not shapes {_sizes(x, target)}")
 
     def normalizer(self, keep: Tensor | None, outer: int, full: int) -> float | Tensor:
-        """What the summed loss is divided by: never less than 1.
+        """Return the divisor of the summed loss, at least 1.
 
         Args:
             keep: which of the ``full`` terms count; None for all.
-            outer: the number of items in the batch.
+            outer: the size of the axes before the classes, usually the batch.
+            full: the number of terms.
         """
         if self.mode == caffe_pb2.LossParameter.VALID and keep is not None:
             return keep.sum().clamp(min=1)
@@ -146,7 +147,7 @@ class LossLayer(Layer):
 
 
 class _SoftmaxLoss(LossLayer):
-    """A loss of class scores along an axis and a label for every other place; probabilities are the second top."""
+    """A loss over class scores along one axis, with a label at each remaining place. The second top is the softmax."""
 
     tops: ClassVar[tuple[int, int | None]] = (1, 2)
     floor: ClassVar[float]
@@ -164,11 +165,11 @@ class _SoftmaxLoss(LossLayer):
         return F.log_softmax(_precise(x), axis), axis, read_labels(self, x, axis, label, self.ignore_label)
 
     def floored(self, logarithm: Tensor) -> Tensor:
-        """Keep the value from falling under the log of ``floor``; the gradient passes as if there were none."""
+        """Clamp the value at the log of ``floor``, but let the gradient pass as if unclamped."""
         return WithSlope.apply(logarithm, logarithm.detach().clamp(min=math.log(self.floor)), None)
 
     def finish(self, x: Tensor, axis: int, labels: Labels, loss: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the tops from one loss for each place, in the labels' shape."""
+        """Return the tops, given the loss at each place in the shape of the labels."""
         if labels.keep is not None:
             loss = loss.masked_fill(~labels.keep, 0)
         outer, full = count(x.shape, 0, axis), labels.classes.numel()
@@ -292,8 +293,8 @@ class HingeLoss(LossLayer):
 class ContrastiveLoss(LossLayer):
     """``sum(y d^2 + (1 - y) max(margin - d, 0)^2) / (2 N)``.
 
-    d is the distance of two (N, C) embeddings, y (N) whether they match; with ``legacy_version`` those that do not cost
-    ``max(margin - d^2, 0)``. Source: Caffe's ``ContrastiveLossLayer``, with the 1e-4 that its gradient adds to d.
+    d is the distance between two (N, C) embeddings; y (N) is 1 where they match. With ``legacy_version`` a pair that does
+    not match costs ``max(margin - d^2, 0)``. Source: Caffe's ``ContrastiveLossLayer``, whose gradient adds 1e-4 to d.
     """
 
     bottoms = (3, 3)

@@ -21,10 +21,10 @@ from .base import Layer, Shape, count, register
 class BatchNorm(Layer):
     """Every channel (axis 1) minus its mean, divided by ``sqrt(variance + eps)``; without a scale and bias of its own.
 
-    The buffers are sums of batches' statistics, a batch counting ``moving_average_fraction`` as much as the next one:
-    ``running_mean``, ``running_var`` (of variances corrected by m / (m - 1)) and what they are to be divided by,
-    ``scale_factor``. Training uses the statistics of the batch and adds them; ``use_global_stats``, by default outside
-    training, uses the running ones.
+    The buffers are decaying sums of the batches' statistics; each batch decays them by ``moving_average_fraction``.
+    ``running_mean`` and ``running_var`` (of variances corrected by m / (m - 1)) are divided by ``scale_factor`` before
+    use. Training normalises by the statistics of the batch and adds them to the sums. ``use_global_stats``, the default
+    outside training, normalises by the running statistics.
     """
 
     blobs_declared = ("running_mean", "running_var", "scale_factor")
@@ -65,7 +65,7 @@ class BatchNorm(Layer):
         return y
 
     def _normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        """Return ``x`` normalised by its statistics, and write those (the variance corrected) over the zeros."""
+        """Return ``x`` normalised by its own statistics; write these to ``mean`` and ``variance`` (corrected)."""
         if x.numel() > self.channels:
             # momentum 1: torch's running statistics become those of this batch; F.batch_norm would refuse an eps of 0
             return torch.batch_norm(x, None, None, mean, variance, True, 1.0, self.eps, torch.backends.cudnn.enabled)
@@ -78,7 +78,7 @@ class LRN(Layer):
     """Local response normalisation: ``x`` divided by a power of the mean square of its neighbourhood.
 
     ``ACROSS_CHANNELS``: ``x / (k + alpha * mean of squares over local_size channels) ** beta``; ``WITHIN_CHANNEL``:
-    ``x / (1 + alpha * mean of squares over local_size x local_size places) ** beta``. Zeros stand outside the borders.
+    ``x / (1 + alpha * mean of squares over local_size x local_size places) ** beta``. Values outside the borders are 0.
     """
 
     inert_options = frozenset({"engine"})

@@ -1,4 +1,4 @@
-"""Layers that write what reaches them to files."""
+"""Layers that write their bottoms to files."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .base import Layer, Shape, register
 
 
 def _host(value: Tensor) -> np.ndarray:
-    """The numbers of a tensor as float32, or float64 where they are that."""
+    """The values of a tensor as a numpy array: float64 stays, any other type becomes float32."""
     kept = value.dtype in (torch.float32, torch.float64)
     return (value.detach() if kept else value.detach().float()).cpu().numpy()
 
 
 def _legacy(values: np.ndarray) -> np.ndarray:
-    """``values`` with at least 4 axes, as Caffe writes them; the axes that are added have length 1."""
+    """Append axes of length 1 until ``values`` has 4, as Caffe writes it."""
     return values.reshape(values.shape + (1,) * (4 - values.ndim))
 
 
@@ -38,8 +38,8 @@ class HDF5Output(Layer):
 
     As in Caffe each dataset has at least 4 axes (N, C, H, W): labels of shape N are stored as N×1×1×1.
 
-    The first batch replaces a file that is there already; later ones, at which Caffe fails, are appended. Between
-    batches the file is closed, so that it can be read. Source: Caffe's ``HDF5OutputLayer``.
+    The first batch replaces an existing file. Later batches, at which Caffe fails, are appended. The file is closed
+    between batches, so that others can read it. Source: Caffe's ``HDF5OutputLayer``.
     """
 
     head = True
@@ -62,7 +62,7 @@ class HDF5Output(Layer):
         """Write a batch; there are no tops.
 
         Raises:
-            LayerError: the bottoms differ in their first axis, or in any other from what the file holds.
+            LayerError: the first axes of the bottoms differ, or their other axes differ from those in the file.
             CaffeError: the file cannot be written.
         """
         if not data.dim() or not label.dim() or data.shape[0] != label.shape[0]:
@@ -105,11 +105,11 @@ class HDF5Output(Layer):
 class ImageOutput(Layer):
     """Writes its bottom (N, C, H, W) as PNG images ``PREFIX`` + index, the numbering going on from batch to batch.
 
-    Three channels make one BGR picture; any other number, or ``force_slice_channels``, makes a grey picture of each
-    channel, with ``-`` and its number after the index if there are several. Values are scaled (``SCALE``:
-    ``x * scale + offset``; ``AutoSCALE``: each item to [0, 1] by its extremes, ``1 - auto_ratio`` of the values left
-    out), multiplied by 256 and rounded down into 0 to 255. Where ``print_iter`` is not 0 the number of the batch, from
-    1 and with that many digits, and ``-`` come before the index. Folders are made.
+    Three channels make one BGR image. Any other number, or ``force_slice_channels``, makes a grey image of each channel;
+    if there are several, ``-`` and the channel follow the index. ``SCALE`` maps values to ``x * scale + offset``.
+    ``AutoSCALE`` maps each item's range to [0, 1] after dropping the outermost ``1 - auto_ratio`` of its values. The
+    result times 256 is rounded down and clamped to 0 to 255. If ``print_iter`` is not 0, the number of the batch (from 1,
+    with that many digits) and ``-`` precede the index. Missing folders are made.
     Source: ``ImageOutputLayer`` of the paper's fork of Caffe.
     """
 
@@ -177,7 +177,7 @@ class ImageOutput(Layer):
         return item * (1 / width) + -low / width
 
     def _extremes(self, item: np.ndarray) -> tuple[Any, Any]:
-        """The least and greatest value once outliers are dropped, one by one from the end with the wider gap."""
+        """The extremes after dropping outliers one by one, each from the end with the wider gap."""
         kept = math.ceil(item.dtype.type(item.size) * item.dtype.type(self.auto_ratio))
         if kept == item.size:
             return item.min(), item.max()

@@ -1,7 +1,7 @@
 """Pooling, and the fork's way back: Pooling, Depooling, SafeInv, SPP.
 
-What a net can fuse it asks for by name: :meth:`Pooling.forward_switch` and :meth:`Depooling.forward_switch` hand byte
-switches over, apply the ReLU before them, and normalise by the unpooling weights; docs/ops.md says when.
+A net's fused calls use :meth:`Pooling.forward_switch` and :meth:`Depooling.forward_switch`. They pass byte switches,
+apply the preceding ReLU and normalise by the unpooling weights; docs/ops.md says when.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Pair = tuple[int, int]
 
 
 def _sides(layer: Layer, options: Any, field: str, square: str) -> Pair:
-    """Read an option given once (``square``), or as ``field_h`` and ``field_w``: both or neither, and not beside it."""
+    """Return an option as ``(h, w)``. It is given as ``square``, or as both ``field_h`` and ``field_w``."""
     tall, wide = f"{field}_h", f"{field}_w"
     given = [name for name in (tall, wide) if options.HasField(name)]
     if not given:
@@ -39,7 +39,7 @@ def _sides(layer: Layer, options: Any, field: str, square: str) -> Pair:
 
 
 class _Windows(Layer):
-    """What Pooling and Depooling read alike from ``pooling_param``.
+    """The options of ``pooling_param`` that Pooling and Depooling share.
 
     Attributes:
         mode: ``MAX``, ``AVE``, ``STOCHASTIC``, ``FIX``, ``SWITCH`` or ``SUM``.
@@ -73,7 +73,7 @@ class _Windows(Layer):
         if options.global_pooling:
             if kernel_fields:
                 raise self.error(
-                    f"pooling_param: {kernel_fields[0]} beside global_pooling, which is a kernel of its own"
+                    f"pooling_param: {kernel_fields[0]} beside global_pooling, which sets the kernel itself"
                 )
             if pad != (0, 0) or stride != (1, 1):
                 raise self.error(f"pooling_param: global_pooling wants pad 0 and stride 1, not {pad} and {stride}")
@@ -255,7 +255,10 @@ class Pooling(_Windows):
         return y if self.n_tops == 1 else (y, ops.index_to_mask(index, *window, plane, self.local, x.dtype))
 
     def _stochastic(self, x: Tensor, window: Window, size: Pair) -> Tensor:
-        """Training: a place in proportion to its value. Else the expected value; 0 where the sum is not above 0"""
+        """In training draw a place with probability proportional to its value; else return the expected value.
+
+        A window whose sum is not above 0 makes 0.
+        """
         if not self.training:
             total = ops.pool_sum(x, *window, output_size=size)
             positive = total > 0
@@ -348,7 +351,7 @@ class Depooling(_Windows):
         x = self._unpool(y, plane, relu)
         if self.n_tops == 1:
             return x
-        # Alike for every image and channel: one plane is enough.
+        # The weights are the same for every image and channel, so one plane is enough.
         weights = self._unpool(torch.ones((1, 1, *y.shape[2:]), dtype=y.dtype, device=y.device), plane)
         return x * safe_inverse(weights) if normalize else (x, weights.expand_as(x))
 
@@ -410,7 +413,7 @@ class SPP(Layer):
             self._level(level, bottom_shapes[0])
 
     def _level(self, level: int, shape: Shape) -> Pooling:
-        """The pooling of ``2 ** level`` windows a side: as large as it takes, padded by half of what is too much."""
+        """The pooling with ``2 ** level`` windows along each side, padded by half of what they exceed the plane."""
         bins = 2**level
         pooling = caffe_pb2.LayerParameter(
             name=f"{self.name} level {level}", type="Pooling", top=["level"], phase=self.phase
