@@ -43,7 +43,7 @@ from pycaffe_compat.summary import describe  # noqa: E402
 
 PROTOTXT = ROOT / "prototxt"
 SIDE = 224
-RATE = 1e-3
+RATE = 1e-9  # the weights are random and so are the pictures: a larger one diverges, and this is about time
 WARM_UP, TURN = 2, 3  # steps before the first turn, and in each turn
 
 

@@ -121,10 +121,10 @@ class Pool {
     return address;
   }
 
-  // What is in use and what is kept together stay within 5 % of the most that was ever in use at once.
+  // What is in use and what is kept together stay within an eighth of the most that was ever in use at once.
   void trim() {
     const size_t most = std::max(most_, live_bytes_);
-    while (!held_.empty() && (live_bytes_ + held_bytes_ > most + most / 20 || (!on && held_bytes_ > kMostHeldIfOff))) {
+    while (!held_.empty() && (live_bytes_ + held_bytes_ > most + most / 8 || (!on && held_bytes_ > kMostHeldIfOff))) {
       drop_oldest();
     }
   }
