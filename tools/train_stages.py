@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train a variant of the paper from a pretrained VGG-16, in the paper's steps, each with its own solver file."""
+"""Train variants of the paper from a pretrained classification net, in the paper's steps."""
 
 import sys
 

@@ -86,7 +86,7 @@ def augment(
             layer of it, or a layer's output is no size that its mirror image can undo.
     """
     decoder = decoder or Decoder()
-    units = _up_to(read_encoder(net, decoder.image, decoder.image_shape), source)
+    units = up_to(read_encoder(net, decoder.image, decoder.image_shape), source)
     augmented = caffe_pb2.NetParameter()
     augmented.CopyFrom(net)
     if decoder.kind == "swwae":
@@ -119,7 +119,7 @@ def reconstruction_net(
         NetError: as for :func:`augment`.
     """
     decoder = decoder or Decoder()
-    units = _up_to(read_encoder(net, decoder.image, decoder.image_shape), source)
+    units = up_to(read_encoder(net, decoder.image, decoder.image_shape), source)
     kept = caffe_pb2.NetParameter(name=net.name)
     renamed: dict[str, str] = {}
     for number, original in enumerate(net.layer):
@@ -175,8 +175,12 @@ def paper_loss_weights(units: Sequence[Unit], image: str = "data") -> dict[str, 
     return {image: 1e-4, **weights}
 
 
-def _up_to(units: list[Unit], source: str) -> list[Unit]:
-    """The units up to and with ``source``: by default the last one that has a pooling."""
+def up_to(units: list[Unit], source: str) -> list[Unit]:
+    """Return the units up to and with ``source``: by default the last one that has a pooling.
+
+    Raises:
+        NetError: there is no such unit.
+    """
     if source:
         names = [unit.name for unit in units]
         if source not in names:

@@ -19,6 +19,39 @@ from .prototxt import FOLDER, LOSSES, TITLES, net_text, solver_text
 
 VARIANTS = tuple(Decoder(kind, objective) for kind in KINDS for objective in OBJECTIVES)
 BATCH = (32, 25)
+FINETUNING: dict[str, Any] = {
+    "test_iter": [2000],
+    "test_interval": 5000,
+    "test_initialization": False,
+    "base_lr": 1e-3,
+    "lr_policy": "step",
+    "gamma": 0.1,
+    "stepsize": 40000,
+    "max_iter": 100000,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "iter_size": 2,
+    "display": 20,
+    "average_loss": 20,
+    "snapshot": 5000,
+}
+DECODING: dict[str, Any] = {
+    "type": "Adam",
+    "test_iter": [40],
+    "test_interval": 5000,
+    "test_initialization": False,
+    "base_lr": 1e-4,
+    "lr_policy": "step",
+    "gamma": 0.1,
+    "stepsize": 40000,
+    "max_iter": 60000,
+    "momentum": 0.9,
+    "momentum2": 0.999,
+    "weight_decay": 0,
+    "display": 20,
+    "average_loss": 20,
+    "snapshot": 5000,
+}
 
 
 def all_files() -> dict[str, str]:
@@ -57,23 +90,7 @@ def write_files(files: Mapping[str, str], root: str) -> list[str]:
 
 
 def _imagenet_files() -> Iterator[tuple[str, str]]:
-    finetune: dict[str, Any] = {
-        "test_iter": [2000],
-        "test_interval": 5000,
-        "test_initialization": False,
-        "base_lr": 1e-3,
-        "lr_policy": "step",
-        "gamma": 0.1,
-        "stepsize": 40000,
-        "max_iter": 100000,
-        "momentum": 0.9,
-        "weight_decay": 5e-4,
-        "iter_size": 2,
-        "display": 20,
-        "average_loss": 20,
-        "snapshot": 5000,
-    }
-    tested = f"Tests all 50,000 validation images ({finetune['test_iter'][0]} batches of {BATCH[1]})."
+    tested = f"Tests all 50,000 validation images ({FINETUNING['test_iter'][0]} batches of {BATCH[1]})."
     about = "VGG-16, the classification net that the paper augments: 13 convolutions, 3 fully connected layers."
     data = "Reads data/ilsvrc12/{train,val}_lmdb, which caffe-convert-imageset makes."
     yield (
@@ -87,7 +104,7 @@ def _imagenet_files() -> Iterator[tuple[str, str]]:
             "The baseline: VGG-16 alone, trained on as the augmented nets are (start it with --weights).\n" + tested,
             f"{FOLDER}/vgg16_train_val.prototxt",
             "snapshots/vgg16/vgg16",
-            **finetune,
+            **FINETUNING,
         ),
     )
     for decoder in VARIANTS:
@@ -104,7 +121,7 @@ def _imagenet_files() -> Iterator[tuple[str, str]]:
                 f"{tested}",
                 f"{FOLDER}/{name}_train_val.prototxt",
                 f"snapshots/{name}/{name}",
-                **finetune,
+                **FINETUNING,
             ),
         )
         step = 2 if decoder.objective == "layerwise" else 3
@@ -121,20 +138,6 @@ def _imagenet_files() -> Iterator[tuple[str, str]]:
                 f"{about}. The losses are sums of squares up to 1e9: Adam, which does not mind their scale.",
                 f"{FOLDER}/decoder/{name}_train_val.prototxt",
                 f"snapshots/decoder/{name}",
-                type="Adam",
-                test_iter=[40],
-                test_interval=5000,
-                test_initialization=False,
-                base_lr=1e-4,
-                lr_policy="step",
-                gamma=0.1,
-                stepsize=40000,
-                max_iter=60000 if step == 2 else 30000,
-                momentum=0.9,
-                momentum2=0.999,
-                weight_decay=0,
-                display=20,
-                average_loss=20,
-                snapshot=5000,
+                **{**DECODING, "max_iter": DECODING["max_iter"] // (1 if step == 2 else 2)},
             ),
         )

@@ -1,4 +1,4 @@
-"""The paper's training procedure, step by step, over the solver files in ``prototxt/``.
+"""The paper's training procedure, step by step, each with a solver file: those in ``prototxt/``, or of a run folder.
 
 1. The classification net takes its pretrained weights.
 2. The decoder is trained stage by stage (``layerwise``), the encoder fixed: a deep decoder is hard to train directly.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..errors import CaffeError, SolverError, require_file
 from ..proto import caffe_pb2, read_solver
 from ..solver import distributed, run
 from ..solver.snapshot import filename
+from .curves import CurveFile
 from .decoder import Decoder
 from .prototxt import FOLDER
 
@@ -35,11 +36,13 @@ class Stage:
         step: its number in the paper.
         title: what is trained.
         solver: the path of the solver file.
+        curve: where losses and test scores are written as a table; ``""`` for nowhere.
     """
 
     step: int
     title: str
     solver: str
+    curve: str = ""
 
     def param(self) -> Any:
         """The ``SolverParameter`` of the file."""
@@ -88,10 +91,17 @@ def train_in_stages(decoder: Decoder, weights: str, **options: Any) -> str:
         SolverError: a run failed, or ended before its last iteration.
         KeyboardInterrupt, SystemExit: a signal stopped a run.
     """
+    return train_stages(stages(decoder), weights, **options)
+
+
+def train_stages(steps: Sequence[Stage], weights: str, **options: Any) -> str:
+    """Train stages in order, each from ``weights`` and those of the stage before it; return the path of the last weights.
+
+    Arguments, what is skipped or resumed, and errors are those of :func:`train_in_stages`.
+    """
     require_file(weights, "the weights of the classification net")
     run.launch_if_several(options.get("gpu", ""), options.get("cpu", False))
     decoded = ""
-    steps = stages(decoder)
     on_cpu = options.get("cpu", False) or any(stage.param().solver_mode == CPU for stage in steps)
     with distributed.group(use_gpu=not on_cpu):
         for stage in steps:
@@ -112,9 +122,10 @@ def _train_stage(stage: Stage, start: str, options: Mapping[str, Any]) -> None:
     if first:
         print(f"step {stage.step}: {stage.title}, from {state or start}", flush=True)
     begin = {"snapshot": state} if state else {"weights": start}
+    hooks = [CurveFile(stage.curve)] if stage.curve and first else []
     again = "the same command goes on with it"
     try:
-        solver = run.train(stage.solver, **begin, sigterm_effect="stop", **options)
+        solver = run.train(stage.solver, **begin, sigterm_effect="stop", hooks=hooks, **options)
     except CaffeError as error:
         raise SolverError(f"step {stage.step} did not end: {error}; {again}") from error
     run.end_if_stopped(solver)
