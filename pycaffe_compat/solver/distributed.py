@@ -11,6 +11,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ..errors import SolverError
+from .peers import Peers
+
+_peers: Peers | None = None
+
 
 def launched() -> bool:
     """Whether ``torchrun`` started this process as one of several."""
@@ -31,20 +36,34 @@ def device(use_gpu: bool) -> torch.device:
 
 def start(use_gpu: bool) -> torch.device:
     """Join the processes that ``torchrun`` started, unless that is done; return the device of this one."""
+    global _peers
     place = device(use_gpu)
     if place.type == "cuda":
         torch.cuda.set_device(place)
     if not joined():
-        # the others wait while the first one tests
-        backend = "nccl" if place.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=datetime.timedelta(days=2))
+        # the others wait while the first one tests: not a timeout but Peers finds out that a process is gone
+        backend, patience = "nccl" if place.type == "cuda" else "gloo", datetime.timedelta(days=2)
+        store, number, count = next(iter(dist.rendezvous("env://")))
+        store.set_timeout(patience)
+        dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=patience)
+        _peers = Peers(dist.PrefixStore("pycaffe_compat", store), number, count)
+        _peers.watch()
     return place
 
 
 def stop() -> None:
     """Leave the group, if this process is in one."""
+    global _peers
+    if _peers is not None:
+        _peers.leave()
+        _peers = None
     if joined():
         dist.destroy_process_group()
+
+
+def lost(error: BaseException) -> SolverError | None:
+    """Return what to raise instead of ``error`` where it came because another process has ended; None where it did not."""
+    return None if _peers is None else _peers.lost(error)
 
 
 @contextlib.contextmanager
@@ -56,6 +75,10 @@ def group(use_gpu: bool) -> Iterator[None]:
     start(use_gpu)
     try:
         yield
+    except BaseException as error:
+        if (instead := lost(error)) is not None:
+            raise instead from error
+        raise
     finally:
         stop()
 

@@ -123,7 +123,7 @@ class Solver:
             self._transform_on_device()
         self.optimizer: CaffeOptimizer = make_optimizer(self.param, _groups(self.net))
         self.runner = runner(self.net)
-        self._snapshots = Snapshots(self.param, self.runner, self.test_nets, self.optimizer, self.policy)
+        self._snapshots = Snapshots(self.param, self.runner, self.test_nets, self.optimizer, self.policy, seed)
         self.test_runners = [runner(net) for net in self.test_nets]
         self.waiting = Waiting()
         self.hooks: list[Hook] = [Test(), Display(), Snapshot(), self.waiting, *hooks]

@@ -23,6 +23,7 @@ from .hooks import Hook, Progress, TensorBoard
 from .log import init_log, log, log_to
 from .loop import Solver, choose_device
 from .nets import warn_of_missing
+from .resume import newest_sound
 from .runner import GraphRunner, prefers_channels_last
 from .threads import operator_threads
 
@@ -65,6 +66,7 @@ def train(
     *,
     weights: str = "",
     snapshot: str = "",
+    resume: bool = False,
     gpu: str = "",
     cpu: bool = False,
     iterations: int | None = None,
@@ -90,6 +92,8 @@ def train(
         solver: path of the solver's prototxt.
         weights: caffemodels to start from, with commas.
         snapshot: a solver state to go on from; not together with ``weights``.
+        resume: go on from the newest sound snapshot of the solver's ``snapshot_prefix``. Where there is none, start from
+            ``weights``, or from the beginning. Not together with ``snapshot``.
         gpu: GPU numbers with commas, or ``"all"``; several start a process each. ``""``: what :func:`choose_device`
             says.
         cpu: use no GPU.
@@ -103,7 +107,13 @@ def train(
         device_transform: as for :class:`Solver`.
         hooks: further hooks.
         log_file: where the log goes instead of standard error.
+
+    Raises:
+        SolverError: what is asked for cannot be done, or another of several processes has ended.
+        OutOfMemoryError: the net needs more memory than there is; says what to reduce.
     """
+    if resume and snapshot:
+        raise SolverError("give a snapshot to go on from, or resume, which looks for the newest one, not both")
     if weights and snapshot:
         raise SolverError(
             "give weights to start from or a snapshot to go on from, not both: the snapshot has its weights"
@@ -134,10 +144,12 @@ def train(
             log(lines.DEVICE, "Using %s.", "CPU" if device.type == "cpu" else f"GPU {device.index}")
             if device.type == "cpu":
                 log(lines.DEVICE, "Threads: %s; --threads overrides", picked)
+            if resume:
+                snapshot = _newest(param, weights)
             it = Solver(
                 param,
                 file=solver,
-                weights=weights,
+                weights="" if snapshot else weights,
                 device=device,
                 runner=partial(
                     GraphRunner, amp=amp, compile=compile, channels_last=channels_last, cuda_graph=cuda_graph
@@ -156,9 +168,22 @@ def train(
             finally:
                 it.close()
         return it
+    except BaseException as error:
+        if (instead := distributed.lost(error)) is not None:
+            raise instead from error
+        raise
     finally:
         if not joined:
             distributed.stop()
+
+
+def _newest(param: Any, weights: str) -> str:
+    """The snapshot that ``resume`` goes on from, the same in all processes; ``""`` where there is none."""
+    found = distributed.from_first(newest_sound(param) if distributed.rank() == 0 else None)
+    if not found:
+        start = f"the weights {weights}" if weights else "the beginning"
+        log(lines.RESTORING, "No sound snapshot of %s to resume from: starting from %s", param.snapshot_prefix, start)
+    return found
 
 
 def _say_layout(amp: str | None, wanted: bool | None) -> None:

@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,6 +44,7 @@ EARLIER = "go on from an earlier snapshot, with a smaller base_lr"
 STRAYS = r".*_iter_\d+\.(caffemodel|solverstate)(\.h5)?"  # the names of snapshots
 EXTRA_FIELD = 142_857  # of SolverState; Caffe's own numbers are small
 EXTRA_DATASET = "pycaffe_compat"
+HISTORY_SUM = "history_crc32"
 
 
 @dataclass
@@ -55,13 +57,19 @@ class StoredHistory:
 
 @dataclass
 class State:
-    """What a solver state says. ``extra`` is empty where Caffe itself wrote it."""
+    """What a solver state says. ``extra`` is empty where Caffe itself wrote it.
+
+    ``ends`` is False where a binary state lacks the field that comes last: it was cut off between two fields.
+    ``history_sum`` is the CRC-32 of the history blobs as they were written; None where the file does not say.
+    """
 
     iteration: int = 0
     learned_net: str = ""
     current_step: int = 0
     history: list[StoredHistory] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
+    ends: bool = True
+    history_sum: int | None = None
 
 
 def filename(param: Any, iteration: int, extension: str) -> str:
@@ -78,12 +86,20 @@ class Snapshots:
         runner: of the train net, whose weights, data layers and own state are kept.
         test_nets: the places of their data layers are kept.
         optimizer, policy: whose history and step are kept.
+        seed: that of the run, the same in all processes.
     """
 
     def __init__(
-        self, param: Any, runner: Runner, test_nets: Sequence[Net], optimizer: CaffeOptimizer, policy: Policy
+        self,
+        param: Any,
+        runner: Runner,
+        test_nets: Sequence[Net],
+        optimizer: CaffeOptimizer,
+        policy: Policy,
+        seed: int = 0,
     ) -> None:
         self._param = param
+        self._seed = seed
         self._runner, self._net, self._test_nets = runner, runner.net, test_nets
         self._optimizer, self._policy = optimizer, policy
         self._swept = False
@@ -138,15 +154,25 @@ class Snapshots:
             )
         model, state = self.filename(iteration, ".caffemodel"), self.filename(iteration, ".solverstate")
         if distributed.rank():
+            self._seed_rank(iteration)
             return model, state
         kind = "HDF5" if is_hdf5(model) else "binary proto"
         log(lines.SNAPSHOT_NET, "Snapshotting to %s file %s", kind, model)
         self._net.save(model, diffs=self._param.snapshot_diff)
         log(lines.SNAPSHOT_STATE, "Snapshotting solver state to %s file %s", kind, state)
         learned = [learnable.tensor for learnable in self._net.learnable]
-        contents = State(iteration, model, self._policy.current_step, extra=self._extra(losses))
-        write_state(state, contents, self._optimizer.history(learned))
+        extra = {**self._extra(losses), "model": file_sum(model)}
+        write_state(
+            state, State(iteration, model, self._policy.current_step, extra=extra), self._optimizer.history(learned)
+        )
         return model, state
+
+    def _seed_rank(self, iteration: int) -> None:
+        """Seed torch anew in every process but the first, whose generators alone are in the file.
+
+        Done at each snapshot and when one is restored, so that a resumed run draws what the uninterrupted one draws.
+        """
+        torch.manual_seed((self._seed + distributed.rank() + 1_000_003 * iteration) % 2**63)
 
     def _extra(self, losses: Iterable[float]) -> dict[str, Any]:
         """What Caffe has no field for."""
@@ -155,6 +181,7 @@ class Snapshots:
             generators["cuda"] = torch.cuda.get_rng_state(self._net.device)
         return {
             "version": 1,
+            "seed": self._seed,
             "train": _layer_states(self._net),
             "tests": [_layer_states(net) for net in self._test_nets],
             "generators": {
@@ -184,13 +211,14 @@ class Snapshots:
             self._seek_by_count(state.iteration)
             return state.iteration, []
         try:
-            return state.iteration, self._restore_extra(state.extra)
+            return state.iteration, self._restore_extra(state.extra, state.iteration)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             if isinstance(error, CaffeError):
                 raise
             raise SolverError(f"{name}: the field that this package added does not fit: {error!r}") from error
 
-    def _restore_extra(self, extra: dict[str, Any]) -> list[float]:
+    def _restore_extra(self, extra: dict[str, Any], iteration: int) -> list[float]:
+        self._seed = int(extra.get("seed", self._seed))
         for net, states in zip([self._net, *self._test_nets], [extra["train"], *extra["tests"]], strict=False):
             layers = net.layers
             for name in states.keys() & layers.keys():
@@ -201,7 +229,9 @@ class Snapshots:
             name: torch.tensor(list(base64.b64decode(text)), dtype=torch.uint8)
             for name, text in extra["generators"].items()
         }
-        if not distributed.rank():
+        if distributed.rank():
+            self._seed_rank(iteration)
+        else:
             torch.set_rng_state(saved["cpu"])
             if self._net.device.type == "cuda" and "cuda" in saved:
                 torch.cuda.set_rng_state(saved["cuda"], self._net.device)
@@ -248,19 +278,36 @@ def write_state(path: str | os.PathLike[str], state: State, history: Iterable[Te
         write(temporary, state, history)
 
 
+def file_sum(path: str | os.PathLike[str]) -> dict[str, int]:
+    """The length and the CRC-32 of a file."""
+    crc = length = 0
+    with open(path, "rb") as file:
+        while part := file.read(1 << 24):
+            crc, length = zlib.crc32(part, crc), length + len(part)
+    return {"bytes": length, "crc32": crc}
+
+
+def add_to_sum(array: np.ndarray, crc: int) -> int:
+    """The CRC-32 of history blobs (as float32) with one more, ``array``."""
+    return zlib.crc32(np.ascontiguousarray(array, np.float32), crc)
+
+
 def _write_binary(path: str, state: State, history: Iterable[Tensor]) -> None:
     head = caffe_pb2.SolverState(iter=state.iteration, learned_net=state.learned_net).SerializeToString()
     tail = caffe_pb2.SolverState(current_step=state.current_step).SerializeToString()
+    crc = 0
     with open(path, "wb") as file:
         file.write(head)
         for tensor in history:
-            parts = blob_parts(to_numpy(tensor))
+            array = to_numpy(tensor)
+            crc = add_to_sum(array, crc)
+            parts = blob_parts(array)
             file.write(wire.header(3, sum(len(part) for part in parts)))
             file.writelines(parts)
-        file.write(tail)
         if state.extra:
-            extra = json.dumps(state.extra).encode()
+            extra = json.dumps({**state.extra, HISTORY_SUM: crc}).encode()
             file.write(wire.header(EXTRA_FIELD, len(extra)) + extra)
+        file.write(tail)  # last, as in Caffe's own files: a file without it was cut off
 
 
 def _write_hdf5(path: str, state: State, history: Iterable[Tensor]) -> None:
@@ -269,10 +316,13 @@ def _write_hdf5(path: str, state: State, history: Iterable[Tensor]) -> None:
         file["current_step"] = np.array([state.current_step], np.int32)
         _write_string(file, "learned_net", state.learned_net)
         group = file.create_group("history")
+        crc = 0
         for index, tensor in enumerate(history):
-            group[str(index)] = to_numpy(tensor)
+            group[str(index)] = array = to_numpy(tensor)
+            crc = add_to_sum(array, crc)
         if state.extra:
-            file[EXTRA_DATASET] = np.frombuffer(json.dumps(state.extra).encode(), np.uint8)
+            extra = json.dumps({**state.extra, HISTORY_SUM: crc}).encode()
+            file[EXTRA_DATASET] = np.frombuffer(extra, np.uint8)
 
 
 def _write_string(file: h5py.File, name: str, text: str) -> None:
@@ -323,7 +373,7 @@ def _open_binary(name: str) -> Iterator[State]:
 
 
 def _parse(data: Any, name: str) -> State:
-    state = State()
+    state = State(ends=False)
     for item in wire.fields(data, 0, len(data)):
         known = caffe_pb2.SolverState.DESCRIPTOR.fields_by_number.get(item.number)
         if item.wire != (wire.VARINT if item.number in (1, 4) else wire.BYTES):
@@ -332,7 +382,7 @@ def _parse(data: Any, name: str) -> State:
         elif item.number == 1:
             state.iteration = item.value
         elif item.number == 4:
-            state.current_step = item.value
+            state.current_step, state.ends = item.value, True
         elif item.number == 2:
             state.learned_net = data[item.start : item.end].decode()
         elif item.number == 3:
@@ -405,6 +455,7 @@ def _text(value: Any) -> str:
 def _checked(state: State, name: str) -> State:
     if not isinstance(state.extra, dict):
         raise SolverError(f"{name}: the field of this package does not hold what it wrote")
+    state.history_sum = state.extra.pop(HISTORY_SUM, None)
     for what, value in (("iter", state.iteration), ("current_step", state.current_step)):
         if not 0 <= value < 2**31:
             raise SolverError(f"{name}: {what} {value} is out of range")

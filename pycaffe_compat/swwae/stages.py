@@ -10,9 +10,7 @@ The paper gives the order; learning rates, batch sizes and lengths are this proj
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 from ..errors import CaffeError, SolverError, require_file
 from ..proto import caffe_pb2, read_solver
 from ..solver import distributed, run
+from ..solver.resume import newest_sound
 from ..solver.snapshot import filename
 from .curves import CurveFile
 from .decoder import Decoder
@@ -54,14 +53,8 @@ class Stage:
         return filename(param, param.max_iter, ".caffemodel")
 
     def newest_state(self) -> str:
-        """The newest solver state that an unfinished run left, or ``""``."""
-        prefix = self.param().snapshot_prefix
-        states = {
-            int(found[1]): path
-            for path in glob.glob(f"{glob.escape(prefix)}_iter_*.solverstate*")
-            if (found := re.search(r"_iter_(\d+)\.solverstate(\.h5)?$", path))
-        }
-        return states[max(states)] if states else ""
+        """The newest sound solver state that an unfinished run left, or ``""``."""
+        return newest_sound(self.param())
 
 
 def stages(decoder: Decoder) -> list[Stage]:
@@ -113,8 +106,8 @@ def train_stages(steps: Sequence[Stage], weights: str, **options: Any) -> str:
 def _train_stage(stage: Stage, start: str, options: Mapping[str, Any]) -> None:
     """Train one stage to its end, unless that is done."""
     final = stage.weights()
-    done, state = distributed.from_first((os.path.exists(final), stage.newest_state()))
     first = distributed.rank() == 0
+    done, state = distributed.from_first((os.path.exists(final), stage.newest_state()) if first else None)
     if done:
         if first:
             print(f"step {stage.step}: {stage.title}: done before, {final}")

@@ -1,0 +1,159 @@
+"""Trainings that are killed, one or several processes, go on by themselves and end as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_solver import RULES, write_files
+
+from pycaffe_compat.solver.snapshot import open_state
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+KILLS = 20
+
+
+def files(folder: Path, ending: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name.endswith(ending)}
+
+
+@pytest.mark.parametrize(("layout", "ending"), [("BINARYPROTO", ""), ("HDF5", ".h5")])
+def test_twenty_kills_leave_no_trace(layout: str, ending: str, tmp_path: Path) -> None:
+    options = f"{RULES['Adam']} snapshot_format: {layout} snapshot: 1 max_iter: 150 average_loss: 3 iter_size: 2"
+    folders = [tmp_path / "through", tmp_path / "killed"]
+    for folder in folders:
+        folder.mkdir()
+        write_files(folder, options)
+    for folder, kills in zip(folders, (0, KILLS), strict=True):
+        command = [sys.executable, HERE / "killed_runs.py", folder / "solver.prototxt", "11", str(kills)]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == KILLS
+    assert done.stderr.count("Restoring previous solver status") > KILLS // 2
+    models = [files(tmp_path / name, f"_iter_150.caffemodel{ending}") for name in ("through", "killed")]
+    assert len(models[0]) == 1 and models[0] == models[1]
+    states = [(tmp_path / name / f"small_iter_150.solverstate{ending}") for name in ("through", "killed")]
+    whole, resumed = (_state(path) for path in states)
+    assert whole == resumed
+    assert not [path for path in (tmp_path / "killed").iterdir() if path.name.startswith(".")]
+
+
+def _state(path: Path) -> tuple[object, ...]:
+    """What a state holds but for the path of its caffemodel."""
+    with open_state(path) as state:
+        history = [stored.read().tobytes() for stored in state.history]
+        extra = {name: value for name, value in state.extra.items() if name != "model"}
+        return state.iteration, state.current_step, history, extra
+
+
+SOLVER = "type: 'Nesterov' momentum: 0.9 snapshot: 5 max_iter: 100 display: 1"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+WORKER = [str(ROOT / "tools" / "train_net.py"), "--resume", "--cpu", "--solver"]
+
+
+def number_of(rank: int, folder: Path) -> int:
+    """The process of this rank of the training whose solver is in ``folder``."""
+    for path in Path("/proc").iterdir():
+        try:
+            environment = (path / "environ").read_bytes().split(b"\0")
+            if str(folder).encode() in (path / "cmdline").read_bytes() and f"RANK={rank}".encode() in environment:
+                return int(path.name)
+        except OSError:
+            continue
+    raise AssertionError(f"no process has rank {rank}")
+
+
+def kill_at(process: subprocess.Popen[str], words: str, rank: int, folder: Path) -> str:
+    """Kill a rank when ``words`` are logged; return all that is logged."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        if words in line and not any(words in each for each in seen):
+            os.kill(number_of(rank, folder), signal.SIGKILL)
+        seen.append(line)
+    return "".join(seen)
+
+
+@pytest.fixture(scope="module")
+def through(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The model of the uninterrupted run of two processes."""
+    folder = tmp_path_factory.mktemp("through")
+    done = subprocess.run([*TORCHRUN, *WORKER, str(write_files(folder, SOLVER))], env=ENVIRONMENT, timeout=300)
+    assert done.returncode == 0
+    return files(folder, "_iter_100.caffemodel")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_stops_the_others_and_a_new_start_goes_on(
+    rank: int, tmp_path: Path, through: dict[str, bytes]
+) -> None:
+    """Started without an agent that would end the others: they must notice by themselves."""
+        command = [sys.executable, *WORKER, str(write_files(tmp_path, SOLVER))]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    ranks = [
+        subprocess.Popen(
+            command,
+            env={**ENVIRONMENT, **place, "RANK": str(each), "LOCAL_RANK": str(each)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for each in range(2)
+    ]
+    other = 1 - rank
+    assert ranks[0].stderr is not None
+    for line in ranks[0].stderr:
+        if "Iteration 9," in line:
+            break
+    ranks[rank].kill()
+    said = ranks[other].communicate(timeout=30)[1]
+    ranks[rank].communicate()
+    assert ranks[other].returncode == 1
+    message = f"train_net: rank {rank} (process {ranks[rank].pid} on {socket.gethostname()}) has ended, so rank {other}"
+    assert said.count(message) == 1 and "--resume" in said and "Traceback" not in said, said
+    done = subprocess.run([*TORCHRUN, *command[1:]], env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "Restoring previous solver status" in done.stderr
+    assert files(tmp_path, "_iter_100.caffemodel") == through
+
+
+def test_the_elastic_restart_of_torchrun_goes_on(tmp_path: Path, through: dict[str, bytes]) -> None:
+        command = [*TORCHRUN, "--max-restarts=3", *WORKER, str(write_files(tmp_path, SOLVER))]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    said = kill_at(process, "Iteration 9,", 1, tmp_path)
+    assert process.wait(60) == 0, said
+    assert said.count("Restoring previous solver status") == 1, said
+    assert said.count("has ended, so rank 0 stops too") == 1, said
+    assert files(tmp_path, "_iter_100.caffemodel") == through
+
+
+STUCK = """
+import os, sys, time
+from pycaffe_compat.solver import distributed, peers
+peers.GRACE = 1
+distributed.start(use_gpu=False)
+print("here", file=sys.stderr, flush=True)
+time.sleep(1000 if distributed.rank() == 0 else 2)
+os._exit(9)
+"""
+
+
+def test_a_process_that_does_not_notice_is_ended(tmp_path: Path) -> None:
+    """As one that waits for the kernels of a GPU: here it sleeps."""
+    (tmp_path / "stuck.py").write_text(STUCK)
+    done = subprocess.run(
+        [*TORCHRUN, "--no-python", "sh", "-c", f"{sys.executable} {tmp_path / 'stuck.py'}; sleep 20"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.stderr.count("rank 1 (process ") == 1 and "has ended, so rank 0 stops too" in done.stderr, done.stderr
