@@ -54,6 +54,10 @@ class SolverError(CaffeError, ValueError):
     """A solver file or solver state that cannot be used."""
 
 
+class OutOfMemoryError(SolverError, MemoryError, RuntimeError):
+    """A training that needs more memory than there is (PyTorch's own error is a ``RuntimeError``)."""
+
+
 class DivergedError(SolverError):
     """The objective or a blob is no longer finite."""
 

@@ -23,6 +23,7 @@ from ..net import Net
 from ..proto import caffe_pb2, read_solver, upgrade_solver
 from . import debug, distributed
 from . import log as lines
+from .exhausted import explained
 from .hooks import Callbacks, Display, Hook, Snapshot, Test
 from .log import log
 from .nets import test_net_params, train_net_param, warn_of_missing, warn_of_untrained
@@ -237,6 +238,7 @@ class Solver:
 
         Raises:
             DivergedError: the loss is no longer a finite number; the parameters are those before this iteration.
+            OutOfMemoryError: the memory does not suffice for an iteration.
         """
         end = self.iter + iterations
         if self.param.snapshot and self.iter // self.param.snapshot < end // self.param.snapshot:
@@ -247,13 +249,14 @@ class Solver:
                 hook.before_iteration(self)
                 if self._stopping:  # by a signal during a test
                     return
-            requested = self._accumulate()
-            self._each("after_backward")
-            self.optimizer.keep_update = self._update_is_read(last=self.iter + 1 == end)
-            try:
-                self.apply_update()
-            finally:
-                self.optimizer.keep_update = True
+            with explained(self.param, self.net, f"iteration {self.iter}"):
+                requested = self._accumulate()
+                self._each("after_backward")
+                self.optimizer.keep_update = self._update_is_read(last=self.iter + 1 == end)
+                try:
+                    self.apply_update()
+                finally:
+                    self.optimizer.keep_update = True
             self.iter += 1
             if requested:
                 self._each("snapshot_requested")
@@ -342,7 +345,9 @@ class Solver:
             if self._stopping:
                 log(lines.TESTING, "Test interrupted.")
                 return {}
-            with debug.blobs_logged(self.test_nets[index]) if self.param.debug_info else contextlib.nullcontext():
+            net, when = self.test_nets[index], f"iteration {self.iter}, test net {index}"
+            shown = debug.blobs_logged(net) if self.param.debug_info else contextlib.nullcontext()
+            with explained(self.param, net, when), shown:
                 objective, outputs = runner.forward()
             if self.param.test_compute_loss:
                 loss += float(objective)

@@ -289,7 +289,7 @@ def file_sum(path: str | os.PathLike[str]) -> dict[str, int]:
 
 def add_to_sum(array: np.ndarray, crc: int) -> int:
     """The CRC-32 of history blobs (as float32) with one more, ``array``."""
-    return zlib.crc32(np.ascontiguousarray(array, np.float32), crc)
+    return zlib.crc32(np.ascontiguousarray(array, np.float32).data, crc)
 
 
 def _write_binary(path: str, state: State, history: Iterable[Tensor]) -> None:

@@ -95,7 +95,7 @@ def test_a_killed_process_stops_the_others_and_a_new_start_goes_on(
     rank: int, tmp_path: Path, through: dict[str, bytes]
 ) -> None:
     """Started without an agent that would end the others: they must notice by themselves."""
-        command = [sys.executable, *WORKER, str(write_files(tmp_path, SOLVER))]
+    command = [sys.executable, *WORKER, str(write_files(tmp_path, SOLVER))]
     with socket.socket() as free:
         free.bind(("localhost", 0))
         place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
@@ -126,7 +126,7 @@ def test_a_killed_process_stops_the_others_and_a_new_start_goes_on(
 
 
 def test_the_elastic_restart_of_torchrun_goes_on(tmp_path: Path, through: dict[str, bytes]) -> None:
-        command = [*TORCHRUN, "--max-restarts=3", *WORKER, str(write_files(tmp_path, SOLVER))]
+    command = [*TORCHRUN, "--max-restarts=3", *WORKER, str(write_files(tmp_path, SOLVER))]
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     said = kill_at(process, "Iteration 9,", 1, tmp_path)
     assert process.wait(60) == 0, said
