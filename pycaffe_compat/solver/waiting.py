@@ -28,6 +28,8 @@ class Waiting(Hook):
     in it.
     """
 
+    reads_update = False
+
     def __init__(self) -> None:
         self._warned = False
         self._before: dict[str, float] = {}

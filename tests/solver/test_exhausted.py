@@ -37,7 +37,8 @@ def test_a_step_without_memory_says_what_to_reduce(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "why"), [(0, "batch_size is 0"), (-1, "batch_size takes an integer from 0"), (2_000_000_000, "TB of memory, of which")]
+    ("size", "why"),
+    [(0, "batch_size is 0"), (-1, "batch_size takes an integer from 0"), (2_000_000_000, "TB of memory, of which")],
 )
 def test_a_batch_that_cannot_be(size: int, why: str, tmp_path: Path) -> None:
     with pytest.raises(CaffeError, match=f'layer "data".*{why}'):
