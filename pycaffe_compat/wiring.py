@@ -179,6 +179,10 @@ class Wiring:
         step = self.made_by[value]
         if step.layer.shares_memory and len(step.bottoms) == 1 and shapes[value] == shapes[step.bottom_values[0]]:
             return self._maker(step.bottom_values[0], shapes)
+        if step.layer.passes_places:
+            same = [v for v in step.bottom_values if shapes[v][2:] == shapes[value][2:]]
+            if same:
+                return self._maker(same[0], shapes)
         return Maker(step.layer, step.top_values.index(value), [shapes[v] for v in step.bottom_values])
 
     @property

@@ -25,6 +25,7 @@ class Eltwise(Layer):
     """
 
     inert_options = frozenset({"stable_prod_grad"})
+    passes_places = True
     bottoms = (2, None)
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:

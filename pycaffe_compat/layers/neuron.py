@@ -73,6 +73,7 @@ class Overwritten(Layer):
             fills it before the backward pass.
     """
 
+    passes_places = True
     loses_diff: ClassVar[bool] = False
     reads_top: ClassVar[bool] = False
     spoils = True
@@ -155,6 +156,7 @@ class Dropout(Layer):
 
     random = True
     keeps_positive = True
+    passes_places = True
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)

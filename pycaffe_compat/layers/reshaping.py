@@ -29,6 +29,7 @@ class Concat(Layer):
     """The bottoms one after another along ``axis`` (or ``concat_dim``)."""
 
     bottoms = (1, None)
+    passes_places = True
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -50,6 +51,7 @@ class Slice(Layer):
     """The bottom cut along ``axis`` (or ``slice_dim``): before each ``slice_point``, or into equal parts."""
 
     tops = (1, None)
+    passes_places = True
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)

@@ -384,6 +384,17 @@ MOVED = {
     "padded windows, one row too few": ((11, 10), "kernel_size: 3 stride: 3 pad: 1", None, "", "11×10", "10×10"),
     "through a Split": ((5, 5), TWO, None, SPLIT, "5×5", "6×6"),
     "through a Reshape that changes nothing": ((5, 5), TWO, None, ALIKE, "5×5", "6×6"),
+    **{
+        f"through {kind}": (
+            (5, 5),
+            TWO,
+            None,
+            f'layer {{ name: "k" type: "{kind}" bottom: "m" top: "n" }}',
+            "5×5",
+            "6×6",
+        )
+        for kind in ("ReLU", "Dropout", "Power", "Concat")
+    },
     "other windows": ((7, 7), THREE, TWO, "", "7×7", "6×6"),
 }
 
