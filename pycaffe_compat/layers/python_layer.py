@@ -217,6 +217,14 @@ class PythonLayer(base.Layer):
         self.top_blobs = FixedBlobs(self.bottom_blobs[i] if same else Blob() for i, same in enumerate(self.in_place))
         self.python = self._make(options.module, options.layer)
         self.call("setup", self.bottom_blobs, self.top_blobs)
+        lacking = [
+            method for method in ("reshape", "forward") if getattr(type(self.python), method) is getattr(Layer, method)
+        ]
+        if lacking:
+            raise self.error(
+                f"python_param.layer: the class {self.code} has no method {' and no '.join(lacking)}; a Python layer "
+                "needs reshape(bottom, top) and forward(bottom, top)"
+            )
         for i, blob in enumerate(self.python.blobs):
             self.add_blob(f"blob{i}", blob.shape, torch.from_numpy(blob.data.copy()))
 
@@ -238,12 +246,6 @@ class PythonLayer(base.Layer):
             raise self.error(f"python_param.layer: module {module} has no class {name}{nearest(name, vars(found))}")
         if not (isinstance(cls, type) and issubclass(cls, Layer)):
             raise self.error(f"python_param.layer: {self.code} is no subclass of pycaffe_compat.Layer (caffe.Layer)")
-        lacking = [method for method in ("reshape", "forward") if getattr(cls, method) is getattr(Layer, method)]
-        if lacking:
-            raise self.error(
-                f"python_param.layer: the class {self.code} has no method {' and no '.join(lacking)}; a Python layer "
-                "needs reshape(bottom, top) and forward(bottom, top)"
-            )
         try:
             return cls(self.param)
         except Exception as error:
