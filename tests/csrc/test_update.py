@@ -8,19 +8,12 @@ import pytest
 import torch
 from on_cpu import CSRC, HERE, compiler
 from test_compilers import ARCHITECTURES, REPORT, nvcc
+from update_rules import HYPER
 
 from pycaffe_compat import ops
 from pycaffe_compat.solver import RULES
 
 NAMES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")  # as in csrc/update.h
-HYPER = {
-    "SGD": {"momentum": 0.9},
-    "Nesterov": {"momentum": 0.8},
-    "AdaGrad": {"delta": 1e-3},
-    "RMSProp": {"rms_decay": 0.8, "delta": 1e-3},
-    "AdaDelta": {"momentum": 0.7, "delta": 1e-3},
-    "Adam": {"momentum": 0.8, "momentum2": 0.95, "delta": 1e-3},
-}
 SIZES = (1, 3, 1000, 4096, 4097, 9000, *[5] * 80)
 
 

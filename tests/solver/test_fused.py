@@ -12,20 +12,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from update_rules import HYPER
 
 from pycaffe_compat import ops
 from pycaffe_compat.ops import backends
 from pycaffe_compat.ops.update import can_update
 from pycaffe_compat.solver import RULES, SGD, CaffeOptimizer
 
-HYPER = {
-    "SGD": {"momentum": 0.9},
-    "Nesterov": {"momentum": 0.8},
-    "AdaGrad": {"delta": 1e-3},
-    "RMSProp": {"rms_decay": 0.8, "delta": 1e-3},
-    "AdaDelta": {"momentum": 0.7, "delta": 1e-3},
-    "Adam": {"momentum": 0.8, "momentum2": 0.95, "delta": 1e-3},
-}
 ODD = [0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1e-40, -1e-42, 1e-45, 3e38, -3e38, 1e-20, 1e20]
 SHAPES = ((), (1,), (3,), (16,), (0, 4), (33,), (2, 3, 5, 7), (4097,), (70001,))
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -8,19 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from update_rules import HYPER
 
 from pycaffe_compat.errors import SolverError
 from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.solver import RULES, SGD, Adam, make_optimizer
-
-HYPER = {
-    "SGD": {"momentum": 0.9},
-    "Nesterov": {"momentum": 0.8},
-    "AdaGrad": {"delta": 1e-3},
-    "RMSProp": {"rms_decay": 0.8, "delta": 1e-3},
-    "AdaDelta": {"momentum": 0.7, "delta": 1e-3},
-    "Adam": {"momentum": 0.8, "momentum2": 0.95, "delta": 1e-3},
-}
 
 
 def formula(rule: str, g: np.ndarray, h: list[np.ndarray], rate: float, t: int, o: dict[str, float]) -> np.ndarray:
