@@ -66,6 +66,7 @@ CPU = (
     Contender("ours, not recycling", True, environment="PYCAFFE_COMPAT_RECYCLE=0"),
     Contender("plain, AMP", False, "bfloat16"),
     Contender("ours, AMP", True, "bfloat16", "channels_last"),
+    Contender("ours, AMP, not recycling", True, "bfloat16", "channels_last", "PYCAFFE_COMPAT_RECYCLE=0"),
     Contender("ours, step 2: encoder fixed", True, net="decoder/swwae_all"),
 )
 CUDA = (
