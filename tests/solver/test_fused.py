@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,11 +85,12 @@ def test_same_bits_as_foreach(rule: str, dtype: torch.dtype, options: dict[str, 
 @pytest.mark.parametrize("capability", ("default", "avx2"))
 def test_same_bits_in_every_instruction_set(capability: str) -> None:
     code = (
-        "import sys, torch; sys.path.insert(0, sys.argv[1]); import test_fused as t\n"
+        "import sys, torch; sys.path[:0] = sys.argv[1:]; import test_fused as t\n"
         "for rule in t.RULES: t.test_same_bits_as_foreach(rule, torch.float32, t.OPTIONS['all'])"
     )
     environment = {**os.environ, "ATEN_CPU_CAPABILITY": capability}
-    subprocess.run([sys.executable, "-c", code, os.path.dirname(__file__)], env=environment, check=True)
+    here = Path(__file__).parent
+    subprocess.run([sys.executable, "-c", code, str(here), str(here.parent)], env=environment, check=True)
 
 
 @pytest.mark.parametrize("rule", RULES)
