@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -206,6 +207,15 @@ def _temporary(final: str, stream: bool) -> tuple[int, str]:
 def _cannot_write(path: PathLike, error: OSError) -> CaffeError:
     folder = os.path.dirname(os.path.abspath(os.fspath(path)))
     return CaffeError(f"cannot write {os.fspath(path)}: {error.strerror} (folder {folder})")
+
+
+def sha256(path: PathLike) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def text_path(path: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from ..errors import CaffeError
-from ..swwae.evaluate import EDGE, MODES, evaluate
+from ..swwae.evaluate import MODES, evaluate
+from ..swwae.pictures import EDGE
 from .options import Parser, command
 
 EPILOG = """

@@ -54,6 +54,19 @@ def parse_gpus(text: str) -> list[int]:
     return ids
 
 
+def one_device(gpu: str, cpu: bool, what: str = "this") -> torch.device:
+    """Return the device of the flags ``--gpu`` and ``--cpu`` for work that uses one; by default the first GPU, if there is one.
+
+    Raises:
+        SolverError: several GPUs, or one that is not here.
+    """
+    gpus = parse_gpus(gpu)
+    if len(gpus) > 1:
+        raise SolverError(f"--gpu: {what} uses one GPU, not {len(gpus)}")
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device("cpu" if cpu else f"cuda:{gpus[0]}" if gpus else auto)
+
+
 def launch(gpus: Sequence[int]) -> None:
     """Start this program again, once for each GPU, through ``torchrun``. Does not return."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
@@ -250,11 +263,7 @@ def test(
     init_log()
     if iterations < 1:
         raise SolverError(f"iterations: {iterations} must be at least 1")
-    gpus = parse_gpus(gpu)
-    if len(gpus) > 1:
-        raise SolverError(f"--gpu: testing uses one GPU, not {len(gpus)}")
-    auto = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device("cpu" if cpu else f"cuda:{gpus[0]}" if gpus else auto)
+    device = one_device(gpu, cpu, "testing")
     log(lines.TEST_DEVICE, "Use %s.", "CPU" if device.type == "cpu" else f"GPU with device ID {device.index or 0}")
     paths = [path.strip() for path in weights.split(",") if path.strip()]
     net = Net(model, "TEST", level=level, stages=stages, weights=paths, device=device)

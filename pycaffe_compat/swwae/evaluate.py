@@ -12,14 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..data.database import Database
-from ..data.datum import datum_to_array, parse_datum
 from ..data.mean import read_mean
 from ..errors import DataError, DivergedError, WeightsError
 from ..net import Net
@@ -27,11 +24,9 @@ from ..proto import Weights, caffe_pb2, read_net, read_weights
 from .blocks import MEAN_VALUE, Shape, input_layer
 from .decoder import strip_decoder
 from .encoder import Unit, image_shape, read_encoder
+from .pictures import EDGE, Image, centre, read_images, resize_shorter
 
 MODES = ("crop", "convolution")
-EDGE = 256
-
-Image = tuple[np.ndarray, int]
 
 
 @dataclass
@@ -151,46 +146,6 @@ def load_surgically(net: Net, weights: Any) -> None:
             stored.readinto(source, index, buffer)
             with torch.no_grad():
                 blob.copy_(torch.from_numpy(buffer))
-
-
-def read_images(database: str | os.PathLike[str], color: bool = True) -> Iterator[Image]:
-    """Yield the images of an LMDB as (channels, height, width) uint8, BGR or grey, with their labels.
-
-    Raises:
-        DataError: a record is no image.
-    """
-    records = Database(database)
-    for position in range(len(records)):
-        key, value = records.read(position)
-        try:
-            record = parse_datum(value)
-            yield datum_to_array(record, color).copy(), record.label  # not a view of the database, which may be closed
-        except DataError as error:
-            raise DataError(f"{os.fspath(database)}, record {key.decode(errors='replace')}: {error}") from error
-
-
-def resize_shorter(image: np.ndarray, edge: int = EDGE) -> np.ndarray:
-    """Return (channels, height, width) with the shorter edge ``edge`` long, in proportion."""
-    height, width = image.shape[1:]
-    if min(height, width) == edge:
-        return image
-    scale = edge / min(height, width)
-    size = (max(edge, round(width * scale)), max(edge, round(height * scale)))
-    resized = cv2.resize(np.ascontiguousarray(image.transpose(1, 2, 0)), size, interpolation=cv2.INTER_LINEAR)
-    return (resized[:, :, None] if resized.ndim == 2 else resized).transpose(2, 0, 1)
-
-
-def centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return the window of that size in the middle, as Caffe's TEST phase crops.
-
-    Raises:
-        DataError: the image is smaller.
-    """
-    h, w = image.shape[1:]
-    if h < height or w < width:
-        raise DataError(f"an image of {h}x{w} is smaller than the crop of {height}x{width}")
-    top, left = (h - height) // 2, (w - width) // 2
-    return image[:, top : top + height, left : left + width]
 
 
 def evaluate(

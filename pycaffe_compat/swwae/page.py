@@ -14,7 +14,7 @@ STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin:
 img { max-width: 100%; } table { border-collapse: collapse; margin: 1em 0; }
 th, td { border-bottom: 1px solid #ddd; padding: .3em .8em; text-align: right; }
 th:first-child, td:first-child { text-align: left; }
-code { background: #f4f4f4; padding: 0 .2em; }"""
+code { background: #f4f4f4; padding: 0 .2em; } pre { overflow-x: auto; } td { overflow-wrap: anywhere; }"""
 
 Table = Sequence[Sequence[str]]
 
@@ -40,6 +40,11 @@ class Page:
         """Add a paragraph of plain text."""
         self._markdown.append(text)
         self._html.append(f"<p>{html.escape(text)}</p>")
+
+    def code(self, text: str) -> None:
+        """Add a command or the like, verbatim."""
+        self._markdown.append(f"```\n{text}\n```")
+        self._html.append(f"<pre><code>{html.escape(text)}</code></pre>")
 
     def table(self, header: Sequence[str], rows: Table) -> None:
         """Add a table; the first column holds names, the others numbers."""

@@ -28,7 +28,7 @@ def psnr(originals: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
         DataError: the shapes differ, or are not those of batches.
         DivergedError: a value is not finite. CaffeError: scikit-image is not installed.
     """
-    metrics = _scikit_image()
+    metrics = require_scikit_image().metrics
     with np.errstate(divide="ignore"):
         return _each(originals, reconstructions, lambda a, b: metrics.peak_signal_noise_ratio(a, b, data_range=1))
 
@@ -46,7 +46,7 @@ def ssim(originals: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
     Raises:
         DataError: a picture is smaller than the window.
     """
-    metrics = _scikit_image()
+    metrics = require_scikit_image().metrics
     if min(originals.shape[2:], default=0) < WINDOW:
         raise DataError(
             f"SSIM looks through a window of {WINDOW}x{WINDOW} pixels; pictures of "
@@ -76,9 +76,14 @@ def _each(originals: np.ndarray, reconstructions: np.ndarray, measure: Any) -> n
     return np.array([measure(a, b) for a, b in zip(first, second, strict=True)], np.float64)
 
 
-def _scikit_image() -> Any:
+def require_scikit_image() -> Any:
+    """Return the package, ``skimage``.
+
+    Raises:
+        CaffeError: it is not installed.
+    """
     try:
-        from skimage import metrics
+        import skimage.metrics
     except ImportError as error:
         raise CaffeError("PSNR and SSIM need scikit-image: pip install scikit-image") from error
-    return metrics
+    return skimage

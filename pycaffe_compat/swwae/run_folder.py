@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 from ..data.database import Database
 from ..errors import CaffeError, NetError, SolverError, WeightsError, nearest, prefixed, require_file
-from ..files import atomic_path
+from ..files import atomic_path, sha256
 from ..net import Net
 from ..proto import caffe_pb2, format_text, read_net, read_solver
 from ..solver import distributed
@@ -170,7 +169,7 @@ def prepare_run(recipe: Recipe, folder: str) -> Run:
     wanted = _configuration(recipe, net, solvers)
     path = os.path.join(folder, MANIFEST)
     if os.path.exists(path):
-        manifest = _read_manifest(path)
+        manifest = read_manifest(path)
         _refuse_another(path, manifest.get("configuration", {}), wanted)
     else:
         if os.path.isdir(folder) and os.listdir(folder):
@@ -225,7 +224,7 @@ def _configuration(recipe: Recipe, net: Any, solvers: Mapping[str, Any]) -> dict
     return {
         "variants": list(dict.fromkeys(recipe.variants)),
         "net": {_layer_key(layer): _one_line(layer) for layer in net.layer},
-        "weights": _digest(recipe.weights),
+        "weights": f"sha256 {sha256(recipe.weights)}",
         **{name: _fields(param) for name, param in solvers.items()},
         "loss_weights": dict(recipe.loss_weights) if recipe.loss_weights is not None else "by rule",
         "strength": recipe.strength,
@@ -255,15 +254,12 @@ def _fields(param: Any) -> dict[str, str]:
     return {name: ", ".join(values) for name, values in fields.items()}
 
 
-def _digest(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return f"sha256 {digest.hexdigest()}"
+def read_manifest(path: str) -> dict[str, Any]:
+    """Return what ``run.json`` holds.
 
-
-def _read_manifest(path: str) -> dict[str, Any]:
+    Raises:
+        SolverError: it is not the description of a run.
+    """
     try:
         with open(path) as file:
             manifest = json.load(file)

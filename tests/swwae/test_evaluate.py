@@ -13,9 +13,10 @@ from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.swwae import Decoder, augment, reconstruction_net, vgg
 from pycaffe_compat.swwae.blocks import layer
 from pycaffe_compat.swwae.decoder import strip_decoder
-from pycaffe_compat.swwae.evaluate import Errors, centre, evaluate, load_surgically, resize_shorter, scoring_net
+from pycaffe_compat.swwae.evaluate import Errors, evaluate, load_surgically, scoring_net
 from pycaffe_compat.swwae.generate import VARIANTS
 from pycaffe_compat.swwae.nets import deploy_inputs, imagenet_inputs
+from pycaffe_compat.swwae.pictures import centre, resize_shorter
 
 SIZE = 16
 

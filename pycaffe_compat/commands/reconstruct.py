@@ -1,0 +1,140 @@
+"""Show what trained decoders make of pictures, from each layer, and measure how near it comes: a grid, curves, a page."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+
+import numpy as np
+
+from ..data.mean import read_mean
+from ..errors import DataError
+from ..solver.run import one_device
+from ..swwae.gallery import PAGE, prepare_folder, write_gallery
+from ..swwae.pictures import Pictures
+from ..swwae.reconstruct import Options, reconstruct
+from ..swwae.trained import curves_of, in_release, in_run, pair
+from .images import read_array
+from .options import Parser, add_device, command
+
+EPILOG = """
+examples:
+  %(prog)s photos/ --run runs/first --out look
+                           every variant that caffe-train-stages trained in runs/first, with its training curves
+  %(prog)s demo/test_lmdb --limit 100 --out look \\
+           --net prototxt/demo/sae_all_train_val.prototxt demo/sae_all_iter_400.caffemodel \\
+           --net prototxt/demo/swwae_all_train_val.prototxt demo/swwae_all_iter_400.caffemodel
+  %(prog)s cat.jpg dog.jpg --release recon-dec/vggnet/recon --out look
+                           the authors' released models, by their file names: layer5_deploy.prototxt, layer5.caffemodel
+  %(prog)s photos/ --run pool1 --run pool2 --run pool3 --crop 128 --out look
+                           decoders that were trained for a layer each, on crops of 128x128
+
+It writes into the folder --out: report.html (all in one file), grid.png (rows pictures, columns what is made of them from each
+layer), quality.png (PSNR and SSIM over depth), quality.csv (a row a layer), pictures.csv (a row a picture and layer), and with
+--run curves.png.
+
+A net that reconstructs activations on the way (all, layerwise) decodes from each of them, its stages stacked; one that
+reconstructs the image alone (first) from where it was trained to. Nets of one kind that decode from different layers are one
+group of columns. Mean and scale come from the net's data layers; a deploy net for colour pictures gets VGG's mean.
+"""
+
+
+def mean(text: str) -> object:
+    """Return the numbers of ``"104,117,123"``, or the mean image of a file."""
+    if text.endswith((".binaryproto", ".npy")):
+        return read_mean(text) if text.endswith(".binaryproto") else read_array(text, "mean file")
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise DataError(f'--mean: "{text}" is neither numbers with commas nor a file .binaryproto or .npy') from None
+    if not all(map(math.isfinite, numbers)):
+        raise DataError(f"--mean: {text} is not finite")
+    return np.array(numbers, np.float32)
+
+
+def run(argv: list[str]) -> None:
+    """Run the command with these arguments."""
+    parser = Parser(__doc__, EPILOG)
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="image files, folders of them, LMDBs")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder for what is written; new or empty")
+    parser.add_argument(
+        "--net",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NET", "WEIGHTS"),
+        help="a net with a decoder (train_val or deploy) and its caffemodels, A,B; may be given several times",
+    )
+    parser.add_argument(
+        "--run", action="append", default=[], metavar="RUN", help="a run folder of caffe-train-stages; several times"
+    )
+    parser.add_argument(
+        "--release", action="append", default=[], metavar="DIR", help="the authors' released tree, or a folder of it"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures (default: all)")
+    parser.add_argument("--rows", type=int, default=8, metavar="N", help="pictures in the grid (default: %(default)s)")
+    parser.add_argument(
+        "--crop", type=int, nargs="+", metavar="N", help="H W, or one number: the size that is cut from the middle of "
+        "each picture (default: what the nets take)"
+    )  # fmt: skip
+    parser.add_argument(
+        "--edge",
+        type=int,
+        metavar="N",
+        help="resize pictures so that the shorter edge has N pixels (default: larger files until the crop just fits, "
+        "LMDBs not at all)",
+    )
+    parser.add_argument(
+        "--mean",
+        metavar="M",
+        help="what is subtracted: a number, one for each channel (BGR) with commas, or a mean file",
+    )
+    parser.add_argument("--scale", type=float, metavar="X", help="what the rest is multiplied by")
+    parser.add_argument("--image", default="", metavar="BLOB", help="the blob of the images (default: found)")
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="pictures at a time (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier call")
+    add_device(parser)
+    args = parser.parse_args(argv)
+    if not (args.net or args.run or args.release):
+        parser.error("which nets? Give --net NET WEIGHTS, --run RUN or --release DIR")
+    if args.crop and len(args.crop) > 2:
+        parser.error("--crop takes H W, or one number for both")
+    options = Options(
+        image=args.image,
+        crop=(args.crop[0], args.crop[-1]) if args.crop else None,
+        edge=args.edge,
+        mean=None if args.mean is None else mean(args.mean),
+        scale=args.scale,
+        rows=args.rows,
+        batch=args.batch,
+    )
+    device = one_device(args.gpu, args.cpu)
+    nets = [pair(*given) for given in args.net]
+    for folder in args.run:
+        nets += in_run(folder)
+    for folder in args.release:
+        found, without = in_release(folder)
+        nets += found
+        if without:
+            print(f"note: no weights for {', '.join(without[:5])}{' …' if len(without) > 5 else ''}", file=sys.stderr)
+    pictures = Pictures(args.pictures, args.limit)
+    if pictures.left_out:
+        print(
+            f"note: {len(pictures.left_out)} files are no pictures by their names and are left out: "
+            f"{', '.join(pictures.left_out[:3])}{' …' if len(pictures.left_out) > 3 else ''}",
+            file=sys.stderr,
+        )
+    prepare_folder(args.out, args.overwrite)
+    result = reconstruct(nets, pictures, options, device=device)
+    for kind, count in result.converted.items():
+        print(f"note: {count} pictures are {kind} and were converted to what the nets take", file=sys.stderr)
+    curves = {folder: curves_of(folder) for folder in args.run}
+    write_gallery(args.out, result, shlex.join(["caffe-reconstruct", *argv]), curves)
+    for each in result.columns:
+        ssim = "" if each.ssim is None else f", SSIM {each.ssim.mean():.3f}"
+        print(f"{each.title} from {each.source.label}: PSNR {each.psnr.mean():.2f} dB{ssim}")
+    print(f"{len(result.names)} pictures; look at {args.out}/{PAGE}")
+
+
+main = command("reconstruct", run, "nothing was written")
