@@ -97,7 +97,8 @@ class Pictures:
             raise DataError(f"limit: {limit} must be at least 1")
         self.left_out: list[str] = []
         self._parts: list[str | Database] = []
-        for path in map(os.fspath, paths):
+        for given in paths:
+            path = os.fspath(given)
             require_file(path, "picture, folder or LMDB")
             if not os.path.isdir(path):
                 self._parts.append(path)

@@ -223,7 +223,7 @@ class _Decoder:
         return (decoded / (self.augmented.image_scale * self.scale) + self.mean) / 255
 
 
-def _fits(param: Any, size: Size) -> str:
+def _fits(param: Any, size: Sequence[int]) -> str:
     """``size`` in words, with the sizes that the poolings of a net divide where it is none of them."""
     step = 1
     for layer in param.layer:
@@ -323,7 +323,9 @@ def _decode(
 ) -> np.ndarray:
     """Fill a column; return the pixels of the first pictures."""
     name = PREFIX + decoder.augmented.image
-    psnrs, ssims, shown, originals = [], [], [], []
+    psnrs, ssims = [], []
+    shown: list[np.ndarray] = []
+    originals: list[np.ndarray] = []
     with torch.inference_mode():
         for pixels in batches:
             blobs = {decoder.augmented.image: torch.from_numpy(decoder.to_net(pixels)).to(device)}
@@ -337,7 +339,7 @@ def _decode(
                 raise type(error)(
                     f"{', '.join(column.trained.weights)}, from {column.source.label}: {error}"
                 ) from error
-            missing = rows - sum(map(len, shown))
+            missing = rows - sum(len(each) for each in shown)
             if missing > 0:
                 shown.append(np.clip(made[:missing], 0, 1).astype(np.float32))
                 originals.append(pixels[:missing])

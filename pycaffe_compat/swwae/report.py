@@ -6,21 +6,27 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors import CaffeError
 from ..files import atomic_path
 from .curves import LOSS, Point, read_points
+from .filters import filters_figure, read_filters
 from .page import Page
 from .stages import Stage
 
 Chains = Mapping[str, Sequence[Stage]]
 
 
-def write_report(folder: str, manifest: Mapping[str, Any], chains: Chains) -> list[str]:
-    """Write ``report.md``, ``report.html`` and, with matplotlib, ``curves.png`` into a run folder; return their paths.
+def write_report(folder: str, manifest: Mapping[str, Any], chains: Chains, weights: str) -> list[str]:
+    """Write ``report.md``, ``report.html`` and, with matplotlib, ``curves.png`` and ``filters.png`` into a run folder.
 
     Args:
         folder: the run folder.
         manifest: its ``run.json``.
         chains: the stages of each variant.
+        weights: the caffemodel of step 1.
+
+    Returns:
+        The paths of the files.
 
     Raises:
         CaffeError: a file cannot be written.
@@ -43,12 +49,14 @@ def write_report(folder: str, manifest: Mapping[str, Any], chains: Chains) -> li
     picture = os.path.join(folder, "curves.png")
     page.heading("Training curves")
     if draw_curves(picture, points):
-        page.picture(picture, "Losses and scores over iterations, a row for each step of the paper")
+        page.picture(picture, "Losses and errors over iterations, a row for each step of the paper")
+        page.text("Lines are of training batches, dots of the test data.")
         paths.append(picture)
     else:
         page.text(
             "Not drawn: that needs matplotlib (pip install matplotlib). The numbers are in curve.csv of each step."
         )
+    _filters(page, paths, os.path.join(folder, "filters.png"), weights, chains)
     page.write_markdown(paths[0])
     page.write_html(paths[1])
     return paths
@@ -80,6 +88,26 @@ def _loss_weights(page: Page, manifest: Mapping[str, Any]) -> None:
         size, rms = (measured[name]["size"], measured[name]["rms"]) if name in measured else ("", "")
         rows.append([name, f"{weight:g}", str(size), f"{rms:.4g}" if rms else ""])
     page.table(["blob", "weight", "values in it", "root mean square"], rows)
+
+
+def _filters(page: Page, paths: list[str], picture: str, weights: str, chains: Chains) -> None:
+    """Show the first layer's filters before and after step 4."""
+    whole = {name: chain[-1].weights() for name, chain in chains.items() if chain[-1].step == 4}
+    if not whole:
+        return
+    page.heading("Filters of the first layer, before and after step 4")
+    try:
+        before = read_filters(weights, title="before")
+        after = [read_filters(path, before.layer, name) for name, path in whole.items()]
+        filters_figure(picture, before, after)
+    except CaffeError as error:
+        page.text(f"Not drawn: {error}.")
+        return
+    page.picture(picture, "Filters before step 4, after it, and the difference")
+    page.text(
+        "0 is grey. A difference has a scale of its own, which its title says, with its norm relative to the filters'."
+    )
+    paths.append(picture)
 
 
 def draw_curves(path: str, points: Mapping[str, Sequence[Point]]) -> bool:

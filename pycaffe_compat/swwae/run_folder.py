@@ -129,7 +129,7 @@ def train_run(recipe: Recipe, folder: str, **options: Any) -> dict[str, str]:
         run = _prepared_by_first(recipe, folder)
         finals = {name: train_stages(chain, recipe.weights, **options) for name, chain in run.chains.items()}
         if distributed.rank() == 0:
-            write_report(run.folder, run.manifest, run.chains)
+            write_report(run.folder, run.manifest, run.chains, recipe.weights)
     return finals
 
 

@@ -107,6 +107,7 @@ def test_the_report_shows_curves_and_ends(small):
     page, text = (small / "run/report.html").read_text(), (small / "run/report.md").read_text()
     assert 'src="data:image/png;base64,' in page and 'src="curves' not in page
     assert "![" in text and "](curves.png)" in text
+    assert "](filters.png)" in text and page.count('src="data:image/png;base64,') == 2
     points = read_points("run/step4_swwae_all/curve.csv")
     last = {each.output: each for each in points if each.phase == "TEST"}
     assert set(last) == {"accuracy", "loss", "dec:loss@conv1_1", "dec:loss@data/scaled"}

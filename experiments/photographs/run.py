@@ -1,0 +1,333 @@
+#!/usr/bin/env python
+"""Real photographs through SAE and SWWAE decoders, one trained for each pooling of an encoder, with a random encoder as control.
+
+    python experiments/photographs/run.py --photographs imagenet1000_256.zip --cifar10 cifar10_jpeg.npz
+
+What is finished is kept: the same command goes on after an interruption. --draw makes figures and tables anew from the CSV.
+Files of the run go into --work; results.csv, docs/figures/photographs_*.png and a section of docs/results.md stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pycaffe_compat.data.imageset import ConvertOptions, convert_imageset
+from pycaffe_compat.errors import DataError, require_file
+from pycaffe_compat.files import atomic_path
+from pycaffe_compat.net import Net
+from pycaffe_compat.proto import caffe_pb2, read_net
+from pycaffe_compat.swwae import vgg
+from pycaffe_compat.swwae.blocks import lmdb_layers
+from pycaffe_compat.swwae.decoder import strip_decoder, up_to
+from pycaffe_compat.swwae.encoder import image_shape, read_encoder
+from pycaffe_compat.swwae.figures import Line, depth_figure
+from pycaffe_compat.swwae.prototxt import net_text
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+RESULTS = HERE / "results.csv"
+FIGURES = ROOT / "docs/figures"
+PAGE = ROOT / "docs/results.md"
+BEGIN, END = "<!-- photographs: begin -->", "<!-- photographs: end -->"
+
+HELD_OUT = 10  # every tenth photograph, by name
+STORED, CROP = 144, 128  # the shorter edge of the stored photographs; the size that is trained and shown
+STAGES = ((2, 16), (2, 32), (2, 64), (2, 64))
+MEAN, SCALE = (
+    (113.9, 123.0, 125.3),
+    1 / 64,
+)  # BGR, of CIFAR-10's training pictures; their standard deviation is about 64
+BATCH = 8
+ROWS = 5
+ENCODERS = {"trained": "trained on CIFAR-10", "random": "random weights"}
+SOLVER = """type: "Adam" base_lr: {rate} lr_policy: "poly" power: 1 max_iter: {iterations} momentum: 0.9 momentum2: 0.999
+weight_decay: {decay} display: 20 average_loss: 20 snapshot: {snapshot} test_iter: {tested} test_interval: {iterations}
+test_initialization: false random_seed: 1
+"""
+
+
+def main() -> int:
+    """Run what is missing, then draw; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photographs", metavar="ZIP", help="an archive of photographs")
+    parser.add_argument(
+        "--cifar10", metavar="NPZ", help="CIFAR-10 as JPEGs, to train the encoder (default: download it)"
+    )
+    parser.add_argument(
+        "--encoder",
+        nargs=2,
+        metavar=("NET", "WEIGHTS"),
+        help="a trained classification net instead of one trained here",
+    )
+    parser.add_argument("--work", type=Path, default=Path("work/photographs"), help="folder (default: %(default)s)")
+    parser.add_argument(
+        "--iterations", type=int, default=200, help="of each decoder's two steps (default: %(default)s)"
+    )
+    parser.add_argument("--encoder-iterations", type=int, default=4000, help="of the encoder (default: %(default)s)")
+    parser.add_argument("--limit", type=int, help="only the first photographs")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (default: %(default)s)")
+    parser.add_argument("--draw", action="store_true", help="only draw")
+    args = parser.parse_args()
+    if not args.draw:
+        if not args.photographs:
+            parser.error("--photographs ZIP is needed")
+        measure(args)
+    draw()
+    return 0
+
+
+def tool(*arguments: object, log: Path) -> None:
+    """Run a tool of this project, its output in a log file.
+
+    Raises:
+        SystemExit: it failed; the message ends with what it said.
+    """
+    name, *rest = map(str, arguments)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with open(log, "a") as file:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / f"tools/{name}.py"), *rest],
+            stdout=file,
+            stderr=file,
+            env=environment,
+            check=False,
+        )
+    if done.returncode:
+        raise SystemExit(f"{name} failed; {log} ends with: {log.read_text().strip().splitlines()[-1]}")
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Train encoder and decoders as far as they are missing, and write the CSV."""
+    began, work = time.monotonic(), args.work
+    work.mkdir(parents=True, exist_ok=True)
+    trained_on, held_out = make_databases(args.photographs, work, args.limit)
+    print(f"{trained_on} photographs to train on, {held_out} held out", flush=True)
+    sources = make_encoders(args, work)
+    (work / "decode.prototxt").write_text(
+        SOLVER.format(rate=2e-3, iterations=args.iterations, snapshot=args.iterations, tested=5, decay=0)
+    )
+    runs = {(encoder, source): work / f"runs/{encoder}_{source}" for encoder in ENCODERS for source in sources}
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(lambda each: train_decoders(work, *each), runs.items()))
+    rows = []
+    for encoder in ENCODERS:
+        look = work / f"look_{encoder}"
+        folders = [word for (name, _), run in runs.items() if name == encoder for word in ("--run", run)]
+        tool(
+            *("reconstruct", work / "held_out", *folders, "--crop", CROP, "--rows", ROWS, "--out", look, "--overwrite"),
+            log=work / "reconstruct.log",
+        )
+        with open(look / "quality.csv", newline="") as file:
+            rows += [
+                {"encoder": encoder, **row, "iterations": args.iterations, "photographs": trained_on}
+                for row in csv.DictReader(file)
+            ]
+        FIGURES.mkdir(parents=True, exist_ok=True)
+        shutil.copy(look / "grid.png", FIGURES / f"photographs_{encoder}.png")
+    with atomic_path(RESULTS) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"{RESULTS}: {len(rows)} rows; this sitting took {(time.monotonic() - began) / 60:.1f} minutes")
+
+
+def make_databases(archive: str, work: Path, limit: int | None) -> tuple[int, int]:
+    """Unpack the photographs into two folders and make LMDBs of both; return how many each holds."""
+    require_file(archive, "archive of photographs")
+    counts = []
+    with zipfile.ZipFile(archive) as file:
+        names = sorted(name for name in file.namelist() if name.lower().endswith((".jpg", ".jpeg", ".png")))[:limit]
+        if len(names) < HELD_OUT:
+            raise DataError(f"{archive} holds {len(names)} photographs; {HELD_OUT} are the fewest")
+        for part in ("train", "held_out"):
+            own = [name for number, name in enumerate(names) if (number % HELD_OUT == 0) == (part == "held_out")]
+            counts.append(len(own))
+            folder, database = work / part, work / f"{part}_lmdb"
+            if database.exists():
+                continue
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            for name in own:
+                (folder / os.path.basename(name)).write_bytes(file.read(name))
+            listing = work / f"{part}.txt"
+            listing.write_text("".join(f"{os.path.basename(name)} 0\n" for name in own))
+            convert_imageset(f"{folder}/", str(listing), str(database), ConvertOptions(shorter_edge=STORED))
+    return counts[0], counts[1]
+
+
+def make_encoders(args: argparse.Namespace, work: Path) -> list[str]:
+    """Make ``encoder.prototxt``, ``trained.caffemodel`` and ``random.caffemodel``; return the layers that are pooled."""
+    net, weights = args.encoder or train_encoder(args, work)
+    plain = strip_decoder(read_net(net))
+    units = up_to(read_encoder(plain, shape=image_shape(plain)), "")
+    transform = next((each.transform_param for each in plain.layer if each.HasField("transform_param")), None)
+    shown = {"mean_value": list(transform.mean_value), "scale": transform.scale} if transform is not None else {}
+    inputs = lmdb_layers(
+        *(str(work / "train_lmdb"), str(work / "held_out_lmdb"), (BATCH, 20)), crop_size=CROP, mirror=True, **shown
+    )
+    kept = [each for number, each in enumerate(plain.layer) if each.bottom and number <= units[-1].last]
+    encoder = caffe_pb2.NetParameter(name=plain.name, layer=[*inputs, *kept])
+    (work / "encoder.prototxt").write_text(
+        net_text(encoder, f"The convolutions of {net}, for photographs of {CROP}x{CROP}.")
+    )
+    if not (work / "trained.caffemodel").exists():
+        shutil.copy(weights, work / "trained.caffemodel")
+    if not (work / "random.caffemodel").exists():
+        import torch
+
+        torch.manual_seed(1)
+        built = Net(encoder, "TRAIN")
+        built.save(work / "random.caffemodel")
+        built.close()
+    return [unit.name for unit in units if unit.pool is not None]
+
+
+def train_encoder(args: argparse.Namespace, work: Path) -> tuple[str, str]:
+    """Train a small VGG on CIFAR-10, unless that is done; return its net and weights."""
+    weights = work / f"encoder_iter_{args.encoder_iterations}.caffemodel"
+    net = work / "cifar10.prototxt"
+    if not weights.exists():
+        print("training the encoder on CIFAR-10", flush=True)
+        data = work / "cifar10"
+        tool("get_cifar10", "--out", data, *(("--npz", args.cifar10) if args.cifar10 else ()), log=work / "cifar10.log")
+        inputs = lmdb_layers(
+            *(f"{data}/train_lmdb", f"{data}/test_lmdb", (50, 100)),
+            crop_size=32,
+            mirror=True,
+            mean_value=MEAN,
+            scale=SCALE,
+        )
+        param = vgg(
+            inputs=inputs, stages=STAGES, hidden=(128,), classes=10, filler={"type": "msra"}, name="VGG_CIFAR10"
+        )
+        net.write_text(net_text(param, "A small VGG for CIFAR-10."))
+        solver = SOLVER.format(rate=2e-3, iterations=args.encoder_iterations, snapshot=500, tested=100, decay=5e-4)
+        (work / "cifar10_solver.prototxt").write_text(f'net: "{net}"\nsnapshot_prefix: "{work}/encoder"\n{solver}')
+        tool("train_net", "--solver", work / "cifar10_solver.prototxt", "--resume", log=work / "cifar10.log")
+    return str(net), str(weights)
+
+
+def train_decoders(work: Path, key: tuple[str, str], run: Path) -> None:
+    """Train the two decoders of an encoder and a layer."""
+    began = time.monotonic()
+    options = ("--net", work / "encoder.prototxt", "--weights", work / f"{key[0]}.caffemodel", "--filler", "msra")
+    run.parent.mkdir(exist_ok=True)
+    tool(
+        *(
+            "train_stages",
+            "--variant",
+            "sae_first,swwae_first",
+            "--source",
+            key[1],
+            "--until",
+            3,
+            "--out",
+            run,
+            *options,
+        ),
+        *("--decoder-solver", work / "decode.prototxt"),
+        log=work / f"{key[0]}_{key[1]}.log",
+    )
+    print(f"{key[0]} encoder, decoders from {key[1]}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+# ---- what is drawn
+
+
+def read_results() -> list[dict[str, str]]:
+    """The rows of the CSV."""
+    with open(require_file(RESULTS, "results"), newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def draw() -> None:
+    """Draw the chart and write the section from the CSV."""
+    rows = read_results()
+    labels = list(dict.fromkeys(row["label"] for row in sorted(rows, key=lambda row: int(row["depth"]))))
+    charts: dict[str, dict[str, Line]] = {}
+    for measure, column in (("PSNR, dB", "psnr_mean"), ("SSIM", "ssim_mean")):
+        for encoder in ENCODERS:
+            for title in dict.fromkeys(row["title"] for row in rows):
+                own = [row for row in rows if (row["encoder"], row["title"]) == (encoder, title)]
+                line = Line([row["label"] for row in own], [float(row[column]) for row in own], title.startswith("SAE"))
+                charts.setdefault(measure, {})[f"{title.partition('-')[0]}, {ENCODERS[encoder]}"] = line
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    depth_figure(FIGURES / "photographs_quality.png", charts, labels, "decoded from")
+    before = PAGE.read_text() if PAGE.exists() else "# Results\n"
+    section = "\n".join([BEGIN, *section_of(rows, labels), END])
+    if BEGIN in before:
+        text = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda match: section, before, flags=re.DOTALL)
+    else:
+        text = f"{before.rstrip()}\n\n{section}\n"
+    with atomic_path(PAGE) as temporary, open(temporary, "w") as file:
+        file.write(text)
+    print(f"{PAGE}: section written")
+
+
+def section_of(rows: list[dict[str, str]], labels: list[str]) -> Iterator[str]:
+    """The lines of the section of docs/results.md."""
+    first = rows[0]
+    yield "## Photographs, reconstructed from each pooling"
+    yield ""
+    widths = ", ".join(str(width) for _, width in STAGES)
+    yield (
+        f"{first['pictures']} photographs that no decoder saw, {CROP}×{CROP} pixels. For each pooling, kind and encoder a "
+        f"decoder of its own was trained on {first['photographs']} other photographs, the encoder fixed: the layerwise "
+        "decoder and then the whole one for the image alone (steps 2 and 3 of the paper), "
+        f"{first['iterations']} iterations each with {BATCH} photographs. The encoder is a small VGG (convolutions of {widths} "
+        "channels, two a stage), trained to classify CIFAR-10, whose pictures have 32×32 pixels; the control has the same "
+        "encoder with random weights. The decoders are trained far shorter than the paper's. One run each: differences "
+        "between neighbours can be chance."
+    )
+    yield ""
+    yield "![Photographs and what SAE and SWWAE decoders make of them, from each pooling](figures/photographs_trained.png)"
+    yield ""
+    yield "![PSNR and SSIM over the poolings](figures/photographs_quality.png)"
+    yield ""
+    yield f"| encoder | decoder | {' | '.join(f'{label}: PSNR | SSIM' for label in labels)} |"
+    yield f"| --- | --- | {' | '.join('---: | ---:' for _ in labels)} |"
+    for encoder, words in ENCODERS.items():
+        for title in dict.fromkeys(row["title"] for row in rows):
+            cells = [
+                f"{float(row['psnr_mean']):.2f} | {float(row['ssim_mean']):.3f}"
+                for label in labels
+                for row in rows
+                if (row["encoder"], row["title"], row["label"]) == (encoder, title, label)
+            ]
+            yield f"| {words} | {title.partition('-')[0]} | {' | '.join(cells)} |"
+    yield ""
+    yield from findings(rows, labels)
+    yield ""
+    yield "The control, an encoder with random weights:"
+    yield ""
+    yield "![The same with an encoder of random weights](figures/photographs_random.png)"
+    yield ""
+    yield "Made by `experiments/photographs/run.py`; the numbers are in `experiments/photographs/results.csv`."
+
+
+def findings(rows: list[dict[str, str]], labels: list[str]) -> Iterator[str]:
+    """What the numbers say of the paper's claim: with switches reconstructions stay good with depth, without they decay."""
+    ssim = {(row["encoder"], row["title"].partition("-")[0], row["label"]): float(row["ssim_mean"]) for row in rows}
+    for encoder, words in ENCODERS.items():
+        top, deep = labels[0], labels[-1]
+        sae, swwae = ([ssim[encoder, kind, label] for label in (top, deep)] for kind in ("SAE", "SWWAE"))
+        ahead = sum(ssim[encoder, "SWWAE", label] > ssim[encoder, "SAE", label] for label in labels)
+        yield (
+            f"- Encoder {words}: from {top} to {deep} the SSIM of SAE goes from {sae[0]:.2f} to {sae[1]:.2f}, that of SWWAE "
+            f"from {swwae[0]:.2f} to {swwae[1]:.2f}. SWWAE is the better one at {ahead} of {len(labels)} poolings."
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
