@@ -3,8 +3,8 @@
 
     python experiments/photographs/run.py --photographs imagenet1000_256.zip --cifar10 cifar10_jpeg.npz
 
-What is finished is kept: the same command goes on after an interruption. --draw makes figures and tables anew from the CSV.
-Files of the run go into --work; results.csv, docs/figures/photographs_*.png and a section of docs/results.md stay.
+What is finished is kept: the same command goes on after an interruption. --draw makes the chart and the section of
+docs/results.md anew from results.csv. Files of the run go into --work.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pycaffe_compat.data.imageset import ConvertOptions, convert_imageset
-from pycaffe_compat.errors import DataError, require_file
+from pycaffe_compat.errors import CaffeError, DataError, require_file
 from pycaffe_compat.files import atomic_path
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, read_net
@@ -36,9 +36,6 @@ from pycaffe_compat.swwae.prototxt import net_text
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-RESULTS = HERE / "results.csv"
-FIGURES = ROOT / "docs/figures"
-PAGE = ROOT / "docs/results.md"
 BEGIN, END = "<!-- photographs: begin -->", "<!-- photographs: end -->"
 
 HELD_OUT = 10  # every tenth photograph, by name
@@ -50,7 +47,7 @@ MEAN, SCALE = (
 )  # BGR, of CIFAR-10's training pictures; their standard deviation is about 64
 BATCH = 8
 ROWS = 5
-ENCODERS = {"trained": "trained on CIFAR-10", "random": "random weights"}
+ENCODERS = {"trained": "trained", "random": "random weights"}
 SOLVER = """type: "Adam" base_lr: {rate} lr_policy: "poly" power: 1 max_iter: {iterations} momentum: 0.9 momentum2: 0.999
 weight_decay: {decay} display: 20 average_loss: 20 snapshot: {snapshot} test_iter: {tested} test_interval: {iterations}
 test_initialization: false random_seed: 1
@@ -77,13 +74,19 @@ def main() -> int:
     parser.add_argument("--encoder-iterations", type=int, default=4000, help="of the encoder (default: %(default)s)")
     parser.add_argument("--limit", type=int, help="only the first photographs")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (default: %(default)s)")
+    parser.add_argument(
+        "--results", type=Path, default=HERE / "results.csv", help="the table (default: beside this script)"
+    )
+    parser.add_argument(
+        "--docs", type=Path, default=ROOT / "docs", help="folder of results.md and figures/ (default: docs)"
+    )
     parser.add_argument("--draw", action="store_true", help="only draw")
     args = parser.parse_args()
     if not args.draw:
         if not args.photographs:
             parser.error("--photographs ZIP is needed")
         measure(args)
-    draw()
+    draw(args.results, args.docs)
     return 0
 
 
@@ -113,7 +116,7 @@ def measure(args: argparse.Namespace) -> None:
     work.mkdir(parents=True, exist_ok=True)
     trained_on, held_out = make_databases(args.photographs, work, args.limit)
     print(f"{trained_on} photographs to train on, {held_out} held out", flush=True)
-    sources = make_encoders(args, work)
+    sources, about = make_encoders(args, work)
     (work / "decode.prototxt").write_text(
         SOLVER.format(rate=2e-3, iterations=args.iterations, snapshot=args.iterations, tested=5, decay=0)
     )
@@ -130,16 +133,17 @@ def measure(args: argparse.Namespace) -> None:
         )
         with open(look / "quality.csv", newline="") as file:
             rows += [
-                {"encoder": encoder, **row, "iterations": args.iterations, "photographs": trained_on}
+                {"encoder": encoder, **row, "iterations": args.iterations, "photographs": trained_on, "about": about}
                 for row in csv.DictReader(file)
             ]
-        FIGURES.mkdir(parents=True, exist_ok=True)
-        shutil.copy(look / "grid.png", FIGURES / f"photographs_{encoder}.png")
-    with atomic_path(RESULTS) as temporary, open(temporary, "w", newline="") as file:
+        figures = args.docs / "figures"
+        figures.mkdir(parents=True, exist_ok=True)
+        shutil.copy(look / "grid.png", figures / f"photographs_{encoder}.png")
+    with atomic_path(args.results) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    print(f"{RESULTS}: {len(rows)} rows; this sitting took {(time.monotonic() - began) / 60:.1f} minutes")
+    print(f"{args.results}: {len(rows)} rows; this sitting took {(time.monotonic() - began) / 60:.1f} minutes")
 
 
 def make_databases(archive: str, work: Path, limit: int | None) -> tuple[int, int]:
@@ -148,6 +152,8 @@ def make_databases(archive: str, work: Path, limit: int | None) -> tuple[int, in
     counts = []
     with zipfile.ZipFile(archive) as file:
         names = sorted(name for name in file.namelist() if name.lower().endswith((".jpg", ".jpeg", ".png")))[:limit]
+        if len({os.path.basename(name) for name in names}) < len(names):
+            raise DataError(f"{archive} holds several photographs of one name in different folders; names must differ")
         if len(names) < HELD_OUT:
             raise DataError(f"{archive} holds {len(names)} photographs; {HELD_OUT} are the fewest")
         for part in ("train", "held_out"):
@@ -166,9 +172,15 @@ def make_databases(archive: str, work: Path, limit: int | None) -> tuple[int, in
     return counts[0], counts[1]
 
 
-def make_encoders(args: argparse.Namespace, work: Path) -> list[str]:
-    """Make ``encoder.prototxt``, ``trained.caffemodel`` and ``random.caffemodel``; return the layers that are pooled."""
-    net, weights = args.encoder or train_encoder(args, work)
+def make_encoders(args: argparse.Namespace, work: Path) -> tuple[list[str], str]:
+    """Make ``encoder.prototxt``, ``trained.caffemodel`` and ``random.caffemodel``.
+
+    Returns:
+        The layers that are pooled, and what the encoder is, in words.
+    """
+    net, weights, about = (
+        (*args.encoder, f"that of {os.path.basename(args.encoder[1])}") if args.encoder else train_encoder(args, work)
+    )
     plain = strip_decoder(read_net(net))
     units = up_to(read_encoder(plain, shape=image_shape(plain)), "")
     transform = next((each.transform_param for each in plain.layer if each.HasField("transform_param")), None)
@@ -190,11 +202,11 @@ def make_encoders(args: argparse.Namespace, work: Path) -> list[str]:
         built = Net(encoder, "TRAIN")
         built.save(work / "random.caffemodel")
         built.close()
-    return [unit.name for unit in units if unit.pool is not None]
+    return [unit.name for unit in units if unit.pool is not None], about
 
 
-def train_encoder(args: argparse.Namespace, work: Path) -> tuple[str, str]:
-    """Train a small VGG on CIFAR-10, unless that is done; return its net and weights."""
+def train_encoder(args: argparse.Namespace, work: Path) -> tuple[str, str, str]:
+    """Train a small VGG on CIFAR-10, unless that is done; return its net, its weights, and what it is, in words."""
     weights = work / f"encoder_iter_{args.encoder_iterations}.caffemodel"
     net = work / "cifar10.prototxt"
     if not weights.exists():
@@ -215,7 +227,13 @@ def train_encoder(args: argparse.Namespace, work: Path) -> tuple[str, str]:
         solver = SOLVER.format(rate=2e-3, iterations=args.encoder_iterations, snapshot=500, tested=100, decay=5e-4)
         (work / "cifar10_solver.prototxt").write_text(f'net: "{net}"\nsnapshot_prefix: "{work}/encoder"\n{solver}')
         tool("train_net", "--solver", work / "cifar10_solver.prototxt", "--resume", log=work / "cifar10.log")
-    return str(net), str(weights)
+    right = re.findall(r"Test net output #\d+: accuracy = (\S+)", (work / "cifar10.log").read_text())[-1]
+    widths = ", ".join(str(width) for _, width in STAGES)
+    about = (
+        f"a small VGG (convolutions of {widths} channels, two a stage), trained for {args.encoder_iterations} iterations to "
+        f"classify CIFAR-10, whose pictures have 32×32 pixels ({float(right):.1%} of the test pictures are right)"
+    )
+    return str(net), str(weights), about
 
 
 def train_decoders(work: Path, key: tuple[str, str], run: Path) -> None:
@@ -245,15 +263,10 @@ def train_decoders(work: Path, key: tuple[str, str], run: Path) -> None:
 # ---- what is drawn
 
 
-def read_results() -> list[dict[str, str]]:
-    """The rows of the CSV."""
-    with open(require_file(RESULTS, "results"), newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def draw() -> None:
-    """Draw the chart and write the section from the CSV."""
-    rows = read_results()
+def draw(results: Path, docs: Path) -> None:
+    """Draw the chart and write the section of results.md from the table."""
+    with open(require_file(results, "results"), newline="") as file:
+        rows = list(csv.DictReader(file))
     labels = list(dict.fromkeys(row["label"] for row in sorted(rows, key=lambda row: int(row["depth"]))))
     charts: dict[str, dict[str, Line]] = {}
     for measure, column in (("PSNR, dB", "psnr_mean"), ("SSIM", "ssim_mean")):
@@ -262,17 +275,18 @@ def draw() -> None:
                 own = [row for row in rows if (row["encoder"], row["title"]) == (encoder, title)]
                 line = Line([row["label"] for row in own], [float(row[column]) for row in own], title.startswith("SAE"))
                 charts.setdefault(measure, {})[f"{title.partition('-')[0]}, {ENCODERS[encoder]}"] = line
-    FIGURES.mkdir(parents=True, exist_ok=True)
-    depth_figure(FIGURES / "photographs_quality.png", charts, labels, "decoded from")
-    before = PAGE.read_text() if PAGE.exists() else "# Results\n"
+    (docs / "figures").mkdir(parents=True, exist_ok=True)
+    depth_figure(docs / "figures" / "photographs_quality.png", charts, labels, "decoded from")
+    page = docs / "results.md"
+    before = page.read_text() if page.exists() else "# Results\n"
     section = "\n".join([BEGIN, *section_of(rows, labels), END])
     if BEGIN in before:
         text = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda match: section, before, flags=re.DOTALL)
     else:
         text = f"{before.rstrip()}\n\n{section}\n"
-    with atomic_path(PAGE) as temporary, open(temporary, "w") as file:
+    with atomic_path(page) as temporary, open(temporary, "w") as file:
         file.write(text)
-    print(f"{PAGE}: section written")
+    print(f"{page}: section written")
 
 
 def section_of(rows: list[dict[str, str]], labels: list[str]) -> Iterator[str]:
@@ -280,14 +294,12 @@ def section_of(rows: list[dict[str, str]], labels: list[str]) -> Iterator[str]:
     first = rows[0]
     yield "## Photographs, reconstructed from each pooling"
     yield ""
-    widths = ", ".join(str(width) for _, width in STAGES)
     yield (
         f"{first['pictures']} photographs that no decoder saw, {CROP}×{CROP} pixels. For each pooling, kind and encoder a "
         f"decoder of its own was trained on {first['photographs']} other photographs, the encoder fixed: the layerwise "
         "decoder and then the whole one for the image alone (steps 2 and 3 of the paper), "
-        f"{first['iterations']} iterations each with {BATCH} photographs. The encoder is a small VGG (convolutions of {widths} "
-        "channels, two a stage), trained to classify CIFAR-10, whose pictures have 32×32 pixels; the control has the same "
-        "encoder with random weights. The decoders are trained far shorter than the paper's. One run each: differences "
+        f"{first['iterations']} iterations each with {BATCH} photographs. The encoder is {first['about']}; the control has the "
+        "same encoder with random weights. The decoders are trained far shorter than the paper's. One run each: differences "
         "between neighbours can be chance."
     )
     yield ""
@@ -313,7 +325,10 @@ def section_of(rows: list[dict[str, str]], labels: list[str]) -> Iterator[str]:
     yield ""
     yield "![The same with an encoder of random weights](figures/photographs_random.png)"
     yield ""
-    yield "Made by `experiments/photographs/run.py`; the numbers are in `experiments/photographs/results.csv`."
+    yield (
+        "Made by `experiments/photographs/run.py`; the numbers are in `experiments/photographs/results.csv`. "
+        "How PSNR and SSIM are computed: [swwae.md](swwae.md#reconstructions)."
+    )
 
 
 def findings(rows: list[dict[str, str]], labels: list[str]) -> Iterator[str]:
@@ -330,4 +345,7 @@ def findings(rows: list[dict[str, str]], labels: list[str]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except CaffeError as error:
+        sys.exit(f"photographs: {error}")
