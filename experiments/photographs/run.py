@@ -45,7 +45,7 @@ MEAN, SCALE = (
     (113.9, 123.0, 125.3),
     1 / 64,
 )  # BGR, of CIFAR-10's training pictures; their standard deviation is about 64
-BATCH = 8
+BATCH, RATE = 8, 1e-2
 ROWS = 5
 ENCODERS = {"trained": "trained", "random": "random weights"}
 SOLVER = """type: "Adam" base_lr: {rate} lr_policy: "poly" power: 1 max_iter: {iterations} momentum: 0.9 momentum2: 0.999
@@ -69,7 +69,7 @@ def main() -> int:
     )
     parser.add_argument("--work", type=Path, default=Path("work/photographs"), help="folder (default: %(default)s)")
     parser.add_argument(
-        "--iterations", type=int, default=200, help="of each decoder's two steps (default: %(default)s)"
+        "--iterations", type=int, default=400, help="of each decoder's two steps (default: %(default)s)"
     )
     parser.add_argument("--encoder-iterations", type=int, default=4000, help="of the encoder (default: %(default)s)")
     parser.add_argument("--limit", type=int, help="only the first photographs")
@@ -118,7 +118,7 @@ def measure(args: argparse.Namespace) -> None:
     print(f"{trained_on} photographs to train on, {held_out} held out", flush=True)
     sources, about = make_encoders(args, work)
     (work / "decode.prototxt").write_text(
-        SOLVER.format(rate=2e-3, iterations=args.iterations, snapshot=args.iterations, tested=5, decay=0)
+        SOLVER.format(rate=RATE, iterations=args.iterations, snapshot=args.iterations, tested=5, decay=0)
     )
     runs = {(encoder, source): work / f"runs/{encoder}_{source}" for encoder in ENCODERS for source in sources}
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -239,7 +239,7 @@ def train_encoder(args: argparse.Namespace, work: Path) -> tuple[str, str, str]:
 def train_decoders(work: Path, key: tuple[str, str], run: Path) -> None:
     """Train the two decoders of an encoder and a layer."""
     began = time.monotonic()
-    options = ("--net", work / "encoder.prototxt", "--weights", work / f"{key[0]}.caffemodel", "--filler", "msra")
+    options = ("--net", work / "encoder.prototxt", "--weights", work / f"{key[0]}.caffemodel", "--filler", "xavier")
     run.parent.mkdir(exist_ok=True)
     tool(
         *(

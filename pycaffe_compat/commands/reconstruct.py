@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import sys
 
@@ -53,6 +54,14 @@ def mean(text: str) -> object:
     return np.array(numbers, np.float32)
 
 
+def size(text: str) -> tuple[int, int]:
+    """Return height and width of ``"128"`` or ``"96x128"``."""
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise DataError(f'--crop: "{text}" is neither a number nor height and width, such as 96x128')
+    return int(match[1]), int(match[2] or match[1])
+
+
 def run(argv: list[str]) -> None:
     """Run the command with these arguments."""
     parser = Parser(__doc__, EPILOG)
@@ -75,9 +84,10 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures (default: all)")
     parser.add_argument("--rows", type=int, default=8, metavar="N", help="pictures in the grid (default: %(default)s)")
     parser.add_argument(
-        "--crop", type=int, nargs="+", metavar="N", help="H W, or one number: the size that is cut from the middle of "
-        "each picture (default: what the nets take)"
-    )  # fmt: skip
+        "--crop",
+        metavar="N|HxW",
+        help="the size that is cut from the middle of each picture (default: what the nets take)",
+    )
     parser.add_argument(
         "--edge",
         type=int,
@@ -98,11 +108,9 @@ def run(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     if not (args.net or args.run or args.release):
         parser.error("which nets? Give --net NET WEIGHTS, --run RUN or --release DIR")
-    if args.crop and len(args.crop) > 2:
-        parser.error("--crop takes H W, or one number for both")
     options = Options(
         image=args.image,
-        crop=(args.crop[0], args.crop[-1]) if args.crop else None,
+        crop=size(args.crop) if args.crop else None,
         edge=args.edge,
         mean=None if args.mean is None else mean(args.mean),
         scale=args.scale,

@@ -21,9 +21,9 @@ from .quality import require_scikit_image
 from .reconstruct import Decoded, Reconstructions
 from .report import draw_curves
 
-GRID, PLOT, PAGE, CURVES = "grid.png", "quality.png", "report.html", "curves.png"
+GRID, PLOT, PAGE = "grid.png", "quality.png", "report.html"
 QUALITY, PER_PICTURE = "quality.csv", "pictures.csv"
-FILES = (GRID, PLOT, PAGE, CURVES, QUALITY, PER_PICTURE)
+FILES = (GRID, PLOT, PAGE, QUALITY, PER_PICTURE)
 
 
 def prepare_folder(folder: str, overwrite: bool = False) -> None:
@@ -88,17 +88,18 @@ def write_gallery(
     )
     page.picture(path[PLOT], "PSNR and SSIM over the layers that are decoded from")
     page.table(*_table(found.columns))
-    written = [name for name in FILES if name != CURVES]
-    for run, points in (curves or {}).items():
+    written = [path[name] for name in FILES]
+    for number, (run, points) in enumerate((curves or {}).items(), 1):
         page.heading(f"Training curves of {run}")
-        if draw_curves(path[CURVES], points):
-            page.picture(path[CURVES], "Losses and errors over iterations, a row for each step of the paper")
-            written.append(CURVES)
+        picture = os.path.join(folder, "curves.png" if number == 1 else f"curves_{number}.png")
+        if draw_curves(picture, points):
+            page.picture(picture, "Losses and errors over iterations, a row for each step of the paper")
+            written.append(picture)
         else:
             page.text("There are none: the run has no curve.csv.")
     _what_was_run(page, found, command)
     page.write_html(path[PAGE])
-    return [path[name] for name in dict.fromkeys(written)]
+    return written
 
 
 def _groups(columns: Sequence[Decoded]) -> list[tuple[str, list[Decoded]]]:

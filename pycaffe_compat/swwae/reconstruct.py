@@ -123,7 +123,7 @@ class _Decoder:
             shape = self.trained.image_shape or image_shape(param, self.augmented.image)
         except NetError as error:
             if crop is None:
-                raise NetError(f"{error}; here --crop H W says it") from error
+                raise NetError(f"{error}; here --crop HxW says it") from error
             return (self._channels(param), *crop), None
         if len(shape) != 3 or shape[0] not in (1, 3):
             raise NetError(
@@ -301,7 +301,7 @@ def _one_shape(decoders: Sequence[_Decoder]) -> tuple[int, ...]:
     if len(shapes) > 1:
         words = "; ".join(f"{net}: {'x'.join(map(str, shape))}" for shape, net in shapes.items())
         raise NetError(
-            f"the nets take pictures of different shapes, so one grid cannot show them: {words}; --crop H W sets one"
+            f"the nets take pictures of different shapes, so one grid cannot show them: {words}; --crop HxW sets one"
         )
     return next(iter(shapes))
 

@@ -150,7 +150,7 @@ def test_pictures_of_any_size_and_kind(here, capsys):
     cv2.imwrite(str(here / "photos/more/grey.jpg"), large[:, :, 0])
     (here / "photos/notes.txt").write_text("no picture")
     net, weights = step("step4_swwae_all")
-    status = main([str(here / "photos"), "--net", net, weights, "--crop", "24", "20", "--out", str(here / "look")])
+    status = main([str(here / "photos"), "--net", net, weights, "--crop", "24x20", "--out", str(here / "look")])
     said = capsys.readouterr().err
     assert status == 0
     assert "notes.txt" in said and "1 pictures are grey and were converted" in said
@@ -170,6 +170,7 @@ def test_pictures_of_any_size_and_kind(here, capsys):
         (["test", "--run", "test"], "test is no run folder: it has no run.json"),
         (["test", "--release", "test"], "hold no net with weights"),
         (["test", "--run", "run", "--crop", "18"], "choose --crop so that height and width are multiples of 4"),
+        (["test", "--run", "run", "--crop", "2,3"], '--crop: "2,3" is neither'),
         (["test", "--run", "run", "--limit", "0"], "limit: 0 must be at least 1"),
         (["test", "--run", "run", "--mean", "1,2"], "a mean of 2 numbers for pictures of 3 channels"),
         (["test", "--run", "run", "--mean", "x"], '--mean: "x" is neither numbers'),
