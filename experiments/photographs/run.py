@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
+
 from pycaffe_compat.data.imageset import ConvertOptions, convert_imageset
 from pycaffe_compat.errors import CaffeError, DataError, require_file
 from pycaffe_compat.files import atomic_path
@@ -46,7 +48,7 @@ MEAN, SCALE = (
     1 / 64,
 )  # BGR, of CIFAR-10's training pictures; their standard deviation is about 64
 BATCH, RATE = 8, 1e-2
-ROWS = 5
+ROWS, WIDTH = 4, 1200  # of the grid: its photographs, and its pixels in the repository
 ENCODERS = {"trained": "trained", "random": "random weights"}
 SOLVER = """type: "Adam" base_lr: {rate} lr_policy: "poly" power: 1 max_iter: {iterations} momentum: 0.9 momentum2: 0.999
 weight_decay: {decay} display: 20 average_loss: 20 snapshot: {snapshot} test_iter: {tested} test_interval: {iterations}
@@ -138,12 +140,22 @@ def measure(args: argparse.Namespace) -> None:
             ]
         figures = args.docs / "figures"
         figures.mkdir(parents=True, exist_ok=True)
-        shutil.copy(look / "grid.png", figures / f"photographs_{encoder}.png")
+        write_smaller(look / "grid.png", figures / f"photographs_{encoder}.png")
     with atomic_path(args.results) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     print(f"{args.results}: {len(rows)} rows; this sitting took {(time.monotonic() - began) / 60:.1f} minutes")
+
+
+def write_smaller(picture: Path, target: Path) -> None:
+    """Write a picture at most :data:`WIDTH` pixels wide, for the repository."""
+    image = cv2.imread(str(picture))
+    if image.shape[1] > WIDTH:
+        size = (WIDTH, round(image.shape[0] * WIDTH / image.shape[1]))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    with atomic_path(target) as temporary:
+        cv2.imwrite(temporary, image)
 
 
 def make_databases(archive: str, work: Path, limit: int | None) -> tuple[int, int]:
