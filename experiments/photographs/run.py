@@ -47,7 +47,7 @@ MEAN, SCALE = (
     (113.9, 123.0, 125.3),
     1 / 64,
 )  # BGR, of CIFAR-10's training pictures; their standard deviation is about 64
-BATCH, RATE = 8, 1e-2
+BATCH, RATE = 8, 3e-3
 ROWS, WIDTH = 4, 1200  # of the grid: its photographs, and its pixels in the repository
 ENCODERS = {"trained": "trained", "random": "random weights"}
 SOLVER = """type: "Adam" base_lr: {rate} lr_policy: "poly" power: 1 max_iter: {iterations} momentum: 0.9 momentum2: 0.999
@@ -71,7 +71,7 @@ def main() -> int:
     )
     parser.add_argument("--work", type=Path, default=Path("work/photographs"), help="folder (default: %(default)s)")
     parser.add_argument(
-        "--iterations", type=int, default=400, help="of each decoder's two steps (default: %(default)s)"
+        "--iterations", type=int, default=300, help="of each decoder's two steps (default: %(default)s)"
     )
     parser.add_argument("--encoder-iterations", type=int, default=4000, help="of the encoder (default: %(default)s)")
     parser.add_argument("--limit", type=int, help="only the first photographs")
