@@ -16,10 +16,12 @@ from .layers import Layer, Source, layer_class
 from .layers.base import Shape
 from .layers.data_layers import BatchSource
 from .layers.neuron import Overwritten
+from .layers.variants import check_fork_options
 from .loading import BlobKey, LoadReport
 from .parameters import BlobTable, Learnable, in_file
 from .plan import Call, plan
 from .proto import caffe_pb2, filter_net, read_net, upgrade_net, write_weights
+from .proto.recognise import forks_of
 from .tables import dims
 from .wiring import Step, Wiring
 
@@ -113,12 +115,13 @@ class CaffeModule(nn.Module):
     def _build(self) -> None:
         wiring = self._wiring
         learns: dict[str, list[bool]] = {}
+        likely, noted = forks_of(self.param), set[str]()
         for param in self.param.layer:
             if not param.HasField("phase"):
                 param.phase = self.phase
             self._make_unique(param, learns)
             shapes = wiring.bottom_shapes(param)
-            layer = make_layer(param, shapes, self.file)
+            layer = make_layer(param, shapes, self.file, self.param.fork, likely, noted)
             tops = wiring.top_names(param, layer)
             layer.n_tops = len(tops)
             if isinstance(layer, Source):
@@ -569,14 +572,25 @@ def _run(call: Call, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
     return (made,) if call.writes else ()
 
 
-def make_layer(param: Any, shapes: Sequence[Shape], file: str = "") -> Layer:
+def make_layer(
+    param: Any,
+    shapes: Sequence[Shape],
+    file: str = "",
+    fork: str = "",
+    likely: Sequence[str] = (),
+    noted: set[str] | None = None,
+) -> Layer:
     """Build the layer that ``param`` describes for bottoms of these shapes; its blobs have no memory yet.
+
+    ``fork``, ``likely`` and ``noted`` are what the net is of and what has been logged about fields of forks: see
+    :mod:`pycaffe_compat.layers.variants`.
 
     Raises:
         LayerError: the options or the bottoms do not fit. The message names the net's ``file`` and the layer, whatever
             exception absurd options cause.
     """
-    cls = layer_class(param, file)
+    cls = layer_class(param, file, fork, likely)
+    check_fork_options(param, cls, f'layer "{param.name}"{f" in {file}" if file else ""}', noted)
     try:
         return cls(param, shapes)
     except CaffeError as error:

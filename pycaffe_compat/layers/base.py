@@ -13,21 +13,39 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LayerError, nearest
+from ..forks import all_forks
 from ..proto import caffe_pb2
+from ..proto.recognise import titles
 from ..tables import dims
+from .variants import choose
 
 Shape = tuple[int, ...]
 PLUG_INS = "pycaffe_compat.layers"  # the entry-point group of packages that bring layers of their own
-REGISTRY: dict[str, type[Layer]] = {}
+REGISTRY: dict[str, type[Layer]] = {}  # for a type that several forks have, the class that was registered first
+VARIANTS: dict[str, list[type[Layer]]] = {}  # of the types that forks have: all classes, one without a fork first
 LayerClass = TypeVar("LayerClass", bound="type[Layer]")
 
 
-def register(type_name: str) -> Callable[[LayerClass], LayerClass]:
-    """Class decorator: run layers of ``type: "type_name"`` with this :class:`Layer`. The last registration wins."""
+def register(type_name: str, fork: str | Sequence[str] = ()) -> Callable[[LayerClass], LayerClass]:
+    """Class decorator: run layers of ``type: "type_name"`` with this :class:`Layer`.
+
+    Without ``fork`` it runs all layers of the type, and the last registration wins. With ``fork``, the name of the fork of
+    Caffe that has the layer or several such names, it stands beside the classes of other forks for the same type: the
+    options that a layer has decide which one runs it, or else what the net uses besides.
+    """
 
     def enter(cls: LayerClass) -> LayerClass:
         cls.type_name = type_name
-        REGISTRY[type_name] = cls
+        if not fork:
+            REGISTRY[type_name] = cls
+            VARIANTS.pop(type_name, None)
+            return cls
+        cls.forks = (fork,) if isinstance(fork, str) else tuple(fork)
+        cls.fork = cls.forks[0]
+        plain = REGISTRY.get(type_name)
+        variants = VARIANTS.setdefault(type_name, [plain] if plain is not None else [])
+        variants[:] = [each for each in variants if each.forks != cls.forks] + [cls]
+        REGISTRY[type_name] = variants[0]
         return cls
 
     return enter
@@ -49,24 +67,37 @@ def load_plug_ins() -> tuple[str, ...]:
     return tuple(broken)
 
 
-def layer_class(param: Any, file: str = "") -> type[Layer]:
+def layer_class(param: Any, file: str = "", fork: str = "", likely: Sequence[str] = ()) -> type[Layer]:
     """Return the class registered for ``param.type`` by this package, the program or a plug-in.
+
+    Args:
+        param: the ``LayerParameter``.
+        file: the net's file, for messages.
+        fork: the fork of Caffe that the user named; empty to go by what the layer and the net use.
+        likely: the forks that the net may be of, the likeliest first.
 
     Raises:
         LayerError: the type is unknown. The message names the layer, its file, types with similar names, and the
-            plug-ins that could not be loaded.
+            plug-ins that could not be loaded. Or no fork has a layer of that type with such options.
     """
+    where = f'layer "{param.name}"{f" in {file}" if file else ""}'
     if param.type not in REGISTRY:
         broken = load_plug_ins()
         if param.type not in REGISTRY:
-            where = f" in {file}" if file else ""
             unloaded = "".join(f". A plug-in that failed to load may have it: {each}" for each in broken)
             raise LayerError(
-                f'layer "{param.name}"{where}: unknown layer type "{param.type}"{nearest(param.type, REGISTRY)}; '
+                f'{where}: unknown layer type "{param.type}"{_whose(param.type) or nearest(param.type, REGISTRY)}; '
                 f"known types: {', '.join(sorted(REGISTRY))}. Register your own with @pycaffe_compat.layers.register"
                 f"{unloaded}"
             )
-    return REGISTRY[param.type]
+    variants = VARIANTS.get(param.type)
+    return choose(param, variants, fork, likely, where) if variants else REGISTRY[param.type]
+
+
+def _whose(type_name: str) -> str:
+    """Say which forks of Caffe have a layer type that is not implemented here; ``""`` if none is known to."""
+    names = [each.name for each in all_forks() if type_name in each.layer_types]
+    return f", which is a layer of {titles(names)} and not implemented here" if names else ""
 
 
 @dataclass
@@ -96,6 +127,9 @@ class Layer(nn.Module):
 
     Attributes:
         fork: the fork of Caffe that the layer comes from; empty for BVLC Caffe.
+        forks: the forks of Caffe that have this very layer, as :func:`register` was given them.
+        fork_options: fields and values of forks that the layer heeds, besides those of its own forks in its own options:
+            ``{"pooling_param.ceil_mode", "loss_param.normalization=PRE_FIXED"}``.
         bottoms, tops: the allowed number of bottoms and tops as ``(least, most)``; ``most`` is None for any number.
         options: the fields of ``LayerParameter`` that hold the layer's options; None for the one named after the type.
         inert_options: options that change no result; in Caffe they steer speed, memory or logging.
@@ -116,6 +150,8 @@ class Layer(nn.Module):
 
     type_name: ClassVar[str] = ""
     fork: ClassVar[str] = ""
+    forks: ClassVar[tuple[str, ...]] = ()
+    fork_options: ClassVar[frozenset[str]] = frozenset()
     bottoms: ClassVar[tuple[int, int | None]] = (1, 1)
     tops: ClassVar[tuple[int, int | None]] = (1, 1)
     options: ClassVar[tuple[str, ...] | None] = None
@@ -204,7 +240,17 @@ class Layer(nn.Module):
         if cls.options is not None:
             return cls.options
         own = cls.type_name.lower() + "param"
-        return tuple(f for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name if f.replace("_", "") == own)
+        names = [f for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name if f.replace("_", "") == own]
+        return tuple(f for f in names if cls.forks or ("LayerParameter", f) not in caffe_pb2.ADDITIONS.fields)
+
+    @classmethod
+    def fits(cls, param: Any) -> bool:
+        """Whether this class may be meant by the layer ``param``, for a type that several forks have.
+
+        It is asked only where every option that is set is one of the class's forks. The number of bottoms may decide, for
+        example.
+        """
+        return True
 
     @classmethod
     def blob_names(cls, number: int) -> tuple[str, ...]:

@@ -177,18 +177,32 @@ class Pooling(_Windows):
 
     MAX (a second top is the mask of where each maximum was), AVE, STOCHASTIC, and the fork's SUM, FIX (the value at a
     fixed place of the window) and SWITCH (where the mask, a second bottom, points). ``engine`` makes no difference.
+    ``ceil_mode: false``, of DenseNet's Caffe, is ``round_mode: FLOOR``.
     """
 
     random = True
+    fork_options = frozenset({"pooling_param.ceil_mode"})
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         self._read(param.pooling_param, bottom_shapes)
-        self.ceil_mode = param.pooling_param.round_mode == caffe_pb2.PoolingParameter.CEIL
+        self.ceil_mode = self._rounds_up(param.pooling_param)
         self.check_count("bottom", len(bottom_shapes), (2, 2) if self.mode == "SWITCH" else (1, 1))
         if param.top:
             self.check_count("top", len(param.top), (1, 2) if self.mode == "MAX" else (1, 1))
         self.fit(bottom_shapes[0])
+
+    def _rounds_up(self, options: Any) -> bool:
+        ceil = options.round_mode == caffe_pb2.PoolingParameter.CEIL
+        if not options.HasField("ceil_mode"):
+            return ceil
+        if options.HasField("round_mode") and ceil != options.ceil_mode:
+            round_mode = caffe_pb2.PoolingParameter.RoundMode.Name(options.round_mode)
+            raise self.error(
+                f"pooling_param has ceil_mode: {str(options.ceil_mode).lower()} and round_mode: {round_mode}, which disagree; "
+                "give one of them"
+            )
+        return options.ceil_mode
 
     def fit(self, shape: Sequence[int]) -> tuple[Window, Pair]:
         """Return the window on a bottom of this shape, and how many windows there are.

@@ -16,7 +16,7 @@ from .unknown import listed, unknown_names
 _CLOSING = {"{": "}", "<": ">", "[": "]"}
 _NAMES = {"{": "brace", "<": "bracket", "[": "bracket"}
 _TYPE_HINT = 'A "layer" takes a quoted type (type: "Convolution"), the older "layers" a bare one (type: CONVOLUTION)'
-_FORK = "it may be from another fork of Caffe (known here: BVLC's and the paper's)"
+_FORK = "it may be from another fork of Caffe than those that are known here"
 _MANY = 30  # names that are no longer listed
 _ROOTS = (caffe_pb2.NetParameter.DESCRIPTOR, caffe_pb2.SolverParameter.DESCRIPTOR)
 
@@ -207,20 +207,23 @@ class _Diagnosis:
     def _unknown_field(self, name: str) -> str:
         message = self.messages[-1]
         names = [field.name for field in message.fields]
-        homes = [f.name for f in message.fields if f.message_type is not None and name in f.message_type.fields_by_name]
-        inner = f"a field of {', '.join(homes)}" if homes and len(homes) <= 8 else ""
+        own = [field for field in message.fields if not _added(field)]
+        inner = [f for f in own if f.message_type is not None and name in f.message_type.fields_by_name]
+        homes = [f.name for f in inner if not _added(f.message_type.fields_by_name[name])]
+        place = f"a field of {', '.join(homes)}" if homes and len(homes) <= 8 else ""
         outer = next((m.name for m in reversed(self.messages[:-1]) if name in m.fields_by_name), "")
         files = [m.name for m in _ROOTS if name in m.fields_by_name] if len(self.messages) == 1 else []
-        hint = nearest(name, names)
+        hint = nearest(name, [field.name for field in own]) or nearest(name, names)
         if outer:
             hint += f"; {name} is a field of {outer}: is a closing brace missing before it?"
-            hint += f" It is {inner} too" if inner else ""
-        elif inner:
-            hint += f"; {name} is {inner}{self._closed_early(homes)}"
+            hint += f" It is {place} too" if place else ""
+        elif place:
+            hint += f"; {name} is {place}{self._closed_early(homes)}"
         elif files:
             hint = f"; {name} is a field of {files[0]}: is this the right file?"
         elif not hint:
-            fields = "" if len(names) > _MANY else f"; its fields: {', '.join(sorted(names))}"
+            listed = sorted(field.name for field in own or message.fields)
+            fields = "" if len(listed) > _MANY else f"; its fields: {', '.join(listed)}"
             hint = f"{fields}; {_FORK}"
         return f"{message.name} has no field {name}{hint}"
 
@@ -231,6 +234,11 @@ class _Diagnosis:
         if self.outline.extra is None or last is None or last.field not in homes:
             return ""
         return f": is the closing brace at {self.source.where(last.end)} one too many?"
+
+
+def _added(field: Any) -> bool:
+    """Whether BVLC's Caffe lacks this field of a message that it has."""
+    return (field.containing_type.name, field.name) in caffe_pb2.ADDITIONS.fields
 
 
 def _is_closed(string: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import NetError, SolverError, nearest
+from ..forks import all_forks
 from . import caffe_pb2
 
 V1_TYPES = {
@@ -55,6 +56,19 @@ V1_TYPES = {
     "WINDOW_DATA": "WindowData",
     "THRESHOLD": "Threshold",
 }
+
+
+def _v1_types_of_forks() -> dict[str, str]:
+    """The types that forks call by values of their own: ``SMOOTH_L1_LOSS`` is SmoothL1Loss, ``CROP`` Crop."""
+    known = {name.casefold(): name for fork in all_forks() for name in fork.layer_types}
+    values = [name for name, _ in caffe_pb2.V1LayerParameter.LayerType.items() if name not in V1_TYPES]
+    return {
+        name: known.get(name.replace("_", "").casefold()) or "".join(part.title() for part in name.split("_"))
+        for name in values
+    }
+
+
+V1_TYPES |= _v1_types_of_forks()
 
 V0_TYPES = {
     "accuracy": "ACCURACY",

@@ -19,14 +19,20 @@ from ..proto import caffe_pb2
 
 def param_name_dict() -> dict[str, str]:
     """Layer type → the stem of its options' field, for types whose field does not follow from the message's name."""
-    fields = caffe_pb2.LayerParameter.DESCRIPTOR.fields
-    stems = [f.name[: -len("_param")] for f in fields if f.name.endswith("_param") and f.message_type]
-    types = [f.message_type.name for f in fields if f.name.endswith("_param") and f.message_type]
-    return {t[: -len("Parameter")]: stem for t, stem in zip(types, stems, strict=True)}
+    stems: dict[str, str] = {}
+    for field in caffe_pb2.LayerParameter.DESCRIPTOR.fields:  # BVLC's fields come first
+        if field.name.endswith("_param") and field.message_type:
+            stems.setdefault(field.message_type.name[: -len("Parameter")], field.name[: -len("_param")])
+    return stems
 
 
 _STEMS = param_name_dict()
-_LAYER_FIELDS = frozenset(f.name for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields)
+# Some forks give every layer an "engine" or "debug" of its own; in a script the word means the option of that name.
+_LAYER_FIELDS = frozenset(
+    f.name
+    for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields
+    if f.message_type or ("LayerParameter", f.name) not in caffe_pb2.ADDITIONS.fields
+)
 
 
 _KINDS = {

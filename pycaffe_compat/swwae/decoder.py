@@ -288,7 +288,8 @@ def _unpool(unit: Unit, blob: str, decoder: Decoder) -> list[Any]:
     normalised = window.overlaps if decoder.normalised is None else decoder.normalised
     param = caffe_pb2.PoolingParameter()
     param.CopyFrom(unit.pool.pooling_param)
-    param.ClearField("round_mode")
+    for rounding in ("round_mode", "ceil_mode"):
+        param.ClearField(rounding)
     tops = [f"{name}/unnorm", f"{name}/mask"] if normalised else [name]
     if decoder.kind == "swwae":
         param.pool = caffe_pb2.PoolingParameter.SWITCH

@@ -20,7 +20,8 @@ from pycaffe_compat.layers import Layer, layer_class
 from pycaffe_compat.layers.fillers import fill
 from pycaffe_compat.proto import caffe_pb2
 
-GOLDENS = Path(__file__).parents[1] / "goldens" / "layers"
+ROOT = Path(__file__).parents[1] / "goldens"
+GOLDENS = ROOT / "layers"
 
 
 def build(prototxt: str, *shapes: Sequence[int], dtype: torch.dtype = torch.float32, phase: int = 0) -> Layer:
@@ -43,10 +44,10 @@ def build(prototxt: str, *shapes: Sequence[int], dtype: torch.dtype = torch.floa
     return layer
 
 
-def names(*prefixes: str) -> list[str]:
-    """The goldens whose names begin with one of ``prefixes``, sorted."""
-    found = sorted(path.stem for path in GOLDENS.glob("*.npz") if path.stem.startswith(prefixes))
-    assert found, f"no goldens {prefixes} in {GOLDENS}"
+def names(*prefixes: str, folder: str = "layers") -> list[str]:
+    """The goldens of a folder whose names begin with one of ``prefixes``, sorted; ``forks`` has those of forks' layers."""
+    found = sorted(path.stem for path in (ROOT / folder).glob("*.npz") if path.stem.startswith(prefixes))
+    assert found, f"no goldens {prefixes} in {ROOT / folder}"
     return found
 
 
@@ -148,9 +149,9 @@ def run(net: Any, arrays: dict[str, np.ndarray], phase: int, forward_only: bool 
     return results
 
 
-def check(name: str) -> None:
+def check(name: str, folder: str = "layers") -> None:
     """Run the golden ``name`` and compare every ``out/``, ``state/``, ``in_diff/`` and ``param_diff/`` in it."""
-    with np.load(GOLDENS / f"{name}.npz") as file:
+    with np.load(ROOT / folder / f"{name}.npz") as file:
         arrays = {key: file[key] for key in file.files}
     meta = json.loads(str(arrays.pop("meta")))
     net = text_format.Parse(meta["prototxt"], caffe_pb2.NetParameter())

@@ -9,6 +9,7 @@ from pycaffe_compat.errors import LayerError
 from pycaffe_compat.layers import REGISTRY, Layer
 from pycaffe_compat.layers.catalog import schema
 from pycaffe_compat.proto import caffe_pb2
+from pycaffe_compat.proto.recognise import value_forks
 
 FAMILIES = ("neuron", "convolution", "linear", "normalization", "common", "reshaping")
 TYPES = sorted(name for name, cls in REGISTRY.items() if cls.__module__.rpartition(".")[2] in FAMILIES)
@@ -23,9 +24,13 @@ ODD = {
 SCHEMA = schema()
 
 
+def values_of_bvlc(enum):
+    return [value.number for value in enum.values if not value_forks(value)]
+
+
 def randomise(message, rng):
     """Set some fields of ``message`` to odd values."""
-    fields = SCHEMA[message.DESCRIPTOR.name]
+    fields = [field for field in SCHEMA[message.DESCRIPTOR.name] if set(field.forks) <= {"SWWAE"}]
     for field in fields:
         if rng.random() > max(0.2, 1 / len(fields)) and field.name not in ("num_output", "kernel_size"):
             continue
@@ -35,7 +40,7 @@ def randomise(message, rng):
                 getattr(message, field.name).SetInParent()
                 randomise(getattr(message, field.name), rng)
             continue
-        values = list(described.enum_type.values_by_number) if described.enum_type else ODD[field.type]
+        values = ODD[field.type] if described.enum_type is None else values_of_bvlc(described.enum_type)
         if field.label == "repeated":
             getattr(message, field.name).extend(rng.choices(values, k=rng.randint(1, 3)))
         else:

@@ -4,11 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
 
 import pycaffe_compat.proto
 from pycaffe_compat.proto import caffe_pb2
+from pycaffe_compat.proto.schema import bvlc, known_forks
 
 FOLDER = Path(pycaffe_compat.proto.__file__).parent
 
@@ -23,11 +25,37 @@ def test_descriptor_is_caffe_proto_compiled(tmp_path):
     assert built == packaged
 
 
+@pytest.mark.parametrize("name", [name for name, _ in known_forks()])
+def test_a_forks_descriptor_is_its_proto_compiled(name, tmp_path):
+    out, folder = tmp_path / "fork.binpb", FOLDER.parent / "forks"
+    # To rebuild it: --descriptor_set_out=pycaffe_compat/forks/NAME/fork.binpb
+    code = protoc.main(["protoc", f"-I{folder}", f"-I{FOLDER}", f"--descriptor_set_out={out}", f"{name}/fork.proto"])
+    assert code == 0
+    assert out.read_bytes() == (folder / name / "fork.binpb").read_bytes()
+
+
 def test_every_message_and_enum_is_an_attribute():
     for name in caffe_pb2.DESCRIPTOR.message_types_by_name:
         assert getattr(caffe_pb2, name)().DESCRIPTOR.full_name == f"caffe.{name}"
     assert (caffe_pb2.TRAIN, caffe_pb2.TEST) == (0, 1)
     assert caffe_pb2.Phase.Name(1) == "TEST"
+
+
+def test_forks_leave_bvlcs_fields_as_they_are():
+    for message in bvlc().message_type:
+        merged = getattr(caffe_pb2, message.name).DESCRIPTOR
+        for field in message.field:
+            assert merged.fields_by_name[field.name].number == field.number
+        own = {field.name for field in message.field}
+        assert all(field.number >= 1 << 28 for field in merged.fields if field.name not in own), message.name
+
+
+def test_two_forks_options_of_one_name_are_one_message():
+    names = set(caffe_pb2.BNParameter.DESCRIPTOR.fields_by_name)
+    assert {"scale_filler", "bn_mode", "slope_filler", "frozen", "var_eps"} <= names  # SegNet, PSPNet, CTPN
+    assert caffe_pb2.AnnotatedDatum.DESCRIPTOR.fields_by_name["annotation_group"].number == 3  # as LMDBs of SSD have it
+    assert caffe_pb2.PriorBoxParameter.CORNER == 1
+    assert caffe_pb2.ADDITIONS.fields["BNParameter", "bn_mode"][:3] == ("segnet", "enet", "deconvnet")
 
 
 COEXIST = """

@@ -104,7 +104,11 @@ ERRORS = {
         "bottom is a field of layer",
         "brace at dir/net.prototxt:1:23 one too many",
     ),
-    "type of another fork": ("layers { type: BN }", "1:16", "LayerType has no value BN; it may be from another fork"),
+    "type of another fork": (
+        "layers { type: WARPING }",
+        "1:16",
+        "LayerType has no value WARPING; it may be from another",
+    ),
     "no value": ("layer { name:", "1:14", "ends inside layer"),
     "missing required": ("layer { clip_param { min: 0 } }", "layer[0].clip_param.max"),
     "not UTF-8": (b'name: "x"\ninput: "caf\xe9"', "2:12", "0xe9", "UTF-8"),
@@ -224,17 +228,17 @@ def test_any_text_is_a_message_or_a_caffe_error(text):
 
 def test_all_unknown_names_are_listed_at_once():
     text = """name: "n" speed: FAST
-layer { name: "a" type: "X" permute_param { order: 0 order: { deep: 1 } } pooling_param { pool: ROI } }
-layers { type: BN bn_param { a: 1 } include { phase: TEST } }
-layers { type: BN bn_param < a: 1 > } layers { type: RELU top: "BN" }
+layer { name: "a" type: "X" rotate_param { order: 0 order: { deep: 1 } } pooling_param { pool: ROI } }
+layers { type: XN xn_param { a: 1 } include { phase: TEST } }
+layers { type: XN xn_param < a: 1 > } layers { type: RELU top: "BN" }
 state { phase: TRAIN stage: ["p", "q"] levels: [1, 2] } layer [{ name: "b" axis: 1 }, { axis: 2 }]
 """
     with pytest.raises(ParseError) as caught:
         parse_text(text, NET, "net.prototxt")
     assert str(caught.value).startswith("net.prototxt:1:11: NetParameter has no field speed")
     assert str(caught.value).endswith(
-        ". Also unknown in this file: permute_param of LayerParameter (2:29), ROI of PoolMethod (2:97), "
-        "BN of LayerType (3:16, 2 times), bn_param of V1LayerParameter (3:19, 2 times), levels of NetState (5:40), "
+        ". Also unknown in this file: rotate_param of LayerParameter (2:29), ROI of PoolMethod (2:96), "
+        "XN of LayerType (3:16, 2 times), xn_param of V1LayerParameter (3:19, 2 times), levels of NetState (5:40), "
         "axis of LayerParameter (5:76, 2 times)"
     )
     with pytest.raises(ParseError) as caught:

@@ -11,9 +11,11 @@ from golden_files import assert_close, golden, names
 import pycaffe_compat as caffe
 
 
-@pytest.mark.parametrize("name", names("layers"))
-def test_golden(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = golden("layers", name)
+@pytest.mark.parametrize(
+    ("folder", "name"), [(folder, name) for folder in ("layers", "forks") for name in names(folder)]
+)
+def test_golden(folder: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = golden(folder, name)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.prototxt").write_text(case.meta["prototxt"])
     net = caffe.Net("net.prototxt", getattr(caffe, case.meta["phase"]))

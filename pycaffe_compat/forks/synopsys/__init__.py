@@ -1,0 +1,14 @@
+"""synopsys-caffe, which gathers layers of many forks."""
+
+from ..fork import Fork
+
+FORK = Fork(
+    name="synopsys",
+    title="synopsys-caffe, which gathers layers of many forks",
+    source="foss-for-synopsys-dwc-arc-processors/synopsys-caffe",
+    types=(
+        "Axpy BN ConvolutionDepthwise DetectionOutput Interp L1Loss Normalize Permute PriorBox Proposal "
+        "ROIAlign ROIPooling ReLU6 Reorg ShuffleChannel SmoothL1Loss Upsample UpsampleDarknet "
+        "Yolov3DetectionOutput"
+    ),
+)

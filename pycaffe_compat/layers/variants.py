@@ -1,0 +1,146 @@
+"""Which class runs a layer whose type several forks of Caffe have, each with another meaning."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import LayerError
+from ..forks import all_forks
+from ..proto import caffe_pb2
+from ..proto.recognise import Addition, additions, titles
+
+if TYPE_CHECKING:
+    from .base import Layer
+
+log = logging.getLogger(__name__)
+
+
+def choose(param: Any, classes: Sequence[type[Layer]], given: str, likely: Sequence[str], where: str) -> type[Layer]:
+    """Return the class of ``classes`` that runs the layer ``param``.
+
+    Args:
+        param: the ``LayerParameter``.
+        classes: all that are registered for its type.
+        given: the fork that the user named; it decides. Empty if none.
+        likely: the forks that the net may be of by all that it uses, the likeliest first.
+        where: the layer and its file, for messages.
+
+    Raises:
+        LayerError: no class takes all options that are set, because they are of several forks; or several do, and nothing
+            else in the net tells which is meant.
+    """
+    named = [cls for cls in classes if given in cls.forks]
+    if named:
+        return named[0]
+    fitting = [cls for cls in classes if not _foreign(param, cls) and cls.fits(param)]
+    if not fitting:
+        raise LayerError(f"{where}: {_why_none(param, classes)}")
+    if not fitting[0].forks:  # the layer is as in BVLC's Caffe
+        return fitting[0]
+    if len(fitting) > 1:
+        fitting = next(
+            (chosen for name in likely if (chosen := [cls for cls in fitting if name in cls.forks])), fitting
+        )
+    if len(fitting) > 1:
+        meant = "; ".join(f"{_owner(cls)}: {_first_sentence(cls)}" for cls in fitting)
+        raise LayerError(
+            f'{where}: several forks of Caffe have a layer "{param.type}", and nothing in the net tells which is meant. '
+            f"Name one with --fork or fork=. {meant}"
+        )
+    return fitting[0]
+
+
+def _foreign(param: Any, cls: type[Layer]) -> list[Addition]:
+    """The options that are set and that the class does not take: none of its forks has them."""
+    return [
+        each
+        for each in _own_options(param, cls)
+        if each.path not in cls.fork_options
+        and each.field not in cls.inert_options
+        and not set(each.forks) & set(cls.forks)
+        and not speed_only(each)
+    ]
+
+
+def _own_options(param: Any, cls: type[Layer]) -> Iterator[Addition]:
+    for name in cls.option_fields():
+        if param.HasField(name):
+            yield from additions(getattr(param, name), name, inside=True)
+
+
+def _why_none(param: Any, classes: Sequence[type[Layer]]) -> str:
+    rows = []
+    for cls in classes:
+        foreign = _foreign(param, cls)
+        if foreign:
+            rows.append(f"{_owner(cls)} has no {', '.join(each.path for each in foreign)}")
+        else:
+            rows.append(f"{_owner(cls)}: {_first_sentence(cls)}")
+    return f'its options are of no one fork that has a layer "{param.type}". {"; ".join(rows)}'
+
+
+def _owner(cls: type[Layer]) -> str:
+    return titles(cls.forks[:1]) or "BVLC's Caffe"
+
+
+def _first_sentence(cls: type[Layer]) -> str:
+    return " ".join((cls.__doc__ or "").split("\n\n")[0].split()).split(". ")[0].rstrip(".")
+
+
+def check_fork_options(param: Any, cls: type[Layer], where: str, noted: set[str] | None = None) -> None:
+    """Refuse fields of forks that are set and that ``cls`` does not heed; log those that only steer speed, once a net.
+
+    Args:
+        param: the ``LayerParameter``.
+        cls: the class that runs it.
+        where: the layer and its file, for messages.
+        noted: the fields that have been logged.
+
+    Raises:
+        LayerError: a field would change results. All such fields are named, with the forks that have them.
+    """
+    own = cls.option_fields()
+    refused = []
+    for each in additions(param):
+        if each.path in own or each.path in cls.fork_options:
+            continue
+        if each.path.partition(".")[0] in own and set(each.forks) & set(cls.forks):
+            continue
+        if each.path.partition(".")[0] in own and each.field in cls.inert_options:
+            continue
+        if words := speed_only(each):
+            note(each, words, noted)
+        elif each.message == "LayerParameter" and not each.is_value and _is_options(each):
+            note(each, f"it holds options of another layer type, so a {param.type} layer does not read it", noted)
+        else:
+            refused.append(f"{each.path} of {titles(each.forks)}{_meaning(each)}")
+    if refused:
+        raise LayerError(f"{where}: not done here: {'; '.join(refused)}")
+
+
+def _is_options(each: Addition) -> bool:
+    field = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name[each.field]
+    return field.message_type is not None
+
+
+def speed_only(each: Addition) -> str:
+    """What a field that changes no result steers; ``""`` for any other field."""
+    return next((words for fork in all_forks() if (words := fork.speed.get(f"{each.message}.{each.field}"))), "")
+
+
+def _meaning(each: Addition) -> str:
+    found = (fork.refused.get(f"{each.message}.{each.field}") for fork in all_forks() if fork.name in each.forks)
+    words = next(filter(None, found), "")
+    return f": {words}" if words else ""
+
+
+def note(each: Addition, words: str, noted: set[str] | None) -> None:
+    """Log that a field has no effect here and why, unless ``noted`` says that it has been logged."""
+    name = f"{each.message}.{each.field}"
+    if noted is not None:
+        if name in noted:
+            return
+        noted.add(name)
+    log.info("%s of %s has no effect here: %s", each.path, titles(each.forks), words)

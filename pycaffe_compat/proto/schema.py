@@ -1,0 +1,186 @@
+"""The messages of Caffe's text files: BVLC's, and in them by name every field that a fork of Caffe has besides.
+
+Text is read by name, so one schema serves all forks. Numbers are another matter: forks give one number different fields.
+In this schema BVLC's fields keep their numbers. A field that a fork adds to one of BVLC's messages gets a number that is
+made from its name and that no Caffe uses, so bytes of one fork are never taken for a field of another. Messages that only
+forks have keep the numbers of the first fork that has them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from ..forks import NAMES
+
+_FIELD = descriptor_pb2.FieldDescriptorProto
+_INTEGERS = {_FIELD.TYPE_INT32, _FIELD.TYPE_UINT32, _FIELD.TYPE_INT64, _FIELD.TYPE_UINT64}
+_LIFTED = {"V1LayerParameter": "LayerParameter"}  # what a fork adds to the old form is upgraded to the new one
+FORK_FIELD = ("NetParameter", "fork")
+
+
+@dataclass
+class Additions:
+    """What the forks add to BVLC's messages.
+
+    Attributes:
+        fields: (message, field) to the names of the forks that have it.
+        values: (enum, value) likewise; an enum inside a message is ``Message.Enum``.
+        messages: message to the names of the forks that have it, for messages that BVLC's Caffe lacks.
+    """
+
+    fields: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    values: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    messages: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def bvlc() -> Any:
+    """BVLC's ``caffe.proto``, merged with the paper's fork, as a ``FileDescriptorProto``."""
+    data = resources.files(__package__).joinpath("caffe_descriptor.binpb").read_bytes()
+    return descriptor_pb2.FileDescriptorSet.FromString(data).file[0]
+
+
+def fork_file(name: str) -> Any | None:
+    """What the fork ``name`` adds to BVLC's messages, as a ``FileDescriptorProto``; None if it adds nothing."""
+    source = resources.files("pycaffe_compat.forks").joinpath(name).joinpath("fork.binpb")
+    if not source.is_file():
+        return None
+    return descriptor_pb2.FileDescriptorSet.FromString(source.read_bytes()).file[-1]
+
+
+def merged(forks: Iterable[tuple[str, Any]]) -> tuple[Any, Additions]:
+    """Return BVLC's file with the fields, values and messages of ``forks``, and which fork each comes from.
+
+    Args:
+        forks: the name of each fork, and its ``FileDescriptorProto``.
+
+    Raises:
+        ValueError: two forks have a field of one name and different kinds.
+    """
+    file = bvlc()
+    additions = Additions()
+    own = {message.name for message in file.message_type}
+    for name, addition in forks:
+        package = f".{addition.package}."
+        _merge_enums(file.enum_type, addition.enum_type, "", name, additions)
+        for message in addition.message_type:
+            homes = [message.name, *filter(None, [_LIFTED.get(message.name)])]
+            for home in homes:
+                _merge_message(file, home, message, name, package, own, additions)
+    net = next(message for message in file.message_type if message.name == FORK_FIELD[0])
+    net.field.add(
+        name=FORK_FIELD[1],
+        number=_number_of(".".join(FORK_FIELD)),
+        type=_FIELD.TYPE_STRING,
+        label=_FIELD.LABEL_OPTIONAL,
+    )
+    return file, additions
+
+
+def _merge_message(
+    file: Any, home: str, addition: Any, fork: str, package: str, own: set[str], additions: Additions
+) -> None:
+    target = next((message for message in file.message_type if message.name == home), None)
+    if target is None:
+        target = file.message_type.add(name=home)
+    if home not in own:
+        additions.messages[home] = (*additions.messages.get(home, ()), fork)
+    if home == addition.name:
+        _merge_enums(target.enum_type, addition.enum_type, home, fork, additions)
+        for nested in addition.nested_type:
+            if all(each.name != nested.name for each in target.nested_type):
+                copy = target.nested_type.add()
+                copy.CopyFrom(nested)
+                for inner in copy.field:
+                    _localise(inner, package)
+    known = {each.name: each for each in target.field}
+    taken = {each.number for each in target.field}
+    for added in addition.field:
+        old = known.get(added.name)
+        if old is None:
+            copy = target.field.add()
+            copy.CopyFrom(added)
+            _localise(copy, package)
+            if home in own or copy.number in taken:
+                copy.number = _number_of(f"{home}.{copy.name}")
+            if copy.label == _FIELD.LABEL_REQUIRED:
+                copy.label = _FIELD.LABEL_OPTIONAL
+            taken.add(copy.number)
+            additions.fields[home, copy.name] = (fork,)
+        elif (home, added.name) in additions.fields:
+            _reconcile(old, added, home, fork)
+            additions.fields[home, added.name] += (fork,)
+
+
+def _reconcile(old: Any, added: Any, home: str, fork: str) -> None:
+    """Let one field hold what either fork may put into it."""
+    if old.type == added.type:
+        return
+    if old.type in _INTEGERS and added.type in _INTEGERS:
+        old.type = _FIELD.TYPE_INT64
+        return
+    raise ValueError(f"{home}.{added.name} of {fork} is of another kind than that of the forks before it")
+
+
+def _merge_enums(enums: Any, added: Iterable[Any], home: str, fork: str, additions: Additions) -> None:
+    known = {enum.name: enum for enum in enums}
+    for enum in added:
+        full = f"{home}.{enum.name}" if home else enum.name
+        target = known.get(enum.name)
+        fresh = target is None
+        if target is None:
+            target = enums.add(name=enum.name)
+        names = {value.name for value in target.value}
+        numbers = {value.number for value in target.value}
+        for value in enum.value:
+            if value.name not in names:
+                number = value.number if fresh or _is_new(additions, full, target) else -1
+                if number in numbers or number < 0:
+                    number = _number_of(f"{full}.{value.name}")
+                target.value.add(name=value.name, number=number)
+                numbers.add(number)
+                additions.values[full, value.name] = (fork,)
+            elif (full, value.name) in additions.values:
+                additions.values[full, value.name] += (fork,)
+
+
+def _is_new(additions: Additions, full: str, enum: Any) -> bool:
+    """Whether BVLC's Caffe lacks this enum: all of its values come from forks."""
+    return all((full, value.name) in additions.values for value in enum.value)
+
+
+def _localise(added: Any, package: str) -> None:
+    """Let a field whose type is named in the fork's own package name the merged one."""
+    if added.type_name.startswith(package):
+        added.type_name = ".caffe." + added.type_name.removeprefix(package)
+
+
+def _number_of(name: str) -> int:
+    """A field number in the upper half of those that protobuf allows, made from ``name``."""
+    return 1 << 28 | zlib.crc32(name.encode()) & ((1 << 28) - 1)
+
+
+def message_classes(file: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the descriptor of ``file`` in a pool of its own, and its message classes by name."""
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    factory: Any = message_factory
+    if hasattr(factory, "GetMessageClass"):
+        get_class = factory.GetMessageClass
+    else:  # protobuf before 4.22
+        get_class = factory.MessageFactory(pool).GetPrototype
+    descriptor = pool.FindFileByName(file.name)
+    return descriptor, {name: get_class(each) for name, each in descriptor.message_types_by_name.items()}
+
+
+def known_forks() -> Iterator[tuple[str, Any]]:
+    """The name and the file of every fork that adds messages or fields."""
+    for name in NAMES:
+        file = fork_file(name)
+        if file is not None:
+            yield name, file

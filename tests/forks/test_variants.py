@@ -1,0 +1,141 @@
+"""Which class runs a layer that several forks have, and what becomes of options that no layer heeds."""
+
+import logging
+
+import pytest
+import torch
+
+from pycaffe_compat.errors import LayerError
+from pycaffe_compat.layers import Layer, register
+from pycaffe_compat.layers.base import REGISTRY, VARIANTS
+from pycaffe_compat.net import Net
+from pycaffe_compat.proto import caffe_pb2, parse_text
+from pycaffe_compat.proto.recognise import forks_of
+
+INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }'
+
+
+@pytest.fixture
+def two_scalings():
+    """A type that SegNet and PSPNet have: the one doubles, the other trebles."""
+    before = dict(REGISTRY), dict(VARIANTS)
+
+    @register("Scaling", fork="segnet")
+    class Doubled(Layer):
+        """Twice the bottom. Not thrice."""
+
+        options = ("bn_param",)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * x
+
+    @register("Scaling", fork=("pspnet", "tsn"))
+    class Trebled(Layer):
+        """Thrice the bottom."""
+
+        options = ("bn_param",)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 3 * x
+
+    yield Doubled, Trebled
+    for now, then in zip((REGISTRY, VARIANTS), before, strict=True):
+        now.clear()
+        now.update(then)
+
+
+def net_of(layers: str, fork: str = "") -> Net:
+    return Net(parse_text(f"{INPUT}\n{layers}", caffe_pb2.NetParameter(fork=fork)), "TEST", file="net.prototxt")
+
+
+def factor(layers: str, fork: str = "") -> float:
+    return net_of(layers, fork)(x=torch.ones(2, 3, 4, 4))["y"].flatten()[0].item()
+
+
+LAYER = 'layer {{ name: "s" type: "Scaling" bottom: "x" top: "y" {} }}'
+
+
+def test_the_options_that_are_there_decide(two_scalings) -> None:
+    assert factor(LAYER.format("bn_param { scale_filler { value: 1 } }")) == 2
+    assert factor(LAYER.format("bn_param { slope_filler { value: 1 } frozen: true }")) == 3
+
+
+def test_else_what_the_net_uses_besides_decides(two_scalings) -> None:
+    aside = 'layer { name: "p" type: "Power" bottom: "x" top: "z" interp_param { zoom_factor: 2 } }'  # PSPNet's
+    assert factor(LAYER.format("") + aside) == 3
+
+
+def test_the_fork_that_is_named_overrides(two_scalings) -> None:
+    assert factor(LAYER.format(""), "segnet") == 2
+    assert factor(LAYER.format(""), "tsn") == 3
+
+
+def test_an_ambiguous_layer_asks_for_the_fork(two_scalings) -> None:
+    with pytest.raises(LayerError, match="nothing in the net tells which is meant") as caught:
+        net_of(LAYER.format(""))
+    assert "SegNet (segnet): Twice the bottom; PSPNet and ICNet (pspnet): Thrice the bottom" in str(caught.value)
+
+
+def test_options_of_two_forks_in_one_layer_are_an_error(two_scalings) -> None:
+    with pytest.raises(LayerError, match=r'layer "s" in net\.prototxt: its options are of no one fork') as caught:
+        net_of(LAYER.format("bn_param { bn_mode: INFERENCE frozen: true }"))
+    assert "SegNet (segnet) has no bn_param.frozen" in str(caught.value)
+    assert "PSPNet and ICNet (pspnet) has no bn_param.bn_mode" in str(caught.value)
+
+
+def test_a_class_without_a_fork_takes_all_layers_of_the_type(two_scalings) -> None:
+    @register("Scaling")
+    class Same(Layer):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 1 * x
+
+    assert factor(LAYER.format("bn_param { frozen: true }")) == 1
+
+
+def test_options_that_change_results_are_refused_all_at_once() -> None:
+    with pytest.raises(LayerError, match="not done here: ") as caught:
+        net_of(
+            'layer { name: "b" type: "BatchNorm" bottom: "x" top: "y" batch_norm_param { scale_bias: true bias_term: true } }'
+        )
+    message = str(caught.value)
+    assert 'layer "b" in net.prototxt: ' in message and "batch_norm_param.scale_bias of NVIDIA Caffe" in message
+    assert "batch_norm_param.bias_term of Intel Caffe" in message
+
+
+def test_a_value_that_bvlcs_caffe_lacks_is_refused() -> None:
+    with pytest.raises(LayerError, match=r"not done here: reduction_param\.operation=TOPK of OpenVINO|=TOPK of "):
+        net_of('layer { name: "r" type: "Reduction" bottom: "x" top: "y" reduction_param { operation: TOPK } }')
+
+
+def test_an_engine_of_intels_is_no_different() -> None:
+    assert factor('layer { name: "r" type: "ReLU" bottom: "x" top: "y" relu_param { engine: MKLDNN } }') == 1
+
+
+def test_options_of_another_type_are_noted_once(caplog: pytest.LogCaptureFixture) -> None:
+    two = "".join(
+        f'layer {{ name: "{n}" type: "ReLU" bottom: "x" top: "{n}" norm_param {{ eps: 1 }} }}' for n in ("a", "b")
+    )
+    with caplog.at_level(logging.INFO):
+        net_of(two)
+    lines = [record.getMessage() for record in caplog.records if "norm_param" in record.getMessage()]
+    assert len(lines) == 1 and "so a ReLU layer does not read it" in lines[0]
+
+
+def test_a_type_that_is_not_done_here_says_whose_it_is() -> None:
+    with pytest.raises(LayerError, match=r'"MultiStageMeanfield", which is a layer of CRF as RNN \(crfasrnn\)'):
+        net_of('layer { name: "m" type: "MultiStageMeanfield" bottom: "x" top: "y" }')
+
+
+@pytest.mark.parametrize(
+    ("layers", "first"),
+    [
+        ('layer { type: "ReLU" }', None),
+        ('layer { type: "PriorBox" prior_box_param { width: 3 } }', "openvino"),
+        ('layer { type: "Upsample" upsample_param { pad_out_h: true } }', "segnet"),
+        ('layer { type: "BN" bn_param { slope_filler {} } } layer { type: "Interp" }', "pspnet"),
+        ('layer { type: "Data" data_param { cache: true } }', "nvidia"),
+    ],
+)
+def test_a_net_says_of_which_fork_it_is(layers: str, first: str | None) -> None:
+    found = forks_of(parse_text(layers, caffe_pb2.NetParameter))
+    assert (found[0] if found else None) == first
