@@ -11,10 +11,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ..errors import SolverError
-from .peers import Peers
+from ..errors import CaffeError, SolverError
+from . import meeting, peers
 
-_peers: Peers | None = None
+_peers: peers.Peers | None = None
 
 
 def launched() -> bool:
@@ -35,20 +35,48 @@ def device(use_gpu: bool) -> torch.device:
 
 
 def start(use_gpu: bool) -> torch.device:
-    """Join the processes that ``torchrun`` started, unless that is done; return the device of this one."""
-    global _peers
+    """Join the processes that ``torchrun`` started, unless that is done; return the device of this one.
+
+    Raises:
+        SolverError: the others do not come, or one of them ends meanwhile.
+    """
     place = device(use_gpu)
     if place.type == "cuda":
         torch.cuda.set_device(place)
     if not joined():
-        # the others wait while the first one tests: not a timeout but Peers finds out that a process is gone
-        backend, patience = "nccl" if place.type == "cuda" else "gloo", datetime.timedelta(days=2)
-        store, number, count = next(iter(dist.rendezvous("env://")))
-        store.set_timeout(patience)
-        dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=patience)
-        _peers = Peers(dist.PrefixStore("pycaffe_compat", store), number, count)
-        _peers.watch()
+        _join("nccl" if place.type == "cuda" else "gloo")
     return place
+
+
+def _join(backend: str) -> None:
+    global _peers
+    # the others wait while the first one tests: not a timeout but Peers finds out that a process is gone
+    patience = datetime.timedelta(days=2)
+    try:
+        store, number, count = next(
+            iter(dist.rendezvous("env://", timeout=datetime.timedelta(seconds=meeting.PATIENCE)))
+        )
+        store, everyone = meeting.meet(store, number, count, peers.me())
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, CaffeError):
+            raise
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        why = (str(error).splitlines() or [""])[0]
+        raise SolverError(
+            f"the processes of this training cannot meet at {place} (MASTER_ADDR and MASTER_PORT): {why} Start as many as "
+            f"WORLD_SIZE says (now {os.environ.get('WORLD_SIZE')}), each with its own RANK"
+        ) from error
+    store.set_timeout(patience)
+    _peers = peers.Peers(dist.PrefixStore("pycaffe_compat", store), number, everyone)
+    _peers.watch()  # from here on: connecting to a process that has just ended waits, too
+    try:
+        dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=patience)
+    except BaseException as error:
+        instead = lost(error)
+        stop()
+        if instead is not None:
+            raise instead from error
+        raise
 
 
 def stop() -> None:

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import CaffeError, SolverError
@@ -22,20 +23,18 @@ _BROKEN = re.compile(r"gloo|nccl|connection|socket|peer|process ?group|store|bro
 class Peers:
     """The processes that train together, and which of those on this machine have ended without being done.
 
-    Making it waits until all processes have made theirs.
-
     Args:
-        store: a key-value store (``torch.distributed.Store``) that all share.
-        rank, world: the number of this process, and how many there are.
+        store: a key-value store (``torch.distributed.Store``) that these processes share, and no earlier ones.
+        rank: the number of this process.
+        everyone: what :func:`me` says in each process.
     """
 
-    def __init__(self, store: Any, rank: int, world: int) -> None:
+    def __init__(self, store: Any, rank: int, everyone: Sequence[str]) -> None:
         self._store, self._rank = store, rank
         self._host = socket.gethostname()
-        store.set(f"process/{rank}", f"{os.getpid()} {_started(os.getpid())} {self._host}")
         self._others: dict[int, tuple[int, str]] = {}  # those on this machine: number and time of start
-        for other in range(world):
-            number, started, host = store.get(f"process/{other}").decode().split(" ", 2)
+        for other, about in enumerate(everyone):
+            number, started, host = about.split(" ", 2)
             if other != rank and host == self._host:
                 self._others[other] = int(number), started
         self._over = threading.Event()
@@ -120,6 +119,11 @@ _REST = (
     "Its own message says why; if it has none, it was killed, perhaps for lack of memory (see dmesg). "
     "Start all of them again with --resume to go on from the newest snapshot"
 )
+
+
+def me() -> str:
+    """This process in words for the others: its number, when it was started, and its machine."""
+    return f"{os.getpid()} {_started(os.getpid())} {socket.gethostname()}"
 
 
 def _started(number: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -58,6 +59,29 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 WORKER = [str(ROOT / "tools" / "train_net.py"), "--resume", "--cpu", "--solver"]
 
 
+def number_of(rank: int, folder: Path) -> int:
+    """The process of this rank of the training whose solver is in ``folder``."""
+    for path in Path("/proc").iterdir():
+        try:
+            environment = (path / "environ").read_bytes().split(b"\0")
+            if str(folder).encode() in (path / "cmdline").read_bytes() and f"RANK={rank}".encode() in environment:
+                return int(path.name)
+        except OSError:
+            continue
+    raise AssertionError(f"no process has rank {rank}")
+
+
+def kill_at(process: subprocess.Popen[str], words: str, rank: int, folder: Path) -> str:
+    """Kill a rank when ``words`` are logged for the first time; return all that is logged."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        if words in line and not any(words in each for each in seen):
+            os.kill(number_of(rank, folder), signal.SIGKILL)
+        seen.append(line)
+    return "".join(seen)
+
+
 @pytest.fixture(scope="module")
 def through(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The model of the uninterrupted run of two processes."""
@@ -102,6 +126,21 @@ def test_a_killed_process_stops_the_others_and_a_new_start_goes_on(
     done = subprocess.run([*TORCHRUN, *command[1:]], env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "Restoring previous solver status" in done.stderr
+    assert files(tmp_path, "_iter_100.caffemodel") == through
+
+
+def test_the_elastic_restart_of_torchrun_goes_on(tmp_path: Path, through: dict[str, bytes]) -> None:
+    """The restarted processes share the store of those that were killed."""
+    command = [*TORCHRUN, "--max-restarts=3", *WORKER, str(write_files(tmp_path, SOLVER))]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    watchdog = threading.Timer(120, process.terminate)  # torchrun then ends its processes
+    watchdog.start()
+    said = kill_at(process, "Iteration 9,", 1, tmp_path)
+    status = process.wait(60)
+    watchdog.cancel()
+    assert status == 0, said
+    assert said.count("Restoring previous solver status") == 1, said
+    assert said.count("has ended, so rank 0 stops too") <= 1, said  # torchrun may end rank 0 before it has noticed
     assert files(tmp_path, "_iter_100.caffemodel") == through
 
 
