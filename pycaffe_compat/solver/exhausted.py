@@ -1,41 +1,30 @@
-"""What to do where the memory does not suffice for a training."""
+"""What to do where the memory, or the disk, does not suffice for a training."""
 
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from ..errors import CaffeError, OutOfMemoryError
+from ..errors import CaffeError, OutOfMemoryError, SolverError
 from ..layers.data_layers import BatchSource
+from ..memory import is_exhausted
 from ..net import Net
 from ..proto import caffe_pb2
 from .resume import newest_sound
 
-_WORDS = re.compile(
-    r"can't allocate memory|cannot allocate memory|not enough memory|out of memory|ALLOC_FAILED|bad_alloc",
-    re.IGNORECASE,
-)
 _MOST = 300  # characters of the system's own message
 
 
-def is_exhausted(error: BaseException) -> bool:
-    """Whether an error of Python, PyTorch or a CUDA library says that there is not enough memory."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and not isinstance(error, CaffeError) and bool(_WORDS.search(str(error)))
-
-
 @contextlib.contextmanager
-def explained(param: Any, net: Net, when: str) -> Iterator[None]:
+def explained(param: Any, net: Net | None, when: str) -> Iterator[None]:
     """Turn an error for want of memory in the block into one that says what to reduce.
 
     Args:
         param: the ``SolverParameter``.
-        net: the net that runs in the block.
+        net: the net that runs in the block; None where it is still being built.
         when: what is done in the block: ``"iteration 12"``, say.
 
     Raises:
@@ -43,18 +32,36 @@ def explained(param: Any, net: Net, when: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, CaffeError) or not is_exhausted(error):
+    except (CaffeError, MemoryError, OSError, RuntimeError) as error:
+        if isinstance(error, OutOfMemoryError) or not is_exhausted(error):
             raise
         first = (str(error).splitlines() or [""])[0][:_MOST]
-        place = "the GPU" if net.device.type == "cuda" else "this machine or container"
+        on_gpu = isinstance(error, torch.OutOfMemoryError) or (net is not None and net.device.type == "cuda")
+        place = "the GPU" if on_gpu else "this machine or container"
         raise OutOfMemoryError(
             f"{when}: the memory of {place} does not suffice ({first or type(error).__name__}). {_advice(param, net)}. "
             f"{_left(param)}"
         ) from error
 
 
-def _advice(param: Any, net: Net) -> str:
+@contextlib.contextmanager
+def snapshots_named(param: Any) -> Iterator[None]:
+    """Where a file cannot be written in the block, on a full disk say, add which snapshot is left.
+
+    Raises:
+        SolverError: it cannot.
+    """
+    try:
+        yield
+    except CaffeError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise SolverError(f"{error}. {_left(param)}") from error.__cause__
+
+
+def _advice(param: Any, net: Net | None) -> str:
+    if net is None:
+        return "Reduce batch_size of the data layers, or the size of the layers that hold the most (num_output)"
     batches = {
         name: source.top_shapes()[0][0] for name, source in net.sources.items() if isinstance(source, BatchSource)
     }
@@ -66,9 +73,12 @@ def _advice(param: Any, net: Net) -> str:
 
 
 def _left(param: Any) -> str:
-    newest = newest_sound(param) if param.snapshot_prefix else ""
+    try:
+        newest = newest_sound(param) if param.snapshot_prefix else ""
+    except OutOfMemoryError as error:
+        return f"Whether its snapshots are sound could not be seen: {error}"
     return (
         f"The newest snapshot, {newest}, is sound: go on from it with --resume"
         if newest
-        else "There is no snapshot yet"
+        else "There is no sound snapshot"
     )

@@ -23,7 +23,7 @@ from ..net import Net
 from ..proto import caffe_pb2, read_solver, upgrade_solver
 from . import debug, distributed
 from . import log as lines
-from .exhausted import explained
+from .exhausted import explained, snapshots_named
 from .hooks import Callbacks, Display, Hook, Snapshot, Test
 from .log import log
 from .nets import test_net_params, train_net_param, warn_of_missing, warn_of_untrained
@@ -116,7 +116,8 @@ class Solver:
         if distributed.rank():
             torch.manual_seed(seed + distributed.rank())
         self.test_nets: list[Net] = []
-        self._build_nets(_paths(self.param.weights) + _paths([weights] if isinstance(weights, str) else weights))
+        with explained(self.param, None, "building the nets"):
+            self._build_nets(_paths(self.param.weights) + _paths([weights] if isinstance(weights, str) else weights))
         for source in self.net.sources.values():
             if isinstance(source, BatchSource):
                 source.seed, source.rank, source.world = seed, distributed.rank(), distributed.world()
@@ -378,18 +379,23 @@ class Solver:
         """Write model and solver state; return their paths. Of several processes the first one writes.
 
         Raises:
-            CaffeError: the folder cannot be written to, or the disk is full; earlier snapshots are as they were.
+            SolverError: the folder cannot be written to, or the disk is full; earlier snapshots are as they were, and
+                the newest is named.
+            OutOfMemoryError: the memory does not suffice to write it.
             DivergedError: a parameter holds a number that is not finite; nothing is written.
         """
-        return self._snapshots.write(self.iter, self._losses)
+        with explained(self.param, self.net, f"iteration {self.iter}, snapshot"), snapshots_named(self.param):
+            return self._snapshots.write(self.iter, self._losses)
 
     def restore(self, path: PathLike) -> None:
         """Go on from a solver state: ours continues bit for bit; Caffe's own where its iteration count says.
 
         Raises:
             SolverError: it is no solver state, or not of this net and solver type.
+            OutOfMemoryError: the memory does not suffice to read it.
         """
-        self.iter, losses = self._snapshots.restore(path)
+        with explained(self.param, self.net, f"restoring {os.fspath(path)}"):
+            self.iter, losses = self._snapshots.restore(path)
         self._losses.clear()
         self._losses.extend(losses)
 

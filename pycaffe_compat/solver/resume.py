@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import glob
 import logging
+import math
 import os
 import re
 from typing import Any
 
-from ..errors import CaffeError, SolverError
+from ..errors import CaffeError, OutOfMemoryError, SolverError
+from ..memory import is_exhausted
 from ..proto import caffe_pb2, read_weights
 from . import log as lines
 from .log import log
@@ -23,6 +25,7 @@ def newest_sound(param: Any) -> str:
 
     Raises:
         SolverError: ``snapshot_prefix`` is not set.
+        OutOfMemoryError: there is not enough memory to see whether one is sound; passing over it would lose it.
     """
     if not param.snapshot_prefix:
         raise SolverError(
@@ -53,12 +56,17 @@ def flaw(path: PathLike) -> str:
     """Say what is wrong with a snapshot, the state at ``path`` and its caffemodel; ``""`` where both are sound.
 
     Both files are read whole. Those of this package hold checksums, which also tell a caffemodel of another run.
+
+    Raises:
+        OutOfMemoryError: there is not enough memory to read them.
     """
     name = os.fspath(path)
     try:
         with open_state(name) as state:
             if not state.ends:
                 return "it is cut off: its last field, current_step, is missing"
+            if (claimed := 4 * sum(math.prod(stored.shape) for stored in state.history)) > _most_bytes(name):
+                return f"it is damaged: its history blobs claim {claimed} bytes, more than the file can hold"
             crc = 0
             for stored in state.history:
                 crc = add_to_sum(stored.read(), crc)
@@ -73,11 +81,18 @@ def flaw(path: PathLike) -> str:
         if wrote["bytes"] != have["bytes"]:
             return f"its caffemodel {model} has {have['bytes']} bytes; {wrote['bytes']} were written with the state"
         return "" if wrote == have else f"its caffemodel {model} is damaged, or of another run (CRC-32)"
-    except CaffeError as error:
+    except (CaffeError, OSError, MemoryError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        if is_exhausted(error):
+            raise OutOfMemoryError(f"there is not enough memory to read the snapshot {name}") from error
+        if not isinstance(error, CaffeError):
+            return f"it cannot be read: {error}"
         text = str(error).removeprefix(f"{name}: ")
         return f"it{text.removeprefix(name)}" if text.startswith(f"{name} ") else text
-    except (OSError, MemoryError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        return f"it cannot be read: {error}"
+
+
+def _most_bytes(name: str) -> int:
+    """What the history blobs of a state can hold: HDF5 may be compressed, deflate packs about 1:1032 at most."""
+    return os.path.getsize(name) * 1100
 
 
 def _readable(model: str) -> bool:

@@ -27,6 +27,7 @@ from ..errors import CaffeError, DivergedError, SolverError, require_file
 from ..files import atomic_path, remove_strays
 from ..layers.data_layers import BatchSource
 from ..loading import same_shape
+from ..memory import is_exhausted
 from ..net import Learnable, Net
 from ..proto import caffe_pb2, wire
 from ..proto.blob_proto import StoredBlob, blob_parts, to_numpy
@@ -213,7 +214,7 @@ class Snapshots:
         try:
             return state.iteration, self._restore_extra(state.extra, state.iteration)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            if isinstance(error, CaffeError):
+            if isinstance(error, CaffeError) or is_exhausted(error):
                 raise
             raise SolverError(f"{name}: the field that this package added does not fit: {error!r}") from error
 
@@ -367,7 +368,7 @@ def _open_binary(name: str) -> Iterator[State]:
         with open(name, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield _parse(data, name)
     except (OSError, ValueError) as error:
-        if isinstance(error, CaffeError):
+        if isinstance(error, CaffeError) or is_exhausted(error):
             raise
         raise SolverError(f"{name} is no solver state: {error}") from error
 
@@ -399,7 +400,7 @@ def _open_hdf5(name: str) -> Iterator[State]:
         with h5py.File(name, "r") as file:
             yield _parse_hdf5(file, name)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, CaffeError):
+        if isinstance(error, CaffeError) or is_exhausted(error):
             raise
         raise SolverError(f"{name} is no HDF5 solver state: {error}") from error
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +16,62 @@ import torch
 from small_solver import RULES, make, write_files
 
 from pycaffe_compat.errors import CaffeError, OutOfMemoryError
+from pycaffe_compat.memory import is_exhausted
 from pycaffe_compat.solver import Hook
-from pycaffe_compat.solver.exhausted import is_exhausted
 from pycaffe_compat.solver.resume import flaw, newest_sound
 
 ROOT = Path(__file__).parents[2]
+
+
+@contextlib.contextmanager
+def limited(kind: int, most: int) -> Iterator[None]:
+    """A limit of the system on this process, ``resource.RLIMIT_…``, while the block lasts."""
+    before = resource.getrlimit(kind)
+    resource.setrlimit(kind, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(kind, before)
+
+
+def test_without_memory_no_snapshot_is_passed_over(tmp_path: Path) -> None:
+    """A sound one that cannot be read now is not a damaged one: going on without it would lose it."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("little_memory.py")), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    state, said = str(tmp_path / "small_iter_1.solverstate"), json.loads(done.stdout)
+    assert said.pop("newest") == state
+    assert said.pop("look") == f"there is not enough memory to read the snapshot {state}"
+    starts = {"build": "building the nets: ", "restore": f"restoring {state}: ", "snapshot": "iteration 1, snapshot: "}
+    assert said.keys() == starts.keys()
+    for name, text in said.items():
+        assert text.startswith(starts[name]) and "Reduce batch_size" in text, text
+        assert state in text and "no sound snapshot" not in text, text
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(("layout", "ending"), [("BINARYPROTO", ""), ("HDF5", ".h5")])
+def test_a_snapshot_that_cannot_be_written_names_the_newest(layout: str, ending: str, tmp_path: Path) -> None:
+    solver = make(tmp_path, f"{RULES['Adam']} snapshot_format: {layout}")
+    solver.step(1)
+    with limited(resource.RLIMIT_FSIZE, 4000), pytest.raises(CaffeError, match="There is no sound snapshot"):
+        solver.snapshot()
+    solver.snapshot()
+    solver.step(1)
+    newest = tmp_path / f"small_iter_1.solverstate{ending}"
+    with limited(resource.RLIMIT_FSIZE, 4000), pytest.raises(CaffeError) as caught:
+        solver.snapshot()
+    said = str(caught.value)
+    assert said.startswith(
+        f"cannot write {tmp_path}/small_iter_2.caffemodel{ending}: File too large. The newest snapshot"
+    )
+    assert f"{newest}, is sound" in said and not flaw(newest)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_a_step_without_memory_says_what_to_reduce(tmp_path: Path) -> None:
@@ -71,6 +126,7 @@ def test_a_full_disk_leaves_the_earlier_snapshots(tmp_path: Path) -> None:
         assert done.returncode == 1 and len(errors) == 1 and "Traceback" not in done.stderr
         assert "No space left on device" in errors[0] and str(disk) in errors[0]
         solver = make(disk, RULES["Adam"])
+        assert f"The newest snapshot, {newest_sound(solver.param)}, is sound" in errors[0]
         states = sorted(disk.glob("*.solverstate"))
         assert states and all(not flaw(each) for each in states) and newest_sound(solver.param) in map(str, states)
         assert not [each for each in disk.iterdir() if each.name.startswith(".")]
