@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from .errors import CaffeError, LayerError, NetError, UnknownNameError, nearest
+from .forks import fork_named
 from .layers import Layer, Source, layer_class
-from .layers.base import Shape
+from .layers.base import Shape, check_layers
 from .layers.data_layers import BatchSource
 from .layers.neuron import Overwritten
-from .layers.variants import check_fork_options
 from .loading import BlobKey, LoadReport
 from .parameters import BlobTable, Learnable, in_file
 from .plan import Call, plan
 from .proto import caffe_pb2, filter_net, read_net, upgrade_net, write_weights
+from .proto.additions import unheeded
 from .proto.recognise import forks_of
 from .tables import dims
 from .wiring import Step, Wiring
@@ -57,6 +58,7 @@ class CaffeModule(nn.Module):
         share: a net whose blobs are used, the very same memory, for the layers of the same names (a test net's train net).
         fuse: run ReLU inside of poolings, hand switches over as bytes, and the like (:mod:`pycaffe_compat.plan`), with
             unchanged results.
+        fork: the fork of Caffe that the net is of, such as ``"segnet"``, where what it uses could mean several.
 
     Attributes:
         inputs, outputs: the tops of ``Input`` layers; the blobs that no layer consumes, in alphabetical order.
@@ -75,16 +77,19 @@ class CaffeModule(nn.Module):
         device: torch.device | str | None = None,
         share: CaffeModule | None = None,
         fuse: bool = True,
+        fork: str = "",
     ) -> None:
         super().__init__()
         if isinstance(param, (str, os.PathLike)):
             file = file or os.fspath(param)
-            param = read_net(param)
+            param = read_net(param, fork)
         if not isinstance(param, caffe_pb2.NetParameter):
             raise NetError(f"a net is the path of a prototxt or a NetParameter, not {param!r} ({type(param).__name__})")
         full = caffe_pb2.NetParameter()
         full.CopyFrom(param)
         upgrade_net(full)
+        if fork:
+            full.fork = fork_named(fork).name
         if phase is not None:
             full.state.phase = as_phase(phase)
         elif not full.state.HasField("phase"):
@@ -115,13 +120,15 @@ class CaffeModule(nn.Module):
     def _build(self) -> None:
         wiring = self._wiring
         learns: dict[str, list[bool]] = {}
-        likely, noted = forks_of(self.param), set[str]()
+        likely = forks_of(self.param)
+        self._check_fork_fields()
+        check_layers(self.param, self.file, likely)
         for param in self.param.layer:
             if not param.HasField("phase"):
                 param.phase = self.phase
             self._make_unique(param, learns)
             shapes = wiring.bottom_shapes(param)
-            layer = make_layer(param, shapes, self.file, self.param.fork, likely, noted)
+            layer = make_layer(param, shapes, self.file, self.param.fork, likely)
             tops = wiring.top_names(param, layer)
             layer.n_tops = len(tops)
             if isinstance(layer, Source):
@@ -145,6 +152,10 @@ class CaffeModule(nn.Module):
         self._checked_sizes = {tuple(wiring.shapes[value][1:] for value in self._source_values.values())}
         self._find_rewritten()
         self._plan()
+
+    def _check_fork_fields(self) -> None:
+        if refused := unheeded(self.param, {"fork"}, set()):
+            raise NetError(f"{self.file or 'the net'}: not done here: {'; '.join(refused)}")
 
     def _shapes(self, given: Mapping[str, Shape]) -> list[Shape]:
         """The shapes of all values if the tops of sources have the shapes ``given``; the others keep theirs."""
@@ -551,7 +562,7 @@ def load(prototxt: PathLike, weights: Any = None, phase: int | str = "TEST", **o
         prototxt: path of the net, in any format Caffe ever had.
         weights: path of a ``.caffemodel`` or ``.caffemodel.h5``, or a list of paths; None leaves Caffe's fillers.
         phase: ``"TEST"`` (the module comes in eval mode) or ``"TRAIN"``.
-        options: ``level``, ``stages``, ``device`` of :class:`CaffeModule`.
+        options: ``level``, ``stages``, ``device``, ``fork`` of :class:`CaffeModule`.
 
     Returns:
         The module: called with tensors by input name, it returns a dict of the outputs by name. Its ``load_report`` says
@@ -578,19 +589,16 @@ def make_layer(
     file: str = "",
     fork: str = "",
     likely: Sequence[str] = (),
-    noted: set[str] | None = None,
 ) -> Layer:
     """Build the layer that ``param`` describes for bottoms of these shapes; its blobs have no memory yet.
 
-    ``fork``, ``likely`` and ``noted`` are what the net is of and what has been logged about fields of forks: see
-    :mod:`pycaffe_compat.layers.variants`.
+    ``fork`` and ``likely`` say what the net is of: see :func:`pycaffe_compat.layers.layer_class`.
 
     Raises:
         LayerError: the options or the bottoms do not fit. The message names the net's ``file`` and the layer, whatever
             exception absurd options cause.
     """
     cls = layer_class(param, file, fork, likely)
-    check_fork_options(param, cls, f'layer "{param.name}"{f" in {file}" if file else ""}', noted)
     try:
         return cls(param, shapes)
     except CaffeError as error:

@@ -18,7 +18,7 @@ from ..proto import caffe_pb2
 from ..solver.log import init_log, log
 from ..solver.nets import warn_of_missing
 from ..solver.run import parse_gpus
-from .options import Parser, add_python_layers, command, names, python_layers
+from .options import Parser, add_reading, command, names, reading
 
 DEVICE, STARTS, COUNT, ENDS = (f"extract_features.cpp:{line}" for line in (64, 134, 171, 185))
 EVERY = 1000  # records between two lines of the log, as in Caffe
@@ -127,9 +127,9 @@ def run(argv: list[str]) -> None:
     parser.add_argument("db_type", metavar="DB_TYPE", help="the database to write; only lmdb")
     parser.add_argument("mode", nargs="?", default="CPU", choices=["CPU", "GPU"], help="default: CPU")
     parser.add_argument("device_id", nargs="?", default="0", metavar="DEVICE_ID", help="number of the GPU (default: 0)")
-    add_python_layers(parser)
+    add_reading(parser)
     args = vars(parser.parse_args(argv))
-    python_layers(args)
+    reading(args)
     init_log()
     device = "cpu"
     if args.pop("mode") == "GPU":

@@ -13,7 +13,7 @@ from ..errors import CaffeError, DataError, NetError, require_file
 from ..files import atomic_path
 from ..proto import read_net
 from ..pycaffe import Net, set_mode_cpu, set_mode_gpu
-from .options import Parser, add_python_layers, python_layers
+from .options import Parser, add_reading, reading
 
 
 def add_net(parser: Parser) -> None:
@@ -40,7 +40,7 @@ def add_net(parser: Parser) -> None:
         metavar="A,B,C",
         help="order of the channels of an RGB image (default: 2,1,0, which is BGR; empty: unchanged)",
     )
-    add_python_layers(parser)
+    add_reading(parser)
 
 
 def net_options(args: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def net_options(args: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MissingFileError, NetError, DataError: a file is missing, the net has no Input layer, or an option is wrong.
     """
-    python_layers(args)
+    reading(args)
     net = read_net(args["model_def"])
     if not any(layer.type == "Input" for layer in net.layer):
         raise NetError(f"{args['model_def']}: the net has no Input layer to give images to; use a deploy net")

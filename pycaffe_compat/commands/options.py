@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import CaffeError, nearest
 from ..layers import python_layer
+from ..proto import assume_fork
 from ..pycaffe.alias import install_as_caffe
 from ..solver.runner import AMP
 
@@ -183,17 +184,25 @@ def names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
-def add_python_layers(parser: Parser) -> None:
-    """Add ``--allow-python-layers``, which :func:`python_layers` acts on."""
+def add_reading(parser: Parser) -> None:
+    """Add ``--allow-python-layers`` and ``--fork``, on which :func:`reading` acts: for commands that read nets."""
     parser.add_argument(
         "--allow-python-layers",
         action="store_true",
         help=f"run the code of the net's Python layers (like {python_layer.VARIABLE}=1 in the environment)",
     )
+    parser.add_argument(
+        "--fork",
+        default="",
+        metavar="NAME",
+        help="the fork of Caffe that the files are of, such as ssd or segnet, where what they use could mean several (see "
+        "docs/forks.md; bvlc for none)",
+    )
 
 
-def python_layers(args: dict[str, Any]) -> None:
-    """Remove ``allow_python_layers`` from ``args``. If it is set, allow the layers and let them ``import caffe``."""
+def reading(args: dict[str, Any]) -> None:
+    """Remove what :func:`add_reading` added from ``args``, and act on it for all that this process reads."""
     if args.pop("allow_python_layers") or python_layer.allowed():
         python_layer.allow()
         install_as_caffe()
+    assume_fork(args.pop("fork"))

@@ -6,7 +6,7 @@ import argparse
 
 from ..proto import read_net
 from ..summary import describe, summarize
-from .options import Parser, add_python_layers, command, python_layers
+from .options import Parser, add_reading, command, reading
 
 EPILOG = """
 examples:
@@ -47,9 +47,9 @@ def run(argv: list[str]) -> None:
         metavar="NAME=N,N,…",
         help="shape of an input blob or of a data layer's top, where the net does not say or another is wanted",
     )
-    add_python_layers(parser)
+    add_reading(parser)
     args = parser.parse_args(argv)
-    python_layers(vars(args))
+    reading(vars(args))
     net = read_net(args.net)
     for phase in ("TRAIN", "TEST") if args.phase == "BOTH" else (args.phase,):
         print(f"{args.net}" + (f' "{net.name}"' if net.name else "") + f", phase {phase}\n")

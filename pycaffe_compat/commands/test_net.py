@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..solver.run import test
-from .options import Parser, add_amp, add_device, add_python_layers, add_state, command, python_layers
+from .options import Parser, add_amp, add_device, add_reading, add_state, command, reading
 
 EPILOG = """
 examples:
@@ -24,9 +24,9 @@ def run(argv: list[str], prog: str | None = None) -> None:
     add_device(parser)
     add_state(parser)
     add_amp(parser)
-    add_python_layers(parser)
+    add_reading(parser)
     args = vars(parser.parse_args(argv))
-    python_layers(args)
+    reading(args)
     test(args.pop("model"), args.pop("weights"), **args)
 
 

@@ -15,7 +15,7 @@ from ..solver import SGD, GraphRunner
 from ..solver.log import init_log, log
 from ..solver.parts import Parts
 from ..solver.run import parse_gpus
-from .options import Parser, add_python_layers, add_state, command, python_layers
+from .options import Parser, add_reading, add_state, command, reading
 
 USE_CPU, USE_GPU = "caffe.cpp:352", "caffe.cpp:348"
 FORWARD, INITIAL_LOSS, BACKWARD = "caffe.cpp:360", "caffe.cpp:365", "caffe.cpp:366"
@@ -196,9 +196,9 @@ def run(argv: list[str], prog: str | None = None) -> None:
     parser.add_argument("--phase", default="TRAIN", type=str.upper, choices=["TRAIN", "TEST"], help="default: TRAIN")
     parser.add_argument("--gpu", default="", metavar="ID", help="GPU number (default: the CPU)")
     add_state(parser)
-    add_python_layers(parser)
+    add_reading(parser)
     args = vars(parser.parse_args(argv))
-    python_layers(args)
+    reading(args)
     time_net(args.pop("model"), **args)
 
 

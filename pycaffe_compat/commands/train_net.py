@@ -6,7 +6,7 @@ import argparse
 
 from ..solver.run import train
 from ..solver.signals import EFFECTS
-from .options import Parser, add_amp, add_device, add_python_layers, add_state, command, python_layers
+from .options import Parser, add_amp, add_device, add_reading, add_state, command, reading
 
 EPILOG = """
 examples:
@@ -48,7 +48,7 @@ def run(argv: list[str], prog: str | None = None) -> None:
     parser.add_argument("--sigint_effect", default="stop", choices=EFFECTS, help="what Ctrl-C does (default: stop)")
     add_training(parser)
     args = vars(parser.parse_args(argv))
-    python_layers(args)
+    reading(args)
     train(args.pop("solver"), **args)
 
 
@@ -101,7 +101,7 @@ def add_training(parser: Parser) -> None:
         help="send Data and ImageData batches to the GPU as cropped bytes, a quarter of the size, and mirror them, subtract "
         "the mean and scale there; the numbers are the same",
     )
-    add_python_layers(parser)
+    add_reading(parser)
 
 
 main = command("train_net", run)

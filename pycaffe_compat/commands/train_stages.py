@@ -13,7 +13,7 @@ from ..swwae.loss_weights import STRENGTH
 from ..swwae.prototxt import FOLDER
 from ..swwae.run_folder import BASELINE, Recipe, train_run
 from ..swwae.stages import train_in_stages
-from .options import Parser, command, python_layers
+from .options import Parser, command, reading
 from .train_net import add_training
 
 EPILOG = """
@@ -115,7 +115,7 @@ def run(argv: list[str]) -> None:
     add_training(trainer)
     options = vars(trainer.parse_args(shlex.split(args.trainer_options)))
     if args.out:
-        python_layers(options)
+        reading(options)
         for name, path in train_run(_recipe(args, names), args.out, **options).items():
             print(f"trained {name}: {path}")
         print(f"report: {os.path.join(args.out, 'report.html')}")
@@ -129,7 +129,7 @@ def run(argv: list[str]) -> None:
         raise MissingFileError(
             f"no folder {FOLDER}/ in {os.getcwd()}: write the paper's nets with: caffe-make-prototxt"
         )
-    python_layers(options)
+    reading(options)
     final = train_in_stages(variants[names[0]], args.weights, **options)
     print(f"trained: {final}")
 

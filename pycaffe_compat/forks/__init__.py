@@ -45,6 +45,9 @@ NAMES = (
 )
 
 
+BVLC = Fork(name="bvlc", title="BVLC's Caffe", source="BVLC/caffe")
+
+
 @cache
 def all_forks() -> tuple[Fork, ...]:
     """Every fork, in the order of :data:`NAMES`."""
@@ -52,18 +55,16 @@ def all_forks() -> tuple[Fork, ...]:
 
 
 def fork_named(name: str) -> Fork:
-    """Return the fork called ``name``.
+    """Return the fork called ``name``; :data:`BVLC` is BVLC's Caffe.
 
     Raises:
         UnknownNameError: there is none; the message lists them.
     """
-    found = next((fork for fork in all_forks() if fork.name == name), None)
+    found = next((fork for fork in (*all_forks(), BVLC) if fork.name == name), None)
     if found is None:
-        raise UnknownNameError(
-            f'unknown fork "{name}"{nearest(name, NAMES)}; known forks: {", ".join(sorted(NAMES))}. '
-            "For a fork of your own, give its caffe.proto"
-        )
+        names = sorted((*NAMES, BVLC.name))
+        raise UnknownNameError(f'unknown fork of Caffe "{name}"{nearest(name, names)}; known: {", ".join(names)}')
     return found
 
 
-__all__ = ["NAMES", "Fork", "all_forks", "fork_named"]
+__all__ = ["BVLC", "NAMES", "Fork", "all_forks", "fork_named"]

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from ..errors import LayerError, nearest
 from ..forks import all_forks
 from ..proto import caffe_pb2
-from ..proto.recognise import titles
+from ..proto.additions import titles
 from ..tables import dims
-from .variants import choose
+from .variants import check_fork_options, choose
 
 Shape = tuple[int, ...]
+_REGISTER = ". Register your own with @pycaffe_compat.layers.register"
 PLUG_INS = "pycaffe_compat.layers"  # the entry-point group of packages that bring layers of their own
 REGISTRY: dict[str, type[Layer]] = {}  # for a type that several forks have, the class that was registered first
 VARIANTS: dict[str, list[type[Layer]]] = {}  # of the types that forks have: all classes, one without a fork first
@@ -84,12 +85,9 @@ def layer_class(param: Any, file: str = "", fork: str = "", likely: Sequence[str
     if param.type not in REGISTRY:
         broken = load_plug_ins()
         if param.type not in REGISTRY:
+            known = _whose(param.type) or f"{nearest(param.type, REGISTRY)}; known types: {', '.join(sorted(REGISTRY))}"
             unloaded = "".join(f". A plug-in that failed to load may have it: {each}" for each in broken)
-            raise LayerError(
-                f'{where}: unknown layer type "{param.type}"{_whose(param.type) or nearest(param.type, REGISTRY)}; '
-                f"known types: {', '.join(sorted(REGISTRY))}. Register your own with @pycaffe_compat.layers.register"
-                f"{unloaded}"
-            )
+            raise LayerError(f'{where}: unknown layer type "{param.type}"{known}{_REGISTER}{unloaded}')
     variants = VARIANTS.get(param.type)
     return choose(param, variants, fork, likely, where) if variants else REGISTRY[param.type]
 
@@ -97,7 +95,43 @@ def layer_class(param: Any, file: str = "", fork: str = "", likely: Sequence[str
 def _whose(type_name: str) -> str:
     """Say which forks of Caffe have a layer type that is not implemented here; ``""`` if none is known to."""
     names = [each.name for each in all_forks() if type_name in each.layer_types]
-    return f", which is a layer of {titles(names)} and not implemented here" if names else ""
+    return f", which is a layer of {titles(names)} and is not implemented here" if names else ""
+
+
+def check_layers(net: Any, file: str = "", likely: Sequence[str] = ()) -> None:
+    """Check that every layer of a net has a class that heeds all that is set, so that what is missing is said at once.
+
+    Args:
+        net: the ``NetParameter`` with the layers that are to be built.
+        file: its file, for messages.
+        likely: the forks that it may be of, the likeliest first.
+
+    Raises:
+        LayerError: what :func:`layer_class` and :func:`.variants.check_fork_options` say of all layers together, each kind
+            of fault once.
+    """
+    faults: dict[str, list[str]] = {}  # what is wrong, to the layers with it
+    first = ""
+    noted = set[str]()
+    for param in net.layer:
+        where = f'layer "{param.name}"{f" in {file}" if file else ""}'
+        try:
+            check_fork_options(param, layer_class(param, file, net.fork, likely), where, noted)
+        except LayerError as error:
+            words = str(error).removeprefix(f"{where}: ").split("; known types:")[0].removesuffix(_REGISTER)
+            first = first or str(error)
+            faults.setdefault(words, []).append(f'"{param.name}"')
+    if first:
+        more = [f"{words} (layer {_some(names)})" for words, names in [*faults.items()][1:]]
+        besides = f". Besides, in this net: {'; '.join(more)}" if more else ""
+        closest = (
+            f". Of the forks known here the net is most like {titles(likely[:1])}" if likely and not net.fork else ""
+        )
+        raise LayerError(f"{first}{besides}{closest}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 @dataclass

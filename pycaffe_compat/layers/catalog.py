@@ -18,7 +18,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from ..errors import require_file
 from ..forks import NAMES, fork_named
 from ..proto import caffe_pb2, parse_text
-from ..proto.recognise import value_forks
+from ..proto.additions import value_forks
 from ..proto.schema import known_forks, merged
 from . import fillers
 from .base import REGISTRY, VARIANTS, Layer

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LayerError
-from ..forks import all_forks
 from ..proto import caffe_pb2
-from ..proto.recognise import Addition, additions, titles
+from ..proto.additions import Addition, additions, note, refusal, speed_only, titles
 
 if TYPE_CHECKING:
     from .base import Layer
-
-log = logging.getLogger(__name__)
 
 
 def choose(param: Any, classes: Sequence[type[Layer]], given: str, likely: Sequence[str], where: str) -> type[Layer]:
@@ -89,7 +85,7 @@ def _first_sentence(cls: type[Layer]) -> str:
     return " ".join((cls.__doc__ or "").split("\n\n")[0].split()).split(". ")[0].rstrip(".")
 
 
-def check_fork_options(param: Any, cls: type[Layer], where: str, noted: set[str] | None = None) -> None:
+def check_fork_options(param: Any, cls: type[Layer], where: str, noted: set[str]) -> None:
     """Refuse fields of forks that are set and that ``cls`` does not heed; log those that only steer speed, once a net.
 
     Args:
@@ -104,7 +100,7 @@ def check_fork_options(param: Any, cls: type[Layer], where: str, noted: set[str]
     own = cls.option_fields()
     refused = []
     for each in additions(param):
-        if each.path in own or each.path in cls.fork_options:
+        if each.path in own or each.path in cls.fork_options or each.is_default:
             continue
         if each.path.partition(".")[0] in own and set(each.forks) & set(cls.forks):
             continue
@@ -115,7 +111,7 @@ def check_fork_options(param: Any, cls: type[Layer], where: str, noted: set[str]
         elif each.message == "LayerParameter" and not each.is_value and _is_options(each):
             note(each, f"it holds options of another layer type, so a {param.type} layer does not read it", noted)
         else:
-            refused.append(f"{each.path} of {titles(each.forks)}{_meaning(each)}")
+            refused.append(refusal(each))
     if refused:
         raise LayerError(f"{where}: not done here: {'; '.join(refused)}")
 
@@ -123,24 +119,3 @@ def check_fork_options(param: Any, cls: type[Layer], where: str, noted: set[str]
 def _is_options(each: Addition) -> bool:
     field = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name[each.field]
     return field.message_type is not None
-
-
-def speed_only(each: Addition) -> str:
-    """What a field that changes no result steers; ``""`` for any other field."""
-    return next((words for fork in all_forks() if (words := fork.speed.get(f"{each.message}.{each.field}"))), "")
-
-
-def _meaning(each: Addition) -> str:
-    found = (fork.refused.get(f"{each.message}.{each.field}") for fork in all_forks() if fork.name in each.forks)
-    words = next(filter(None, found), "")
-    return f": {words}" if words else ""
-
-
-def note(each: Addition, words: str, noted: set[str] | None) -> None:
-    """Log that a field has no effect here and why, unless ``noted`` says that it has been logged."""
-    name = f"{each.message}.{each.field}"
-    if noted is not None:
-        if name in noted:
-            return
-        noted.add(name)
-    log.info("%s of %s has no effect here: %s", each.path, titles(each.forks), words)

@@ -3,7 +3,7 @@
 from . import caffe_pb2, wire
 from .binary import parse_binary, read_message, write_message
 from .blob_proto import array_to_blob, blob_to_array
-from .nets import filter_net, included, read_net, read_solver, rules_in_words, state_in_words
+from .nets import assume_fork, filter_net, included, read_net, read_solver, rules_in_words, state_in_words
 from .reader import read_weights
 from .text import format_text, parse_text
 from .upgrade import upgrade_net, upgrade_solver
@@ -13,6 +13,7 @@ from .writer import write_weights
 __all__ = [
     "Weights",
     "array_to_blob",
+    "assume_fork",
     "blob_to_array",
     "caffe_pb2",
     "filter_net",

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from ..errors import NetError, ParseError, require_file
+from ..forks import fork_named
 from . import caffe_pb2
 from .binary import parse_binary
 from .caffemodel import BinaryWeights
@@ -16,18 +17,46 @@ from .upgrade import upgrade_net, upgrade_solver
 from .wire import CorruptError
 
 _log = logging.getLogger(__name__)
+_assumed = ""  # the fork of files for which none is named
 
 
-def read_net(source: Any) -> Any:
+def assume_fork(name: str) -> None:
+    """Read nets and solvers as files of the fork of Caffe ``name`` from now on, where none is named; ``""`` to recognise it.
+
+    Raises:
+        UnknownNameError: there is no such fork.
+    """
+    global _assumed
+    _assumed = fork_named(name).name if name else ""
+
+
+def _fork_of(name: str) -> str:
+    return fork_named(name).name if name else _assumed
+
+
+def read_net(source: Any, fork: str = "") -> Any:
     """Return the upgraded ``NetParameter`` of ``source``.
 
     Args:
         source: the path of a prototxt file or of a binary ``NetParameter``; prototxt text itself; or a
             ``NetParameter``, which is not changed.
+        fork: the fork of Caffe that the net is of, such as ``"segnet"``; empty to go by what it uses. The net keeps it in
+            its field ``fork``.
 
     Raises:
         MissingFileError, ParseError, NetError: the file is missing, is not a net, or cannot be upgraded.
+        UnknownNameError: there is no such fork.
     """
+    fork = _fork_of(fork)
+    net = _read_net(source, fork)
+    if fork:
+        net.fork = fork
+    elif net.fork:
+        fork_named(net.fork)
+    return net
+
+
+def _read_net(source: Any, fork: str) -> Any:
     if hasattr(source, "DESCRIPTOR"):
         net = caffe_pb2.NetParameter()
         net.MergeFromString(source.SerializeToString())
@@ -36,11 +65,11 @@ def read_net(source: Any) -> Any:
     if isinstance(source, str) and "{" in source and not os.path.exists(source):
         data, file = source.encode("utf-8", "surrogateescape"), "<string>"
     else:
-        return _read_net_file(require_file(source, "net"))
+        return _read_net_file(require_file(source, "net"), fork)
     return _upgraded(parse_text(data, caffe_pb2.NetParameter, file), file)
 
 
-def _read_net_file(file: str) -> Any:
+def _read_net_file(file: str, fork: str) -> Any:
     try:
         data = read_bytes(file, "net")
         binary = looks_binary(data)
@@ -80,8 +109,10 @@ def _upgraded(net: Any, file: str) -> Any:
     return net
 
 
-def read_solver(path: str | os.PathLike[str]) -> Any:
+def read_solver(path: str | os.PathLike[str], fork: str = "") -> Any:
     """Return the upgraded ``SolverParameter`` of the prototxt file at ``path``.
+
+    ``fork`` is the fork of Caffe that the solver's nets are of, as in :func:`read_net`; the solver keeps it.
 
     As in Caffe, the default ``snapshot_prefix`` is the path of the solver file without its ending. If the prefix is a
     folder, the name of the solver file is appended.
@@ -100,6 +131,8 @@ def read_solver(path: str | os.PathLike[str]) -> Any:
         raise
     if not data.strip():
         raise ParseError(f"{file}: the file is {EMPTY}. Expected a solver: a prototxt")
+    if _fork_of(fork):
+        solver.fork = _fork_of(fork)
     for words in upgrade_solver(solver, file):
         _log.info("%s: upgraded %s", file, words)
     stem = os.path.splitext(file)[0]

@@ -21,7 +21,7 @@ from ..forks import NAMES
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _INTEGERS = {_FIELD.TYPE_INT32, _FIELD.TYPE_UINT32, _FIELD.TYPE_INT64, _FIELD.TYPE_UINT64}
 _LIFTED = {"V1LayerParameter": "LayerParameter"}  # what a fork adds to the old form is upgraded to the new one
-FORK_FIELD = ("NetParameter", "fork")
+FORK = "fork"  # our own field of nets and solvers: the fork that the user named
 
 
 @dataclass
@@ -72,13 +72,10 @@ def merged(forks: Iterable[tuple[str, Any]]) -> tuple[Any, Additions]:
             homes = [message.name, *filter(None, [_LIFTED.get(message.name)])]
             for home in homes:
                 _merge_message(file, home, message, name, package, own, additions)
-    net = next(message for message in file.message_type if message.name == FORK_FIELD[0])
-    net.field.add(
-        name=FORK_FIELD[1],
-        number=_number_of(".".join(FORK_FIELD)),
-        type=_FIELD.TYPE_STRING,
-        label=_FIELD.LABEL_OPTIONAL,
-    )
+    for message in file.message_type:
+        if message.name in ("NetParameter", "SolverParameter"):
+            number = _number_of(f"{message.name}.{FORK}")
+            message.field.add(name=FORK, number=number, type=_FIELD.TYPE_STRING, label=_FIELD.LABEL_OPTIONAL)
     return file, additions
 
 

@@ -30,7 +30,8 @@ class Net:
     """A Caffe net to run, inspect and edit with numpy, as in pycaffe.
 
     ``Net(network_file, phase, level, stages, weights)``, by position or by keyword, and the older
-    ``Net(network_file, weights_file, phase)``. ``module`` is the :class:`pycaffe_compat.CaffeModule` behind it, with the same
+    ``Net(network_file, weights_file, phase)``. ``fork`` names the fork of Caffe that the net is of, where what it uses could mean
+    several. ``module`` is the :class:`pycaffe_compat.CaffeModule` behind it, with the same
     parameters; it lives on the device of the mode (:func:`set_mode_cpu`, :func:`set_mode_gpu`).
 
     Attributes:
@@ -49,6 +50,7 @@ class Net:
         level: int | None = None,
         stages: Sequence[str] | None = None,
         weights: PathLike | None = None,
+        fork: str = "",
     ) -> None:
         given: dict[str, Any] = {"phase": phase, "level": level, "stages": stages, "weights": weights}
         order = list(given)
@@ -77,6 +79,7 @@ class Net:
                 stages=[given["stages"]] if isinstance(given["stages"], str) else given["stages"] or (),
                 weights=text_path(given["weights"]),
                 device=current_device(),
+                fork=fork,
             )
         )
 

@@ -78,12 +78,12 @@ class SGDSolver:
 
     type_name = "SGD"
 
-    def __init__(self, solver_file: PathLike | Any) -> None:
+    def __init__(self, solver_file: PathLike | Any, fork: str = "") -> None:
         if not isinstance(solver_file, (str, bytes, os.PathLike, caffe_pb2.SolverParameter)):
             raise _no_solver(solver_file)
         file = os.fsdecode(solver_file) if not isinstance(solver_file, caffe_pb2.SolverParameter) else ""
         param = caffe_pb2.SolverParameter()
-        param.CopyFrom(read_solver(file) if file else solver_file)
+        param.CopyFrom(read_solver(file, fork) if file else solver_file)
         param.type = self.type_name
         faces: list[Net] = []
 
@@ -91,7 +91,7 @@ class SGDSolver:
             faces.append(Net.of(module))
             return NumpyRunner(faces[-1])
 
-        self.solver = TorchSolver(param, file=file, device=current_device(), runner=runner)
+        self.solver = TorchSolver(param, file=file, device=current_device(), runner=runner, fork=fork)
         if solver_count() > 1 and distributed.world() == 1:  # the processes meet later, in NCCL
             for source in self.solver.net.sources.values():
                 if isinstance(source, BatchSource):
@@ -216,8 +216,8 @@ def _no_solver(given: Any) -> TypeError:
     return TypeError(f"a solver is made from the path of a solver file, not from {given!r} ({type(given).__name__})")
 
 
-def get_solver(solver_file: PathLike) -> SGDSolver:
-    """Return the solver of a file, by the ``type`` that it names.
+def get_solver(solver_file: PathLike, fork: str = "") -> SGDSolver:
+    """Return the solver of a file, by the ``type`` that it names; ``fork`` is the fork of Caffe that its nets are of.
 
     Raises:
         SolverError: an unknown type.
@@ -225,10 +225,10 @@ def get_solver(solver_file: PathLike) -> SGDSolver:
     if not isinstance(solver_file, (str, bytes, os.PathLike)):
         raise _no_solver(solver_file)
     file = os.fsdecode(solver_file)
-    param = read_solver(file)
+    param = read_solver(file, fork)
     cls = _SOLVERS.get(param.type)
     if cls is None:
         raise SolverError(
             f'{file}: unknown solver type "{param.type}"{nearest(param.type, _SOLVERS)}; valid: {", ".join(_SOLVERS)}'
         )
-    return cls(file)
+    return cls(file, fork)

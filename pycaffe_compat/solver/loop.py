@@ -21,6 +21,7 @@ from ..layers.data_layers import BatchSource
 from ..loading import open_weights
 from ..net import Net
 from ..proto import caffe_pb2, read_solver, upgrade_solver
+from ..proto.additions import unheeded
 from . import debug, distributed
 from . import log as lines
 from .exhausted import explained, snapshots_named
@@ -35,6 +36,8 @@ from .snapshot import EARLIER, Snapshots, nonfinite_parameter
 from .waiting import Waiting
 
 PathLike = str | os.PathLike[str]
+# The fields of forks that a solver heeds; those of SSD say how its test nets score detections.
+FORK_FIELDS = frozenset({"fork", "eval_type", "ap_version", "show_per_class_result"})
 
 
 def choose_device(param: Any) -> torch.device:
@@ -62,6 +65,7 @@ class Solver:
             (:meth:`Net.transform_on_device`).
         sigint_effect, sighup_effect, sigterm_effect: ``"stop"``, ``"snapshot"`` or ``"none"``: what the signals do
             during :meth:`solve`.
+        fork: the fork of Caffe that the nets are of, as for :class:`.CaffeModule`.
 
     Attributes:
         net, test_nets: the nets; those under test use the parameters of ``net``.
@@ -89,6 +93,7 @@ class Solver:
         sigint_effect: str = STOP,
         sighup_effect: str = SNAPSHOT,
         sigterm_effect: str = "none",
+        fork: str = "",
     ) -> None:
         is_path = isinstance(param, (str, os.PathLike))
         if not is_path and not isinstance(param, caffe_pb2.SolverParameter):
@@ -96,7 +101,9 @@ class Solver:
                 f"a solver is the path of a prototxt or a SolverParameter, not {param!r} ({type(param).__name__})"
             )
         self.file = os.fspath(param if is_path else file)
-        self.param = read_solver(self.file) if is_path else _own_copy(param)
+        self.param = read_solver(self.file, fork) if is_path else _own_copy(param)
+        if fork:
+            self.param.fork = fork
         self._check()
         self.policy = Policy.from_solver(self.param, self.file)
         if assumed := self.policy.assumed():
@@ -139,6 +146,8 @@ class Solver:
                 raise SolverError(f"{where}{field}: {getattr(param, field)} must be at least {least}")
         if any(n < 0 for n in param.test_iter):
             raise SolverError(f"{where}test_iter: {min(param.test_iter)} must not be negative")
+        if refused := unheeded(param, FORK_FIELDS, set()):
+            raise SolverError(f"{where}not done here: {'; '.join(refused)}")
 
     def _build_nets(self, paths: list[str]) -> None:
         net, file = train_net_param(self.param, self.file)

@@ -21,10 +21,10 @@ def _locate(path: str, solver_file: str) -> str:
     return beside if not os.path.exists(path) and os.path.exists(beside) else path
 
 
-def _read_net(net: Any, solver_file: str, field: str) -> Any:
+def _read_net(net: Any, solver_file: str, field: str, fork: str) -> Any:
     """The net that ``field`` of a solver gives; where its file is missing, the error names solver and field."""
     try:
-        return read_net(net)
+        return read_net(net, fork)
     except MissingFileError as error:
         if not solver_file:
             raise
@@ -63,7 +63,7 @@ def train_net_param(param: Any, file: str) -> tuple[Any, str]:
     value, solver_file = getattr(param, given[0]), file
     if isinstance(value, str):
         file = value = _locate(value, file)
-    return _with_state(_read_net(value, solver_file, given[0]), caffe_pb2.TRAIN, param.train_state), file
+    return _with_state(_read_net(value, solver_file, given[0], param.fork), caffe_pb2.TRAIN, param.train_state), file
 
 
 def test_net_params(param: Any, file: str) -> list[tuple[Any, str]]:
@@ -100,7 +100,10 @@ def test_net_params(param: Any, file: str) -> list[tuple[Any, str]]:
         found += [shared] * (iters - own)
     states = list(param.test_state) or [None] * iters
     return [
-        (_with_state(_read_net(net, file, field), caffe_pb2.TEST, state), net if isinstance(net, str) else file)
+        (
+            _with_state(_read_net(net, file, field, param.fork), caffe_pb2.TEST, state),
+            net if isinstance(net, str) else file,
+        )
         for (field, net), state in zip(found, states, strict=True)
     ]
 

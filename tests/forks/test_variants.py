@@ -95,7 +95,7 @@ def test_a_class_without_a_fork_takes_all_layers_of_the_type(two_scalings) -> No
 def test_options_that_change_results_are_refused_all_at_once() -> None:
     with pytest.raises(LayerError, match="not done here: ") as caught:
         net_of(
-            'layer { name: "b" type: "BatchNorm" bottom: "x" top: "y" batch_norm_param { scale_bias: true bias_term: true } }'
+            'layer { name: "b" type: "BatchNorm" bottom: "x" top: "y" batch_norm_param { scale_bias: true bias_term: false } }'
         )
     message = str(caught.value)
     assert 'layer "b" in net.prototxt: ' in message and "batch_norm_param.scale_bias of NVIDIA Caffe" in message

@@ -9,7 +9,7 @@ from pycaffe_compat.errors import LayerError
 from pycaffe_compat.layers import REGISTRY, Layer
 from pycaffe_compat.layers.catalog import schema
 from pycaffe_compat.proto import caffe_pb2
-from pycaffe_compat.proto.recognise import value_forks
+from pycaffe_compat.proto.additions import value_forks
 
 FAMILIES = ("neuron", "convolution", "linear", "normalization", "common", "reshaping")
 TYPES = sorted(name for name, cls in REGISTRY.items() if cls.__module__.rpartition(".")[2] in FAMILIES)

@@ -11,4 +11,11 @@ FORK = Fork(
         "DisparityData Downsample FLOWriter FloatReader FloatWriter FlowAugmentation FlowWarp "
         "GenerateAugmentationParameters ImgReader ImgWriter L1Loss LpqLoss Mean NegReLU PFMWriter Resample"
     ),
+    speed={
+        "DataParameter.disk_reader_threads": "how many threads read and prepare records",
+        "DataParameter.verbose": "what is logged",
+    },
+    refused={
+        "LayerParameter.reshape_every_iter": "finds shapes anew in each iteration",
+    },
 )

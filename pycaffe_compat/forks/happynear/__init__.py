@@ -14,4 +14,15 @@ FORK = Fork(
         "Proposal ROIPooling Resize Slope SmoothL1Loss SoftContrastiveLoss SoftTruncation SubRegion "
         "Transformer TripletLoss Truncation"
     ),
+    speed={
+        "BatchNormParameter.engine": "which library computes",
+        "ConvolutionParameter.cudnn_convolution_algo_seeker": "how an algorithm of cuDNN is chosen",
+    },
+    refused={
+        "SolverParameter.clip_weights": "limits weights",
+        "SolverParameter.clamp_weights_lower": "limits weights",
+        "SolverParameter.clamp_weights_upper": "limits weights",
+        "InnerProductParameter.normalize": "normalises the weights of each output",
+        "SoftmaxParameter.label_smooth_factor": "shares a part of each label among all classes",
+    },
 )

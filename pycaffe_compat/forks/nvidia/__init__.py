@@ -2,6 +2,10 @@
 
 from ..fork import Fork
 
+NUMBERS = "the number types of NVIDIA's kernels; everything is computed in float32 here, or as --amp says"
+SCALE = "a factor on float16 gradients, taken out again before the update; --amp float16 scales the loss here"
+THREADS = "how many threads read and prepare records"
+
 FORK = Fork(
     name="nvidia",
     title="NVIDIA Caffe",
@@ -10,4 +14,58 @@ FORK = Fork(
         "Axpy DetectNetTransformation DetectionEvaluate DetectionOutput L1Loss MultiBoxLoss Normalize Permute "
         "PriorBox SmoothL1Loss TRT"
     ),
+    speed={
+        "NetParameter.default_forward_type": NUMBERS,
+        "NetParameter.default_backward_type": NUMBERS,
+        "NetParameter.default_forward_math": NUMBERS,
+        "NetParameter.default_backward_math": NUMBERS,
+        "LayerParameter.forward_type": NUMBERS,
+        "LayerParameter.backward_type": NUMBERS,
+        "LayerParameter.forward_math": NUMBERS,
+        "LayerParameter.backward_math": NUMBERS,
+        "SolverParameter.solver_data_type": NUMBERS,
+        "NetParameter.global_grad_scale": SCALE,
+        "NetParameter.global_grad_scale_adaptive": SCALE,
+        "NetParameter.default_conv_algos_override": "which algorithms cuDNN uses",
+        "ConvolutionParameter.conv_algos_override": "which algorithms cuDNN uses",
+        "ConvolutionParameter.cudnn_convolution_algo_seeker": "how an algorithm of cuDNN is chosen",
+        "NetParameter.default_cudnn_math_override": "whether cuDNN uses tensor cores",
+        "LayerParameter.cudnn_math_override": "whether cuDNN uses tensor cores",
+        "NetParameter.reduce_buckets": "in how many parts gradients travel between GPUs",
+        "NetParameter.eltwise_mem_sharing": "whether Eltwise layers share memory",
+        "LayerParameter.debug": "what is logged",
+        "SolverParameter.store_blobs_in_old_format": "the form of numbers in NVIDIA's snapshots; they are Caffe's own here",
+        "DataParameter.threads": THREADS,
+        "DataParameter.parser_threads": THREADS,
+        "DataParameter.cache": "whether records stay in memory",
+        "DataParameter.precache": "whether records stay in memory",
+        "DataParameter.shuffle": "in which order cached records come; they come in the order of the database here, in each epoch",
+        "ImageDataParameter.threads": THREADS,
+        "ImageDataParameter.cache": "whether pictures stay in memory",
+        "ImageDataParameter.precache": "whether pictures stay in memory",
+        "ImageDataParameter.dataset_share_per_node": "how lists are divided among machines",
+        "TransformationParameter.use_gpu_transform": "where pictures are transformed; --device-transform decides here",
+        "TransformationParameter.forward_packing": "how pictures lie in memory",
+        "TransformationParameter.display": "whether pictures are shown",
+        "BatchNormParameter.engine": "which library computes",
+        "DropoutParameter.engine": "which library computes",
+        "SolverParameter.test_and_snapshot_last_epochs": "further tests and snapshots in the last epochs",
+    },
+    refused={
+        "SolverParameter.larc": "adapts the rate of each layer to the norms of its weights and gradients (LARC)",
+        "SolverParameter.larc_policy": "says how LARC uses the rate of a layer",
+        "SolverParameter.larc_eta": "is LARC's trust",
+        "SolverParameter.larc_turbo": "makes LARC's rates larger",
+        "SolverParameter.momentum_policy": "lets the momentum change with the iterations",
+        "SolverParameter.weight_decay_policy": "lets the weight decay change with the iterations",
+        "SolverParameter.max_momentum": "is where a changing momentum ends",
+        "SolverParameter.momentum_power": "is the power of a changing momentum",
+        "SolverParameter.max_weight_decay": "is where a changing weight decay ends",
+        "SolverParameter.weight_decay_power": "is the power of a changing weight decay",
+        "BatchNormParameter.scale_bias": "gives the layer a scale and a bias of its own, and five blobs",
+        "LossParameter.label_smoothing": "shares a part of each label among all classes",
+        "TransformationParameter.img_rand_resize_lower": "resizes pictures by a random factor",
+        "TransformationParameter.img_rand_resize_upper": "resizes pictures by a random factor",
+        "PoolingParameter.torch_pooling": "counts windows as Torch does",
+    },
 )

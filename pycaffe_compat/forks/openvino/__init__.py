@@ -11,4 +11,8 @@ FORK = Fork(
         "DetectionOutputExtended GRN LabelSpecificAdd MultiBoxLoss Normalize Permute PriorBox "
         "PriorBoxClustered ScaleFilter SmoothL1Loss"
     ),
+    refused={
+        "InnerProductParameter.normalize": "normalises the weights of each output",
+        "PoolingParameter.dilation": "spreads the places of a window",
+    },
 )

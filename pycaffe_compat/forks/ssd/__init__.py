@@ -9,4 +9,14 @@ FORK = Fork(
     types=(
         "AnnotatedData DetectionEvaluate DetectionOutput MultiBoxLoss Normalize Permute PriorBox SmoothL1Loss VideoData"
     ),
+    refused={
+        "SolverParameter.plateau_winsize": "says how long lr_policy plateau waits for a smaller loss before it lowers the rate",
+        "TransformationParameter.resize_param": "resizes pictures",
+        "TransformationParameter.noise_param": "adds noise to pictures",
+        "TransformationParameter.distort_param": "changes the colours of pictures",
+        "TransformationParameter.expand_param": "puts pictures into larger ones",
+        "TransformationParameter.emit_constraint": "says which annotations a crop keeps",
+        "TransformationParameter.crop_h": "is the height of crops",
+        "TransformationParameter.crop_w": "is the width of crops",
+    },
 )

@@ -1,0 +1,86 @@
+"""Fields of forks in nets and solvers: noted, refused, or the fork that the user names."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+import pycaffe_compat
+from pycaffe_compat.errors import NetError, SolverError, UnknownNameError
+from pycaffe_compat.net import Net
+from pycaffe_compat.proto import assume_fork, caffe_pb2, parse_text, read_net, read_solver
+from pycaffe_compat.solver import Solver
+
+NET = """layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "r" type: "ReLU" bottom: "x" top: "y" }"""
+
+
+@pytest.fixture
+def solver_file(tmp_path: Path):
+    (tmp_path / "net.prototxt").write_text(NET)
+
+    def write(fields: str) -> str:
+        (tmp_path / "solver.prototxt").write_text(f'net: "net.prototxt" base_lr: 1 lr_policy: "fixed" {fields}')
+        return str(tmp_path / "solver.prototxt")
+
+    return write
+
+
+def test_fields_that_steer_speed_are_noted_once(caplog: pytest.LogCaptureFixture) -> None:
+    fields = "default_forward_type: FLOAT16 default_backward_type: FLOAT16 reduce_buckets: 3"
+    layer = 'layer { name: "s" type: "ReLU" bottom: "y" top: "z" forward_type: FLOAT debug: true }'
+    with caplog.at_level(logging.INFO):
+        Net(parse_text(f"{fields} {NET} {layer}", caffe_pb2.NetParameter), "TEST")
+    text = "\n".join(record.getMessage() for record in caplog.records)
+    assert text.count("default_forward_type of NVIDIA Caffe (nvidia) has no effect here: the number types") == 1
+    assert "reduce_buckets of NVIDIA Caffe" in text and "debug of NVIDIA Caffe" in text
+
+
+def test_a_field_that_says_what_holds_without_it_is_fine() -> None:
+    layer = 'layer { name: "n" type: "Pooling" bottom: "x" top: "z" pooling_param { avg_include_pad: true kernel_size: 1 } }'
+    with pytest.raises(NetError, match="with 4 axes"):  # it was built
+        Net(parse_text(f"{NET} {layer}", caffe_pb2.NetParameter), "TEST")
+
+
+def test_a_solver_refuses_what_would_change_training_all_at_once(solver_file) -> None:
+    with pytest.raises(SolverError, match="not done here: ") as caught:
+        Solver(solver_file("larc: true momentum_policy: 'poly' local_lr_auto: true eval_type: 'detection'"))
+    message = str(caught.value)
+    assert "larc of NVIDIA Caffe (nvidia), which adapts the rate of each layer" in message
+    assert "momentum_policy of NVIDIA Caffe" in message and "local_lr_auto of Intel Caffe (intel), which" in message
+    assert "eval_type" not in message
+
+
+def test_the_named_fork_goes_from_solver_to_nets(solver_file) -> None:
+    path = solver_file("")
+    assert Solver(path, fork="pspnet").net.param.fork == "pspnet"
+    assert read_solver(path).fork == ""
+    assert pycaffe_compat.SGDSolver(path, fork="segnet").net.module.param.fork == "segnet"
+
+
+def test_a_fork_can_be_named_for_all_files(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(NET)
+    assume_fork("segnet")
+    try:
+        assert read_net(tmp_path / "net.prototxt").fork == "segnet"
+        assert read_net(tmp_path / "net.prototxt", "ssd").fork == "ssd"
+    finally:
+        assume_fork("")
+    assert read_net(tmp_path / "net.prototxt").fork == ""
+
+
+def test_an_unknown_fork_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(NET)
+    with pytest.raises(
+        UnknownNameError, match=r'unknown fork of Caffe "segnett" \(did you mean segnet\?\); known: bvlc, '
+    ):
+        pycaffe_compat.load(tmp_path / "net.prototxt", fork="segnett")
+
+
+def test_every_note_is_about_a_field_of_that_fork() -> None:
+    from pycaffe_compat.forks import all_forks
+
+    for fork in all_forks():
+        for name in (*fork.speed, *fork.refused):
+            message, _, field = name.partition(".")
+            assert fork.name in caffe_pb2.ADDITIONS.fields.get((message, field), ()), f"{fork.name}: {name}"
