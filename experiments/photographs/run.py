@@ -36,9 +36,11 @@ from pycaffe_compat.swwae.encoder import image_shape, read_encoder
 from pycaffe_compat.swwae.figures import Line, depth_figure
 from pycaffe_compat.swwae.prototxt import net_text
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from results_page import write_section
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-BEGIN, END = "<!-- photographs: begin -->", "<!-- photographs: end -->"
 
 HELD_OUT = 10  # every tenth photograph, by name
 STORED, CROP = 144, 128  # the shorter edge of the stored photographs; the size that is trained and shown
@@ -289,16 +291,7 @@ def draw(results: Path, docs: Path) -> None:
                 charts.setdefault(measure, {})[f"{title.partition('-')[0]}, {ENCODERS[encoder]}"] = line
     (docs / "figures").mkdir(parents=True, exist_ok=True)
     depth_figure(docs / "figures" / "photographs_quality.png", charts, labels, "decoded from")
-    page = docs / "results.md"
-    before = page.read_text() if page.exists() else "# Results\n"
-    section = "\n".join([BEGIN, *section_of(rows, labels), END])
-    if BEGIN in before:
-        text = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda match: section, before, flags=re.DOTALL)
-    else:
-        text = f"{before.rstrip()}\n\n{section}\n"
-    with atomic_path(page) as temporary, open(temporary, "w") as file:
-        file.write(text)
-    print(f"{page}: section written")
+    write_section(docs / "results.md", "photographs", section_of(rows, labels))
 
 
 def section_of(rows: list[dict[str, str]], labels: list[str]) -> Iterator[str]:
