@@ -167,7 +167,7 @@ class Filters(Windows):
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         options = param.convolution_param
-        self.outputs, self.groups = options.num_output, options.group
+        self.outputs, self.groups = self.grouping()
         if self.outputs < 1:
             raise self.error(f"convolution_param.num_output: {self.outputs} must be at least 1")
         if self.groups < 1 or self.channels % self.groups or self.outputs % self.groups:
@@ -179,6 +179,10 @@ class Filters(Windows):
             self.add_blob("bias", (self.outputs,), options.bias_filler)
         else:
             self.bias = None
+
+    def grouping(self) -> tuple[int, int]:
+        """The number of outputs, and of the groups that they and the channels are divided into."""
+        return self.param.convolution_param.num_output, self.param.convolution_param.group
 
     def filters(self) -> tuple[int, int]:
         """The first two axes of the weights."""

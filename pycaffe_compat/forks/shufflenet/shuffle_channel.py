@@ -1,0 +1,28 @@
+"""ShuffleChannel, as ShuffleNet's Caffe has it (farmingyard/ShuffleNet, shuffle_channel_layer.cpp)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ...layers.base import Layer, Shape, register
+from ...tables import dims
+
+
+@register("ShuffleChannel", fork=("shufflenet", "synopsys"))
+class ShuffleChannel(Layer):
+    """The channels of ``group`` groups dealt out in turn: channel ``g * (C / group) + k`` becomes ``k * group + g``."""
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.group = param.shuffle_channel_param.group
+        shape = bottom_shapes[0]
+        if len(shape) < 2:
+            raise self.error(f"needs a bottom with channels (axis 1), not of shape {dims(shape)}")
+        if self.group < 1 or shape[1] % self.group:
+            raise self.error(f"shuffle_channel_param.group: {self.group} must divide its bottom's {shape[1]} channels")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (self.group, x.shape[1] // self.group)).transpose(1, 2).flatten(1, 2)

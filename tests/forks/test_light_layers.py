@@ -1,0 +1,64 @@
+"""The layers of light backbones, against their forks' numbers: depthwise convolutions, ShuffleChannel, Axpy."""
+
+import golden_layer as gl
+import pytest
+import torch
+
+from pycaffe_compat.errors import LayerError
+
+
+@pytest.mark.parametrize("name", gl.names("convdw_", "depthwise_", "shuffle_", "axpy_", folder="forks"))
+def test_layer_agrees_with_caffe(name: str) -> None:
+    gl.check(name, "forks")
+
+
+def test_convolution_depthwise_needs_no_group() -> None:
+    layer = gl.build(
+        'name: "c" type: "ConvolutionDepthwise" convolution_param { num_output: 3 kernel_size: 2 dilation: 2 }',
+        (1, 3, 5, 6),
+    )
+    assert layer.weight.shape == (3, 1, 2, 2) and layer(torch.zeros(1, 3, 5, 6)).shape == (1, 3, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("type_name", "options", "words"),
+    [
+        ("ConvolutionDepthwise", "num_output: 6", "num_output: 6 must be the number of its bottom's channels, 3"),
+        ("DepthwiseConvolution", "num_output: 3", "group: 1 must be the number of its bottom's channels, 3"),
+        ("DepthwiseConvolution", "num_output: 6 group: 3", "num_output: 6 must be"),
+    ],
+)
+def test_depthwise_convolution_refuses_other_outputs(type_name: str, options: str, words: str) -> None:
+    with pytest.raises(LayerError, match=words):
+        gl.build(f'name: "c" type: "{type_name}" convolution_param {{ kernel_size: 2 {options} }}', (1, 3, 5, 6))
+
+
+def test_shuffle_channel_has_its_gradient_and_any_axes() -> None:
+    layer = gl.build('name: "s" type: "ShuffleChannel" shuffle_channel_param { group: 2 }', (1, 6))
+    assert layer(torch.arange(6)[None]).tolist() == [[0, 3, 1, 4, 2, 5]]
+    gl.check_gradients(layer, torch.randn(1, 6, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("group", [0, 4])
+def test_shuffle_channel_refuses_groups_that_do_not_divide(group: int) -> None:
+    with pytest.raises(LayerError, match=f"group: {group} must divide its bottom's 6 channels"):
+        gl.build(f'name: "s" type: "ShuffleChannel" shuffle_channel_param {{ group: {group} }}', (1, 6, 2, 2))
+
+
+def test_axpy_has_its_gradients() -> None:
+    layer = gl.build('name: "a" type: "Axpy"', (2, 3), (2, 3, 2, 2), (2, 3, 2, 2))
+    shapes = ((2, 3), (2, 3, 2, 2), (2, 3, 2, 2))
+    gl.check_gradients(layer, *(torch.randn(shape, dtype=torch.float64) for shape in shapes))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        (((2, 3), (2, 3, 2, 2), (2, 3, 2, 1)), "second and third bottoms must have one shape"),
+        (((2, 4), (2, 3, 2, 2), (2, 3, 2, 2)), "first bottom must have shape 2×3 or 2×3×1×1"),
+        (((2, 3, 2, 2), (2, 3, 2, 2), (2, 3, 2, 2)), "first bottom must have shape"),
+    ],
+)
+def test_axpy_refuses_shapes_that_do_not_fit(shapes: tuple[tuple[int, ...], ...], words: str) -> None:
+    with pytest.raises(LayerError, match=words):
+        gl.build('name: "a" type: "Axpy"', *shapes)
