@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ..forks import all_forks
+from ..forks import BVLC, all_forks
 from . import caffe_pb2
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def value_forks(value: Any) -> tuple[str, ...]:
 
 def titles(names: Sequence[str]) -> str:
     """Say which forks ``names`` are: ``SSD (ssd), RefineDet (refinedet)``; many are counted."""
-    known = {fork.name: fork.title for fork in all_forks()}
+    known = {fork.name: fork.title for fork in (*all_forks(), BVLC)}
     shown = [f"{known[name]} ({name})" if name in known else name for name in names[:_MOST]]
     more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
     return ", ".join(shown) + more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -55,8 +56,12 @@ def _no_text(message: Any) -> str:
     return ""
 
 
-def read_message(path: str | os.PathLike[str], cls: type[Message]) -> Message:
-    """Read a binary protobuf file as a message of class ``cls``; unknown fields are kept.
+def read_message(
+    path: str | os.PathLike[str],
+    cls: type[Message],
+    parse: Callable[[bytes, type[Message], str], Message] = parse_binary,
+) -> Message:
+    """Read a binary protobuf file as a message of class ``cls``; unknown fields are kept. ``parse`` turns bytes into it.
 
     Raises:
         MissingFileError: there is no such file.
@@ -69,7 +74,7 @@ def read_message(path: str | os.PathLike[str], cls: type[Message]) -> Message:
     wanted = MESSAGES.get(what)
     require_file(name, f"{what} file")
     try:
-        message = parse_binary(read_bytes(name), cls, name)
+        message = parse(read_bytes(name), cls, name)
     except ParseError as error:
         if wanted and (words := mixed_up(name, wanted, f"a binary {what}", error)):
             raise ParseError(words) from None

@@ -21,6 +21,7 @@ from ..errors import ParseError
 from . import caffe_pb2, wire
 from .binary import parse_binary
 from .blob_proto import Shape, StoredBlob
+from .numbers import bare_layer, bare_net, read_numbered
 from .upgrade import V1_TYPES, upgrade_net
 from .weights import Weights
 
@@ -166,8 +167,8 @@ class BinaryWeights(Weights):
     def skeleton(self) -> Any:
         """The upgraded ``NetParameter`` of the file without its blobs.
 
-        A fork may use a field of a layer for something else than BVLC Caffe does. Where the bytes are not what the field
-        should hold, it is left out, and a warning is logged.
+        The numbers are those of the fork of Caffe that has all fields of the file. If there is none, they are taken for
+        BVLC's; where the bytes are not what the field should hold, it is left out, and a warning is logged.
         """
         net = self.stored_net()
         upgrade_net(net, self.file)
@@ -175,13 +176,17 @@ class BinaryWeights(Weights):
 
     def stored_net(self) -> Any:
         """As :meth:`skeleton`, but not upgraded."""
+        try:
+            return read_numbered(bare_net(self._map), "", self.file)
+        except ParseError:
+            pass
         net: Any = caffe_pb2.NetParameter()
         pieces: list[bytes] = []
         for item in wire.fields(self._map, 0, len(self._map)):
             if item.number not in _FORMS:
                 pieces.append(self._map[item.begin : item.end])
                 continue
-            body = self._without_blobs(item.start, item.end, _FORMS[item.number][2], item.number == _LAYERS)
+            body = bare_layer(self._map, item.start, item.end, item.number)
             if item.number == _LAYERS:
                 net.layers.append(self._sound_layer(body, caffe_pb2.V1LayerParameter))
             else:
@@ -209,26 +214,6 @@ class BinaryWeights(Weights):
                 field,
             )
         return layer
-
-    def foreign_fields(self) -> dict[tuple[int, str], list[str]]:
-        """The fields that a fork uses otherwise than BVLC Caffe, as number and BVLC's name, and the layers with them."""
-        found: dict[tuple[int, str], list[str]] = {}
-        for layer in self._layers.values():
-            cls = caffe_pb2.V1LayerParameter if layer.number == _LAYERS else caffe_pb2.LayerParameter
-            body = self._without_blobs(layer.start, layer.end, _FORMS[layer.number][2], layer.number == _LAYERS)
-            for field in _foreign_fields(body, cls).items():
-                found.setdefault(field, []).append(layer.name)
-        return found
-
-    def _without_blobs(self, start: int, end: int, blobs: int, v1: bool) -> bytes:
-        pieces: list[bytes] = []
-        for item in wire.fields(self._map, start, end):
-            if item.number == _V0_LAYER and v1:
-                body = self._without_blobs(item.start, item.end, _V0_FORM[2], False)
-                pieces += [wire.header(item.number, len(body)), body]
-            elif item.number != blobs:
-                pieces.append(self._map[item.begin : item.end])
-        return b"".join(pieces)
 
 
 def _foreign_fields(body: bytes, cls: Any) -> dict[int, str]:

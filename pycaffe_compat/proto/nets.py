@@ -9,12 +9,10 @@ from typing import Any
 from ..errors import NetError, ParseError, require_file
 from ..forks import fork_named
 from . import caffe_pb2
-from .binary import parse_binary
-from .caffemodel import BinaryWeights
 from .kinds import EMPTY, NETS, SOLVERS, is_empty_handed, mixed_up
+from .numbers import parse_net
 from .text import format_text, looks_binary, parse_text, read_bytes
 from .upgrade import upgrade_net, upgrade_solver
-from .wire import CorruptError
 
 _log = logging.getLogger(__name__)
 _assumed = ""  # the fork of files for which none is named
@@ -73,34 +71,15 @@ def _read_net_file(file: str, fork: str) -> Any:
     try:
         data = read_bytes(file, "net")
         binary = looks_binary(data)
-        net: Any = (parse_binary if binary else parse_text)(data, caffe_pb2.NetParameter, file)
+        net: Any = parse_net(data, fork, file) if binary else parse_text(data, caffe_pb2.NetParameter, file)
         suspect = is_empty_handed(net) and (binary or not data.strip())
     except ParseError as error:
-        if words := mixed_up(file, NETS, "a net: a prototxt", error) or _of_a_fork(file):
+        if words := mixed_up(file, NETS, "a net: a prototxt", error):
             raise ParseError(words) from None
         raise
     if suspect and (words := mixed_up(file, NETS, "a net: a prototxt")):
         raise ParseError(words)
     return _upgraded(net, file)
-
-
-def _of_a_fork(file: str) -> str:
-    """The words of the error for a caffemodel whose layers have fields of a fork; ``""`` if it is another file."""
-    try:
-        fields = BinaryWeights(file).foreign_fields()
-    except (ParseError, CorruptError):
-        return ""
-    if not fields:
-        return ""
-    places = (
-        f'field {number} of layer "{layers[0]}"{f" and {len(layers) - 1} more" if len(layers) > 1 else ""} '
-        f"is not the {name} of BVLC Caffe"
-        for (number, name), layers in fields.items()
-    )
-    return (
-        f"{file}: not readable as a net, though its weights are: {', '.join(places)} (of a fork of Caffe?). Name a prototxt "
-        f"as the net and pass this file as weights (--weights); caffe-convert-caffemodel {file} --list shows them"
-    )
 
 
 def _upgraded(net: Any, file: str) -> Any:

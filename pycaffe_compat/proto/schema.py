@@ -181,3 +181,58 @@ def known_forks() -> Iterator[tuple[str, Any]]:
         file = fork_file(name)
         if file is not None:
             yield name, file
+
+
+def renumbered(addition: Any) -> Any:
+    """Return BVLC's file as the fork of ``addition`` has it: with the fork's fields and values at the fork's own numbers.
+
+    What BVLC has at a number that the fork uses otherwise, or has not (``reserved``), is left out.
+    """
+    file = bvlc()
+    package = f".{addition.package}."
+    messages = {message.name: message for message in file.message_type}
+    _renumber_enums(file.enum_type, addition.enum_type)
+    for added in addition.message_type:
+        target = messages.get(added.name)
+        if target is None:
+            target = file.message_type.add()
+            target.CopyFrom(added)
+            target.ClearField("reserved_range")
+            for field in [*target.field, *(f for nested in target.nested_type for f in nested.field)]:
+                _localise(field, package)
+            continue
+        _renumber_enums(target.enum_type, added.enum_type)
+        for reserved in added.reserved_range:
+            for index in reversed(range(len(target.field))):
+                if reserved.start <= target.field[index].number < reserved.end:
+                    del target.field[index]
+        for field in added.field:
+            for index in reversed(range(len(target.field))):
+                if field.name == target.field[index].name or field.number == target.field[index].number:
+                    del target.field[index]
+            copy = target.field.add()
+            copy.CopyFrom(field)
+            _localise(copy, package)
+    for message in file.message_type:
+        if message.name == "NetParameter":
+            message.field.add(
+                name=FORK,
+                number=_number_of(f"{message.name}.{FORK}"),
+                type=_FIELD.TYPE_STRING,
+                label=_FIELD.LABEL_OPTIONAL,
+            )
+    return file
+
+
+def _renumber_enums(enums: Any, added: Iterable[Any]) -> None:
+    known = {enum.name: enum for enum in enums}
+    for enum in added:
+        target = known.get(enum.name)
+        if target is None:
+            enums.add().CopyFrom(enum)
+            continue
+        for value in enum.value:
+            for index in reversed(range(len(target.value))):
+                if value.name == target.value[index].name or value.number == target.value[index].number:
+                    del target.value[index]
+            target.value.add().CopyFrom(value)

@@ -14,6 +14,7 @@ from . import caffe_pb2
 from .binary import read_message, write_message
 from .caffemodel import BinaryWeights
 from .kinds import EMPTY, NET, SOLVER, kind_of, mixed_up
+from .numbers import fork_to_write, numbered, parse_net
 from .reader import read_weights
 from .text import format_text, read_text
 from .upgrade import upgrade_net, upgrade_solver
@@ -35,14 +36,15 @@ def upgrade_solver_text(source: Path, target: Path) -> list[str]:
 def upgrade_net_binary(source: Path, target: Path) -> list[str]:
     """Write the binary net or caffemodel ``source``, upgraded, to ``target``; return what was upgraded, in words.
 
-    In a caffemodel of a fork, fields of layers that BVLC Caffe uses otherwise are left out; a warning names them.
+    A net of a fork of Caffe keeps the fork's numbers. In a caffemodel of a fork that is not known, fields of layers that
+    BVLC's Caffe uses otherwise are left out; a warning names them.
     """
     try:
-        net: Any = read_message(source, caffe_pb2.NetParameter)
+        net: Any = read_message(source, caffe_pb2.NetParameter, lambda data, cls, name: parse_net(data, "", name))
     except ParseError as error:
         return _upgrade_weights(source, target, error)
     words = upgrade_net(net, os.fspath(source))
-    write_message(target, net)
+    write_message(target, numbered(net, fork_to_write(net)))
     return words
 
 

@@ -11,6 +11,7 @@ from ..files import atomic_path
 from . import caffe_pb2, wire
 from .blob_proto import blob_parts, to_numpy
 from .hdf5 import write_hdf5
+from .numbers import bare_net, fork_to_write, numbered
 
 _LAYER, _BLOBS = 100, 7
 
@@ -24,7 +25,8 @@ def write_weights(
 ) -> None:
     """Write a caffemodel, or Caffe's HDF5 form if ``path`` ends in ``.h5``. Nothing is left behind if writing fails.
 
-    A caffemodel is byte for byte what Caffe itself would write. Protobuf's parsers stop at 2 GB: a larger caffemodel is
+    A caffemodel is byte for byte what Caffe itself would write. That of a net of a fork has the fork's numbers, and its name in
+    a field that no Caffe has, so that it is read by them. Protobuf's parsers stop at 2 GB: a larger caffemodel is
     read only by :func:`read_weights`.
 
     Args:
@@ -54,9 +56,14 @@ def write_weights(
             write_hdf5(temporary, names, blobs, diffs)
             return
         with open(temporary, "wb") as file:
-            file.write(caffe_pb2.NetParameter(name=net.name).SerializeToString())
-            for layer in net.layer:
+            fork = fork_to_write(net)
+            file.write(caffe_pb2.NetParameter(name=net.name, **({"fork": fork} if fork else {})).SerializeToString())
+            for layer in numbered(_bare(net), fork).layer if fork else net.layer:
                 _write_layer(file, layer, blobs.get(layer.name, ()), (diffs or {}).get(layer.name))
+
+
+def _bare(net: Any) -> Any:
+    return caffe_pb2.NetParameter.FromString(bare_net(net.SerializeToString()))
 
 
 def _write_layer(file: Any, layer: Any, blobs: Sequence[Any], diffs: Sequence[Any] | None) -> None:
