@@ -1,0 +1,60 @@
+"""BN without running statistics, as SegNet's Caffe has it (alexgkendall/caffe-segnet, bn_layer.cpp)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ...layers.base import Layer, Shape, register
+from ...proto import caffe_pb2
+from ...tables import dims
+
+PSPNETS_FIELDS = ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine", "icnet")
+EPS = 1e-9
+
+
+@register("BN", fork=("segnet", "enet", "deconvnet", "synopsys"))
+class BatchBN(Layer):
+    """Batch normalisation by the batch's own statistics in both phases, with the blobs scale and shift; no running ones.
+
+    ``bn_mode: INFERENCE`` is ``scale * x + shift`` alone, with blobs that hold the statistics too. Further tops are the
+    batch's mean and biased variance, without a gradient. Where several passes add up to one step (``iter_size``) or
+    layers share the blobs, gradients add up here; the fork keeps those of the last pass.
+    """
+
+    options = ("bn_param",)
+    tops = (1, 3)
+    blobs_declared = ("scale", "shift")
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options, shape = param.bn_param, bottom_shapes[0]
+        if len(shape) != 4:
+            raise self.error(f"needs a bottom (num, channels, height, width), not of shape {dims(shape)}")
+        if options.icnet:
+            raise self.error("bn_param.icnet: true means PSPNet's BN; name that fork with --fork pspnet or fork=")
+        self.inference = options.bn_mode == caffe_pb2.BNParameter.INFERENCE
+        if self.inference and self.n_tops > 1:
+            raise self.error(f"bn_mode: INFERENCE makes no statistics, so it takes 1 top, not {self.n_tops}")
+        self.add_blob("scale", (1, shape[1], 1, 1), options.scale_filler)
+        self.add_blob("shift", (1, shape[1], 1, 1), options.shift_filler)
+
+    @classmethod
+    def fits(cls, param: Any) -> bool:
+        return not any(param.bn_param.HasField(name) for name in PSPNETS_FIELDS)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if self.inference:
+            return self.scale * x + self.shift
+        axes = (0, 2, 3)
+        mean = x.mean(axes, keepdim=True)
+        centred = x - mean
+        variance = centred.square().mean(axes, keepdim=True)
+        # The fork's value, E(x^2) - E(x)^2, loses digits where the mean is large; its gradient is that of the other form.
+        value = (x.square().mean(axes, keepdim=True) - mean.square()).detach()
+        y = self.scale * (centred / (variance + (value - variance.detach()) + EPS).sqrt()) + self.shift
+        return y if self.n_tops == 1 else (y, mean.detach(), value)[: self.n_tops]
