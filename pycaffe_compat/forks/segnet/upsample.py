@@ -1,0 +1,107 @@
+"""Upsample with a mask, as SegNet's Caffe has it (alexgkendall/caffe-segnet, upsample_layer.cpp)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...layers.base import Layer, Shape, register
+from ...tables import dims
+
+
+@register("Upsample", fork=("segnet", "enet", "synopsys"))
+class MaskedUpsample(Layer):
+    """Values put at the places that a mask names, row by row in the plane of the top; 0 elsewhere (two bottoms).
+
+    The mask is the second top of a max Pooling. Where several values have one place, the last of them stands, and each
+    gets the gradient of the place. The plane is ``upsample_h`` x ``upsample_w``, or the bottom's times ``scale`` (2), or
+    ``scale_h`` and ``scale_w``, less one row or column with ``pad_out_h`` or ``pad_out_w``.
+    """
+
+    options = ("upsample_param",)
+    bottoms = (2, 2)
+    differentiable = (True, False)
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.upsample_param
+        values, mask = (tuple(shape) for shape in bottom_shapes)
+        if len(values) != 4 or values != mask:
+            raise self.error(
+                "needs values and a mask of one shape (num, channels, height, width), but they have "
+                f"{dims(values)} and {dims(mask)}"
+            )
+        self._check_pairs(options)
+        self.size = (options.upsample_h, options.upsample_w) if options.HasField("upsample_h") else None
+        scale = options.scale if options.HasField("scale") else 2
+        self.scale = (options.scale_h, options.scale_w) if options.HasField("scale_h") else (scale, scale)
+        self.less = (int(options.pad_out_h), int(options.pad_out_w))
+        if self.size is not None and min(self.size) < 2:
+            raise self.error(f"upsample_h: {self.size[0]} and upsample_w: {self.size[1]} must be at least 2")
+        if self.size is None and min(self.scale) < 2:
+            raise self.error(f"upsample_param: a scale of {dims(self.scale)} must be at least 2 on each axis")
+        if self.size is None and any(less and scale != 2 for less, scale in zip(self.less, self.scale, strict=True)):
+            raise self.error(f"pad_out_h and pad_out_w need a scale of 2, not {dims(self.scale)}")
+
+    def _check_pairs(self, options: Any) -> None:
+        for pair in (("upsample_h", "upsample_w"), ("scale_h", "scale_w")):
+            given = [name for name in pair if options.HasField(name)]
+            if len(given) == 1:
+                raise self.error(f"upsample_param: {given[0]} without the other of {pair[0]} and {pair[1]}")
+        sized = options.HasField("upsample_h")
+        if not sized and options.HasField("scale") and options.HasField("scale_h"):
+            raise self.error("upsample_param: scale beside scale_h and scale_w; give one of them")
+
+    @classmethod
+    def fits(cls, param: Any) -> bool:
+        return len(param.bottom) == 2
+
+    def plane(self, shape: Sequence[int]) -> tuple[int, int]:
+        """The size of the top's planes for values of this shape."""
+        if self.size is not None:
+            return self.size
+        return shape[2] * self.scale[0] - self.less[0], shape[3] * self.scale[1] - self.less[1]
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        height, width = self.plane(x.shape)
+        index = mask.detach().long().flatten(2)
+        # on a GPU the check would wait for the mask; there the device reports a place out of range
+        if mask.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+            stray = (index < 0) | (index >= height * width)
+            if bool(stray.any()):
+                raise self.error(
+                    f"its mask names place {int(index[stray][0])}, outside the planes of its top, {dims((height, width))}: "
+                    "give the size of the bottom of the Pooling that made the mask"
+                )
+        return _Placed.apply(x, index, height, width)
+
+
+class _Placed(torch.autograd.Function):
+    """``scatter`` in which the last of several values at one place stands, and each gets the gradient of the place."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, index: Tensor, height: int, width: int) -> Tensor:
+        top = x.new_zeros(*x.shape[:2], height * width)
+        # the number of the last value at each place, found in any order: a plain scatter may keep any of them
+        order = torch.arange(index.shape[2], device=index.device).expand_as(index)
+        last = torch.full_like(top, -1, dtype=torch.long).scatter_reduce(2, index, order, "amax")
+        values = x.flatten(2)
+        if not values.shape[2]:
+            return top.unflatten(2, (height, width))
+        placed = values.gather(2, last.clamp(min=0))
+        return torch.where(last < 0, top, placed).unflatten(2, (height, width))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+        ctx.shape = inputs[0].shape
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (index,) = ctx.saved_tensors
+        return grad.flatten(2).gather(2, index).reshape(ctx.shape), None, None, None
