@@ -158,8 +158,9 @@ def what_was_run(config: Config, times: list[dict[str, str]], chosen: tuple[floa
     rate, strength = chosen
     rates, strengths = (", ".join(f"{each:g}" for each in tried) for tried in (config.rates, config.strengths))
     yield (
-        f"Chosen on {config.validation:,} of the 50,000 training pictures, which are trained on nowhere, and with a seed of its "
-        f"own: step 4's rate ({rate:g} of {rates}, with the baseline) and the strength of the reconstruction losses "
+        f"Chosen on {config.validation:,} of the 50,000 training pictures, which are trained on nowhere, and with "
+        f"{len(config.choice_seeds)} seeds of its own: step 4's rate ({rate:g} of {rates}, with the baseline) and the "
+        f"strength of the reconstruction losses "
         f"({strength:g} of {strengths}, with {' and '.join(NAMES[each] for each in config.chosen_with)}), both at the size "
         f"{config.chosen_on}. Passes, widths and the other rates "
         "are fixed, and our own choice. A seed sets the training pictures, initial weights, order, crops and dropout."

@@ -33,6 +33,7 @@ from table import Table
 
 from pycaffe_compat.data.cifar10 import Pictures, write_database
 from pycaffe_compat.errors import CaffeError, DataError
+from pycaffe_compat.files import atomic_path
 from pycaffe_compat.swwae import vgg
 from pycaffe_compat.swwae.blocks import lmdb_layers
 from pycaffe_compat.swwae.evaluate import evaluate
@@ -70,7 +71,7 @@ class Experiment:
     def __post_init__(self) -> None:
         for folder in (self.work, self.results):
             folder.mkdir(parents=True, exist_ok=True)
-        self.choice = Table(self.results / "choice.csv", ("variant", "rate", "strength", "images", "wrong"))
+        self.choice = Table(self.results / "choice.csv", ("seed", "variant", "rate", "strength", "images", "wrong"))
         self.errors = Table(self.results / "errors.csv", ("size", "seed", "variant", "data", "mode", "images", "wrong"))
         self.reconstruction = Table(
             self.results / "reconstruction.csv", ("seed", "kind", "depth", "images", "psnr", "ssim")
@@ -86,9 +87,13 @@ class Experiment:
         """
         path, own = self.results / "config.json", json.loads(json.dumps(asdict(self.config)))
         if not path.exists():
-            path.write_text(json.dumps(own, indent=1) + "\n")
+            with atomic_path(path) as temporary:
+                Path(temporary).write_text(json.dumps(own, indent=1) + "\n")
             return
-        there = json.loads(path.read_text())
+        try:
+            there = dict(json.loads(path.read_text()))
+        except ValueError as error:
+            raise DataError(f"{path}: not the configuration of this experiment: {error}") from error
         differing = [name for name in dict.fromkeys([*own, *there]) if own.get(name) != there.get(name)]
         if differing:
             raise DataError(
@@ -98,19 +103,45 @@ class Experiment:
 
     # ---- what is done, and what is left
 
-    def chosen(self) -> tuple[float, float] | None:
-        """The rate and the strength with the fewest errors on the validation pictures; None until all were tried."""
-        config = self.config
-        wrong = {
-            (row["variant"], float(row["rate"]), float(row["strength"])): int(row["wrong"])
+    def tried(self) -> dict[tuple[int, str, float, float], int]:
+        """The errors on the validation pictures, by seed, variant, rate and strength."""
+        return {
+            (self.choice.number(row, "seed"), row["variant"], float(row["rate"]), float(row["strength"])): (
+                self.choice.number(row, "wrong")
+            )
             for row in self.choice.rows()
         }
-        if any((BASELINE, rate, 0.0) not in wrong for rate in config.rates):
+
+    def to_try(self, wrong: dict[tuple[int, str, float, float], int]) -> list[tuple[int, str, float, float]]:
+        """What is left to be tried: every rate with the baseline, then every strength at the best rate."""
+        config = self.config
+        rates = [(seed, BASELINE, rate, 0.0) for seed in config.choice_seeds for rate in config.rates]
+        if left := [each for each in rates if each not in wrong]:
+            return left
+        rate = self._best_rate(wrong)
+        strengths = [
+            (seed, name, rate, each)
+            for seed in config.choice_seeds
+            for name in config.chosen_with
+            for each in config.strengths
+        ]
+        return [each for each in strengths if each not in wrong]
+
+    def _best_rate(self, wrong: dict[tuple[int, str, float, float], int]) -> float:
+        seeds = self.config.choice_seeds
+        return min(self.config.rates, key=lambda rate: sum(wrong[seed, BASELINE, rate, 0.0] for seed in seeds))
+
+    def chosen(self) -> tuple[float, float] | None:
+        """The rate and the strength with the fewest errors on the validation pictures; None until all were tried."""
+        config, wrong = self.config, self.tried()
+        if self.to_try(wrong):
             return None
-        rate = min(config.rates, key=lambda each: wrong[BASELINE, each, 0.0])
-        if any((name, rate, strength) not in wrong for name in config.chosen_with for strength in config.strengths):
-            return None
-        return rate, min(config.strengths, key=lambda each: sum(wrong[name, rate, each] for name in config.chosen_with))
+        rate = self._best_rate(wrong)
+
+        def total(strength: float) -> int:
+            return sum(wrong[seed, name, rate, strength] for seed in config.choice_seeds for name in config.chosen_with)
+
+        return rate, min(config.strengths, key=total)
 
     def missing(self, name: str, seed: int) -> tuple[list[str], bool]:
         """The variants without errors at a size and seed, and whether reconstructions are left to be measured."""
@@ -146,25 +177,16 @@ class Experiment:
 
     def _try_next(self) -> None:
         """Try the next rate with the baseline, or the next strength with a variant, on the validation pictures."""
-        config, size = self.config, self.config.sizes[self.config.chosen_on]
-        done = {(row["variant"], float(row["rate"]), float(row["strength"])) for row in self.choice.rows()}
-        best = min(
-            (row for row in self.choice.rows() if row["variant"] == BASELINE),
-            key=lambda row: int(row["wrong"]),
-            default=None,
-        )
-        wanted = [(BASELINE, rate, 0.0) for rate in config.rates]
-        if best is not None:
-            wanted += [(name, float(best["rate"]), each) for name in config.chosen_with for each in config.strengths]
-        variant, rate, strength = next(each for each in wanted if each not in done)
-        # Seed 0 is for the choice alone: no set that is reported on has a part in it.
-        base = self._base(f"choice_{config.chosen_on}", size, 0, "validation_lmdb")
-        with self._timed(f"choice: {variant}, rate {rate:g}, strength {strength:g}"):
+        name = self.config.chosen_on
+        size = self.config.sizes[name]
+        seed, variant, rate, strength = self.to_try(self.tried())[0]
+        base = self._base(f"choice_{name}_seed{seed}", size, seed, "validation_lmdb")
+        with self._timed(f"choice, seed {seed}: {variant}, rate {rate:g}, strength {strength:g}"):
             weights = self._pretrained(base)
             run = base / f"{variant}_rate{rate:g}_strength{strength:g}"
-            final = self._train(base, run, weights, [variant], rate, strength, 0, size)[variant]
+            final = self._train(base, run, weights, [variant], rate, strength, seed, size)[variant]
             found = evaluate(str(base / "net.prototxt"), final, base / "validation_lmdb", edge=EDGE, progress=False)
-        self.choice.append([(variant, rate, strength, found.images, found.wrong1)])
+        self.choice.append([(seed, variant, rate, strength, found.images, found.wrong1)])
 
     def _seed(self, name: str, size: Size, seed: int) -> None:
         """Everything of one seed at one size."""
@@ -295,7 +317,7 @@ class Experiment:
             display=max(1, iterations // 20),
             average_loss=20,
             snapshot=max(1, iterations // 2),
-            random_seed=seed + 1,
+            random_seed=seed + 2,  # at least 1: seeds of the choice start at -1
             solver_mode="CPU",
         )
         path = base / f"{name}.prototxt"

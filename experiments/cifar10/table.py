@@ -34,6 +34,17 @@ class Table:
                 raise DataError(f"{self.path}:{number}: a row of another number of columns; remove the line")
         return rows
 
+    def number(self, row: dict[str, str], column: str) -> int:
+        """A whole number of a row.
+
+        Raises:
+            DataError: it is none.
+        """
+        try:
+            return int(row[column])
+        except ValueError as error:
+            raise DataError(f'{self.path}: {column} is "{row[column]}", which is no whole number') from error
+
     def append(self, rows: Sequence[Sequence[object]]) -> None:
         """Add rows at the end, all of them at once."""
         with open(self.path, "a+", newline="") as file:
