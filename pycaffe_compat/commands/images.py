@@ -12,6 +12,7 @@ from ..data.mean import read_mean
 from ..errors import CaffeError, DataError, NetError, require_file
 from ..files import atomic_path
 from ..proto import read_net
+from ..proto.kinds import ARRAYS, told_apart
 from ..pycaffe import Net, set_mode_cpu, set_mode_gpu
 from .options import Parser, add_reading, reading
 
@@ -84,6 +85,11 @@ def read_array(path: str, what: str) -> np.ndarray:
     Raises:
         MissingFileError, DataError: the file is missing, or does not hold an array of numbers.
     """
+    with told_apart(path, ARRAYS, "a .npy file with an array of numbers"):
+        return _read_array(path, what)
+
+
+def _read_array(path: str, what: str) -> np.ndarray:
     try:  # mapped, so that a header that claims more than the file holds fails before memory is allocated
         array = np.load(require_file(path, what), mmap_mode="r", allow_pickle=False)
     except CaffeError:

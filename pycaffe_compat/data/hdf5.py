@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import h5py
 import numpy as np
 
-from ..errors import DataError, nearest, prefixed, require_file
+from ..errors import DataError, MissingFileError, nearest, prefixed, require_file
+from ..proto.kinds import DATASETS, LISTS, told_apart
 from . import draws
 from .batches import Shape, Shard
 from .loader import Buffers, Job
@@ -35,9 +36,13 @@ class Hdf5Reader:
         self.batch_size = batch_size
         self._names = names
         self._shuffle = shuffle
-        with prefixed("hdf5_data_param.source"):
+        lists = told_apart(path, LISTS, "a text file that lists HDF5 files, one path per line")
+        with prefixed("hdf5_data_param.source"), lists:
             self._files = _read_paths(path)
-            surveys = [self._survey(name) for name in self._files]
+            try:
+                surveys = [self._survey(name) for name in self._files]
+            except MissingFileError as error:
+                raise MissingFileError(f"{error}, for {path}") from error
         self._rows = [shapes[0][0] for shapes in surveys]
         self._tails = [shape[1:] for shape in surveys[0]]
         for name, shapes in zip(self._files, surveys, strict=True):
@@ -53,7 +58,7 @@ class Hdf5Reader:
     def _survey(self, name: str) -> list[Shape]:
         """Check the datasets of a file and return their shapes, without reading the data."""
         shapes = []
-        with _open(name) as file:
+        with told_apart(name, DATASETS, "an HDF5 file with a dataset for each top"), _open(name) as file:
             for dataset in self._names:
                 if dataset not in file or not isinstance(file[dataset], h5py.Dataset):
                     has = ", ".join(map(str, file)) or "nothing"
@@ -116,8 +121,6 @@ class Hdf5Reader:
 def _read_paths(path: str) -> list[str]:
     """Return the paths in a list of HDF5 files; they are separated by white space, as in Caffe."""
     require_file(path, "list of HDF5 files")
-    if h5py.is_hdf5(path):
-        raise DataError(f"{path} is an HDF5 file; wanted a text file that lists HDF5 files, one path per line")
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         paths = file.read().split()
     if not paths:

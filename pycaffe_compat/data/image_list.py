@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from ..errors import DataError, require_file
+from ..proto.kinds import LISTS, told_apart
 from .datum import decode_image
 
 LABEL = re.compile(r"[+-]?[0-9]+")
@@ -33,10 +34,15 @@ def read_list(path: str | os.PathLike[str]) -> list[Entry]:
 
     Raises:
         MissingFileError: there is no such file.
-        DataError: a line has no label, or one that does not fit 32 bits; or the file has no lines. The message names file
-            and line.
+        DataError: a line has no label, or one that does not fit 32 bits; the file has no lines, or is of another kind. The
+            message names file and line.
     """
     name = require_file(path, "list file")
+    with told_apart(name, LISTS, 'an image list: a text file with a line "PATH LABEL" for each image'):
+        return _read_list(name)
+
+
+def _read_list(name: str) -> list[Entry]:
     entries = []
     try:
         with open(name, encoding="utf-8-sig", errors="surrogateescape") as file:

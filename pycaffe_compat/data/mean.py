@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import DataError, ParseError, require_file
 from ..proto import blob_to_array, caffe_pb2, read_message, write_message
+from ..proto.kinds import BLOBS, told_apart
 
 
 def require_one_mean(has_file: bool, values: int) -> None:
@@ -31,6 +32,12 @@ def read_mean(path: str | os.PathLike[str]) -> np.ndarray:
         MissingFileError, DataError: the file is missing, or does not hold exactly one image.
     """
     name = require_file(path, "mean file")
+    array = "; write_mean of pycaffe_compat.data.mean makes one of an array" if name.endswith(".npy") else ""
+    with told_apart(name, BLOBS, f"a mean file (.binaryproto){array}"):
+        return _read_mean(name)
+
+
+def _read_mean(name: str) -> np.ndarray:
     try:
         mean = np.asarray(blob_to_array(read_message(name, caffe_pb2.BlobProto)), np.float32)
     except ParseError as error:

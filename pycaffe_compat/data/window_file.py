@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from ..errors import DataError, prefixed, require_file
+from ..proto.kinds import LISTS, told_apart
 from . import draws
 from .batches import Shape, Shard
 from .datum import decode_image
@@ -54,9 +55,14 @@ def read_windows(path: str | os.PathLike[str], foreground: float, background: fl
         root: a prefix of every image path; text, not a folder.
 
     Raises:
-        MissingFileError, DataError: the file is missing or malformed; the message names file and line.
+        MissingFileError, DataError: the file is missing, malformed or of another kind; the message names file and line.
     """
     name = require_file(path, "window file")
+    with told_apart(name, LISTS, "a window file: a text file of images and windows, as R-CNN makes it"):
+        return _read_windows(name, foreground, background, root)
+
+
+def _read_windows(name: str, foreground: float, background: float, root: str) -> WindowFile:
     with open(name, encoding="utf-8", errors="surrogateescape") as file:
         tokens = _Tokens(name, ((number, word) for number, line in enumerate(file, 1) for word in line.split()))
         result = WindowFile([], [], 3)

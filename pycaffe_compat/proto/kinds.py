@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import re
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import h5py
 
+from ..errors import CaffeError, DataError
 from . import caffe_pb2, wire
 from .text import looks_binary
 
@@ -49,6 +52,7 @@ IMAGE = Kind("an image")
 POINTER = Kind("a pointer of Git LFS instead of the file", "fetch the file with: git lfs pull")
 PAGE = Kind("a web page", "the download got a page instead of the file")
 TEXT = Kind("a text file")
+BINARY = Kind("a binary file")
 EMPTY = Kind("empty")
 
 # What each reader takes. A net is read from a binary NetParameter too.
@@ -57,6 +61,9 @@ SOLVERS = (SOLVER,)
 MODELS = (WEIGHTS, HDF5_WEIGHTS)
 STATES = (STATE, HDF5_STATE)
 BLOBS = (BLOB,)
+LISTS = (TEXT,)
+DATASETS = (HDF5_DATA,)
+ARRAYS = (NUMPY_ARRAY,)
 MESSAGES = {"NetParameter": (WEIGHTS,), "SolverState": (STATE,), "BlobProto": BLOBS}
 
 _BEGINNINGS = (
@@ -121,6 +128,8 @@ def mixed_up(path: str | os.PathLike[str], wanted: tuple[Kind, ...], expected: s
         error: what the reader says.
     """
     kind = kind_of(path)
+    if kind is None and wanted == LISTS and _is_binary(path):
+        kind = BINARY
     if kind is None or kind in wanted or (kind is TEXT and wanted[0] in (NET, SOLVER)):
         return ""
     name = os.fspath(path)
@@ -129,10 +138,35 @@ def mixed_up(path: str | os.PathLike[str], wanted: tuple[Kind, ...], expected: s
     return f"{name}: the {place} is {kind}. Expected {expected}{f' ({reason})' if reason else ''}"
 
 
+@contextlib.contextmanager
+def told_apart(path: str | os.PathLike[str], wanted: tuple[Kind, ...], expected: str) -> Iterator[None]:
+    """Say of a file or folder that the block fails to read what it is, where it is of another kind than those ``wanted``.
+
+    Arguments are those of :func:`mixed_up`. Other errors pass.
+
+    Raises:
+        DataError: it is of another kind.
+    """
+    try:
+        yield
+    except (CaffeError, OSError, ValueError) as error:
+        if words := mixed_up(path, wanted, expected):
+            raise DataError(words) from error
+        raise
+
+
 def is_empty_handed(message: Any) -> bool:
     """Whether ``message``, parsed from a file, has none of the fields that each file of its type has: a wrong file's."""
     marks = next(marks for _, cls, marks in _MARKS if isinstance(message, cls))
     return not any(field.number in marks for field, _ in message.ListFields())
+
+
+def _is_binary(path: str | os.PathLike[str]) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return looks_binary(file.read(_HEAD))
+    except OSError:
+        return False
 
 
 def _folder(name: str) -> Kind:

@@ -81,7 +81,7 @@ def test_an_array_of_images(net: list[str]) -> None:
         (["objects.npy", "out"], "objects.npy is not a .npy file with an array of numbers"),
         (["a.png", "out", "--images_dim", "7"], "--images_dim: 7 must be a height and a width"),
         (["a.png", "out", "--channel_swap", "b,g,r"], '--channel_swap: "b,g,r" must be whole numbers'),
-        (["a.png", "out", "--mean_file", "a.png"], "mean file a.png is not a BlobProto"),
+        (["a.png", "out", "--mean_file", "a.png"], "a.png: the file is an image. Expected a mean file (.binaryproto)"),
         (["a.png", "no/where/out"], "cannot write no/where/out.npy"),
         (["a.png", "out", "--model_def", "train.prototxt"], "no Input layer to give images to"),
     ],

@@ -96,7 +96,7 @@ def test_lists_that_cannot_be(tmp_path):
     (tmp_path / "files.txt").write_text(str(tmp_path / "gone.h5"))
     with pytest.raises(MissingFileError, match=r"HDF5 file not found: .*gone\.h5"):
         Hdf5Reader(str(tmp_path / "files.txt"), ["data"], 2)
-    with pytest.raises(DataError, match="is an HDF5 file; wanted a text file"):
+    with pytest.raises(DataError, match=r"the file is HDF5 data: .* Expected a text file that lists HDF5 files"):
         Hdf5Reader(write(tmp_path / "direct.h5", 3), ["data"], 2)
 
 

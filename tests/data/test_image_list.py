@@ -45,7 +45,7 @@ def test_lists_that_cannot_be(tmp_path):
     (tmp_path / "list").write_text("\n\n")
     with pytest.raises(DataError, match="is empty"):
         read_list(tmp_path / "list")
-    with pytest.raises(DataError, match="cannot read"):
+    with pytest.raises(DataError, match="the path is a folder"):
         read_list(tmp_path)
 
 

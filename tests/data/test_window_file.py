@@ -64,7 +64,7 @@ def test_windows_are_sorted_by_overlap(folder):
         (FILE.replace("5 0.9", "5 high"), r':5: "high", where an overlap should be'),
         (FILE.replace("5 0.9", "0 0.9"), ":5: label 0 of a foreground window"),
         (FILE[:-2], ":13: the file ends where y2 should be"),
-        ("", "has no windows"),
+        ("", "the file is empty. Expected a window file"),
     ],
 )
 def test_errors_name_file_and_line(folder, text, message):

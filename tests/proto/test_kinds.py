@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,12 @@ import torch
 from golden_files import ROOT as GOLDENS
 
 import pycaffe_compat
+from pycaffe_compat.commands.images import read_array
 from pycaffe_compat.data.database import Database
+from pycaffe_compat.data.hdf5 import Hdf5Reader
+from pycaffe_compat.data.image_list import read_list
 from pycaffe_compat.data.mean import read_mean
+from pycaffe_compat.data.window_file import read_windows
 from pycaffe_compat.errors import CaffeError
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import read_message, read_net, read_solver, read_weights
@@ -111,6 +116,11 @@ def weights_of_a_net(path: Path) -> None:
     net.load_weights(path)
 
 
+def hdf5_data(path: Path) -> None:
+    (path.parent / "files.txt").write_text(str(path))
+    Hdf5Reader(str(path.parent / "files.txt"), ["data", "label"], 1)
+
+
 READERS: dict[str, tuple[Callable[[Path], Any], set[str]]] = {
     "net": (pycaffe_compat.load, {"net", "caffemodel", "nameless"}),
     "read_net": (read_net, {"net", "caffemodel", "nameless"}),
@@ -124,6 +134,11 @@ READERS: dict[str, tuple[Callable[[Path], Any], set[str]]] = {
     "upgrade_net": (lambda path: upgrade_net_text(path, path.parent / "out"), {"net"}),
     "upgrade_solver": (lambda path: upgrade_solver_text(path, path.parent / "out"), {"solver"}),
     "database": (Database, {"lmdb"}),
+    "image_list": (read_list, set()),
+    "window_file": (lambda path: read_windows(path, 0.5, 0.5), set()),
+    "hdf5_list": (lambda path: Hdf5Reader(str(path), ["data", "label"], 1), set()),
+    "hdf5_data": (hdf5_data, {"data"}),
+    "array": (lambda path: read_array(str(path), "mean file"), {"w.npy"}),
 }
 
 
@@ -132,7 +147,7 @@ READERS: dict[str, tuple[Callable[[Path], Any], set[str]]] = {
 def test_a_reader_names_the_kind_of_file_it_was_given(name: str, reader: str, files: Path) -> None:
     read, takes = READERS[reader]
     own = name.removeprefix("s_iter_1.") if name.startswith("s_iter") else name.split(".")[0]
-    if own in takes:
+    if own in takes or name in takes:
         read(files / name)
         return
     with pytest.raises(CaffeError) as caught:
@@ -147,7 +162,11 @@ def test_a_reader_names_the_kind_of_file_it_was_given(name: str, reader: str, fi
         "upgrade_net",
         "upgrade_solver",
     )
-    if text_in_text:
+    if name == "notes.txt" and reader in ("image_list", "window_file"):
+        assert f"{files / name}:1: " in said
+    elif name == "notes.txt" and reader == "hdf5_list":
+        assert f"HDF5 file not found: the; looked in {os.getcwd()}, for {files / name}" in said
+    elif text_in_text:
         assert f"{files / name}:1:" in said  # a prototxt with mistakes, for all that can be told
     elif reader != "database":
         assert WHAT[name] in said, said
