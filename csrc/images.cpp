@@ -1,4 +1,4 @@
-// The operator that makes float batches of byte images. Its schema, and the checks that say what is wrong with an argument,
+// The operators that make float batches of byte images. Their schemas, and the checks that say what is wrong with an argument,
 // are in pycaffe_compat/ops/images.py; here stands only what must hold for the kernels to stay inside their memory.
 
 #include "images.h"
@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <climits>
 #include <optional>
 
@@ -21,6 +22,8 @@ namespace {
 
 using at::Tensor;
 using at::TensorList;
+
+constexpr size_t kStreamed = 4 << 20;  // bytes of a batch that no cache holds until it is used
 
 bool fits_int(const Tensor& t) {
   for (const int64_t size : t.sizes()) {
@@ -75,18 +78,51 @@ std::optional<Task> task_of(const Tensor& out, int64_t first, const Tensor& imag
   return t;
 }
 
+// Whether an image lies in its storage wherever `offsets` moves it.
+bool holds(const Tensor& image, const Tensor& offsets) {
+  int64_t last = image.storage_offset();
+  for (int64_t axis = 1; axis < image.dim(); ++axis) last += (image.size(axis) - 1) * image.stride(axis);
+  const int64_t size = image.storage().nbytes(), *at = offsets.const_data_ptr<int64_t>();
+  return std::all_of(at, at + offsets.numel(),
+                     [&](int64_t by) { return by >= -image.storage_offset() && by < size - last; });
+}
+
+// The tasks for images of one size and layout: the first, moved.
+bool add_moved(const Tensor& out, const Tensor& image, const Tensor& offsets, const Tensor& windows, const Tensor& mean,
+               double scale, c10::SmallVectorImpl<Task>& tasks) {
+  if (!out.is_cpu() || !offsets.is_cpu() || offsets.scalar_type() != at::kLong || offsets.dim() != 1 ||
+      !offsets.is_contiguous() || offsets.numel() != out.size(0) || image.dim() != 4 || image.size(0) != 1 ||
+      !image.numel() || !image.is_cpu() || !holds(image, offsets)) {
+    return false;
+  }
+  for (int64_t n = 0; n < out.size(0); ++n) {
+    auto task = task_of(out, n, image, windows, mean, scale);
+    if (!task) return false;
+    task->images += offsets.const_data_ptr<int64_t>()[n];
+    tasks.push_back(*task);
+  }
+  return true;
+}
+
+bool fits(const Tensor& out, const Tensor& windows, const Tensor& mean) {
+  for (const Tensor* t : {&out, &windows, &mean}) {
+    if (t->device() != out.device() || !t->is_contiguous() || !fits_int(*t)) return false;
+  }
+  return !(out.dim() != 4 || windows.dim() != 2 || mean.dim() != 3 || out.scalar_type() != at::kFloat ||
+      windows.scalar_type() != at::kInt || mean.scalar_type() != at::kFloat || windows.size(0) != out.size(0) ||
+      windows.size(1) != 3 || (mean.size(0) != 1 && mean.size(0) != out.size(1)));
+}
+
+void run_on_cpu(const Tensor& out, const c10::SmallVectorImpl<Task>& tasks) {
+  const bool streamed = out.storage().nbytes() >= kStreamed;
+  for (const Task& task : tasks) cpu::transform(task, streamed);
+}
+
 void transform_images(const Tensor& out, TensorList images, const Tensor& windows, const Tensor& mean, double scale) {
   const auto refused = [&] {
     in_python(transform_images, "pycaffe_compat::transform_images_", out, images, windows, mean, scale);
   };
-  for (const Tensor* t : {&out, &windows, &mean}) {
-    if (t->device() != out.device() || !t->is_contiguous() || !fits_int(*t)) return refused();
-  }
-  if (out.dim() != 4 || windows.dim() != 2 || mean.dim() != 3 || out.scalar_type() != at::kFloat ||
-      windows.scalar_type() != at::kInt || mean.scalar_type() != at::kFloat || windows.size(0) != out.size(0) ||
-      windows.size(1) != 3 || (mean.size(0) != 1 && mean.size(0) != out.size(1))) {
-    return refused();
-  }
+  if (!fits(out, windows, mean)) return refused();
   c10::SmallVector<Task, 8> tasks;
   int64_t count = 0;
   for (const Tensor& some : images) {
@@ -107,13 +143,27 @@ void transform_images(const Tensor& out, TensorList images, const Tensor& window
     return;
   }
 #endif
-  for (const Task& task : tasks) cpu::transform(task);
+  run_on_cpu(out, tasks);
+}
+
+// CPU only.
+void transform_images_at(const Tensor& out, const Tensor& image, const Tensor& offsets, const Tensor& windows,
+                         const Tensor& mean, double scale) {
+  c10::SmallVector<Task, 16> tasks;
+  if (!fits(out, windows, mean) || !add_moved(out, image, offsets, windows, mean, scale, tasks)) {
+    in_python(transform_images_at, "pycaffe_compat::transform_images_at_", out, image, offsets, windows, mean, scale);
+  } else if (out.numel()) {
+    run_on_cpu(out, tasks);
+  }
 }
 
 }  // namespace
 }  // namespace images
 
-TORCH_LIBRARY_IMPL(pycaffe_compat, CPU, m) { m.impl("transform_images_", images::transform_images); }
+TORCH_LIBRARY_IMPL(pycaffe_compat, CPU, m) {
+  m.impl("transform_images_", images::transform_images);
+  m.impl("transform_images_at_", images::transform_images_at);
+}
 #ifdef WITH_CUDA
 TORCH_LIBRARY_IMPL(pycaffe_compat, CUDA, m) { m.impl("transform_images_", images::transform_images); }
 #endif

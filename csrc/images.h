@@ -26,7 +26,8 @@ struct Task {
 };
 
 namespace cpu {
-void transform(const Task& task);
+// `streamed`: write past the cache.
+void transform(const Task& task, bool streamed);
 }
 
 namespace cuda {

@@ -4,6 +4,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <cstring>
 #include <vector>
 
 #include "targets.h"
@@ -26,8 +27,13 @@ struct Row {
 };
 
 template <bool kEach>
+inline float value(const Row& row, int i) {
+  return (static_cast<float>(row.bytes[i]) - row.means[kEach ? i : 0]) * row.scale;
+}
+
+template <bool kEach>
 inline void write_one(const Row& row, int i) {
-  row.out[i] = (static_cast<float>(row.bytes[i]) - row.means[kEach ? i : 0]) * row.scale;
+  row.out[i] = value<kEach>(row, i);
 }
 
 template <bool kEach>
@@ -46,16 +52,37 @@ void part_three(const uint8_t* pixels, int n, uint8_t* a, uint8_t* b, uint8_t* c
 
 #ifdef IMAGES_AVX2
 template <bool kEach>
+IMAGES_AVX2 inline __m256 eight(const Row& row, int i, __m256 one, __m256 scale) {
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(row.bytes + i));
+  const __m256 mean = kEach ? _mm256_loadu_ps(row.means + i) : one;
+  const __m256 x = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+  return _mm256_mul_ps(_mm256_sub_ps(x, mean), scale);
+}
+
+template <bool kEach>
 IMAGES_AVX2 void write_row_avx2(const Row& row) {
   const __m256 scale = _mm256_set1_ps(row.scale), one = _mm256_set1_ps(row.means[0]);
   int i = 0;
-  for (; i + 8 <= row.n; i += 8) {
-    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(row.bytes + i));
-    const __m256 mean = kEach ? _mm256_loadu_ps(row.means + i) : one;
-    const __m256 x = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
-    _mm256_storeu_ps(row.out + i, _mm256_mul_ps(_mm256_sub_ps(x, mean), scale));
-  }
+  for (; i + 8 <= row.n; i += 8) _mm256_storeu_ps(row.out + i, eight<kEach>(row, i, one, scale));
   for (; i < row.n; ++i) write_one<kEach>(row, i);
+}
+
+// The same past the cache. A line that is written to memory in whole is not read from there first.
+template <bool kEach>
+IMAGES_AVX2 void stream_one(const Row& row, int i) {
+  const float x = value<kEach>(row, i);
+  int bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  _mm_stream_si32(reinterpret_cast<int*>(row.out + i), bits);
+}
+
+template <bool kEach>
+IMAGES_AVX2 void stream_row_avx2(const Row& row) {
+  const __m256 scale = _mm256_set1_ps(row.scale), one = _mm256_set1_ps(row.means[0]);
+  int i = 0;
+  for (; i < row.n && reinterpret_cast<uintptr_t>(row.out + i) % 32; ++i) stream_one<kEach>(row, i);
+  for (; i + 8 <= row.n; i += 8) _mm256_stream_ps(row.out + i, eight<kEach>(row, i, one, scale));
+  for (; i < row.n; ++i) stream_one<kEach>(row, i);
 }
 
 IMAGES_AVX2 void turn_avx2(const uint8_t* from, int n, uint8_t* to) {
@@ -106,16 +133,20 @@ IMAGES_AVX2 void part_three_avx2(const uint8_t* pixels, int n, uint8_t* a, uint8
 #endif
 
 struct Kernels {
-  void (*write_row[2])(const Row&);  // one mean, a mean for each pixel
+  void (*write_row[2])(const Row&);   // one mean, a mean for each pixel
+  void (*stream_row[2])(const Row&);  // past the cache; fence() makes it seen
+  void (*fence)();
   void (*turn)(const uint8_t*, int, uint8_t*);
   void (*turn_means)(const float*, int, float*);
   void (*part_three)(const uint8_t*, int, uint8_t*, uint8_t*, uint8_t*);
 };
 
 const Kernels& kernels() {
-  static const Kernels portable{{write_row<false>, write_row<true>}, turn<uint8_t>, turn<float>, part_three};
+  static const Kernels portable{{write_row<false>, write_row<true>}, {write_row<false>, write_row<true>}, [] {},
+                                turn<uint8_t>, turn<float>, part_three};
 #ifdef IMAGES_AVX2
-  static const Kernels avx2{{write_row_avx2<false>, write_row_avx2<true>}, turn_avx2, turn_means_avx2, part_three_avx2};
+  static const Kernels avx2{{write_row_avx2<false>, write_row_avx2<true>}, {stream_row_avx2<false>, stream_row_avx2<true>},
+                            [] { _mm_sfence(); }, turn_avx2, turn_means_avx2, part_three_avx2};
   static const bool wide = switch_pool::cpu::best_instruction_set() != switch_pool::cpu::kPortable;
   if (wide) return avx2;
 #endif
@@ -146,8 +177,8 @@ struct Room {
 
 // Writes one row of one channel, whose bytes lie `step` apart. Reading memory backwards is slow: a mirrored row is turned
 // around in the cache.
-void write(const Task& t, const Kernels& k, const uint8_t* bytes, int64_t step, const float* means, bool mirrored, float* out,
-           Room& room) {
+void write(const Task& t, const Kernels& k, const uint8_t* bytes, int64_t step, const float* means, bool mirrored, bool streamed,
+           float* out, Room& room) {
   const bool each = t.mean.width > 1;
   if (step != 1 && t.width > 1) {
     for (int x = 0; x < t.width; ++x) room.row[x] = bytes[x * step];
@@ -161,10 +192,10 @@ void write(const Task& t, const Kernels& k, const uint8_t* bytes, int64_t step, 
       means = room.means.data();
     }
   }
-  k.write_row[each]({bytes, means, t.width, t.scale, out});
+  (streamed ? k.stream_row : k.write_row)[each]({bytes, means, t.width, t.scale, out});
 }
 
-void transform_one(const Task& t, int64_t n, Room& room) {
+void transform_one(const Task& t, int64_t n, bool streamed, Room& room) {
   const int32_t* window = t.windows + 3 * n;
   const Corner image(t.image, t, window[0], window[1]), mean(t.mean, t, window[0], window[1]);
   const bool mirrored = window[2] != 0;
@@ -178,7 +209,7 @@ void transform_one(const Task& t, int64_t n, Room& room) {
     for (int y = 0; y < t.height; ++y) {
       k.part_three(corner + y * image.row, t.width, parted, parted + t.width, parted + 2 * t.width);
       for (int c = 0; c < 3; ++c) {
-        write(t, k, parted + c * t.width, 1, means + c * mean.channel + y * mean.row, mirrored,
+        write(t, k, parted + c * t.width, 1, means + c * mean.channel + y * mean.row, mirrored, streamed,
               out + c * plane + int64_t(y) * t.width, room);
       }
     }
@@ -187,18 +218,19 @@ void transform_one(const Task& t, int64_t n, Room& room) {
   for (int c = 0; c < t.channels; ++c) {
     for (int y = 0; y < t.height; ++y) {
       write(t, k, corner + c * image.channel + y * image.row, image.pixel, means + c * mean.channel + y * mean.row, mirrored,
-            out + c * plane + int64_t(y) * t.width, room);
+            streamed, out + c * plane + int64_t(y) * t.width, room);
     }
   }
 }
 
 }  // namespace
 
-void transform(const Task& t) {
+void transform(const Task& t, bool streamed) {
   at::parallel_for(0, t.batch, 1, [&](int64_t begin, int64_t end) {
     static thread_local Room room;
     room.grow(t);
-    for (int64_t n = begin; n < end; ++n) transform_one(t, n, room);
+    for (int64_t n = begin; n < end; ++n) transform_one(t, n, streamed, room);
+    if (streamed) kernels().fence();
   });
 }
 

@@ -23,6 +23,7 @@ from .image_list import OTHER_LABELS, Entry, read_image, read_list, several_labe
 from .loader import Buffers, Job, default_threads
 from .transformer import Transformer
 
+_HELD = 1 << 19  # bytes of decoded images that the cache of a core holds until they are transformed together
 Shape = tuple[int, ...]
 
 
@@ -117,34 +118,41 @@ class ImageReader:
         as_bytes = self.as_bytes and first[0].dtype == np.uint8
         arrays = self._take(shape, as_bytes)
         out, labels, windows = self._planar(arrays[0]), *arrays[1:]
+        made = torch.from_numpy(arrays[0])
         words: Sequence[Sequence[int]] = [()] * self.batch_size
         if self._transformer.random:
             words = draws.words(shard.seed, positions, self._transformer.WORDS).tolist()
 
         def fill(start: int, stop: int) -> None:
-            transforming, pixels, begun = 0.0, 0, time.perf_counter()
-            views = []  # of the database: they take no memory and can wait to be transformed together
+            transforming, pixels, held, begun = 0.0, 0, 0, time.perf_counter()
+            chosen: list[tuple[int, int, bool]] = []
+            views: list[np.ndarray] = []  # of the database: they take no memory and can be transformed together
             for i in range(start, stop):
                 try:
                     image, labels[i] = self.decode(items[i]) if i else first
-                    windows[i] = window = self._transformer.window(image, words[i], shape)
+                    chosen.append(self._transformer.window(image, words[i], shape))
                     if as_bytes:
-                        self._transformer.crop_bytes(image, window, out[i])
+                        self._transformer.crop_bytes(image, chosen[-1], out[i])
                 except DataError as error:
                     raise DataError(f"{self.name(items[i])}: {error}") from error
                 pixels += image.shape[1] * image.shape[2]
-                views.append(image)
-                if not as_bytes and (image.flags.writeable or i == stop - 1):
-                    since, first_view = time.perf_counter(), i + 1 - len(views)
-                    self._transformer.transform(views, windows[first_view : i + 1], out[first_view : i + 1])
-                    transforming += time.perf_counter() - since
-                    views.clear()
+                if not as_bytes:
+                    views.append(image)
+                    held += image.nbytes if image.flags.writeable else 0
+                    if held >= _HELD or i == stop - 1:
+                        since, part = time.perf_counter(), slice(i + 1 - len(views), i + 1)
+                        windows[part] = chosen[-len(views) :]
+                        self._transformer.transform(views, windows[part], made[part])
+                        transforming += time.perf_counter() - since
+                        views.clear()
+                        held = 0
                 del image  # the next one takes the same memory
+            windows[start:stop] = chosen
             if self.effort is not None:
                 decoding = time.perf_counter() - begun - transforming
                 self.effort.made(stop - start, pixels, decoding, transforming)
 
-        chunk = min(8, math.ceil(self.batch_size / default_threads()))
+        chunk = min(16, math.ceil(self.batch_size / default_threads()))
         starts = range(0, self.batch_size, chunk)
         return arrays, [functools.partial(fill, i, min(i + chunk, self.batch_size)) for i in starts]
 

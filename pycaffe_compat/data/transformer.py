@@ -90,7 +90,8 @@ class Transformer:
 
     def __call__(self, image: np.ndarray, words: Sequence[int], out: np.ndarray) -> None:
         """Transform one image: :meth:`window` and :meth:`transform`."""
-        self.transform([image], np.array([self.window(image, words, out.shape)], np.int32), out[None])
+        windows = np.array([self.window(image, words, out.shape)], np.int32)
+        self.transform([image], windows, torch.from_numpy(out[None]))
 
     def window(self, image: np.ndarray, words: Sequence[int], out: Sequence[int]) -> tuple[int, int, bool]:
         """Choose what is done to an image: top and left of what is cut from it, and whether that is mirrored.
@@ -117,21 +118,21 @@ class Transformer:
             return words[0] % rows, words[1] % columns, mirrored
         return (rows - 1) // 2, (columns - 1) // 2, mirrored
 
-    def transform(self, images: Sequence[np.ndarray], windows: np.ndarray, out: np.ndarray) -> None:
+    def transform(self, images: Sequence[np.ndarray], windows: np.ndarray, out: Tensor) -> None:
         """Transform images.
 
         Args:
             images: C×H×W each, ``uint8`` or ``float32``; fastest if they are ``uint8``, and dense or the transposes of dense
                 H×W×C images.
             windows: N×3, ``int32``: what :meth:`window` has chosen for each.
-            out: N×C×h×w, C-contiguous, ``float32``.
+            out: N×C×h×w, dense, ``float32``, in the memory of the host.
         """
         if ops.transforms_images("cpu") and all(image.dtype == np.uint8 for image in images):
-            tensors = [_tensor(image).unsqueeze(0) for image in images]
+            tensors, offsets = _gathered(images)
             mean, scale = self._mean_on(_CPU), float(self.scale)
-            ops.transform_images(tensors, torch.from_numpy(windows), mean, scale, torch.from_numpy(out))
+            ops.transform_images(tensors, torch.from_numpy(windows), mean, scale, out, offsets)
             return
-        for image, (top, left, mirrored), to in zip(images, windows.tolist(), out, strict=True):
+        for image, (top, left, mirrored), to in zip(images, windows.tolist(), out.numpy(), strict=True):
             self._by_planes(image, top, left, bool(mirrored), to)
 
     def _by_planes(self, image: np.ndarray, top: int, left: int, mirrored: bool, out: np.ndarray) -> None:
@@ -182,18 +183,32 @@ class Transformer:
 _CPU = torch.device("cpu")
 
 
-class _Writable:
-    """Lets numpy take the memory of a read-only array for writable, which torch wants of what a tensor lies over."""
+class _Memory:
+    """Lets numpy take memory for a writable array, which torch wants of what a tensor lies over."""
 
-    def __init__(self, array: np.ndarray) -> None:
-        self._array = array
-        interface = array.__array_interface__
-        self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
+    def __init__(self, address: int, interface: dict[str, Any]) -> None:
+        self.__array_interface__ = interface | {"data": (address, False)}
 
 
 def _tensor(array: np.ndarray) -> Tensor:
-    """Return a tensor over the memory of ``array``, to read from."""
-    return torch.from_numpy(array if array.flags.writeable else np.asarray(_Writable(array)))
+    """Return a tensor over the memory of ``array``, to read from while the array is there."""
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    interface = array.__array_interface__
+    return torch.from_numpy(np.asarray(_Memory(interface["data"][0], interface)))
+
+
+def _gathered(images: Sequence[np.ndarray]) -> tuple[list[Tensor], Tensor | None]:
+    """Return byte images as :func:`.ops.transform_images` takes them: those that are alike, in one piece, by their addresses."""
+    shape = images[0].shape
+    if len(images) == 1 or not all(image.shape == shape and image.flags.c_contiguous for image in images):
+        return [_tensor(image[None]) for image in images], None
+    addresses = [image.__array_interface__["data"][0] for image in images]
+    start = min(addresses)
+    span = max(addresses) - start + images[0].nbytes  # nobody touches what lies between two images
+    memory = np.asarray(_Memory(start, {"shape": (span,), "typestr": "|u1", "version": 3}))
+    first = torch.from_numpy(memory)[: images[0].nbytes].view(1, *shape)
+    return [first], torch.tensor([address - start for address in addresses])
 
 
 def _planes(image: np.ndarray) -> Sequence[np.ndarray]:

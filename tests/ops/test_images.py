@@ -16,6 +16,11 @@ def by_kernel(out, images, windows, mean, scale):
     torch.ops.pycaffe_compat.transform_images_(out, images, windows, mean, scale)
 
 
+def by_kernel_at(out, image, offsets, windows, mean, scale):
+    assert ops.transforms_images("cpu"), "the extension is to be built before its kernels are tested"
+    torch.ops.pycaffe_compat.transform_images_at_(out, image, offsets, windows, mean, scale)
+
+
 def value_by_value(images, windows, mean, scale, size):
     """The definition, in numpy's float32."""
     images, mean, scale = images.numpy(), mean.numpy(), np.float32(scale)
@@ -107,3 +112,53 @@ def test_an_empty_batch():
         [torch.zeros(0, 3, 4, 4, dtype=torch.uint8)], torch.zeros(0, 3, dtype=torch.int32), torch.zeros(1, 1, 1)
     )
     assert made.shape == (0, 3, 4, 4)
+
+
+@pytest.mark.parametrize("run", (by_kernel_at, module._run_at))
+@pytest.mark.parametrize("interleaved", (False, True))
+def test_one_image_stands_for_those_at_offsets(run, interleaved):
+    rng = np.random.default_rng(2)
+    memory = torch.from_numpy(rng.integers(0, 256, 5000, np.uint8))
+    steps = (0, 1, 60, 3) if interleaved else (0, 400, 20, 1)
+    offsets = torch.tensor([1300, 0, -77, 5000 - 77 - 1200])
+    image = memory.as_strided((1, 3, 20, 20), steps, 77)
+    windows = torch.tensor([[0, 1, 0], [3, 3, 1], [2, 0, 1], [0, 3, 0]], dtype=torch.int32)
+    mean, out = torch.tensor([1.5, 2.5, 3.5])[:, None, None], torch.empty(4, 3, 17, 17)
+    run(out, image, offsets, windows, mean, 0.5)
+    each = torch.cat([memory.as_strided((1, 3, 20, 20), steps, 77 + at) for at in offsets.tolist()])
+    np.testing.assert_array_equal(out.numpy(), value_by_value(each, windows, mean, 0.5, (17, 17)))
+
+
+@pytest.mark.parametrize("run", (by_kernel_at, module._run_at))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"offsets": [0, 3]}, "an offset leaves the storage of the image, which has 110 bytes"),
+        ({"offsets": [-1, 0]}, "an offset leaves the storage"),
+        ({"offsets": [2**62, 0]}, "an offset leaves the storage"),
+        ({"offsets": [0.0, 1.0]}, "offsets is torch.float32"),
+        ({"offsets": [0]}, "out has 2 images, but there are 1"),
+        ({"images": 2}, r"image is torch.uint8 of shape \(2, 3, 3, 6\)"),
+    ],
+)
+def test_offsets_that_do_not_fit_are_an_error(run, change, message):
+    memory = torch.zeros(110, dtype=torch.uint8)
+    image = memory[:108].view(change.get("images", 1), 3, -1, 6)
+    offsets = torch.tensor(change.get("offsets", [0, 2]))
+    with pytest.raises(OperatorError, match=message):
+        run(torch.empty(2, 3, 4, 4), image, offsets, torch.zeros(2, 3, dtype=torch.int32), torch.zeros(1, 1, 1), 1.0)
+
+
+@pytest.mark.parametrize("mean", ((3, 1, 1), (3, 120, 120)))
+@pytest.mark.parametrize("width", (100, 107))
+def test_large_batches_are_the_same_bits(width, mean):
+    """They are written past the cache, in pieces of 32 bytes wherever a row begins."""
+    torch.manual_seed(0)
+    images, mean = torch.randint(0, 256, (40, 3, 120, 120), dtype=torch.uint8), torch.randn(mean) * 100
+    windows = torch.randint(0, 13, (40, 3), dtype=torch.int32)
+    out, want = torch.empty(2, 40 * 3 * 100 * width)
+    out, want = (x.view(40, 3, 100, width) for x in (out, want))
+    assert out.untyped_storage().nbytes() > 4 << 20
+    by_kernel(out, [images], windows, mean, 0.017)
+    module._run(want, [images], windows, mean, 0.017)
+    assert torch.equal(out, want)
