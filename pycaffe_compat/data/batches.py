@@ -104,8 +104,8 @@ class ImageReader:
 
     @property
     def crop(self) -> int:
-        """The side of what is cut from an image; 0 for whole images."""
-        return self._transformer.crop
+        """The side of what is cut from an image, or of a square of its size; 0 for whole images."""
+        return round(math.prod(self._transformer.crop or (0, 0)) ** 0.5)
 
     def begin(self, shard: Shard, position: int) -> tuple[list[np.ndarray], list[Job]]:
         positions = shard.positions(position, self.batch_size)

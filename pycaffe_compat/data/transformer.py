@@ -31,6 +31,7 @@ class Transformer:
         phase: ``caffe_pb2.TRAIN`` or ``TEST``. Mirroring is random in both, as in Caffe.
 
     Attributes:
+        crop: height and width of what is cut from an image; None for whole images.
         color: how an encoded image is decoded: True to BGR (``force_color``), False to grey, None as it is stored.
         random: whether an image needs random words.
         WORDS: the number of random words per image.
@@ -42,11 +43,11 @@ class Transformer:
     WORDS = 3
 
     def __init__(self, param: Any, phase: int) -> None:
-        self.crop: int = param.crop_size
+        self.crop = crop_of(param)
         self.mirror: bool = param.mirror
         self.scale = np.float32(param.scale)
         self.train = phase == caffe_pb2.TRAIN
-        self.random = self.mirror or (self.train and self.crop > 0)
+        self.random = self.mirror or (self.train and self.crop is not None)
         if param.force_color and param.force_gray:
             raise DataError("transform_param: give force_color or force_gray, not both")
         self.color: bool | None = True if param.force_color else False if param.force_gray else None
@@ -67,9 +68,11 @@ class Transformer:
             DataError: the crop is larger than the image, or the mean does not fit it.
         """
         channels, height, width = shape
-        if height < self.crop or width < self.crop:
+        if self.crop and (height < self.crop[0] or width < self.crop[1]):
+            rows, columns = self.crop
+            crop = f"crop_size {rows}" if rows == columns else f"crop_h × crop_w {rows} × {columns}"
             raise DataError(
-                f"transform_param.crop_size {self.crop} is larger than the image, which is {height} × {width} (height × width)"
+                f"transform_param.{crop} is larger than the image, which is {height} × {width} (height × width)"
             )
         if not self.mean_file:
             require_mean_values(len(self._mean), channels)
@@ -78,7 +81,7 @@ class Transformer:
                 f"transform_param.mean_file {self.mean_file} has shape {_by(self._mean.shape)}, but the image "
                 f"{_by(shape)} (channels × height × width); they must be equal"
             )
-        return (channels, self.crop, self.crop) if self.crop else (channels, height, width)
+        return (channels, *(self.crop or (height, width)))
 
     def warn_raw(self, what: str) -> None:
         """Warn once that ``force_color`` and ``force_gray`` do nothing to records that are not encoded."""
@@ -178,6 +181,28 @@ class Transformer:
         if device not in self._means:
             self._means[device] = _tensor(np.ascontiguousarray(self._mean)).to(device)
         return self._means[device]
+
+
+def crop_of(param: Any) -> tuple[int, int] | None:
+    """Return height and width of the crops that a ``TransformationParameter`` asks for; None for whole images.
+
+    ``crop_h`` and ``crop_w`` are fields of forks (SSD, happynear's Caffe for Windows, NVIDIA's).
+
+    Raises:
+        DataError: one of them alone, or beside ``crop_size``, where the forks differ.
+    """
+    if not param.crop_h and not param.crop_w:
+        return (param.crop_size, param.crop_size) if param.crop_size else None
+    if param.crop_size:
+        raise DataError(
+            f"transform_param: crop_size {param.crop_size} beside crop_h {param.crop_h} and crop_w {param.crop_w}; SSD obeys "
+            "the former, other forks the latter: leave out one"
+        )
+    if not param.crop_h or not param.crop_w:
+        raise DataError(
+            f"transform_param: crop_h is {param.crop_h} and crop_w {param.crop_w}; give both, or crop_size for a square"
+        )
+    return param.crop_h, param.crop_w
 
 
 _CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ from ..data.effort import Effort
 from ..data.hdf5 import Hdf5Reader
 from ..data.loader import Loader, to_tensor
 from ..data.staging import Staged
-from ..data.transformer import Transformer
+from ..data.transformer import Transformer, crop_of
 from ..data.window_file import WindowOptions, WindowReader, read_windows
 from ..errors import DataError, MissingFileError
 from ..proto import caffe_pb2
@@ -208,9 +208,11 @@ def _cropped(transform: Any, batch_size: int, channels: int) -> list[Shape] | No
         channels = 3
     elif len(transform.mean_value) > 1:
         channels = len(transform.mean_value)
-    if not (transform.crop_size and channels):
-        return None
-    return [(batch_size, channels, transform.crop_size, transform.crop_size), (batch_size,)]
+    crop = crop_of(transform)
+    return [(batch_size, channels, *crop), (batch_size,)] if crop and channels else None
+
+
+_CROPS = frozenset({"transform_param.crop_h", "transform_param.crop_w"})
 
 
 @register("Data")
@@ -221,6 +223,7 @@ class Data(BatchSource):
     """
 
     options = ("data_param", "transform_param")
+    fork_options = _CROPS
     transforms_bytes = True
     inert_options = frozenset({"prefetch", "rand_skip"})
     tops = (1, 2)
@@ -245,6 +248,7 @@ class ImageData(BatchSource):
     """Caffe's ``ImageData``: the images of a list file, resized if asked."""
 
     options = ("image_data_param", "transform_param")
+    fork_options = _CROPS
     transforms_bytes = True
     tops = (2, 2)
 

@@ -119,6 +119,46 @@ def test_crops_reach_every_place_and_are_mirrored_in_half_of_the_cases(tmp_path)
     assert 70 < sum(place[2] for place in seen) < 130
 
 
+@pytest.mark.parametrize("phase", (caffe_pb2.TRAIN, caffe_pb2.TEST))
+def test_crops_need_not_be_square(tmp_path, phase):
+    """Forks' crop_h and crop_w: the window is part of the record, in its middle if not drawn."""
+    planes = image(3, 9, 8)
+    layer = data_layer(
+        raw_database(tmp_path / "db", [planes]), 40, "transform_param { crop_h: 3 crop_w: 6 }", phase, ""
+    )
+    assert layer.top_shapes()[0] == (40, 3, 3, 6)
+    seen = {made.numpy().tobytes() for made in batches(layer, 4)[0][0]}
+    parts = {planes[:, y : y + 3, x : x + 6].astype(np.float32).tobytes() for y in range(7) for x in range(3)}
+    if phase == caffe_pb2.TEST:
+        assert seen == {planes[:, 3:6, 1:7].astype(np.float32).tobytes()}
+    else:
+        assert seen <= parts and len(seen) > 10
+
+
+@pytest.mark.parametrize("channels", (1, 3, 4))
+@pytest.mark.parametrize("mean", ("", "mean_value: 7.25", "mean_file"))
+@pytest.mark.parametrize("kind", ("raw", "encoded", "both", "floats"))
+def test_a_device_transforms_to_the_same_bits(tmp_path, kind, channels, mean):
+    images = [image(i, 9, 8, channels) for i in range(6)]
+    records = [
+        array_to_datum(planes / np.float32(3), i)
+        if kind == "floats"
+        else encoded(planes, i)
+        if kind == "encoded" or (kind == "both" and i % 2)
+        else array_to_datum(planes, i)
+        for i, planes in enumerate(images)
+    ]
+    if mean == "mean_file":
+        write_mean(tmp_path / "mean", image(9, 9, 8, channels) + np.float32(0.3))
+        mean = f'mean_file: "{tmp_path / "mean"}"'
+    path, made = database(tmp_path / "db", records), []
+    for on in (False, True):
+        layer = data_layer(path, 4, f"transform_param {{ {mean} crop_size: 5 mirror: true scale: 0.017 }}")
+        layer.seed, layer.device_transform = 5, on
+        made.append(batches(layer, 3))
+    assert same(*made)
+
+
 def test_a_test_layer_takes_the_centre_but_mirrors_as_caffe_does(tmp_path):
     planes = image(0, 9, 8, 1)
     [[data, _]] = batches(data_layer(raw_database(tmp_path / "db", [planes]), 50, AUGMENT, caffe_pb2.TEST), 1)
@@ -261,6 +301,21 @@ def test_a_bad_record_is_named_when_its_turn_comes(tmp_path):
             'data_param { source: "{db}" batch_size: 1 backend: LMDB } transform_param { crop_size: 20 }',
             DataError,
             'record "00000000" of .*: transform_param.crop_size 20 is larger than the image, which is 9 × 8',
+        ),
+        (
+            'data_param { source: "{db}" batch_size: 1 backend: LMDB } transform_param { crop_h: 20 crop_w: 3 }',
+            DataError,
+            "transform_param.crop_h × crop_w 20 × 3 is larger than the image, which is 9 × 8",
+        ),
+        (
+            'data_param { source: "{db}" batch_size: 1 backend: LMDB } transform_param { crop_h: 2 }',
+            DataError,
+            "crop_h is 2 and crop_w 0; give both",
+        ),
+        (
+            'data_param { source: "{db}" batch_size: 1 } transform_param { crop_size: 4 crop_h: 2 crop_w: 3 }',
+            DataError,
+            "crop_size 4 beside crop_h 2 and crop_w 3; SSD obeys the former",
         ),
         (
             'data_param { source: "{db}" batch_size: 1 backend: LMDB } transform_param { mean_file: "{mean}" }',
