@@ -20,7 +20,7 @@ from .layers.neuron import Overwritten
 from .loading import BlobKey, LoadReport
 from .parameters import BlobTable, Learnable, in_file
 from .plan import Call, plan
-from .proto import caffe_pb2, filter_net, read_net, upgrade_net, write_weights
+from .proto import caffe_pb2, current, filter_net, read_net, upgrade_net, use_proto, write_weights
 from .proto.additions import unheeded
 from .proto.recognise import forks_of
 from .tables import dims
@@ -59,6 +59,7 @@ class CaffeModule(nn.Module):
         fuse: run ReLU inside of poolings, hand switches over as bytes, and the like (:mod:`pycaffe_compat.plan`), with
             unchanged results.
         fork: the fork of Caffe that the net is of, such as ``"segnet"``, where what it uses could mean several.
+        proto: the user's own ``caffe.proto``, by which the net is read (:func:`pycaffe_compat.proto.use_proto`).
 
     Attributes:
         inputs, outputs: the tops of ``Input`` layers; the blobs that no layer consumes, in alphabetical order.
@@ -78,15 +79,19 @@ class CaffeModule(nn.Module):
         share: CaffeModule | None = None,
         fuse: bool = True,
         fork: str = "",
+        proto: PathLike = "",
     ) -> None:
         super().__init__()
+        if proto:
+            name = use_proto(proto)
+            fork = fork or name
         if isinstance(param, (str, os.PathLike)):
             file = file or os.fspath(param)
             param = read_net(param, fork)
-        if not isinstance(param, caffe_pb2.NetParameter):
+        if not hasattr(param, "DESCRIPTOR") or param.DESCRIPTOR.name != "NetParameter":
             raise NetError(f"a net is the path of a prototxt or a NetParameter, not {param!r} ({type(param).__name__})")
         full = caffe_pb2.NetParameter()
-        full.CopyFrom(param)
+        full.CopyFrom(current(param))
         upgrade_net(full)
         if fork:
             full.fork = fork_named(fork).name
@@ -562,7 +567,7 @@ def load(prototxt: PathLike, weights: Any = None, phase: int | str = "TEST", **o
         prototxt: path of the net, in any format Caffe ever had.
         weights: path of a ``.caffemodel`` or ``.caffemodel.h5``, or a list of paths; None leaves Caffe's fillers.
         phase: ``"TEST"`` (the module comes in eval mode) or ``"TRAIN"``.
-        options: ``level``, ``stages``, ``device``, ``fork`` of :class:`CaffeModule`.
+        options: ``level``, ``stages``, ``device``, ``fork``, ``proto`` of :class:`CaffeModule`.
 
     Returns:
         The module: called with tensors by input name, it returns a dict of the outputs by name. Its ``load_report`` says

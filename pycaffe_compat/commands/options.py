@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import CaffeError, nearest
 from ..layers import python_layer
-from ..proto import assume_fork
+from ..proto import assume_fork, use_proto
 from ..pycaffe.alias import install_as_caffe
 from ..solver.runner import AMP
 
@@ -185,7 +185,7 @@ def names(text: str) -> list[str]:
 
 
 def add_reading(parser: Parser) -> None:
-    """Add ``--allow-python-layers`` and ``--fork``, on which :func:`reading` acts: for commands that read nets."""
+    """Add ``--allow-python-layers``, ``--fork`` and ``--proto``, on which :func:`reading` acts: for commands that read nets."""
     parser.add_argument(
         "--allow-python-layers",
         action="store_true",
@@ -198,6 +198,12 @@ def add_reading(parser: Parser) -> None:
         help="the fork of Caffe that the files are of, such as ssd or segnet, where what they use could mean several (see "
         "docs/forks.md; bvlc for none)",
     )
+    parser.add_argument(
+        "--proto",
+        default="",
+        metavar="FILE",
+        help="the caffe.proto of a fork of your own, by which files are read too (needs pip install pycaffe_compat[proto])",
+    )
 
 
 def reading(args: dict[str, Any]) -> None:
@@ -205,4 +211,6 @@ def reading(args: dict[str, Any]) -> None:
     if args.pop("allow_python_layers") or python_layer.allowed():
         python_layer.allow()
         install_as_caffe()
-    assume_fork(args.pop("fork"))
+    proto, fork = args.pop("proto"), args.pop("fork")
+    name = use_proto(proto) if proto else ""
+    assume_fork(fork or name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from functools import cache
+from typing import Any
 
 from ..errors import UnknownNameError, nearest
 from .fork import Fork
@@ -48,10 +49,25 @@ NAMES = (
 BVLC = Fork(name="bvlc", title="BVLC's Caffe", source="BVLC/caffe")
 
 
+_own: dict[str, tuple[Fork, Any]] = {}  # forks that the user or a plug-in brought, and their files
+
+
 @cache
 def all_forks() -> tuple[Fork, ...]:
-    """Every fork, in the order of :data:`NAMES`."""
-    return tuple(importlib.import_module(f"{__name__}.{name}").FORK for name in NAMES)
+    """Every fork, in the order of :data:`NAMES`; those that were added come last."""
+    known = (importlib.import_module(f"{__name__}.{name}").FORK for name in NAMES)
+    return (*known, *(fork for fork, _ in _own.values()))
+
+
+def add_fork(fork: Fork, file: Any) -> None:
+    """Add a fork, or replace one that was added; ``file`` is what it has besides BVLC's messages (a ``FileDescriptorProto``)."""
+    _own[fork.name] = (fork, file)
+    all_forks.cache_clear()
+
+
+def added_file(name: str) -> Any | None:
+    """The file of a fork that was added; None for the others."""
+    return _own[name][1] if name in _own else None
 
 
 def fork_named(name: str) -> Fork:
@@ -62,9 +78,12 @@ def fork_named(name: str) -> Fork:
     """
     found = next((fork for fork in (*all_forks(), BVLC) if fork.name == name), None)
     if found is None:
-        names = sorted((*NAMES, BVLC.name))
-        raise UnknownNameError(f'unknown fork of Caffe "{name}"{nearest(name, names)}; known: {", ".join(names)}')
+        names = sorted(fork.name for fork in (*all_forks(), BVLC))
+        raise UnknownNameError(
+            f'unknown fork of Caffe "{name}"{nearest(name, names)}; known: {", ".join(names)}. '
+            "A fork of your own needs its caffe.proto: --proto or proto="
+        )
     return found
 
 
-__all__ = ["BVLC", "NAMES", "Fork", "all_forks", "fork_named"]
+__all__ = ["BVLC", "NAMES", "Fork", "add_fork", "added_file", "all_forks", "fork_named"]

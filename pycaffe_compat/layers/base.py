@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import LayerError, nearest
 from ..forks import all_forks
+from ..plug_ins import load_plug_ins
 from ..proto import caffe_pb2
 from ..proto.additions import titles
 from ..tables import dims
@@ -21,7 +20,6 @@ from .variants import check_fork_options, choose
 
 Shape = tuple[int, ...]
 _REGISTER = ". Register your own with @pycaffe_compat.layers.register"
-PLUG_INS = "pycaffe_compat.layers"  # the entry-point group of packages that bring layers of their own
 REGISTRY: dict[str, type[Layer]] = {}  # for a type that several forks have, the class that was registered first
 VARIANTS: dict[str, list[type[Layer]]] = {}  # of the types that forks have: all classes, one without a fork first
 LayerClass = TypeVar("LayerClass", bound="type[Layer]")
@@ -50,22 +48,6 @@ def register(type_name: str, fork: str | Sequence[str] = ()) -> Callable[[LayerC
         return cls
 
     return enter
-
-
-@functools.cache
-def load_plug_ins() -> tuple[str, ...]:
-    """Import every plug-in of the entry-point group :data:`PLUG_INS`; importing one registers its layers.
-
-    Runs once, when a net first names a type that is not registered. Returns one message for each plug-in that failed.
-    """
-    broken = []
-    for plug_in in entry_points(group=PLUG_INS):
-        try:
-            plug_in.load()
-        except (Exception, SystemExit) as error:
-            package = f" of the package {plug_in.dist.name}" if plug_in.dist else ""
-            broken.append(f'plug-in "{plug_in.name}" ({plug_in.value}){package}: {type(error).__name__}: {error}')
-    return tuple(broken)
 
 
 def layer_class(param: Any, file: str = "", fork: str = "", likely: Sequence[str] = ()) -> type[Layer]:
@@ -275,7 +257,8 @@ class Layer(nn.Module):
             return cls.options
         own = cls.type_name.lower() + "param"
         names = [f for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name if f.replace("_", "") == own]
-        return tuple(f for f in names if cls.forks or ("LayerParameter", f) not in caffe_pb2.ADDITIONS.fields)
+        is_bvlcs = not cls.forks and cls.__module__.startswith("pycaffe_compat.")
+        return tuple(f for f in names if not is_bvlcs or ("LayerParameter", f) not in caffe_pb2.ADDITIONS.fields)
 
     @classmethod
     def fits(cls, param: Any) -> bool:

@@ -27,7 +27,15 @@ def _load() -> dict[str, Any]:
     return names
 
 
-globals().update(_load())
+def reload() -> None:
+    """Make the messages anew, with those of forks that have been added since; the numbers stay.
+
+    Messages of the old classes hold the same bytes.
+    """
+    globals().update(_load())
+
+
+reload()
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ from . import caffe_pb2, wire
 from .binary import parse_binary
 from .blob_proto import Shape, StoredBlob
 from .numbers import bare_layer, bare_net, read_numbered
-from .upgrade import V1_TYPES, upgrade_net
+from .upgrade import upgrade_net, v1_type
 from .weights import Weights
 
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ _LAYERS, _LAYER = 2, 100
 _FORMS = {_LAYERS: (4, 5, 6), _LAYER: (1, 2, 7)}
 _V0_LAYER = 1
 _V0_FORM = (1, 2, 50)
-_V1_NAMES = {number: V1_TYPES[name] for name, number in caffe_pb2.V1LayerParameter.LayerType.items()}
+_V1_NAMES = {number: v1_type(name) for name, number in caffe_pb2.V1LayerParameter.LayerType.items()}
 
 
 class BinaryWeights(Weights):

@@ -18,7 +18,7 @@ _NAMES = {"{": "brace", "<": "bracket", "[": "bracket"}
 _TYPE_HINT = 'A "layer" takes a quoted type (type: "Convolution"), the older "layers" a bare one (type: CONVOLUTION)'
 _FORK = "it may be from another fork of Caffe than those that are known here"
 _MANY = 30  # names that are no longer listed
-_ROOTS = (caffe_pb2.NetParameter.DESCRIPTOR, caffe_pb2.SolverParameter.DESCRIPTOR)
+_ROOTS = ("NetParameter", "SolverParameter")
 
 
 def explain(error: text_format.ParseError, text: str, file: str, root: Any) -> ParseError:
@@ -212,7 +212,11 @@ class _Diagnosis:
         homes = [f.name for f in inner if not _added(f.message_type.fields_by_name[name])]
         place = f"a field of {', '.join(homes)}" if homes and len(homes) <= 8 else ""
         outer = next((m.name for m in reversed(self.messages[:-1]) if name in m.fields_by_name), "")
-        files = [m.name for m in _ROOTS if name in m.fields_by_name] if len(self.messages) == 1 else []
+        files = (
+            [root for root in _ROOTS if name in getattr(caffe_pb2, root).DESCRIPTOR.fields_by_name]
+            if len(self.messages) == 1
+            else []
+        )
         hint = nearest(name, [field.name for field in own]) or nearest(name, names)
         if outer:
             hint += f"; {name} is a field of {outer}: is a closing brace missing before it?"

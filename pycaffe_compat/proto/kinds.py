@@ -86,9 +86,9 @@ _WORD = re.compile(
 )
 # Of each message: the fields one of which a file of it has.
 _MARKS = (
-    (WEIGHTS, caffe_pb2.NetParameter, {2, 100}),
-    (STATE, caffe_pb2.SolverState, {2, 3}),
-    (BLOB, caffe_pb2.BlobProto, {5, 6, 8, 9}),
+    (WEIGHTS, "NetParameter", {2, 100}),
+    (STATE, "SolverState", {2, 3}),
+    (BLOB, "BlobProto", {5, 6, 8, 9}),
 )
 
 
@@ -157,7 +157,7 @@ def told_apart(path: str | os.PathLike[str], wanted: tuple[Kind, ...], expected:
 
 def is_empty_handed(message: Any) -> bool:
     """Whether ``message``, parsed from a file, has none of the fields that each file of its type has: a wrong file's."""
-    marks = next(marks for _, cls, marks in _MARKS if isinstance(message, cls))
+    marks = next(marks for _, name, marks in _MARKS if message.DESCRIPTOR.name == name)
     return not any(field.number in marks for field, _ in message.ListFields())
 
 
@@ -210,7 +210,7 @@ def _binary(name: str) -> Kind | None:
         except wire.CorruptError as error:
             if not error.offset:
                 return None
-    fits = [kind for kind, cls, marks in _MARKS if _could_be(seen, cls.DESCRIPTOR, marks)]
+    fits = [kind for kind, cls, marks in _MARKS if _could_be(seen, getattr(caffe_pb2, cls).DESCRIPTOR, marks)]
     return fits[0] if len(fits) == 1 else None
 
 

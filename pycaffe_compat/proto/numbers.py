@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from ..errors import ParseError
-from ..forks import BVLC, NAMES, all_forks, fork_named
+from ..forks import BVLC, all_forks, fork_named
 from . import caffe_pb2, wire
 from .additions import additions, titles
 from .binary import parse_binary
@@ -128,8 +128,9 @@ def _recognised(data: bytes, fork: str, file: str) -> tuple[Any, str]:
         return _as(data, fork_named(fork).name, file), fork
     plain = reading(data, BVLC.name)
     is_plain = plain.net is not None and not plain.unknown and not plain.types
-    rivals = _rivals(plain.net) if is_plain else set(NAMES)
-    readings = [plain, *(reading(data, name) for name in NAMES if name in rivals)]
+    names = [each.name for each in all_forks()]
+    rivals = _rivals(plain.net) if is_plain else set(names)
+    readings = [plain, *(reading(data, name) for name in names if name in rivals)]
     possible = [each for each in readings if each.net is not None and not each.unknown]
     if not possible:
         if all(each.net is None for each in readings):
@@ -141,6 +142,12 @@ def _recognised(data: bytes, fork: str, file: str) -> tuple[Any, str]:
     if len(distinct) > 1:
         raise ParseError(f"{file}: {_of_several(list(distinct.values())[::-1])}")
     return possible[0].net, possible[0].fork
+
+
+def forget() -> None:
+    """Forget what was made of the forks' files: one has been added."""
+    classes.cache_clear()
+    _other_meanings.cache_clear()
 
 
 def _as(data: bytes, fork: str, file: str) -> Any:
@@ -321,7 +328,7 @@ def fork_to_write(net: Any) -> str:
         # densenet's ceil_mode has this number, and the opposite meaning
         return BVLC.name if any(layer.pooling_param.HasField("round_mode") for layer in net.layer) else ""
     bare = caffe_pb2.NetParameter.FromString(bare_net(net.SerializeToString()))
-    return next((fork for fork in forks_of(bare) if fork in NAMES and _holds(fork, bare)), "")
+    return next((fork for fork in forks_of(bare) if fork != BVLC.name and _holds(fork, bare)), "")
 
 
 def _holds(fork: str, net: Any) -> bool:

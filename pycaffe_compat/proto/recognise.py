@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..forks import all_forks
+from ..forks import BVLC, NAMES, all_forks
 from .additions import additions
 
 
@@ -13,10 +13,15 @@ def forks_of(net: Any) -> tuple[str, ...]:
     """Return the forks that a ``NetParameter`` may be of, those that have most of what it uses first.
 
     Empty if it uses nothing that BVLC's Caffe lacks. If any fork has all of it, only such forks are returned. The field
-    ``fork`` of the net, where it is set, is the only one.
+    ``fork`` of the net, where it is set, is the only one, or, for a fork of the user's own, the first.
     """
-    if net.fork:
+    if net.fork in (*NAMES, BVLC.name):
         return (net.fork,)
+    if net.fork:
+        bare = type(net)()
+        bare.CopyFrom(net)
+        bare.ClearField("fork")
+        return tuple(dict.fromkeys((net.fork, *forks_of(bare))))
     types = {layer.type for layer in net.layer}
     fields = {(each.message, each.field): each.forks for each in additions(net, inside=True)}
     scores = scores_of(types, fields)

@@ -16,7 +16,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from ..forks import NAMES
+from ..forks import NAMES, added_file, all_forks
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _INTEGERS = {_FIELD.TYPE_INT32, _FIELD.TYPE_UINT32, _FIELD.TYPE_INT64, _FIELD.TYPE_UINT64}
@@ -47,6 +47,8 @@ def bvlc() -> Any:
 
 def fork_file(name: str) -> Any | None:
     """What the fork ``name`` adds to BVLC's messages, as a ``FileDescriptorProto``; None if it adds nothing."""
+    if (own := added_file(name)) is not None:
+        return own
     source = resources.files("pycaffe_compat.forks").joinpath(name).joinpath("fork.binpb")
     if not source.is_file():
         return None
@@ -60,7 +62,7 @@ def merged(forks: Iterable[tuple[str, Any]]) -> tuple[Any, Additions]:
         forks: the name of each fork, and its ``FileDescriptorProto``.
 
     Raises:
-        ValueError: two forks have a field of one name and different kinds.
+        ValueError: two known forks have a field of one name and different kinds.
     """
     file = bvlc()
     additions = Additions()
@@ -116,6 +118,11 @@ def _merge_message(
 
 def _reconcile(old: Any, added: Any, home: str, fork: str) -> None:
     """Let one field hold what either fork may put into it."""
+    if fork not in NAMES:  # a fork that was added has the last word on what it calls by a name
+        number = old.number
+        old.CopyFrom(added)
+        old.number = number
+        return
     if old.type == added.type:
         return
     if old.type in _INTEGERS and added.type in _INTEGERS:
@@ -177,10 +184,10 @@ def message_classes(file: Any) -> tuple[Any, dict[str, Any]]:
 
 def known_forks() -> Iterator[tuple[str, Any]]:
     """The name and the file of every fork that adds messages or fields."""
-    for name in NAMES:
-        file = fork_file(name)
+    for fork in all_forks():
+        file = fork_file(fork.name)
         if file is not None:
-            yield name, file
+            yield fork.name, file
 
 
 def renumbered(addition: Any) -> Any:

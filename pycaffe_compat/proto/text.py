@@ -14,6 +14,8 @@ from typing import Any
 from google.protobuf import text_format
 
 from ..errors import ParseError, require_file
+from ..plug_ins import load_plug_ins
+from . import caffe_pb2
 from .diagnosis import explain
 from .outline import Source
 
@@ -84,18 +86,32 @@ def parse_text(text: str | bytes, message: Any, file: str = "<string>") -> Any:
         code = ord(text[bad_byte])
         byte = f"byte 0x{code & 0xFF:02x}" if 0xDC80 <= code <= 0xDCFF else f"U+{code:04X}"
         raise ParseError(f"{Source(text, file).where(bad_byte)}: {byte} is not UTF-8 text")
-    parsed = cls()
     try:
-        text_format.Parse(prepared, parsed)
+        parsed, cls = _parse(prepared, cls)
     except text_format.ParseError as error:
-        raise explain(error, prepared, file, cls.DESCRIPTOR) from None
+        raise explain(error, prepared, file, getattr(caffe_pb2, cls.DESCRIPTOR.name, cls).DESCRIPTOR) from None
     missing = parsed.FindInitializationErrors()
     if missing:
         raise ParseError(f"{file}: required fields are missing: {', '.join(missing)}")
     if isinstance(message, type):
         return parsed
-    message.MergeFrom(parsed)
+    message.MergeFromString(parsed.SerializeToString())
     return message
+
+
+def _parse(text: str, cls: Any) -> tuple[Any, Any]:
+    """Parse ``text``; where that fails, once more after plug-ins have been loaded, if one brings messages."""
+    parsed = cls()
+    try:
+        text_format.Parse(text, parsed)
+    except text_format.ParseError:
+        load_plug_ins()
+        current = getattr(caffe_pb2, cls.DESCRIPTOR.name, cls)
+        if current is cls:
+            raise
+        parsed, cls = current(), current
+        text_format.Parse(text, parsed)
+    return parsed, cls
 
 
 def format_text(message: Any) -> str:

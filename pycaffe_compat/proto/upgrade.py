@@ -58,17 +58,13 @@ V1_TYPES = {
 }
 
 
-def _v1_types_of_forks() -> dict[str, str]:
-    """The types that forks call by values of their own: ``SMOOTH_L1_LOSS`` is SmoothL1Loss, ``CROP`` Crop."""
-    known = {name.casefold(): name for fork in all_forks() for name in fork.layer_types}
-    values = [name for name, _ in caffe_pb2.V1LayerParameter.LayerType.items() if name not in V1_TYPES]
-    return {
-        name: known.get(name.replace("_", "").casefold()) or "".join(part.title() for part in name.split("_"))
-        for name in values
-    }
+def v1_type(name: str) -> str:
+    """The type that the old form calls by a value of its enum; those of forks too: ``SMOOTH_L1_LOSS`` is SmoothL1Loss."""
+    if name in V1_TYPES:
+        return V1_TYPES[name]
+    known = {each.casefold(): each for fork in all_forks() for each in fork.layer_types}
+    return known.get(name.replace("_", "").casefold()) or "".join(part.title() for part in name.split("_"))
 
-
-V1_TYPES |= _v1_types_of_forks()
 
 V0_TYPES = {
     "accuracy": "ACCURACY",
@@ -333,7 +329,7 @@ _RENAMED = {"param", "blob_share_mode", "blobs_lr", "weight_decay", "type", "lay
 def _v2_layer(old: Any) -> Any:
     new = caffe_pb2.LayerParameter()
     if old.HasField("type"):
-        new.type = V1_TYPES[caffe_pb2.V1LayerParameter.LayerType.Name(old.type)]
+        new.type = v1_type(old.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number[old.type].name)
     for field, value in old.ListFields():
         if field.name in _RENAMED:
             continue

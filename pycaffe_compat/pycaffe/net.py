@@ -30,9 +30,9 @@ class Net:
     """A Caffe net to run, inspect and edit with numpy, as in pycaffe.
 
     ``Net(network_file, phase, level, stages, weights)``, by position or by keyword, and the older
-    ``Net(network_file, weights_file, phase)``. ``fork`` names the fork of Caffe that the net is of, where what it uses could mean
-    several. ``module`` is the :class:`pycaffe_compat.CaffeModule` behind it, with the same
-    parameters; it lives on the device of the mode (:func:`set_mode_cpu`, :func:`set_mode_gpu`).
+    ``Net(network_file, weights_file, phase)``. ``fork`` names the fork of Caffe that the net is of, where what it uses could
+    mean several, and ``proto`` the user's own ``caffe.proto``. ``module`` is the :class:`pycaffe_compat.CaffeModule` behind
+    it, with the same parameters; it lives on the device of the mode (:func:`set_mode_cpu`, :func:`set_mode_gpu`).
 
     Attributes:
         blobs: name → :class:`Blob`, in order. Blobs that Caffe splits for several consumers are one blob here.
@@ -51,6 +51,7 @@ class Net:
         stages: Sequence[str] | None = None,
         weights: PathLike | None = None,
         fork: str = "",
+        proto: PathLike = "",
     ) -> None:
         given: dict[str, Any] = {"phase": phase, "level": level, "stages": stages, "weights": weights}
         order = list(given)
@@ -80,6 +81,7 @@ class Net:
                 weights=text_path(given["weights"]),
                 device=current_device(),
                 fork=fork,
+                proto=text_path(proto),
             )
         )
 

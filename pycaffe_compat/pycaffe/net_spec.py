@@ -26,13 +26,16 @@ def param_name_dict() -> dict[str, str]:
     return stems
 
 
-_STEMS = param_name_dict()
-# Some forks give every layer an "engine" or "debug" of its own; in a script the word means the option of that name.
-_LAYER_FIELDS = frozenset(
-    f.name
-    for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields
-    if f.message_type or ("LayerParameter", f.name) not in caffe_pb2.ADDITIONS.fields
-)
+def _layer_fields() -> frozenset[str]:
+    """The fields of a layer itself.
+
+    Some forks give every layer an "engine" or "debug" of its own; in a script the word means the option of that name.
+    """
+    return frozenset(
+        f.name
+        for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields
+        if f.message_type or ("LayerParameter", f.name) not in caffe_pb2.ADDITIONS.fields
+    )
 
 
 _KINDS = {
@@ -52,7 +55,8 @@ def _options_field(type_name: str) -> str | None:
     """The field that holds the options of a layer type: as its class says, or, for an unknown type, by its name."""
     if type_name in REGISTRY:
         return next(iter(REGISTRY[type_name].option_fields()), None)
-    return f"{_STEMS[type_name]}_param" if type_name in _STEMS else None
+    stems = param_name_dict()
+    return f"{stems[type_name]}_param" if type_name in stems else None
 
 
 def to_proto(*tops: Top) -> Any:
@@ -172,14 +176,15 @@ class Function:
         layer.bottom.extend(bottoms)
         layer.top.extend(self._get_top_name(top, names, autonames) for top in self.tops)
         layer.name = self._get_name(names, autonames)
+        own = _layer_fields() if self.params else frozenset()
         for key, value in self.params.items():
-            if key in _LAYER_FIELDS:
+            if key in own:
                 assign_proto(layer, key, value)
             elif field := _options_field(self.type_name):
                 assign_proto(getattr(layer, field), key, value)
             else:
                 raise CaffeError(
-                    f'{self.type_name}: "{key}" is no field of LayerParameter{nearest(key, _LAYER_FIELDS)}, '
+                    f'{self.type_name}: "{key}" is no field of LayerParameter{nearest(key, own)}, '
                     "and the type has no options of its own"
                 )
         layers[self] = layer

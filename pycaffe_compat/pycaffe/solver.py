@@ -13,7 +13,7 @@ from ..errors import SolverError, nearest
 from ..files import text_path
 from ..layers.data_layers import BatchSource
 from ..net import CaffeModule
-from ..proto import caffe_pb2, read_solver
+from ..proto import caffe_pb2, current, read_solver, use_proto
 from ..solver import Solver as TorchSolver
 from ..solver import distributed
 from ..solver.runner import Pass, Runner
@@ -78,12 +78,16 @@ class SGDSolver:
 
     type_name = "SGD"
 
-    def __init__(self, solver_file: PathLike | Any, fork: str = "") -> None:
-        if not isinstance(solver_file, (str, bytes, os.PathLike, caffe_pb2.SolverParameter)):
+    def __init__(self, solver_file: PathLike | Any, fork: str = "", proto: PathLike = "") -> None:
+        if proto:
+            name = use_proto(os.fsdecode(proto))
+            fork = fork or name
+        is_message = getattr(getattr(solver_file, "DESCRIPTOR", None), "name", "") == "SolverParameter"
+        if not is_message and not isinstance(solver_file, (str, bytes, os.PathLike)):
             raise _no_solver(solver_file)
-        file = os.fsdecode(solver_file) if not isinstance(solver_file, caffe_pb2.SolverParameter) else ""
+        file = "" if is_message else os.fsdecode(solver_file)
         param = caffe_pb2.SolverParameter()
-        param.CopyFrom(read_solver(file, fork) if file else solver_file)
+        param.CopyFrom(read_solver(file, fork) if file else current(solver_file))
         param.type = self.type_name
         faces: list[Net] = []
 
@@ -216,8 +220,10 @@ def _no_solver(given: Any) -> TypeError:
     return TypeError(f"a solver is made from the path of a solver file, not from {given!r} ({type(given).__name__})")
 
 
-def get_solver(solver_file: PathLike, fork: str = "") -> SGDSolver:
-    """Return the solver of a file, by the ``type`` that it names; ``fork`` is the fork of Caffe that its nets are of.
+def get_solver(solver_file: PathLike, fork: str = "", proto: PathLike = "") -> SGDSolver:
+    """Return the solver of a file, by the ``type`` that it names.
+
+    ``fork`` is the fork of Caffe that its nets are of, and ``proto`` the user's own ``caffe.proto``.
 
     Raises:
         SolverError: an unknown type.
@@ -225,6 +231,9 @@ def get_solver(solver_file: PathLike, fork: str = "") -> SGDSolver:
     if not isinstance(solver_file, (str, bytes, os.PathLike)):
         raise _no_solver(solver_file)
     file = os.fsdecode(solver_file)
+    if proto:
+        name = use_proto(os.fsdecode(proto))
+        fork = fork or name
     param = read_solver(file, fork)
     cls = _SOLVERS.get(param.type)
     if cls is None:

@@ -20,7 +20,7 @@ from ..errors import CaffeError, DivergedError, SolverError
 from ..layers.data_layers import BatchSource
 from ..loading import open_weights
 from ..net import Net
-from ..proto import caffe_pb2, read_solver, upgrade_solver
+from ..proto import caffe_pb2, read_solver, upgrade_solver, use_proto
 from ..proto.additions import unheeded
 from . import debug, distributed
 from . import log as lines
@@ -65,7 +65,7 @@ class Solver:
             (:meth:`Net.transform_on_device`).
         sigint_effect, sighup_effect, sigterm_effect: ``"stop"``, ``"snapshot"`` or ``"none"``: what the signals do
             during :meth:`solve`.
-        fork: the fork of Caffe that the nets are of, as for :class:`.CaffeModule`.
+        fork, proto: the fork of Caffe that the nets are of, and the user's own ``caffe.proto``, as for :class:`.CaffeModule`.
 
     Attributes:
         net, test_nets: the nets; those under test use the parameters of ``net``.
@@ -94,9 +94,13 @@ class Solver:
         sighup_effect: str = SNAPSHOT,
         sigterm_effect: str = "none",
         fork: str = "",
+        proto: PathLike = "",
     ) -> None:
+        if proto:
+            name = use_proto(proto)
+            fork = fork or name
         is_path = isinstance(param, (str, os.PathLike))
-        if not is_path and not isinstance(param, caffe_pb2.SolverParameter):
+        if not is_path and getattr(getattr(param, "DESCRIPTOR", None), "name", "") != "SolverParameter":
             raise SolverError(
                 f"a solver is the path of a prototxt or a SolverParameter, not {param!r} ({type(param).__name__})"
             )

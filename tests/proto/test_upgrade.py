@@ -32,10 +32,25 @@ def test_goldens(name):
 
 
 def test_every_old_type_has_a_new_one():
-    assert set(V1_TYPES) == set(caffe_pb2.V1LayerParameter.LayerType.keys())
+    added = {value for enum, value in caffe_pb2.ADDITIONS.values if enum == "V1LayerParameter.LayerType"}
+    assert set(V1_TYPES) == set(caffe_pb2.V1LayerParameter.LayerType.keys()) - added
     assert set(V0_TYPES.values()) < set(V1_TYPES)
     for old, v1 in V0_TYPES.items():
         assert upgraded(f'layers {{ layer {{ type: "{old}" }} }}').layer[0].type == V1_TYPES[v1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("BN", "BN"),
+        ("CROP", "Crop"),
+        ("ROIPOOLING", "ROIPooling"),
+        ("RELU6", "ReLU6"),
+        ("IMAGE_SEG_DATA", "ImageSegData"),
+    ],
+)
+def test_old_types_of_forks_have_new_ones(old, new):
+    assert upgraded(f"layers {{ type: {old} }}").layer[0].type == new
 
 
 def test_every_v1_field_arrives():

@@ -1,0 +1,153 @@
+"""A fork of the user's own: its caffe.proto, its layers, a plug-in that brings both."""
+
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from pycaffe_compat import proto
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "forks.md").read_text("utf-8")
+CAFFE = Path(proto.__file__).with_name("caffe.proto").read_text("utf-8")
+NET = """
+input: "x" input_dim: [2, 3, 4, 4]
+layer { name: "g" type: "Gain" bottom: "x" top: "y" gain_param { filler { value: 3 } } }
+"""
+# What the tests do runs in a process of its own: a fork of one's own is there for the whole process.
+BEGIN = "import torch, pycaffe_compat\nfrom pycaffe_compat.errors import CaffeError\n"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The files of the page: BVLC's caffe.proto with the page's additions, and a net."""
+    field, message = blocks("protobuf")[0].replace("  …\n", "").split("}\n", 1)
+    changed = CAFFE.replace("message LayerParameter {", field, 1) + message
+    (tmp_path / "my_caffe.proto").write_text(changed)
+    (tmp_path / "net.prototxt").write_text(NET)
+    return tmp_path
+
+
+def run(folder: Path, code: str, *begin: str) -> str:
+    text = "\n".join([BEGIN, *begin, textwrap.dedent(code)])
+    done = subprocess.run([sys.executable, "-c", text], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_the_example_of_the_page_runs(folder: Path) -> None:
+    code = blocks("python")[0]
+    assert len(code.strip().splitlines()) <= 20
+    print_it = "print(net(x=torch.ones(2, 3, 4, 4))['y'].unique().tolist(), net.param.fork)"
+    assert run(folder, print_it, code) == "[3.0] my_caffe\n"
+
+
+def test_binary_files_have_the_forks_own_numbers(folder: Path) -> None:
+    code = """
+    net.save("net.caffemodel")
+    from pycaffe_compat.proto import read_net
+    again = read_net("net.caffemodel")
+    print(again.fork, again.layer[1].gain_param.filler.value)
+    data = open("net.caffemodel", "rb").read()
+    number = (300 << 3 | 2).to_bytes(2, "little")  # as a varint: 0xe2 0x12
+    print(b"\\xe2\\x12" in data)
+    """
+    assert run(folder, code, blocks("python")[0]) == "my_caffe 3.0\nTrue\n"
+
+
+def test_it_stands_beside_the_forks_that_are_known(folder: Path) -> None:
+    code = """
+    from pycaffe_compat.proto import caffe_pb2, parse_text, use_proto, read_solver
+    old = parse_text('layer { type: "Permute" permute_param { order: 1 } }', caffe_pb2.NetParameter)
+    print(use_proto("my_caffe.proto"), use_proto("my_caffe.proto"))
+    new = parse_text('layer { type: "Permute" permute_param { order: 1 } gain_param {} }', caffe_pb2.NetParameter)
+    print(pycaffe_compat.proto.read_net(old).layer[0].permute_param.order)
+    net = pycaffe_compat.CaffeModule(parse_text(
+        'layer { name: "i" type: "Input" top: "x" input_param { shape { dim: [2, 3] } } }'
+        'layer { name: "p" type: "Permute" bottom: "x" top: "y" permute_param { order: 1 } }', caffe_pb2.NetParameter), "TEST")
+    print(net.blob_shapes["y"])
+    """
+    assert run(folder, code) == "my_caffe my_caffe\n[1]\n(3, 2)\n"
+
+
+def test_a_name_of_another_kind_is_the_users(folder: Path) -> None:
+    path = folder / "my_caffe.proto"
+    path.write_text(
+        path.read_text().replace("optional GainParameter gain_param = 300;", "optional string gain_param = 300;")
+        + "message BNParameter { optional string frozen = 1; }"
+    )
+    code = """
+    from pycaffe_compat.proto import caffe_pb2, use_proto
+    use_proto("my_caffe.proto")
+    print(caffe_pb2.BNParameter(frozen="hard").frozen, caffe_pb2.LayerParameter(gain_param="g").gain_param)
+    """
+    assert run(folder, code) == "hard g\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("message {", "does not compile: .*my_caffe.proto"),
+        (
+            'syntax = "proto2"; message Other { optional int32 a = 1; }',
+            "not a caffe.proto: it has no message NetParameter",
+        ),
+        (None, "the caffe.proto not found"),
+    ],
+)
+def test_a_file_that_is_no_caffe_proto_is_one_error(folder: Path, text: str | None, words: str) -> None:
+    path = folder / "my_caffe.proto"
+    path.unlink() if text is None else path.write_text(text)
+    code = """
+    try:
+        pycaffe_compat.load("net.prototxt", proto="my_caffe.proto")
+    except CaffeError as error:
+        print(error)
+    """
+    assert re.search(words, run(folder, code))
+
+
+def test_without_the_compiler_the_error_says_what_to_install(folder: Path) -> None:
+    code = """
+    try:
+        pycaffe_compat.load("net.prototxt", proto="my_caffe.proto")
+    except CaffeError as error:
+        print(error)
+    """
+    hide = "import sys; sys.modules['grpc_tools'] = None"
+    assert "pip install pycaffe_compat[proto]" in run(folder, code, hide)
+
+
+def test_a_plug_in_brings_messages_and_layers(folder: Path) -> None:
+    protoc = [sys.executable, "-m", "grpc_tools.protoc", "-I.", "--include_imports"]
+    subprocess.run([*protoc, "--descriptor_set_out=my_caffe.binpb", "my_caffe.proto"], cwd=folder, check=True)
+    classes = blocks("python")[0].split("\nnet = ")[0]
+    (folder / "my_caffe_layers.py").write_text(blocks("python")[1] + classes)
+    (folder / "my_caffe.proto").unlink()
+    info = folder / "my_caffe_layers-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my_caffe_layers\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(blocks("toml")[0].replace("[project.entry-points.", "[").replace('"', ""))
+    code = """
+    net = pycaffe_compat.load("net.prototxt")
+    print(net(x=torch.ones(2, 3, 4, 4))["y"].unique().tolist())
+    """
+    assert run(folder, code) == "[3.0]\n"
+
+
+def test_the_command_line_takes_it(folder: Path) -> None:
+    (folder / "layers.py").write_text(blocks("python")[0].split("\nnet = ")[0])
+    code = """
+    import layers
+    from pycaffe_compat.commands.show_net import main
+    print(main(["net.prototxt", "--proto", "my_caffe.proto"]))
+    """
+    out = run(folder, code)
+    assert "Gain" in out and out.endswith("0\n")
