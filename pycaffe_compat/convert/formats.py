@@ -21,7 +21,7 @@ from ..files import atomic_path, sink
 from ..layers.base import count
 from ..proto import caffe_pb2, read_weights, write_weights
 from .fit import shapes_of
-from .model import CAFFE, Model, PathLike, Progress, blob_rank, suffix_of
+from .model import CAFFE, Model, PathLike, Progress, in_order, suffix_of
 
 _LAYERS_KEY = "pycaffe_compat.layers"
 
@@ -200,7 +200,7 @@ def _from_state(file: str, state: Mapping[str, np.ndarray]) -> Model:
         found.setdefault(layer, {})[name] = array
     blobs, names = {}, {}
     for layer, arrays in found.items():
-        ordered = sorted(arrays, key=blob_rank)
+        ordered = in_order(arrays)
         names[layer], blobs[layer] = ordered, [arrays[name] for name in ordered]
     return Model(file, blobs, names)
 

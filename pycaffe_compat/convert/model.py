@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import WeightsError
 from ..layers import REGISTRY, Layer
-from ..layers.base import Shape
+from ..layers.base import VARIANTS, Shape
 from ..proto import caffe_pb2
 
 PathLike = str | os.PathLike[str]
@@ -76,11 +76,22 @@ def blob_names(type_name: str, shapes: Sequence[Shape]) -> list[str]:
     return list(REGISTRY.get(type_name, Layer).blob_names(len(shapes)))
 
 
-def blob_rank(name: str) -> float:
-    """The position of a blob called ``name`` within its layer, for files that store no order."""
-    places = [cls.blobs_declared.index(name) for cls in REGISTRY.values() if name in cls.blobs_declared]
-    digits = name.removeprefix("blob")
-    return int(digits) if digits.isdecimal() else max(places, default=math.inf)
+def in_order(names: Iterable[str]) -> list[str]:
+    """The names of one layer's blobs in the layer's order, for files that store none.
+
+    It is the order of the layer type with the fewest blobs that declares all of them: types of several forks may give
+    blobs of one name different places.
+    """
+    given = list(names)
+    declared = {cls.blobs_declared for each in REGISTRY for cls in VARIANTS.get(each, [REGISTRY[each]])}
+    fitting = sorted((each for each in declared if set(given) <= set(each)), key=lambda each: (len(each), each))
+    order = fitting[0] if fitting else ("weight", "bias")
+
+    def place(name: str) -> float:
+        digits = name.removeprefix("blob")
+        return int(digits) if digits.isdecimal() else order.index(name) if name in order else math.inf
+
+    return sorted(given, key=place)
 
 
 def suffix_of(path: PathLike) -> str:
