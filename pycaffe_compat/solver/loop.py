@@ -36,8 +36,6 @@ from .snapshot import EARLIER, Snapshots, nonfinite_parameter
 from .waiting import Waiting
 
 PathLike = str | os.PathLike[str]
-# The fields of forks that a solver heeds; those of SSD say how its test nets score detections.
-FORK_FIELDS = frozenset({"fork", "eval_type", "ap_version", "show_per_class_result"})
 
 
 def choose_device(param: Any) -> torch.device:
@@ -150,7 +148,7 @@ class Solver:
                 raise SolverError(f"{where}{field}: {getattr(param, field)} must be at least {least}")
         if any(n < 0 for n in param.test_iter):
             raise SolverError(f"{where}test_iter: {min(param.test_iter)} must not be negative")
-        if refused := unheeded(param, FORK_FIELDS, set()):
+        if refused := unheeded(param, {"fork"}, set()):
             raise SolverError(f"{where}not done here: {'; '.join(refused)}")
 
     def _build_nets(self, paths: list[str]) -> None:

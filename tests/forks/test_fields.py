@@ -48,7 +48,15 @@ def test_a_solver_refuses_what_would_change_training_all_at_once(solver_file) ->
     message = str(caught.value)
     assert "larc of NVIDIA Caffe (nvidia), which adapts the rate of each layer" in message
     assert "momentum_policy of NVIDIA Caffe" in message and "local_lr_auto of Intel Caffe (intel), which" in message
-    assert "eval_type" not in message
+    assert "eval_type of SSD (ssd)" in message and "which scores test nets by the average precision" in message
+
+
+def test_how_detections_are_scored_is_refused_and_no_more_than_noted_without_them(solver_file, caplog) -> None:
+    with caplog.at_level(logging.INFO):
+        Solver(solver_file("eval_type: 'classification' ap_version: 'MaxIntegral'"))
+    assert "ap_version of SSD (ssd)" in caplog.text and "how eval_type detection averages precision" in caplog.text
+    with pytest.raises(SolverError, match="not done here: eval_type of SSD"):
+        Solver(solver_file("eval_type: 'detection' ap_version: '11point'"))
 
 
 def test_the_named_fork_goes_from_solver_to_nets(solver_file) -> None:

@@ -9,7 +9,12 @@ FORK = Fork(
     types=(
         "AnnotatedData DetectionEvaluate DetectionOutput MultiBoxLoss Normalize Permute PriorBox SmoothL1Loss VideoData"
     ),
+    speed={
+        "SolverParameter.ap_version": "how eval_type detection averages precision",
+        "SolverParameter.show_per_class_result": "what eval_type detection logs",
+    },
     refused={
+        "SolverParameter.eval_type": "scores test nets by the average precision of their detections",
         "SolverParameter.plateau_winsize": "says how long lr_policy plateau waits for a smaller loss before it lowers the rate",
         "TransformationParameter.resize_param": "resizes pictures",
         "TransformationParameter.noise_param": "adds noise to pictures",
