@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -12,19 +12,19 @@ from ...tables import dims
 
 
 class _Repeated(Layer):
-    """Every value repeated over a square of ``factor`` x ``factor``."""
+    """Every value repeated over a square of as many rows and columns as the option ``field`` says, 1 unless given."""
+
+    field: ClassVar[str]
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
-        self.factor, field = self.given()
+        (option,) = self.option_fields()
+        options = getattr(param, option)
+        self.factor = getattr(options, self.field) if options.HasField(self.field) else 1
         if self.factor < 1:
-            raise self.error(f"{field}: {self.factor} must be at least 1")
+            raise self.error(f"{option}.{self.field}: {self.factor} must be at least 1")
         if len(bottom_shapes[0]) != 4:
             raise self.error(f"needs a bottom (num, channels, height, width), not of shape {dims(bottom_shapes[0])}")
-
-    def given(self) -> tuple[int, str]:
-        """The factor, and the name of its field."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
@@ -37,10 +37,7 @@ class NearestUpsample(_Repeated):
     """Every value repeated over a square of ``scale`` x ``scale`` (1 unless given), with one bottom."""
 
     options = ("upsample_param",)
-
-    def given(self) -> tuple[int, str]:
-        options = self.param.upsample_param
-        return options.scale if options.HasField("scale") else 1, "upsample_param.scale"
+    field = "scale"
 
     @classmethod
     def fits(cls, param: Any) -> bool:
@@ -49,9 +46,7 @@ class NearestUpsample(_Repeated):
 
 @register("UpsampleDarknet", fork="synopsys")
 class UpsampleDarknet(_Repeated):
-    """Every value repeated over a square of ``stride`` x ``stride``."""
+    """Every value repeated over a square of ``stride`` x ``stride`` (1 unless given)."""
 
     options = ("upsample_darknet_param",)
-
-    def given(self) -> tuple[int, str]:
-        return self.param.upsample_darknet_param.stride, "upsample_darknet_param.stride"
+    field = "stride"
