@@ -7,16 +7,17 @@ other side, and else *cannot be told*. Nothing is corrected for several claims b
 
 from __future__ import annotations
 
-import csv
 import math
 import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from config import KINDS, OBJECTIVES, VARIANTS, Config, Size
 from scipy import stats
+from table import tables
 
 from pycaffe_compat.errors import DataError
 from pycaffe_compat.swwae.figures import Line, depth_figure
@@ -42,31 +43,20 @@ def draw(config: Config, results: Path, docs: Path, chosen: tuple[float, float] 
     Raises:
         DataError: there are no results yet.
     """
+    found = tables(results)
     errors: Errors = {
-        (row["size"], int(row["seed"]), row["variant"], row["data"], row["mode"]): 100
-        * int(row["wrong"])
-        / int(row["images"])
-        for row in read_table(results / "errors.csv")
+        (row["size"], row["seed"], row["variant"], row["data"], row["mode"]): 100 * row["wrong"] / row["images"]
+        for row in found.errors.rows()
     }
     if not errors or chosen is None:
         raise DataError(f"{results} has no errors to draw yet")
     quality = {
-        (int(row["seed"]), row["kind"], int(row["depth"])): (float(row["psnr"]), float(row["ssim"]))
-        for row in read_table(results / "reconstruction.csv")
+        (row["seed"], row["kind"], row["depth"]): (row["psnr"], row["ssim"]) for row in found.reconstruction.rows()
     }
     (docs / "figures").mkdir(parents=True, exist_ok=True)
     if quality:
         draw_quality(docs / "figures" / "cifar10_quality.png", config, quality)
-    times = read_table(results / "times.csv")
-    write_section(docs / "results.md", "cifar10", section(config, errors, quality, times, chosen))
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The whole rows of a table; none where it is not there."""
-    if not path.exists():
-        return []
-    text = path.read_text()
-    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+    write_section(docs / "results.md", "cifar10", section(config, errors, quality, found.times.rows(), chosen))
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:
@@ -108,7 +98,7 @@ def section(
     config: Config,
     errors: Errors,
     quality: dict[tuple[int, str, int], tuple[float, float]],
-    times: list[dict[str, str]],
+    times: list[dict[str, Any]],
     chosen: tuple[float, float],
 ) -> Iterator[str]:
     """The lines of the section of docs/results.md."""
@@ -142,10 +132,10 @@ def section(
     )
 
 
-def what_was_run(config: Config, times: list[dict[str, str]], chosen: tuple[float, float]) -> Iterator[str]:
+def what_was_run(config: Config, times: list[dict[str, Any]], chosen: tuple[float, float]) -> Iterator[str]:
     """What, how long, and on what."""
     stages = "; ".join(f"{count} of {width} channels" for count, width in config.stages)
-    hours = sum(float(row["seconds"]) for row in times) / 3600
+    hours = sum(row["seconds"] for row in times) / 3600
     on = sorted({f"{row['machine']}, {row['threads']} thread{'s' * (row['threads'] != '1')}" for row in times})
     yield (
         f"A VGG for {config.crop}×{config.crop} crops of CIFAR-10's 32×32 pictures (convolutions of 3×3: {stages}; a pooling "

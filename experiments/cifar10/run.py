@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from config import FULL, KINDS, OBJECTIVES, SMOKE, VARIANTS, Config, Size
 from report import draw
-from table import Table
+from table import tables
 
 from pycaffe_compat.data.cifar10 import Pictures, write_database
 from pycaffe_compat.errors import CaffeError, DataError
@@ -71,12 +71,7 @@ class Experiment:
     def __post_init__(self) -> None:
         for folder in (self.work, self.results):
             folder.mkdir(parents=True, exist_ok=True)
-        self.choice = Table(self.results / "choice.csv", ("seed", "variant", "rate", "strength", "images", "wrong"))
-        self.errors = Table(self.results / "errors.csv", ("size", "seed", "variant", "data", "mode", "images", "wrong"))
-        self.reconstruction = Table(
-            self.results / "reconstruction.csv", ("seed", "kind", "depth", "images", "psnr", "ssim")
-        )
-        self.times = Table(self.results / "times.csv", ("job", "seconds", "threads", "machine"))
+        self.tables = tables(self.results)
         self._check_configuration()
 
     def _check_configuration(self) -> None:
@@ -92,7 +87,7 @@ class Experiment:
             return
         try:
             there = dict(json.loads(path.read_text()))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise DataError(f"{path}: not the configuration of this experiment: {error}") from error
         differing = [name for name in dict.fromkeys([*own, *there]) if own.get(name) != there.get(name)]
         if differing:
@@ -106,10 +101,8 @@ class Experiment:
     def tried(self) -> dict[tuple[int, str, float, float], int]:
         """The errors on the validation pictures, by seed, variant, rate and strength."""
         return {
-            (self.choice.number(row, "seed"), row["variant"], float(row["rate"]), float(row["strength"])): (
-                self.choice.number(row, "wrong")
-            )
-            for row in self.choice.rows()
+            (row["seed"], row["variant"], row["rate"], row["strength"]): row["wrong"]
+            for row in self.tables.choice.rows()
         }
 
     def to_try(self, wrong: dict[tuple[int, str, float, float], int]) -> list[tuple[int, str, float, float]]:
@@ -145,10 +138,10 @@ class Experiment:
 
     def missing(self, name: str, seed: int) -> tuple[list[str], bool]:
         """The variants without errors at a size and seed, and whether reconstructions are left to be measured."""
-        rows = self.errors.rows()
-        done = {row["variant"] for row in rows if (row["size"], row["seed"]) == (name, str(seed))}
+        rows = self.tables.errors.rows()
+        done = {row["variant"] for row in rows if (row["size"], row["seed"]) == (name, seed)}
         wanted = name == self.config.reconstructed_at and seed in self.config.reconstruction_seeds
-        measured = any(row["seed"] == str(seed) for row in self.reconstruction.rows())
+        measured = any(row["seed"] == seed for row in self.tables.reconstruction.rows())
         return [each for each in (PRETRAINED, BASELINE, *VARIANTS) if each not in done], wanted and not measured
 
     def status(self) -> Iterator[str]:
@@ -159,7 +152,7 @@ class Experiment:
                 variants, reconstructing = self.missing(name, seed)
                 left = [*variants, *(["reconstructions"] if reconstructing else [])]
                 yield f"{name}, seed {seed}: {'left: ' + ', '.join(left) if left else 'done'}"
-        yield f"so far {sum(float(row['seconds']) for row in self.times.rows()) / 60:.0f} minutes of training and scoring"
+        yield f"so far {sum(float(row['seconds']) for row in self.tables.times.rows()) / 60:.0f} minutes of training and scoring"
 
     def run(self) -> None:
         """Do what is left to do."""
@@ -186,7 +179,7 @@ class Experiment:
             run = base / f"{variant}_rate{rate:g}_strength{strength:g}"
             final = self._train(base, run, weights, [variant], rate, strength, seed, size)[variant]
             found = evaluate(str(base / "net.prototxt"), final, base / "validation_lmdb", edge=EDGE, progress=False)
-        self.choice.append([(seed, variant, rate, strength, found.images, found.wrong1)])
+        self.tables.choice.append([(seed, variant, rate, strength, found.images, found.wrong1)])
 
     def _seed(self, name: str, size: Size, seed: int) -> None:
         """Everything of one seed at one size."""
@@ -223,7 +216,7 @@ class Experiment:
                 progress=False,
             )
             rows.append((name, seed, variant, data, mode, found.images, found.wrong1))
-        self.errors.append(rows)
+        self.tables.errors.append(rows)
 
     def _reconstruct(self, base: Path, weights: str, rate: float, strength: float, seed: int, size: Size) -> None:
         """Train decoders from each pooling, the encoder of step 1 fixed, and measure what they make of test pictures."""
@@ -247,7 +240,7 @@ class Experiment:
                 )
                 for row in csv.DictReader(file)
             ]
-        self.reconstruction.append(found)
+        self.tables.reconstruction.append(found)
         grid = self.results / "grid.png"
         if not grid.exists():
             shutil.copy(base / "look/grid.png", grid)
@@ -382,7 +375,7 @@ class Experiment:
         began = time.monotonic()
         yield
         threads = os.environ.get("OMP_NUM_THREADS", os.cpu_count())
-        self.times.append([(job, f"{time.monotonic() - began:.0f}", threads, machine())])
+        self.tables.times.append([(job, f"{time.monotonic() - began:.0f}", threads, machine())])
 
     @contextlib.contextmanager
     def _alone(self, job: str, wait: bool = False) -> Iterator[bool]:

@@ -1,26 +1,31 @@
-"""CSV tables that grow: rows are appended as they are done, by several processes too."""
+"""The experiment's tables: CSVs that grow as rows are done, by several processes too."""
 
 from __future__ import annotations
 
 import csv
 import fcntl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pycaffe_compat.errors import DataError
 
 
 class Table:
-    """A CSV with a fixed header. A line that a killed run left unfinished does not count, and goes at the next row."""
+    """A CSV with fixed columns: ``{"seed": int, "psnr": float}``.
 
-    def __init__(self, path: Path, header: Sequence[str]) -> None:
-        self.path, self.header = path, list(header)
+    A line that a killed run left unfinished does not count, and goes at the next row.
+    """
 
-    def rows(self) -> list[dict[str, str]]:
-        """Every whole row.
+    def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
+        self.path, self.columns, self.header = path, columns, list(columns)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every whole row, each value of its column's type.
 
         Raises:
-            DataError: the file is another table.
+            DataError: the file is another table, or a value is not of its column's type.
         """
         if not self.path.exists():
             return []
@@ -29,21 +34,19 @@ class Table:
         rows = list(csv.DictReader(lines))
         if lines and next(csv.reader(lines[:1])) != self.header:
             raise DataError(f"{self.path}: the columns are not {', '.join(self.header)}; move the file away")
-        for number, row in enumerate(rows, 2):
-            if None in row or None in row.values():
-                raise DataError(f"{self.path}:{number}: a row of another number of columns; remove the line")
-        return rows
+        return [self._typed(row, number) for number, row in enumerate(rows, 2)]
 
-    def number(self, row: dict[str, str], column: str) -> int:
-        """A whole number of a row.
-
-        Raises:
-            DataError: it is none.
-        """
-        try:
-            return int(row[column])
-        except ValueError as error:
-            raise DataError(f'{self.path}: {column} is "{row[column]}", which is no whole number') from error
+    def _typed(self, row: dict[Any, Any], number: int) -> dict[str, Any]:
+        if None in row or None in row.values():
+            raise DataError(f"{self.path}:{number}: a row of another number of columns; remove the line")
+        found = {}
+        for name, kind in self.columns.items():
+            try:
+                found[name] = kind(row[name])
+            except ValueError:
+                wanted = "a whole number" if kind is int else "a number"
+                raise DataError(f'{self.path}:{number}: {name} is "{row[name]}", not {wanted}') from None
+        return found
 
     def append(self, rows: Sequence[Sequence[object]]) -> None:
         """Add rows at the end, all of them at once."""
@@ -54,3 +57,29 @@ class Table:
             file.truncate(len(text[: text.rfind("\n") + 1].encode()))
             writer = csv.writer(file, lineterminator="\n")
             writer.writerows(rows if "\n" in text else [self.header, *rows])
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The four tables of a folder of results."""
+
+    choice: Table
+    errors: Table
+    reconstruction: Table
+    times: Table
+
+
+def tables(folder: Path) -> Tables:
+    """Return the tables in ``folder``; a file that is not there is an empty table."""
+    counts = {"images": int, "wrong": int}
+    return Tables(
+        choice=Table(folder / "choice.csv", {"seed": int, "variant": str, "rate": float, "strength": float, **counts}),
+        errors=Table(
+            folder / "errors.csv", {"size": str, "seed": int, "variant": str, "data": str, "mode": str, **counts}
+        ),
+        reconstruction=Table(
+            folder / "reconstruction.csv",
+            {"seed": int, "kind": str, "depth": int, "images": int, "psnr": float, "ssim": float},
+        ),
+        times=Table(folder / "times.csv", {"job": str, "seconds": float, "threads": str, "machine": str}),
+    )

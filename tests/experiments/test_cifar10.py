@@ -118,7 +118,19 @@ def test_a_table_of_other_columns_is_refused(report, tmp_path):
 
     (tmp_path / "errors.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="the columns are not a, c"):
-        Table(tmp_path / "errors.csv", ("a", "c")).rows()
+        Table(tmp_path / "errors.csv", {"a": int, "c": int}).rows()
     (tmp_path / "errors.csv").write_text("a,b\n1,2\n3\n")
     with pytest.raises(DataError, match=r"errors\.csv:3: a row of another number of columns"):
-        Table(tmp_path / "errors.csv", ("a", "b")).rows()
+        Table(tmp_path / "errors.csv", {"a": int, "b": int}).rows()
+    (tmp_path / "errors.csv").write_text("a,b\n1,2x\n")
+    with pytest.raises(DataError, match=r'errors\.csv:2: b is "2x", not a whole number'):
+        Table(tmp_path / "errors.csv", {"a": int, "b": int}).rows()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]"])
+def test_a_torn_configuration_is_one_error(folder, text):
+    (folder / "results").mkdir()
+    (folder / "results/config.json").write_text(text)
+    done = run(folder, "--smoke")
+    assert done.returncode == 1 and "not the configuration of this experiment" in done.stderr.splitlines()[0]
+    assert len(done.stderr.splitlines()) == 1
