@@ -61,9 +61,16 @@ the row around in the cache.
 Before, on the same machine on the same day: 371 to 377 µs for a JPEG (0.85 to 0.87 of the floor), 41 to 47 for a raw record
 (0.59 to 0.73).
 
-What is left above the floor is Python: finding, parsing and handing over a record takes about 10 µs. That is 3 % of
-a JPEG. For a raw record, which takes less than 30 µs at the floor, it is a quarter, so 0.95 of that floor is not reached. Nor is
-it for JPEGs, by a few per cent. Memory is not what is missing: the batches are recycled, and neither side takes new pages.
+## Past the cache, and records in one call
+
+Predicted: with stores that do not read a line before they write it, and one tensor for all records of a call instead of one
+for each, a raw record comes to 0.95 of the floor and a JPEG to 0.96.
+
+The table was measured after that. Its ratios differ by 0.1 and more from one run of this script to the next (raw records on
+one thread: 0.63 and 0.82 in two runs that followed each other). So 0.95 of the floor is not reached reliably, and how much
+the change gained cannot be read off this page. Two things are left. Finding, parsing and handing over a record is Python.
+And the floor converts one image again and again, from the cache, where a layer reads records that the cache does not hold.
+Parsing the headers of a batch in the compiled library would be the next step.
 """
 
 
