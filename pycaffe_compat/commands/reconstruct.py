@@ -23,7 +23,7 @@ EPILOG = """
 examples:
   %(prog)s photos/ --run runs/first --out look
                            every variant that caffe-train-stages trained in runs/first, with its training curves
-  %(prog)s demo/test_lmdb --limit 100 --out look \\
+  %(prog)s demo/test_lmdb --limit 100 --crop 32 --out look \\
            --net prototxt/demo/sae_all_train_val.prototxt demo/sae_all_iter_400.caffemodel \\
            --net prototxt/demo/swwae_all_train_val.prototxt demo/swwae_all_iter_400.caffemodel
   %(prog)s cat.jpg dog.jpg --release recon-dec/vggnet/recon --out look

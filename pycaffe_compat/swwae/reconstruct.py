@@ -123,7 +123,9 @@ class _Decoder:
             shape = self.trained.image_shape or image_shape(param, self.augmented.image)
         except NetError as error:
             if crop is None:
-                raise NetError(f"{error}; here --crop HxW says it") from error
+                raise NetError(
+                    f'no layer says how large the pictures of "{self.augmented.image}" are (crop_size would): give --crop HxW'
+                ) from error
             return (self._channels(param), *crop), None
         if len(shape) != 3 or shape[0] not in (1, 3):
             raise NetError(

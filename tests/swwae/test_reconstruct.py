@@ -195,6 +195,17 @@ def test_weights_of_another_shape(here, capsys):
     assert status == 1 and "shape 5×3×3×3" in err.replace("x", "×") and weights in err
 
 
+def test_a_net_that_does_not_say_the_size_of_its_pictures(here, capsys):
+    net, weights = step("step4_swwae_all")
+    text = "".join(line for line in Path(net).read_text().splitlines(True) if "crop_size" not in line)
+    (here / "sizeless.prototxt").write_text(text)
+    arguments = ("test", "--net", here / "sizeless.prototxt", weights)
+    status, _, err = call(capsys, *arguments, "--out", here / "o")
+    assert status == 1
+    assert err.strip().endswith('no layer says how large the pictures of "data" are (crop_size would): give --crop HxW')
+    assert call(capsys, *arguments, "--crop", SIZE, "--out", here / "o")[0] == 0
+
+
 def test_a_switch_unpooling_without_a_mask(here, capsys):
     net, weights = step("step4_swwae_all")
     param = read_net(net)
