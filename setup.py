@@ -88,7 +88,17 @@ def extension() -> dict:
         say(f"{without}no C++ compiler ({compiler})")
         return {}
 
-    names = ("autograd", "operators", "images", "update", "cpu/dispatch", "cpu/images", "cpu/pages", "cpu/update")
+    names = (
+        "autograd",
+        "operators",
+        "images",
+        "update",
+        "cpu/dispatch",
+        "cpu/images",
+        "cpu/pages",
+        "cpu/denormals",
+        "cpu/update",
+    )
     sources, defines = [f"csrc/{name}.cpp" for name in names], []
     flags = {"cxx": ["/O2"] if os.name == "nt" else ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-g0"]}
     link = []

@@ -48,6 +48,7 @@ MEAN, SCALE = (
     1 / 64,
 )  # BGR, of CIFAR-10's training pictures; their standard deviation is about 64
 EDGE = 32
+WAIT = 5  # seconds between looks at what another process does
 PRETRAINED = "step1"
 RUNS = {BASELINE: [BASELINE]} | {kind: [f"{kind}_{objective}" for objective in OBJECTIVES] for kind in KINDS}
 
@@ -156,9 +157,9 @@ class Experiment:
 
     def run(self) -> None:
         """Do what is left to do."""
-        with self._alone("choice", wait=True):
-            while self.chosen() is None:
-                self._try_next()
+        while self.chosen() is None:
+            if not self._try_next():
+                time.sleep(WAIT)  # another process is at it
         for name, size in self.config.sizes.items():
             for seed in size.seeds:
                 if any(self.missing(name, seed)):
@@ -168,11 +169,20 @@ class Experiment:
 
     # ---- the parts
 
-    def _try_next(self) -> None:
-        """Try the next rate with the baseline, or the next strength with a variant, on the validation pictures."""
+    def _try_next(self) -> bool:
+        """Try the next rate or strength of a seed that nobody else is at; return whether there is one."""
+        for seed in dict.fromkeys(each[0] for each in self.to_try(self.tried())):
+            with self._alone(f"choice_{seed}") as free:
+                left = [each for each in self.to_try(self.tried()) if each[0] == seed] if free else []
+                if left:
+                    self._try(*left[0])
+                    return True
+        return False
+
+    def _try(self, seed: int, variant: str, rate: float, strength: float) -> None:
+        """Count the errors on the validation pictures with a rate and a strength."""
         name = self.config.chosen_on
         size = self.config.sizes[name]
-        seed, variant, rate, strength = self.to_try(self.tried())[0]
         base = self._base(f"choice_{name}_seed{seed}", size, seed, "validation_lmdb")
         with self._timed(f"choice, seed {seed}: {variant}, rate {rate:g}, strength {strength:g}"):
             weights = self._pretrained(base)
@@ -378,11 +388,11 @@ class Experiment:
         self.tables.times.append([(job, f"{time.monotonic() - began:.0f}", threads, machine())])
 
     @contextlib.contextmanager
-    def _alone(self, job: str, wait: bool = False) -> Iterator[bool]:
-        """Whether nobody else works at a job, while the block lasts; with ``wait``, wait until it is so."""
+    def _alone(self, job: str) -> Iterator[bool]:
+        """Whether nobody else works at a job, while the block lasts."""
         with open(self.work / f"{job}.lock", "w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 yield False
                 return

@@ -12,6 +12,7 @@ from ..errors import SolverError
 from ..net import Net
 from ..pycaffe import Net as NumpyNet
 from ..solver import SGD, GraphRunner
+from ..solver.denormals import flushed
 from ..solver.log import init_log, log
 from ..solver.parts import Parts
 from ..solver.run import parse_gpus
@@ -108,6 +109,7 @@ def time_net(
         module.close()
 
 
+@flushed()
 def _measure(net: NumpyNet, device: torch.device, iterations: int) -> Timing:
     names = [layer.name for layer in net.layers]
     log(FORWARD, "Performing Forward")

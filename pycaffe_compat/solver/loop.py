@@ -22,7 +22,7 @@ from ..loading import open_weights
 from ..net import Net
 from ..proto import caffe_pb2, read_solver, upgrade_solver, use_proto
 from ..proto.additions import unheeded
-from . import debug, distributed
+from . import debug, denormals, distributed
 from . import log as lines
 from .exhausted import explained, snapshots_named
 from .hooks import Callbacks, Display, Hook, Snapshot, Test
@@ -114,6 +114,7 @@ class Solver:
         self.device = torch.device(device) if device is not None else choose_device(self.param)
         if self.device.type == "cpu":
             log(lines.MEMORY, "Recycling the memory of large tensors: %s", memory.recycle())
+            log(lines.MEMORY, "Denormal numbers: %s", "kept" if denormals.kept() else "taken as 0")
         self.iter = 0
         self.rate = 0.0
         self.outputs: Mapping[str, Tensor] = {}
@@ -245,6 +246,7 @@ class Solver:
         if self.param.test_interval and self.iter % self.param.test_interval == 0:
             self.test_all()
 
+    @denormals.flushed()
     def step(self, iterations: int) -> None:
         """Do ``iterations`` updates, with tests, display and snapshots where they fall.
 
@@ -341,6 +343,7 @@ class Solver:
             if not self._stopping:
                 self.test(index)
 
+    @denormals.flushed()
     def test(self, index: int = 0) -> dict[str, np.ndarray]:
         """Run test net ``index`` for its ``test_iter`` batches; return the mean of every output, by name.
 

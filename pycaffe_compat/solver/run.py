@@ -17,7 +17,7 @@ import torch
 from ..errors import SolverError, require_file
 from ..net import Net
 from ..proto import caffe_pb2, read_solver
-from . import distributed
+from . import denormals, distributed
 from . import log as lines
 from .hooks import Hook, Progress, TensorBoard
 from .log import init_log, log, log_to
@@ -283,6 +283,7 @@ def test(
 test.__test__ = False  # type: ignore[attr-defined]
 
 
+@denormals.flushed()
 def _score(runner: GraphRunner, iterations: int) -> dict[str, np.ndarray]:
     log(lines.TEST_RUN, "Running for %d iterations.", iterations)
     loss = 0.0
