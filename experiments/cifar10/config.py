@@ -67,7 +67,7 @@ class Config:
 
 FULL = Config()
 SMOKE = Config(
-    stages=((1, 4), (1, 6)),
+    stages=((2, 4), (1, 6)),
     hidden=(8,),
     batch=10,
     validation=20,

@@ -12,6 +12,7 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,11 @@ def draw(config: Config, results: Path, docs: Path, chosen: tuple[float, float] 
     }
     if not errors or chosen is None:
         raise DataError(f"{results} has no errors to draw yet")
+    convolutions = accumulate(count for count, _ in config.stages)
+    pooling = {depth: number for number, depth in enumerate(convolutions, 1)}
     quality = {
-        (row["seed"], row["kind"], row["depth"]): (row["psnr"], row["ssim"]) for row in found.reconstruction.rows()
+        (row["seed"], row["kind"], pooling[row["depth"]]): (row["psnr"], row["ssim"])
+        for row in found.reconstruction.rows()
     }
     (docs / "figures").mkdir(parents=True, exist_ok=True)
     if quality:
@@ -125,6 +129,13 @@ def section(
     if quality:
         yield ""
         yield "![PSNR and SSIM of reconstructions over the poolings](figures/cifar10_quality.png)"
+        yield ""
+        yield (
+            "Test pictures and what decoders make of them from each pooling, one seed; the encoder is fixed, the decoders are "
+            "trained for the image alone (steps 2 and 3). SAE loses place and detail with each pooling, SWWAE keeps both:"
+        )
+        yield ""
+        yield "![Test pictures, decoded from each pooling by SAE and by SWWAE](../experiments/cifar10/results/grid.png)"
     yield ""
     yield (
         "Made by `experiments/cifar10/run.py`; the numbers, the configuration and the time that each part took are in "

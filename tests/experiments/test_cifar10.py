@@ -70,7 +70,7 @@ def test_killed_and_begun_again_it_has_every_row_once(folder):
     assert len(keys) == len(set(keys)) == 8 * 3
     assert {row["images"] for row in found} == {"20"}
     assert [(row["kind"], row["depth"]) for row in rows(folder / "results/reconstruction.csv")] == [
-        (kind, depth) for kind in ("sae", "swwae") for depth in ("1", "2")
+        (kind, depth) for kind in ("sae", "swwae") for depth in ("2", "3")
     ]
     page = (folder / "docs/results.md").read_text()
     assert "| SWWAE-layerwise | 1 |" in page and "Not finished" not in page
