@@ -11,8 +11,9 @@ import torch
 
 from .errors import WeightsError
 from .layers import Layer
-from .layers.base import Shape
+from .layers.base import VARIANTS, Shape
 from .proto import Weights, read_weights
+from .proto.additions import titles
 from .tables import dims
 
 BlobKey = tuple[str, int]  # a layer's name and the index of one of its blobs
@@ -205,7 +206,10 @@ def _stored_shapes(weights: Stored, layer: Layer, keys: Sequence[BlobKey], net_f
     if weights.partial:
         shapes += [None] * (len(keys) - len(shapes))
     if len(shapes) != len(keys):
-        raise WeightsError(f'layer "{name}" has {len(keys)} blobs in {net}, but {len(shapes)} in {weights.file}')
+        raise WeightsError(
+            f'layer "{name}" has {len(keys)} blobs in {net}, but {len(shapes)} in {weights.file}{_whose(layer, len(shapes))}'
+        )
+    shapes = [shapes[i] for i in layer.stored_order(shapes)]
     for index, stored in enumerate(shapes):
         shape = tuple(layer.blob(index).shape)
         if stored is None:
@@ -222,14 +226,28 @@ def _stored_shapes(weights: Stored, layer: Layer, keys: Sequence[BlobKey], net_f
     return shapes
 
 
+def _whose(layer: Layer, number: int) -> str:
+    """Say which forks' layers of the type have that many blobs; ``""`` if none has."""
+    others = [cls for cls in VARIANTS.get(layer.type_name, ()) if cls.forks and type(layer) is not cls]
+    found = [
+        cls for cls in others if number in (len(cls.blobs_declared), len(cls.blobs_declared) - len(cls.blobs_optional))
+    ]
+    if not found:
+        return ""
+    names = titles(list(dict.fromkeys(name for cls in found for name in cls.forks)))
+    blobs = ", ".join(found[0].blob_names(number))
+    return f". A {layer.type_name} of {names} has {number} ({blobs}): is the net of another fork than its weights?"
+
+
 def _copy_blob(weights: Weights, layer: Layer, index: int) -> None:
     """Copy one blob to where it lives."""
     blob = layer.blob(index)
+    stored = layer.stored_order(weights.shapes(layer.name))[index]
     if blob.device.type == "cpu" and blob.is_contiguous():
-        weights.readinto(layer.name, index, blob.detach().numpy())
+        weights.readinto(layer.name, stored, blob.detach().numpy())
     else:
         host = torch.empty(blob.shape, dtype=blob.dtype)
-        weights.readinto(layer.name, index, host.numpy())
+        weights.readinto(layer.name, stored, host.numpy())
         blob.detach().copy_(host)
 
 

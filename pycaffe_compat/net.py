@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import CaffeError, LayerError, NetError, UnknownNameError, nearest
-from .forks import fork_named
+from .forks import all_forks, fork_named
 from .layers import Layer, Source, layer_class
 from .layers.base import Shape, check_layers
 from .layers.data_layers import BatchSource
@@ -105,6 +105,9 @@ class CaffeModule(nn.Module):
         self.file = file
         self.fuse = fuse
         self.param = filter_net(full, full.state)
+        for each in all_forks():
+            if each.prepare is not None:
+                each.prepare(self.param)
         self.caffe_name: str = self.param.name
         self.phase: int = full.state.phase
         self.register_buffer("_place", torch.empty(0, device=device), persistent=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Fork:
         types: the layer types that BVLC's Caffe has not, with spaces between them; also those that do not run here.
         speed: fields, as ``Message.field``, that change no result here, and what they steer in the fork.
         refused: fields, as ``Message.field``, that would change results and are not done here, and what they would do.
+        prepare: changes a ``NetParameter`` as the fork does before it builds the layers; None where it does nothing.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Fork:
     types: str = ""
     speed: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    prepare: Callable[[Any], None] | None = None
 
     @property
     def layer_types(self) -> frozenset[str]:

@@ -250,6 +250,14 @@ class Layer(nn.Module):
         """All blobs in Caffe's order."""
         return [self.blob(i) for i in range(len(self.blob_specs))]
 
+    def stored_order(self, shapes: Sequence[Shape | None]) -> Sequence[int]:
+        """Which blob of a file each of the layer's blobs is, for files of another age that have another order.
+
+        Args:
+            shapes: the shapes of the blobs in the file, as many as the layer has; None for one that it leaves out.
+        """
+        return range(len(shapes))
+
     @classmethod
     def option_fields(cls) -> tuple[str, ...]:
         """The fields of ``LayerParameter`` that hold the options of this type: ``("pooling_param",)`` for Depooling."""

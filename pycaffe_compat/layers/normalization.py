@@ -47,10 +47,15 @@ class BatchNorm(Layer):
         self.add_blob("running_var", (self.channels,), trainable=False)
         self.add_blob("scale_factor", (1,), trainable=False)
 
+    @property
+    def uses_running_statistics(self) -> bool:
+        """Whether the running statistics are used, and not those of the batch."""
+        return self.use_global_stats if self.use_global_stats is not None else not self.training
+
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 1:
             return self.forward(x[:, None])[:, 0]
-        if self.use_global_stats if self.use_global_stats is not None else not self.training:
+        if self.uses_running_statistics:
             factor = self.scale_factor
             factor = torch.where(factor == 0, factor, 1 / factor)
             return F.batch_norm(x, self.running_mean * factor, self.running_var * factor, eps=self.eps)

@@ -68,8 +68,11 @@ def _own_options(param: Any, cls: type[Layer]) -> Iterator[Addition]:
 
 def _why_none(param: Any, classes: Sequence[type[Layer]]) -> str:
     rows = []
-    for cls in classes:
-        foreign = _foreign(param, cls)
+    foreign_to = {cls: _foreign(param, cls) for cls in classes}
+    most = max(map(len, foreign_to.values()))  # who lacks all of them is not meant
+    for cls, foreign in foreign_to.items():
+        if len(foreign) == most and any(len(each) < most for each in foreign_to.values()):
+            continue
         if foreign:
             rows.append(f"{_owner(cls)} has no {', '.join(each.path for each in foreign)}")
         else:

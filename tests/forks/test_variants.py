@@ -95,11 +95,11 @@ def test_a_class_without_a_fork_takes_all_layers_of_the_type(two_scalings) -> No
 def test_options_that_change_results_are_refused_all_at_once() -> None:
     with pytest.raises(LayerError, match="not done here: ") as caught:
         net_of(
-            'layer { name: "b" type: "BatchNorm" bottom: "x" top: "y" batch_norm_param { scale_bias: true bias_term: false } }'
+            'layer { name: "b" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { normalize: true relu: true } }'
         )
     message = str(caught.value)
-    assert 'layer "b" in net.prototxt: ' in message and "batch_norm_param.scale_bias of NVIDIA Caffe" in message
-    assert "batch_norm_param.bias_term of Intel Caffe" in message
+    assert 'layer "b" in net.prototxt: ' in message and "inner_product_param.normalize of Caffe for faces" in message
+    assert "inner_product_param.relu of Intel Caffe" in message
 
 
 def test_a_value_that_bvlcs_caffe_lacks_is_refused() -> None:

@@ -53,7 +53,7 @@ def test_batch_norm_sums_statistics():
 
 
 def test_use_global_stats_decides_over_the_phase():
-    x = torch.randn(4, 3)
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)) * 4
     frozen = gl.build('type: "BatchNorm" batch_norm_param { use_global_stats: true }', (4, 3))
     frozen.running_var.fill_(4)
     frozen.scale_factor.fill_(1)

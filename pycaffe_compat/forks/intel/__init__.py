@@ -1,6 +1,7 @@
 """Intel Caffe."""
 
 from ..fork import Fork
+from .merging import merge_scales
 
 FORK = Fork(
     name="intel",
@@ -38,10 +39,9 @@ FORK = Fork(
         "SolverParameter.test_offset": "skips test batches",
         "ConvolutionParameter.relu": "applies a ReLU in the convolution",
         "InnerProductParameter.relu": "applies a ReLU in the layer",
-        "BatchNormParameter.relu": "applies a ReLU in the layer",
-        "BatchNormParameter.use_weight_bias": "gives the layer a scale and a bias of its own, and five blobs",
         "PoolingParameter.avg_include_pad": "says whether averages count padding",
         "TransformationParameter.random_resize_param": "resizes pictures at random",
         "TransformationParameter.random_aspect_ratio_param": "crops pictures of random size and shape",
     },
+    prepare=merge_scales,
 )

@@ -62,7 +62,6 @@ FORK = Fork(
         "SolverParameter.momentum_power": "is the power of a changing momentum",
         "SolverParameter.max_weight_decay": "is where a changing weight decay ends",
         "SolverParameter.weight_decay_power": "is the power of a changing weight decay",
-        "BatchNormParameter.scale_bias": "gives the layer a scale and a bias of its own, and five blobs",
         "LossParameter.label_smoothing": "shares a part of each label among all classes",
         "TransformationParameter.img_rand_resize_lower": "resizes pictures by a random factor",
         "TransformationParameter.img_rand_resize_upper": "resizes pictures by a random factor",
