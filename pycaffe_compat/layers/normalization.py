@@ -6,7 +6,7 @@ Source: Caffe's layers of these names.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ class BatchNorm(Layer):
     outside training, normalises by the running statistics.
     """
 
-    blobs_declared = ("running_mean", "running_var", "scale_factor")
+    blobs_declared: ClassVar[tuple[str, ...]] = ("running_mean", "running_var", "scale_factor")
     running_mean: Tensor
     running_var: Tensor
     scale_factor: Tensor
