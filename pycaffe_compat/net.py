@@ -165,7 +165,7 @@ class CaffeModule(nn.Module):
         if refused := unheeded(self.param, {"fork"}, set()):
             raise NetError(f"{self.file or 'the net'}: not done here: {'; '.join(refused)}")
 
-    def _shapes(self, given: Mapping[str, Shape]) -> list[Shape]:
+    def shapes_for(self, given: Mapping[str, Shape]) -> list[Shape]:
         """The shapes of all values if the tops of sources have the shapes ``given``; the others keep theirs."""
         new = list(self._wiring.shapes)
         for step in self.steps:
@@ -289,6 +289,11 @@ class CaffeModule(nn.Module):
         return dict(self._sources)
 
     @property
+    def wiring(self) -> Wiring:
+        """Which layer makes and reads which value; the net's own, not to be changed."""
+        return self._wiring
+
+    @property
     def blob_names(self) -> list[str]:
         """The name of every blob, in the order of creation."""
         return self._wiring.blob_names
@@ -409,7 +414,7 @@ class CaffeModule(nn.Module):
         """Let the layers check a batch of other sizes than the net was built for."""
         sizes = tuple(shapes[name][1:] for name in self._source_values)
         if sizes not in self._checked_sizes:
-            self._shapes(shapes)
+            self.shapes_for(shapes)
             self._checked_sizes.add(sizes)
 
     def _no_input(self, name: str) -> UnknownNameError:
@@ -497,7 +502,7 @@ class CaffeModule(nn.Module):
         for step in self.steps:
             if step.name in self._sources:
                 given.update(zip(step.tops, map(tuple, self._sources[step.name].top_shapes()), strict=True))
-        self._wiring.shapes = self._shapes(given)
+        self._wiring.shapes = self.shapes_for(given)
         self._plan()
         self._prepare()
 

@@ -16,16 +16,20 @@ from torch import Tensor
 from ..proto import caffe_pb2
 from ..tables import dims
 from .base import Layer, Shape, register
+from .slope import TracedFunction
 
 
-class _Overwritten(torch.autograd.Function):
+class _Overwritten(TracedFunction):
     """The identity with the derivative ``slope``; with ``lost`` the slope replaces the top's gradient as well."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, slope: Tensor, lost: bool) -> Tensor:
-        ctx.save_for_backward(slope)
-        ctx.lost = lost
+    def forward(x: Tensor, y: Tensor, slope: Tensor, lost: bool) -> Tensor:
         return y.view_as(y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[2])
+        ctx.lost = inputs[3]
 
     @staticmethod
     def backward(ctx: Any, *diffs: Tensor) -> tuple[Tensor | None, ...]:
@@ -39,14 +43,18 @@ class Memory:
     value: Tensor
 
 
-class _Rewritten(torch.autograd.Function):
+class _Rewritten(TracedFunction):
     """The identity with the derivative of ``layer``, computed from ``memory``, which later layers fill."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, layer: Overwritten, memory: Memory) -> Tensor:
+    def forward(x: Tensor, y: Tensor, layer: Overwritten, memory: Memory) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, _, layer, memory = inputs
         ctx.save_for_backward(None if layer.in_place else x)
         ctx.layer, ctx.memory = layer, memory
-        return y.view_as(y)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

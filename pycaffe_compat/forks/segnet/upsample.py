@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...layers.base import Layer, Shape, register
+from ...layers.slope import TracedFunction
 from ...tables import dims
 
 
@@ -79,7 +80,7 @@ class MaskedUpsample(Layer):
         return _Placed.apply(x, index, height, width)
 
 
-class _Placed(torch.autograd.Function):
+class _Placed(TracedFunction):
     """``scatter`` in which the last of several values at one place stands, and each gets the gradient of the place."""
 
     generate_vmap_rule = True

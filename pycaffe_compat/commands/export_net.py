@@ -1,0 +1,240 @@
+"""Export a net with its weights to a file that runs without Caffe and without this package, and check what it computes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..errors import CaffeError, NetError
+from ..export.outline import Outline, refuse_files
+from ..export.preprocess import Preprocessing, picture_files, read_means, read_picture
+from ..export.programs import run_alone, to_pt2, to_torchscript
+from ..export.verify import TOLERANCE, Difference, compare_onnx, differences, random_batches
+from ..net import Net
+from ..tables import dims, format_table, human
+from .options import Parser, add_reading, command, reading
+
+ENDINGS = {".onnx": "onnx", ".pt2": "pt2", ".ts.pt": "ts.pt"}
+EPILOG = """
+targets (the ending of OUT chooses one, or --to):
+  .onnx    ONNX of standard operators, for onnxruntime, OpenCV 5, TensorRT, CoreML …
+  .pt2     torch.export.load(OUT).module()(*inputs)
+  .ts.pt   torch.jit.load(OUT)(*inputs)
+None needs this package where it runs. Blobs and layers keep their names in ONNX. Axis 0 of the inputs may have any length, where
+the net allows that. Losses, Accuracy and layers that write files are left out.
+
+examples:
+  %(prog)s deploy.prototxt net.caffemodel net.onnx
+  %(prog)s deploy.prototxt net.caffemodel net.onnx --mean 104,117,123 --preprocess
+                           the model takes pictures in RGB with values from 0 to 255
+  %(prog)s fcn.prototxt fcn.caffemodel fcn.onnx --dynamic data=2,3
+                           height and width may change too
+  %(prog)s deploy.prototxt net.caffemodel net.onnx --int8 --pictures photos/ --mean 104,117,123
+                           8 bits, ranges from the pictures; what that costs is printed
+
+Every export is run beside the net, on random input (at two batch sizes) or on --pictures. An output that differs by more than
+1e-4 of its range is an error, and no file is left. --no-verify skips that.
+"""
+
+
+def dynamic_axes(text: str) -> tuple[str, list[int]]:
+    """``data=2,3`` as the name of an input and axes."""
+    name, _, axes = text.partition("=")
+    try:
+        return name, [int(axis) for axis in axes.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'"{text}" is not INPUT=AXIS,AXIS, such as data=2,3') from None
+
+
+def run(argv: list[str]) -> None:
+    """Run the command with these arguments."""
+    parser = Parser(__doc__, EPILOG)
+    parser.add_argument("net", metavar="NET", help="the net's prototxt, with Input layers")
+    parser.add_argument("weights", metavar="WEIGHTS", nargs="?", default="", help="its caffemodel; several with commas")
+    parser.add_argument("output", metavar="OUT", help="the file to write")
+    parser.add_argument("--to", choices=list(ENDINGS.values()), help="the target, whatever the ending of OUT")
+    parser.add_argument("--opset", type=int, default=18, metavar="N", help="version of ONNX's operators (default: 18)")
+    parser.add_argument(
+        "--dynamic",
+        action="append",
+        type=dynamic_axes,
+        metavar="INPUT=2,3",
+        help="further axes whose length may change",
+    )
+    parser.add_argument("--fold", action="store_true", help="BatchNorm and Scale become part of the convolution before")
+    parser.add_argument("--mean", default="", metavar="M", help="of pictures: numbers, a .binaryproto or a .npy file")
+    parser.add_argument("--scale", type=float, default=1.0, metavar="S", help="of pictures, after the mean")
+    parser.add_argument("--channel-order", choices=("BGR", "RGB"), default="BGR", help="the net's (default: BGR)")
+    parser.add_argument(
+        "--preprocess", action="store_true", help="ONNX: the model itself does that; it takes RGB pictures of 0 to 255"
+    )
+    parser.add_argument("--fp16", action="store_true", help="ONNX: weights and arithmetic in float16")
+    parser.add_argument("--int8", action="store_true", help="ONNX: weights and activations in int8, by --pictures")
+    parser.add_argument(
+        "--pictures", nargs="+", default=[], metavar="FILE", help="pictures or folders, to check and to calibrate with"
+    )
+    parser.add_argument("--no-verify", action="store_true", help="do not run the result")
+    parser.add_argument(
+        "--random-weights", action="store_true", help="export layers without weights as their fillers fill them"
+    )
+    add_reading(parser)
+    args = parser.parse_args(argv)
+    target = args.to or next((to for end, to in ENDINGS.items() if args.output.endswith(end)), "")
+    if not target:
+        parser.error(f"{args.output}: the ending says no target; valid: {', '.join(ENDINGS)}, or --to")
+    only_onnx = [name for name in ("preprocess", "fp16", "int8", "fold") if getattr(args, name) and target != "onnx"]
+    if only_onnx:
+        parser.error(f"--{only_onnx[0]} is for ONNX, not for {target}")
+    if args.fp16 and args.int8:
+        parser.error("give --fp16 or --int8, not both")
+    if args.int8 and not args.pictures:
+        parser.error("--int8 needs --pictures, by which the ranges of activations are found")
+    options = vars(args)
+    reading(options)
+    net = _load(args)
+    try:
+        export = {"onnx": _onnx, "pt2": _program, "ts.pt": _program}[target]
+        export(net, args)
+    finally:
+        net.close()
+
+
+def _load(args: Any) -> Net:
+    refuse_files(args.net)
+    if not args.weights and not args.random_weights:
+        raise NetError(f"{args.net}: no weights given; name a caffemodel, or say --random-weights")
+    paths = [path for path in args.weights.split(",") if path]
+    net = Net(args.net, "TEST", weights=paths)
+    lacking = [n for n, layer in net.layers.items() if layer.blob_specs and n not in net.load_report.loaded]
+    if lacking and not args.random_weights:
+        raise NetError(
+            f"{args.weights} has no weights for {', '.join(lacking)}: these layers would be as their fillers "
+            "fill them; give their weights, or say --random-weights"
+        )
+    return net
+
+
+def _batches(net: Net, found: Outline, args: Any) -> list[dict[str, np.ndarray]]:
+    """The pictures as batches of one, as the net takes them; random input without pictures."""
+    if not args.pictures:
+        return random_batches(found)
+    name, value = next(iter(found.inputs.items()))
+    if len(found.inputs) > 1:
+        raise NetError(
+            f"--pictures: the net has {len(found.inputs)} inputs, {', '.join(found.inputs)}; it must have one"
+        )
+    how = _preprocessing(args)
+    batches = []
+    for path in picture_files(args.pictures):
+        pixels = read_picture(path, value.shape[1:], how.order)
+        made = (pixels - how.means(len(pixels))[:, None, None]) * np.float32(how.scale)
+        batches.append({name: made[None].astype(np.float32)})
+    return batches
+
+
+def _preprocessing(args: Any) -> Preprocessing:
+    return Preprocessing(read_means(args.mean) if args.mean else (), args.scale, args.channel_order)
+
+
+def _onnx(net: Net, args: Any) -> None:
+    from ..export.onnx.model import to_onnx
+    from ..export.smaller import to_float16, to_int8
+
+    how = _preprocessing(args) if args.preprocess or args.mean or args.scale != 1 else None
+    whole = f"{args.output}.whole" if args.fp16 or args.int8 else args.output
+    made = [whole, f"{whole}.data"]
+    try:
+        found = to_onnx(
+            net,
+            whole,
+            opset=args.opset,
+            dynamic=dict(args.dynamic or ()),
+            preprocessing=how,
+            bake=args.preprocess,
+            fold=args.fold,
+        )
+        batches = _batches(net, found, args)
+        raw = [_unprepared(found, batch, how) for batch in batches] if args.preprocess else None
+        if not args.no_verify:
+            _check(compare_onnx(net, found, whole, batches, raw), args.output)
+        if whole != args.output:
+            given = raw or batches
+            to_float16(whole, args.output) if args.fp16 else to_int8(whole, args.output, given)
+            print(f"{'float16' if args.fp16 else 'int8'} costs:")
+            _show(compare_onnx(net, found, args.output, batches, raw))
+    except BaseException:
+        _remove(made)
+        raise
+    if whole != args.output:
+        _remove(made)
+    _say(found, args.output)
+
+
+def _unprepared(found: Outline, batch: dict[str, np.ndarray], how: Preprocessing | None) -> dict[str, np.ndarray]:
+    """What a model with the preprocessing in it takes for what the net takes in ``batch``."""
+    assert how is not None
+    name = next(iter(found.inputs))
+    x = batch[name]
+    raw = x / np.float32(how.scale) + how.means(x.shape[1])[:, None, None]
+    return {**batch, name: np.ascontiguousarray(raw[:, ::-1] if how.order == "BGR" and x.shape[1] == 3 else raw)}
+
+
+def _program(net: Net, args: Any) -> None:
+    write: Callable[..., Outline] = to_pt2 if args.output.endswith(".pt2") or args.to == "pt2" else to_torchscript
+    try:
+        found = write(net, args.output, dict(args.dynamic or ()))
+        if not args.no_verify:
+            batches = _batches(net, found, args)
+            tried = [
+                each
+                for batch, results in zip(batches, run_alone(args.output, batches), strict=True)
+                for each in differences(net, found, batch, results)
+            ]
+            _check(tried, args.output)
+    except BaseException:
+        _remove([args.output])
+        raise
+    _say(found, args.output)
+
+
+def _check(tried: list[Difference], output: str) -> None:
+    """Print how far the outputs are from the net's.
+
+    Raises:
+        CaffeError: one is further than :data:`TOLERANCE`.
+    """
+    _show(tried)
+    worst = max(tried, key=lambda each: each.relative)
+    if not worst.relative <= TOLERANCE:
+        raise CaffeError(
+            f"{output} is not written: its output {worst.output} differs from the net's by {worst.largest:.3g}, "
+            f"{worst.relative:.2g} of its range; at most {TOLERANCE:g} is right"
+        )
+
+
+def _show(tried: list[Difference]) -> None:
+    rows = [[d.output, str(d.batch), f"{d.largest:.3g}", f"{d.relative:.2g}"] for d in tried]
+    print(format_table(["output", "batch", "largest difference", "of its range"], rows, right=(1, 2, 3)))
+
+
+def _remove(paths: list[str]) -> None:
+    for path in paths:
+        if os.path.exists(path):
+            os.remove(path)
+
+
+def _say(found: Outline, path: str) -> None:
+    for note in found.notes:
+        print(f"note: {note}")
+    for what, values in (("input", found.inputs), ("output", found.outputs)):
+        for name, value in values.items():
+            shape = ["any" if a in value.moving else str(n) for a, n in enumerate(value.shape)]
+            print(f"{what} {name}: {'×'.join(shape) or dims(())}")
+    print(f"{path}: {len(found.steps)} layers, {human(os.path.getsize(path), 'B')}")
+
+
+main = command("export_net", run)

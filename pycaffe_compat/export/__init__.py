@@ -1,0 +1,21 @@
+"""The way out: nets as files that run without Caffe and without this package."""
+
+from .onnx.model import to_onnx
+from .outline import Outline
+from .preprocess import Preprocessing
+from .programs import run_alone, to_pt2, to_torchscript
+from .smaller import to_float16, to_int8
+from .verify import Difference, compare_onnx
+
+__all__ = [
+    "Difference",
+    "Outline",
+    "Preprocessing",
+    "compare_onnx",
+    "run_alone",
+    "to_float16",
+    "to_int8",
+    "to_onnx",
+    "to_pt2",
+    "to_torchscript",
+]

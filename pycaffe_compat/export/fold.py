@@ -1,0 +1,64 @@
+"""BatchNorm and Scale as part of the convolution before them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..layers.base import Layer
+from ..layers.convolution import Convolution
+from ..layers.linear import InnerProduct, Scale
+from ..layers.normalization import BatchNorm
+from ..wiring import Step
+
+
+def folds(steps: Sequence[Step], ends: set[int]) -> tuple[dict[str, tuple[Tensor, Tensor]], set[str]]:
+    """Return new weights and biases by layer, and the layers that they make superfluous.
+
+    A Convolution or InnerProduct takes over a BatchNorm with global statistics, and a Scale with blobs of its own over the
+    channels, where nothing else reads what lies between.
+
+    Args:
+        steps: the layers in order.
+        ends: values that are outputs, which must stay.
+    """
+    uses = Counter(value for step in steps for value in step.bottom_values)
+    reader = {value: step for step in steps for value in step.bottom_values}
+    made: dict[str, tuple[Tensor, Tensor]] = {}
+    gone: set[str] = set()
+    shared = Counter(step.layer.blob(0).data_ptr() for step in steps if step.layer.blob_specs)
+    for step in steps:
+        layer = step.layer
+        if not isinstance(layer, (Convolution, InnerProduct)) or layer.axis != 1 or len(step.top_values) != 1:
+            continue
+        if shared[layer.blob(0).data_ptr()] > 1 or (isinstance(layer, InnerProduct) and layer.transpose):
+            continue
+        weight = layer.blob(0).detach().double()
+        bias = layer.blob(1).detach().double() if len(layer.blob_specs) > 1 else weight.new_zeros(weight.shape[0])
+        value, taken = step.top_values[0], []
+        while uses[value] == 1 and value not in ends and (pair := _affine(reader[value].layer)) is not None:
+            factor, shift = pair
+            weight = weight * factor.reshape(-1, *(1,) * (weight.dim() - 1))
+            bias = bias * factor + shift
+            taken.append(reader[value].name)
+            value = reader[value].top_values[0]
+        if taken:
+            made[step.name] = weight.float(), bias.float()
+            gone.update(taken)
+    return made, gone
+
+
+def _affine(layer: Layer) -> tuple[Tensor, Tensor] | None:
+    """The factor and the shift of each channel, float64, if that is all that a layer does."""
+    if isinstance(layer, BatchNorm) and layer.use_global_stats is not False:
+        count = layer.scale_factor.detach().double()
+        count = torch.where(count == 0, count, 1 / count)
+        factor = (layer.running_var.double() * count + layer.eps).rsqrt()
+        return factor, -layer.running_mean.double() * count * factor
+    if isinstance(layer, Scale) and len(layer.param.bottom) == 1 and layer.axis == 1 and layer.weight.dim() == 1:
+        factor = layer.weight.detach().double()
+        return factor, torch.zeros_like(factor) if layer.bias is None else layer.bias.detach().double()
+    return None

@@ -1,0 +1,136 @@
+"""Layers that combine, cut, reorder or reshape blobs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...forks.senet.axpy import Axpy
+from ...forks.shufflenet.shuffle_channel import ShuffleChannel
+from ...forks.ssd.permute import Permute
+from ...layers.common import ArgMax, BatchReindex, Eltwise, Filter, Parameter, Reduction
+from ...layers.reshaping import Concat, Crop, Flatten, Reshape, Slice, Tile
+from ..outline import Value
+from .emitter import Emitter, emits, static, unsaid
+
+
+@emits(Eltwise)
+def eltwise(e: Emitter, layer: Eltwise, *bottoms: Value) -> str:
+    if layer.operation == "MAX":
+        return str(e.op("Max", *bottoms))
+    terms: list[object] = list(bottoms)
+    if layer.operation == "SUM":
+        terms = [x if c == 1 else e.op("Mul", x, e.number(c)) for x, c in zip(bottoms, layer.coeffs, strict=True)]
+    y = terms[0]
+    for term in terms[1:]:
+        y = e.op("Mul" if layer.operation == "PROD" else "Add", y, term)
+    return str(y)
+
+
+@emits(Reduction)
+def reduction(e: Emitter, layer: Reduction, x: Value) -> str:
+    kind = {"SUM": "ReduceSum", "MEAN": "ReduceMean", "ASUM": "ReduceL1", "SUMSQ": "ReduceSumSquare"}[layer.operation]
+    y = e.op(kind, x, e.ints(*range(layer.axis, len(x.shape))), keepdims=0)
+    return str(y if layer.coeff == 1 else e.op("Mul", y, e.number(layer.coeff)))
+
+
+@emits(ArgMax)
+def argmax(e: Emitter, layer: ArgMax, x: Value) -> str:
+    """Of equal elements Caffe takes the last first: the blob is turned round, and TopK takes the first."""
+    axis = layer.axis
+    source: object = x
+    if axis is None:
+        static(layer, x, *range(1, len(x.shape)))
+        total = int(np.prod(x.shape[1:]))
+        source, axis, size = e.reshape(layer, x, x, (x.shape[0], total), x.moving), 1, total
+    else:
+        static(layer, x, axis)
+        size = x.shape[axis]
+    turned = e.op("Gather", source, e.constant(np.arange(size)[::-1], np.int64), axis=axis)
+    values, places = e.op("TopK", turned, e.ints(layer.top_k), outputs=2, axis=axis, largest=1, sorted=1)
+    if layer.axis is not None and layer.out_max_val:
+        return str(values)
+    indices = e.op("Cast", e.op("Sub", e.constant(size - 1, np.int64), places), to=1)
+    if layer.axis is not None:
+        return str(indices)
+    if layer.out_max_val:
+        between = e.op("Concat", e.op("Unsqueeze", indices, e.ints(1)), e.op("Unsqueeze", values, e.ints(1)), axis=1)
+    else:
+        between = e.op("Unsqueeze", indices, e.ints(1))
+    return e.reshape(layer, between, e.tops[0])
+
+
+@emits(Parameter)
+def parameter(e: Emitter, layer: Parameter) -> str:
+    return str(e.op("Identity", e.blob(layer, 0)))
+
+
+@emits(BatchReindex)
+def batch_reindex(e: Emitter, layer: BatchReindex, x: Value, indices: Value) -> str:
+    return str(e.op("Gather", x, e.op("Cast", indices, to=7), axis=0))
+
+
+@emits(Filter)
+def filter_items(e: Emitter, layer: Filter, *bottoms: Value) -> list[str]:
+    *items, selector = bottoms
+    chosen = e.op("Cast", e.op("Reshape", selector, e.ints(-1)), to=9)
+    return [e.op("Compress", item, chosen, axis=0) for item in items]
+
+
+@emits(Concat)
+def concat(e: Emitter, layer: Concat, *bottoms: Value) -> str:
+    return str(e.op("Concat", *bottoms, axis=layer.axis))
+
+
+@emits(Slice)
+def slices(e: Emitter, layer: Slice, x: Value) -> list[str]:
+    if len(e.tops) == 1:
+        return [str(e.op("Identity", x))]
+    static(layer, x, layer.axis)
+    sizes = [top.shape[layer.axis] for top in e.tops]
+    return list(e.op("Split", x, e.ints(*sizes), outputs=len(sizes), axis=layer.axis))
+
+
+@emits(Flatten, Reshape)
+def reshape(e: Emitter, layer: Flatten | Reshape, x: Value) -> str:
+    return e.reshape(layer, x, x)
+
+
+@emits(Tile)
+def tile(e: Emitter, layer: Tile, x: Value) -> str:
+    return str(e.op("Tile", x, e.ints(*layer.repeats)))
+
+
+@emits(Crop)
+def crop(e: Emitter, layer: Crop, x: Value, reference: Value) -> str:
+    axes = list(range(layer.axis, len(x.shape)))
+    starts = e.ints(*layer.offsets)
+    if reference.moving & set(axes):
+        sizes = e.op("Slice", e.op("Shape", reference), e.ints(layer.axis), e.ints(len(x.shape)))
+        ends = e.op("Add", sizes, starts)
+    else:
+        ends = e.ints(*(o + reference.shape[a] for o, a in zip(layer.offsets, axes, strict=True)))
+    return str(e.op("Slice", x, starts, ends, e.ints(*axes)))
+
+
+@emits(Permute)
+def permute(e: Emitter, layer: Permute, x: Value) -> str:
+    return str(e.op("Transpose", x, perm=list(layer.order)))
+
+
+@emits(ShuffleChannel)
+def shuffle_channel(e: Emitter, layer: ShuffleChannel, x: Value) -> str:
+    static(layer, x, 1)
+    if {2, 3} & x.moving:
+        raise unsaid(layer, "height and width may change, and ONNX's Reshape infers one axis")
+    groups = (x.shape[0], layer.group, x.shape[1] // layer.group, *x.shape[2:])
+    split = e.reshape(layer, x, x, groups, x.moving & {0})
+    turned = e.op("Transpose", split, perm=[0, 2, 1, *range(3, len(groups))])
+    return e.reshape(layer, turned, x)
+
+
+@emits(Axpy)
+def axpy(e: Emitter, layer: Axpy, scale: Value, x: Value, y: Value) -> str:
+    factor: object = scale
+    if len(scale.shape) == 2 and len(x.shape) > 2:
+        factor = e.op("Unsqueeze", scale, e.ints(*range(2, len(x.shape))))
+    return str(e.op("Add", e.op("Mul", factor, x), y))

@@ -1,0 +1,194 @@
+"""A net as an ONNX model: its graph, its weights, its file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import CaffeError, NetError
+from ...files import atomic_path, require_writable
+from ...layers.inputs import DummyData
+from ...net import Net
+from ...wiring import Step
+from .. import __name__ as _package
+from ..outline import Outline, Value, outline
+from ..preprocess import Preprocessing
+from . import combining, linear, neurons, normalization, recurrent, resizing, windows
+from .emitter import Emitter, Unsaid, as_float32, emission
+
+FAMILIES = (combining, linear, neurons, normalization, recurrent, resizing, windows)
+OPSET, OLDEST = 18, 18
+ONE_FILE = 2 << 30  # protobuf's limit; beyond it weights go into a file of their own
+PathLike = str | os.PathLike[str]
+
+
+def to_onnx(
+    net: Net,
+    path: PathLike,
+    *,
+    opset: int = OPSET,
+    dynamic: Mapping[str, Sequence[int]] | None = None,
+    preprocessing: Preprocessing | None = None,
+    bake: bool = False,
+    fold: bool = False,
+) -> Outline:
+    """Write ``net`` as an ONNX model of standard operators.
+
+    Blobs and layers keep their names: a blob that later layers change in place is called BLOB/LAYER before they do.
+    Losses, Accuracy and layers that write files are left out. Weights are stored as float32.
+
+    Args:
+        net: built for the TEST phase, with its weights.
+        path: the file; weights of 2 GB and more go into ``path`` + ``.data`` beside it.
+        opset: the version of ONNX's operators, at least 18.
+        dynamic: by input, the axes whose length may change besides axis 0, which always may where the net allows it.
+        preprocessing: what the net expects of pictures; goes into the model's ``metadata_props``.
+        bake: let the model do the preprocessing: its first input is a picture in RGB with values from 0 to 255.
+        fold: let convolutions take over the BatchNorm and Scale after them.
+
+    Returns:
+        What was exported: inputs, outputs, notes.
+
+    Raises:
+        CaffeError: onnx is not installed, or has no such opset.
+        NetError: a net without inputs, or layers that ONNX has no words for; the message names them all.
+    """
+    onnx = _onnx()
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST <= opset <= newest:
+        raise CaffeError(f"opset {opset}: this onnx ({onnx.__version__}) and this exporter know {OLDEST} to {newest}")
+    require_writable(os.fspath(path))
+    found = outline(net, dynamic, fold)
+    emitter, renamed = _emit(found, opset, (preprocessing or Preprocessing()) if bake else None)
+    model = _model(onnx, found, emitter, renamed, opset, {} if preprocessing is None else preprocessing.metadata)
+    _write(onnx, model, emitter, os.fspath(path))
+    return found
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise CaffeError("ONNX models need the package onnx: pip install pycaffe_compat[onnx]") from error
+    return onnx
+
+
+def _emit(found: Outline, opset: int, baked: Preprocessing | None) -> tuple[Emitter, dict[str, str]]:
+    """The nodes of all layers, and what their outputs are called in the end."""
+    emitter = Emitter(opset, found.folded, (value.name for value in found.values.values()))
+    faults: list[str] = []
+    renamed: dict[str, str] = {}
+    replaced = _bake(emitter, found, baked) if baked is not None else {}
+    first = len(emitter.nodes)
+    for step in found.steps:
+        if (step.is_source and not isinstance(step.layer, DummyData)) or step.name in found.aliases:
+            continue
+        tops = [found.values[v] for v in step.top_values]
+        emitter.begin(step.name, tops)
+        try:
+            _emit_step(emitter, step, found, tops, renamed)
+        except Unsaid as error:
+            faults.append(str(error))
+    for node in emitter.nodes[first:]:
+        for i, name in enumerate(node.input):
+            node.input[i] = replaced.get(name, name)
+    if faults:
+        raise NetError(f"{found.net.file or 'the net'}: cannot be written as ONNX: {'; '.join(faults)}")
+    for name, value in found.outputs.items():
+        if value.name != name:
+            emitter.begin(name, [])
+            renamed[emitter.op("Identity", value)] = name
+    return emitter, renamed
+
+
+def _bake(e: Emitter, found: Outline, baked: Preprocessing) -> dict[str, str]:
+    """Nodes that make the net's input of a picture in RGB; by the input's name what they make."""
+    name, value = next(iter(found.inputs.items()))
+    if len(value.shape) != 4:
+        raise NetError(f'input "{name}" has {len(value.shape)} axes; a picture has 4: number, channels, height, width')
+    channels = value.shape[1]
+    e.begin("preprocess", [])
+    x: object = value
+    if baked.order == "BGR" and channels == 3:
+        x = e.op("Gather", x, e.ints(2, 1, 0), axis=1)
+    means = baked.means(channels)
+    if means.any():
+        x = e.op("Sub", x, e.constant(means.reshape(1, -1, 1, 1)))
+    x = e.op("Mul", x, e.number(baked.scale)) if baked.scale != 1 or x is value else x
+    return {name: str(x)}
+
+
+def _emit_step(emitter: Emitter, step: Step, found: Outline, tops: Sequence[Value], renamed: dict[str, str]) -> None:
+    layer = step.layer
+    if isinstance(layer, DummyData):
+        for i, top in enumerate(tops):
+            if layer.fillers[i].type != "constant":
+                raise Unsaid(f'layer "{layer.name}" (DummyData): fills its tops with random numbers')
+            constant = emitter.constant(as_float32(getattr(layer, f"top{i}")))
+            renamed[emitter.op("Identity", constant)] = top.name
+        return
+    function = emission(type(layer))
+    if function is None:
+        raise Unsaid(f'layer "{layer.name}" ({layer.type_name}): ONNX has no operators for it, or none are known here')
+    made = function(emitter, layer, *(found.values[v] for v in step.bottom_values))
+    names = [made] if isinstance(made, (str, Value)) else list(made or [])
+    for name, top in zip(names, tops, strict=True):
+        if str(name) in renamed or not any(str(name) in node.output for node in emitter.nodes):
+            name = emitter.op("Identity", name)
+        renamed[str(name)] = top.name
+
+
+def _model(
+    onnx: Any, found: Outline, e: Emitter, renamed: Mapping[str, str], opset: int, metadata: Mapping[str, str]
+) -> Any:
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+
+    def info(name: str, value: Value) -> Any:
+        dims = [("batch" if a == 0 else f"{name}_{a}") if a in value.moving else n for a, n in enumerate(value.shape)]
+        return helper.make_tensor_value_info(name, kind, dims)
+
+    for node in e.nodes:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                names[i] = renamed.get(name, name)
+    constants = [onnx.numpy_helper.from_array(array, name) for name, array in e.constants.items()]
+    outputs = [info(name, value) for name, value in found.outputs.items()]
+    graph = helper.make_graph(
+        e.nodes,
+        found.net.caffe_name or "net",
+        [info(name, value) for name, value in found.inputs.items()],
+        outputs,
+        initializer=constants,
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], producer_name=_package.split(".")[0]
+    )
+    model.ir_version = min(model.ir_version, 10)
+    helper.set_model_props(model, dict(metadata))
+    return model
+
+
+def _write(onnx: Any, model: Any, e: Emitter, path: str) -> None:
+    sizes = {name: 4 * value.numel() for name, value in e.weights.items()}
+    apart = sum(sizes.values()) + model.ByteSize() >= ONE_FILE
+    data = f"{os.path.basename(path)}.data"
+    offset = 0
+    for name, value in e.weights.items():
+        tensor = model.graph.initializer.add(name=name, dims=list(value.shape), data_type=onnx.TensorProto.FLOAT)
+        if apart:
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            for key, entry in (("location", data), ("offset", offset), ("length", sizes[name])):
+                tensor.external_data.add(key=key, value=str(entry))
+            offset += sizes[name]
+        else:
+            tensor.raw_data = as_float32(value).tobytes()
+    if apart:
+        with atomic_path(f"{path}.data") as temporary, open(temporary, "wb") as file:
+            for value in e.weights.values():
+                file.write(np.ascontiguousarray(as_float32(value)).data)
+    with atomic_path(path) as temporary:
+        Path(temporary).write_bytes(model.SerializeToString())

@@ -1,0 +1,97 @@
+"""Layers that normalise, and Softmax."""
+
+from __future__ import annotations
+
+import torch
+
+from ...forks.pspnet.bn import RunningBN
+from ...forks.segnet.bn import EPS, BatchBN
+from ...layers.normalization import LRN, MVN, BatchNorm
+from ...layers.softmax import Softmax
+from ..outline import Value
+from .emitter import Emitter, emits, static
+
+
+@emits(BatchNorm)
+def batch_norm(e: Emitter, layer: BatchNorm, x: Value) -> str:
+    source: object = x
+    one = len(x.shape) == 1
+    if one:
+        source = e.op("Unsqueeze", x, e.ints(1))
+    if layer.use_global_stats is False:
+        axes = e.ints(0, *range(2, max(len(x.shape), 2)))
+        centred = e.op("Sub", source, e.op("ReduceMean", source, axes))
+        variance = e.op("ReduceMean", e.op("Mul", centred, centred), axes)
+        y = e.op("Div", centred, e.op("Sqrt", e.op("Add", variance, e.number(layer.eps))))
+    else:
+        factor = layer.scale_factor.detach()
+        factor = torch.where(factor == 0, factor, 1 / factor)
+        mean = e.array(layer, "mean", layer.running_mean * factor)
+        variance = e.array(layer, "variance", layer.running_var * factor)
+        ones, zeros = torch.ones(layer.channels), torch.zeros(layer.channels)
+        y = e.op(
+            "BatchNormalization",
+            source,
+            e.array(layer, "scale", ones),
+            e.array(layer, "shift", zeros),
+            mean,
+            variance,
+            epsilon=float(layer.eps),
+        )
+    return str(e.op("Squeeze", y, e.ints(1)) if one else y)
+
+
+@emits(RunningBN)
+def running_bn(e: Emitter, layer: RunningBN, x: Value) -> str:
+    names = ("slope", "bias", "running_mean", "running_var")
+    blobs = [e.array(layer, name, getattr(layer, name).flatten()) for name in names]
+    return str(e.op("BatchNormalization", x, *blobs, epsilon=float(layer.eps)))
+
+
+@emits(BatchBN)
+def batch_bn(e: Emitter, layer: BatchBN, x: Value) -> list[str]:
+    scale, shift = e.blob(layer, 0), e.blob(layer, 1)
+    if layer.inference:
+        return [str(e.op("Add", e.op("Mul", x, scale), shift))]
+    axes = e.ints(0, 2, 3)
+    mean = e.op("ReduceMean", x, axes)
+    variance = e.op("Sub", e.op("ReduceMean", e.op("Mul", x, x), axes), e.op("Mul", mean, mean))
+    y = e.op("Div", e.op("Sub", x, mean), e.op("Sqrt", e.op("Add", variance, e.number(EPS))))
+    return [str(e.op("Add", e.op("Mul", y, scale), shift)), mean, variance][: len(e.tops)]
+
+
+@emits(LRN)
+def lrn(e: Emitter, layer: LRN, x: Value) -> str:
+    if not layer.within:
+        return str(e.op("LRN", x, size=layer.size, alpha=layer.alpha, beta=layer.beta, bias=layer.k))
+    static(layer, x, 2, 3)
+    reach = max(min(layer.size // 2, max(x.shape[2:]) - 1), 0)
+    side = 2 * reach + 1
+    mean = e.op(
+        "AveragePool",
+        e.op("Mul", x, x),
+        kernel_shape=[side, side],
+        pads=[reach] * 4,
+        strides=[1, 1],
+        count_include_pad=1,
+    )
+    total = e.op("Mul", mean, e.number(layer.alpha * (side / layer.size) ** 2))
+    return str(e.op("Mul", x, e.op("Pow", e.op("Add", total, e.number(1)), e.number(-layer.beta))))
+
+
+@emits(MVN)
+def mvn(e: Emitter, layer: MVN, x: Value) -> str:
+    axes = e.ints(*range(layer.lead, 4))
+    source: object = x
+    if len(x.shape) < 4:
+        source = e.op("Unsqueeze", x, e.ints(*range(len(x.shape), 4)))
+    y = e.op("Sub", source, e.op("ReduceMean", source, axes))
+    if not layer.normalize_variance:
+        return str(y)
+    deviation = e.op("Sqrt", e.op("ReduceMean", e.op("Mul", y, y), axes))
+    return str(e.op("Div", y, e.op("Add", deviation, e.number(layer.eps))))
+
+
+@emits(Softmax)
+def softmax(e: Emitter, layer: Softmax, x: Value) -> str:
+    return str(e.op("Softmax", x, axis=layer.canonical_axis(layer.axis, len(x.shape), "softmax_param.axis")))

@@ -1,0 +1,85 @@
+"""Forks' layers that change the size of planes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...forks.deeplab.interp import Interp
+from ...forks.segnet.upsample import MaskedUpsample
+from ...forks.yolo.reorg import Reorg
+from ...forks.yolo.upsample import NearestUpsample, UpsampleDarknet
+from ..outline import Value
+from .emitter import Emitter, emits, static
+
+
+@emits(Interp)
+def interp(e: Emitter, layer: Interp, x: Value) -> str:
+    static(layer, x, 2, 3)
+    begin, end = layer.crop
+    source: object = x
+    size = [n - begin - end for n in x.shape[2:]]
+    if begin or end:
+        ends = e.ints(*(n - end for n in x.shape[2:]))
+        source = e.op("Slice", x, e.ints(begin, begin), ends, e.ints(2, 3))
+    top = e.tops[0].shape
+    if list(top[2:]) == size:
+        return str(source if begin or end else e.op("Identity", x))
+    # one row of weights for each row of the top, and likewise for columns: exact on every runtime
+    rows, columns = (_between(size[a], top[2 + a]) for a in (0, 1))
+    y = e.op("MatMul", e.constant(rows), source)
+    return str(e.op("MatMul", y, e.constant(columns.T)))
+
+
+def _between(before: int, after: int) -> np.ndarray:
+    """The weights (after, before) of linear interpolation with aligned ends."""
+    ratio = np.float32(before - 1) / np.float32(after - 1) if after > 1 else np.float32(0)
+    place = ratio * np.arange(after, dtype=np.float32)
+    low = np.minimum(place.astype(np.int64), before - 1)
+    part = place - low.astype(np.float32)
+    weights = np.zeros((after, before), np.float32)
+    np.add.at(weights, (np.arange(after), low), 1 - part)
+    np.add.at(weights, (np.arange(after), np.minimum(low + 1, before - 1)), part)
+    return weights
+
+
+@emits(NearestUpsample, UpsampleDarknet)
+def nearest(e: Emitter, layer: NearestUpsample | UpsampleDarknet, x: Value) -> str:
+    factor = float(layer.factor)
+    scales = e.constant((1, 1, factor, factor))
+    return str(
+        e.op(
+            "Resize",
+            x,
+            None,
+            scales,
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
+    )
+
+
+@emits(MaskedUpsample)
+def by_mask(e: Emitter, layer: MaskedUpsample, x: Value, mask: Value) -> str:
+    static(layer, x, 1, 2, 3)
+    height, width = layer.plane(x.shape)
+    flat = (*x.shape[:2], x.shape[2] * x.shape[3])
+    index = e.reshape(layer, e.op("Cast", mask, to=7), mask, flat, x.moving)
+    batch = e.op("Slice", e.op("Shape", x), e.ints(0), e.ints(2))
+    empty = e.op("ConstantOfShape", e.op("Concat", batch, e.ints(height * width), axis=0))
+    put = e.op("ScatterElements", empty, index, e.reshape(layer, x, x, flat, x.moving), axis=2)
+    return e.reshape(layer, put, x)
+
+
+@emits(Reorg)
+def reorg(e: Emitter, layer: Reorg, x: Value) -> str:
+    static(layer, x, 1, 2, 3)
+    n, c, h, w = x.shape
+    s = layer.stride
+    few = c // s**2
+    if layer.reverse:
+        split, order = (n, s, s, few, h, w), [0, 3, 4, 1, 5, 2]
+    else:
+        split, order = (n, few, h, s, w, s), [0, 3, 5, 1, 2, 4]
+    turned = e.op("Transpose", e.reshape(layer, x, x, split, x.moving & {0}), perm=order)
+    return e.reshape(layer, turned, x)

@@ -1,0 +1,158 @@
+"""Nets as PyTorch programs that load where this package is not: ``.pt2`` (torch.export) and ``.ts.pt`` (TorchScript)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import CaffeError, NetError
+from ..files import atomic_path
+from ..net import Net
+from ..ops.operators import decompositions
+from .outline import Outline, outline
+
+PathLike = str | os.PathLike[str]
+_ALONE = """
+import sys, numpy as np, torch
+sys.modules["pycaffe_compat"] = None  # an import of it is an error
+program, data, out = sys.argv[1:]
+if program.endswith(".pt2"):
+    run = torch.export.load(program).module()
+else:
+    run = torch.jit.load(program)
+inputs, made = np.load(data), {}
+for batch in range(int(inputs["batches"])):
+    given = [inputs[f"{batch}/{i}"] for i in range(int(inputs["inputs"]))]
+    with torch.no_grad():
+        result = run(*map(torch.from_numpy, given))
+    for i, each in enumerate(result if isinstance(result, (tuple, list)) else [result]):
+        made[f"{batch}/{i}"] = each.numpy()
+np.savez(out, **made)
+"""
+
+
+class _Answers(nn.Module):
+    """A net as a function of its inputs, in their order, with the exported outputs in theirs."""
+
+    def __init__(self, found: Outline) -> None:
+        super().__init__()
+        self.net = found.net
+        self.inputs, self.outputs = list(found.inputs), list(found.outputs)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        blobs, _ = self.net.run(dict(zip(self.inputs, inputs, strict=True)))
+        return tuple(blobs[name] for name in self.outputs)
+
+
+def to_pt2(net: Net, path: PathLike, dynamic: Mapping[str, Sequence[int]] | None = None) -> Outline:
+    """Write ``net`` as a program of aten operators, for ``torch.export.load(path).module()``.
+
+    It takes the inputs in the net's order, and returns a tuple of the outputs, in alphabetical order.
+
+    Args:
+        net: built for the TEST phase, with its weights.
+        path: ends in ``.pt2``.
+        dynamic: by input, the axes whose length may change besides axis 0, which always may where the net allows it.
+
+    Raises:
+        NetError: a net that PyTorch cannot trace.
+    """
+    found = _outline(net, dynamic)
+    program = _program(found)
+    with atomic_path(os.fspath(path)) as temporary, open(temporary, "wb") as file:
+        torch.export.save(program, file)
+    return found
+
+
+def to_torchscript(net: Net, path: PathLike, dynamic: Mapping[str, Sequence[int]] | None = None) -> Outline:
+    """Write ``net`` as TorchScript of aten operators, for ``torch.jit.load(path)``; arguments as for :func:`to_pt2`."""
+    found = _outline(net, dynamic)
+    examples = tuple(_example(value.shape) for value in found.inputs.values())
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            script = torch.jit.trace(_Answers(found), examples, check_trace=False)
+    except CaffeError:
+        raise
+    except Exception as error:
+        raise _untraced(found, error) from error
+    with atomic_path(os.fspath(path)) as temporary:
+        torch.jit.save(script, temporary)
+    return found
+
+
+def run_alone(path: PathLike, batches: Sequence[Mapping[str, np.ndarray]]) -> list[list[np.ndarray]]:
+    """Run a program in a process of its own, in which this package cannot be imported; return its outputs for each batch.
+
+    Raises:
+        CaffeError: it does not run there.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        data, out = str(Path(folder, "in.npz")), str(Path(folder, "out.npz"))
+        given = {f"{b}/{i}": array for b, batch in enumerate(batches) for i, array in enumerate(batch.values())}
+        counts = {"batches": np.array(len(batches)), "inputs": np.array(len(batches[0]))}
+        np.savez(data, **counts, **given)  # type: ignore[arg-type]
+        command = [sys.executable, "-c", _ALONE, os.path.abspath(path), data, out]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        if done.returncode:
+            said = [line for line in done.stderr.splitlines() if line.strip()]
+            raise CaffeError(
+                f"{os.fspath(path)} does not run by itself: {said[-1] if said else f'exit {done.returncode}'}"
+            )
+        with np.load(out) as arrays:
+            results = dict(arrays)
+    return [[array for key, array in results.items() if key.startswith(f"{b}/")] for b in range(len(batches))]
+
+
+def _outline(net: Net, dynamic: Mapping[str, Sequence[int]] | None) -> Outline:
+    found = outline(net, dynamic)
+    lacking = [name for name in net.inputs if name not in found.inputs]
+    if lacking or net.sources:
+        raise NetError(
+            f"{net.file or 'the net'}: only what is left out (losses, Accuracy) reads {', '.join(lacking) or 'the data'}; "
+            "give the deploy net"
+        )
+    return found
+
+
+def _example(shape: Sequence[int]) -> Tensor:
+    return torch.zeros(tuple(shape))
+
+
+def _program(found: Outline) -> Any:
+    axes: dict[tuple[str, int], Any] = {}
+    dynamic = tuple(
+        {
+            a: axes.setdefault(("", 0) if a == 0 else (name, a), torch.export.Dim("batch" if a == 0 else f"{name}_{a}"))
+            for a in value.moving
+        }
+        for name, value in found.inputs.items()
+    )
+    # an axis of length 1 would be taken for one that is always 1
+    shapes = [tuple(max(n, 2) if a in v.moving else n for a, n in enumerate(v.shape)) for v in found.inputs.values()]
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            traced = torch.export.export(
+                _Answers(found), tuple(map(_example, shapes)), dynamic_shapes={"inputs": dynamic}, strict=False
+            )
+            return traced.run_decompositions(decompositions())
+    except CaffeError:
+        raise
+    except Exception as error:  # torch.export raises what its tracing happens on
+        raise _untraced(found, error) from error
+
+
+def _untraced(found: Outline, error: Exception) -> NetError:
+    why = (str(error).splitlines() or [type(error).__name__])[0]
+    return NetError(f"{found.net.file or 'the net'}: PyTorch cannot trace it: {why}")

@@ -1,0 +1,56 @@
+"""ONNX models with numbers of fewer bits, by onnxruntime's tools."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import CaffeError
+from ..files import atomic_path
+
+PathLike = str | os.PathLike[str]
+
+
+def to_float16(path: PathLike, out: PathLike) -> None:
+    """Write the model at ``path`` with weights and arithmetic in float16; inputs and outputs stay float32."""
+    onnx, convert = _tools("onnxruntime.transformers.float16", "convert_float_to_float16")
+    model = convert(onnx.load(os.fspath(path)), keep_io_types=True)
+    with atomic_path(os.fspath(out)) as temporary:
+        Path(temporary).write_bytes(model.SerializeToString())
+
+
+def to_int8(path: PathLike, out: PathLike, batches: Sequence[dict[str, np.ndarray]]) -> None:
+    """Write the model at ``path`` with weights and activations in int8 (static quantisation, a scale a channel).
+
+    Args:
+        batches: inputs, by which the ranges of activations are found.
+    """
+    _, quantize = _tools("onnxruntime.quantization", "quantize_static")
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat
+
+    class Batches(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left: Iterator[dict[str, np.ndarray]] = iter(batches)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.left, None)
+
+    with atomic_path(os.fspath(out)) as temporary:
+        quantize(os.fspath(path), temporary, Batches(), quant_format=QuantFormat.QDQ, per_channel=True)
+
+
+def _tools(module: str, name: str) -> tuple[Any, Any]:
+    try:
+        import importlib
+
+        import onnx
+
+        return onnx, getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise CaffeError(
+            f"smaller models need onnx and onnxruntime: pip install pycaffe_compat[onnx] ({error})"
+        ) from error

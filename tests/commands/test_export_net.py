@@ -1,0 +1,129 @@
+"""caffe-export-net: targets, options, and what it refuses; each result runs beside the net before it is left on the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+from exported_nets import CLASSIFIER, CONVNET, build_net
+
+from pycaffe_compat.commands import export_net
+from pycaffe_compat.export import verify
+
+LABELS = (
+    'layer { name: "lmdb" type: "Data" top: "data" top: "label" data_param { source: "train_lmdb" batch_size: 2 } }'
+)
+PYTHON = (
+    'layer { name: "mine" type: "Python" bottom: "prob" top: "mine" python_param { module: "mine" layer: "Mine" } }'
+)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a net, its weights, pictures and a mean."""
+    monkeypatch.chdir(tmp_path)
+    Path("deploy.prototxt").write_text(CLASSIFIER)
+    build_net(CLASSIFIER).save("net.caffemodel")
+    Path("photos").mkdir()
+    random = np.random.default_rng(0)
+    for i in range(4):
+        assert cv2.imwrite(f"photos/{i}.png", random.integers(0, 256, (24, 30, 3), np.uint8))
+    np.save("mean.npy", np.full((3, 20, 20), 100.0, "f4"))
+    return tmp_path
+
+
+def export(capfd: pytest.CaptureFixture[str], *arguments: str, net: str = "deploy.prototxt") -> str:
+    """Run the command; return what it said, with the exit status before it."""
+    status = export_net.main([net, "net.caffemodel", *arguments])
+    said = capfd.readouterr()
+    return f"{status or 0}: {said.out}{said.err}"
+
+
+@pytest.mark.parametrize("out", ["net.onnx", "net.pt2", "net.ts.pt"])
+def test_every_target_is_verified_at_two_batch_sizes(out, capfd):
+    said = export(capfd, out)
+    assert said.startswith("0: ") and "prob" in said and "input data: any×3×19×17" in said
+    assert [line.split()[1] for line in said.splitlines() if line.startswith("prob")] == ["1", "2"]
+    assert Path(out).stat().st_size > 1000
+
+
+def test_pictures_mean_and_preprocessing(capfd):
+    said = export(capfd, "net.onnx", "--mean", "mean.npy", "--scale", "0.02", "--preprocess", "--pictures", "photos")
+    assert said.startswith("0: ") and sum(line.startswith("prob") for line in said.splitlines()) == 4
+    metadata = {each.key: each.value for each in onnx.load("net.onnx").metadata_props}
+    assert metadata == {"mean": "100,100,100", "scale": "0.02", "channel_order": "BGR"}
+
+
+@pytest.mark.parametrize(("flag", "bits"), [("--fp16", 16), ("--int8", 8)])
+def test_fewer_bits_say_what_they_cost(flag, bits, capfd):
+    said = export(capfd, "net.onnx", flag, "--pictures", "photos", "--mean", "104,117,123", "--scale", "0.01")
+    assert said.startswith("0: ") and f"{flag[2:].replace('fp', 'float')} costs:" in said
+    kinds = {each.data_type for each in onnx.load("net.onnx").graph.initializer}
+    assert (onnx.TensorProto.FLOAT16 if bits == 16 else onnx.TensorProto.INT8) in kinds
+    assert sorted(path.name for path in Path().glob("net.onnx*")) == ["net.onnx"]
+
+
+def test_axes_that_may_change(capfd):
+    Path("fcn.prototxt").write_text(CONVNET)
+    assert "input data: any×3×any×any" in export(capfd, "net.onnx", "--dynamic", "data=2,3", net="fcn.prototxt")
+
+
+def test_folding(capfd):
+    export(capfd, "net.onnx", "--fold")
+    assert "Mul" not in {node.op_type for node in onnx.load("net.onnx").graph.node}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["net.xml"], "net.xml: the ending says no target; valid: .onnx, .pt2, .ts.pt"),
+        (["net.pt2", "--fp16"], "--fp16 is for ONNX, not for pt2"),
+        (["net.onnx", "--int8"], "--int8 needs --pictures"),
+        (["net.onnx", "--opset", "9"], "opset 9: "),
+        (["nowhere/net.onnx"], "nowhere"),
+        (["net.onnx", "--dynamic", "data=2,3"], "axes 2, 3 of data cannot change"),
+        (["net.onnx", "--dynamic", "height"], '"height" is not INPUT=AXIS,AXIS'),
+        (["net.onnx", "--mean", "1,2", "--preprocess"], "mean: 2 numbers for 3 channels"),
+        (["net.onnx", "--pictures", "photos", "gone.png"], "gone.png"),
+    ],
+)
+def test_what_it_refuses(arguments, message, capfd):
+    try:
+        said = export(capfd, *arguments)
+    except SystemExit:
+        said = capfd.readouterr().err
+    assert message in said and "Traceback" not in said and not said.startswith("0")
+    assert not [path for path in Path().iterdir() if path.name.startswith("net.") and path.name != "net.caffemodel"]
+
+
+def test_layers_without_weights_are_named(capfd):
+    Path("more.prototxt").write_text(
+        CLASSIFIER
+        + 'layer { name: "fc9" type: "InnerProduct" bottom: "fc" top: "fc9" inner_product_param { num_output: 2 } }'
+    )
+    assert "has no weights for fc9" in export(capfd, "net.onnx", net="more.prototxt")
+    assert export(capfd, "net.onnx", "--random-weights", net="more.prototxt").startswith("0: ")
+
+
+def test_data_and_python_layers_are_refused(capfd):
+    Path("train.prototxt").write_text(LABELS + CLASSIFIER[CLASSIFIER.index('layer { name: "conv"') :])
+    assert 'layer "lmdb" (Data) reads data in the TEST phase' in export(capfd, "net.onnx", net="train.prototxt")
+    Path("python.prototxt").write_text(CLASSIFIER + PYTHON)
+    assert '"mine"' in export(capfd, "net.onnx", net="python.prototxt")
+    assert not Path("net.onnx").exists()
+
+
+def test_a_result_that_differs_is_not_left_behind(capfd, monkeypatch):
+    class Off(verify.Difference):
+        relative = 0.5
+
+    compare = export_net.compare_onnx
+    monkeypatch.setattr(export_net, "compare_onnx", lambda *a: [Off(*vars(each).values()) for each in compare(*a)])
+    said = export(capfd, "net.onnx")
+    assert said.startswith("1: ") and "net.onnx is not written: its output prob differs from the net's" in said
+    assert not Path("net.onnx").exists()
+    assert torch.is_grad_enabled()

@@ -1,0 +1,152 @@
+"""Nets as ONNX models: every layer that has a golden, in onnxruntime, beside the net."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+from exported_nets import CLASSIFIER, answering, build_net, golden_net, types
+
+from pycaffe_compat.errors import CaffeError, NetError
+from pycaffe_compat.export import Preprocessing, compare_onnx, to_onnx
+from pycaffe_compat.export.onnx import model as onnx_model
+from pycaffe_compat.net import Net
+
+UNSAID: set[str] = set()  # types that ONNX has no operators for
+
+
+def worst(net: Net, path: Path, **options: object) -> float:
+    """The largest difference between a net and its model, as a part of an output's range."""
+    found = to_onnx(net, path, **options)
+    onnx.checker.check_model(str(path), full_check=True)
+    return max(each.relative for each in compare_onnx(net, found, path))
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [(folder, name) for folder in ("layers", "forks") for name in answering(folder)]
+)
+def test_layers_compute_what_the_net_computes(folder, name, tmp_path):
+    net, batch = golden_net(folder, name)
+    path = tmp_path / "net.onnx"
+    if types(folder, name) & UNSAID:
+        with pytest.raises(NetError, match="ONNX has no operators for it"):
+            to_onnx(net, path)
+        assert not path.exists()
+        return
+    found = to_onnx(net, path)
+    own = {blob: batch[blob] for blob in found.inputs}
+    for each in compare_onnx(net, found, path, [own]) + compare_onnx(net, found, path):
+        assert each.relative <= 1e-4, each
+    assert {entry.domain for entry in onnx.load(path).opset_import} == {""}
+
+
+def test_a_model_keeps_names_and_takes_any_batch(classifier, tmp_path):
+    net, path = classifier, tmp_path / "net.onnx"
+    assert worst(net, path) <= 1e-5
+    model = onnx.load(path)
+    made = {name for node in model.graph.node for name in node.output}
+    assert {"conv/conv", "conv/bn", "conv/scale", "conv", "pool", "fc", "prob"} <= made
+    assert {each.name for each in model.graph.initializer} >= {"conv.weight", "conv.bias", "fc.weight", "fc.bias"}
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert [entry.version for entry in model.opset_import] == [18]
+
+
+def test_folding_leaves_only_convolutions(classifier, tmp_path):
+    net, path = classifier, tmp_path / "net.onnx"
+    assert worst(net, path, fold=True) <= 1e-5
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    assert kinds[:3] == ["Conv", "Relu", "MaxPool"] and "BatchNormalization" not in kinds and "Mul" not in kinds
+
+
+def test_height_and_width_of_a_convolutional_net_may_change(convnet, classifier, tmp_path):
+    net, path = convnet, tmp_path / "net.onnx"
+    found = to_onnx(net, path, dynamic={"data": (2, 3)})
+    data = np.random.default_rng(0).standard_normal((2, 3, 40, 23)).astype("f4")
+    assert max(each.relative for each in compare_onnx(net, found, path, [{"data": data}])) <= 1e-5
+    with pytest.raises(NetError, match=r'axes 2, 3 of data cannot change: layer "fc"'):
+        to_onnx(classifier, tmp_path / "fc.onnx", dynamic={"data": (2, 3)})
+    with pytest.raises(NetError, match='no input "image"; the inputs are data'):
+        to_onnx(net, tmp_path / "no.onnx", dynamic={"image": (2,)})
+
+
+@pytest.mark.parametrize("opset", [18, onnx.defs.onnx_opset_version() - 1])
+def test_opsets(classifier, opset, tmp_path):
+    assert worst(classifier, tmp_path / "net.onnx", opset=opset) <= 1e-5
+
+
+@pytest.mark.parametrize("opset", [17, 1000])
+def test_an_opset_that_nobody_knows(convnet, opset, tmp_path):
+    with pytest.raises(CaffeError, match=rf"opset {opset}: .* know 18 to \d+"):
+        to_onnx(convnet, tmp_path / "net.onnx", opset=opset)
+    assert not list(tmp_path.iterdir())
+
+
+def test_preprocessing_is_baked_in(convnet, tmp_path):
+    net, path = convnet, tmp_path / "net.onnx"
+    how = Preprocessing(mean=(104, 117, 123), scale=0.017)
+    found = to_onnx(net, path, preprocessing=how, bake=True)
+    assert {each.key: each.value for each in onnx.load(path).metadata_props} == {
+        "mean": "104,117,123",
+        "scale": "0.017",
+        "channel_order": "BGR",
+    }
+    picture = np.random.default_rng(0).integers(0, 256, (2, 3, 19, 17)).astype("f4")  # RGB
+    prepared = ((picture[:, ::-1] - np.array([104, 117, 123], "f4").reshape(3, 1, 1)) * np.float32(0.017)).astype("f4")
+    tried = compare_onnx(net, found, path, [{"data": prepared}], [{"data": picture}])
+    assert max(each.relative for each in tried) <= 1e-5
+
+
+def test_weights_beyond_the_limit_of_one_file_lie_beside_it(classifier, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_model, "ONE_FILE", 1000)
+    path = tmp_path / "net.onnx"
+    assert worst(classifier, path) <= 1e-5
+    assert (tmp_path / "net.onnx.data").stat().st_size > 1000 and not any(
+        each.raw_data for each in onnx.load(path, load_external_data=False).graph.initializer if each.data_location == 1
+    )
+
+
+def test_training_layers_are_left_out_and_named(tmp_path):
+    net = build_net(
+        CLASSIFIER
+        + 'layer { name: "label" type: "Input" top: "label" input_param { shape { dim: 1 } } }'
+        + 'layer { name: "acc" type: "Accuracy" bottom: "fc" bottom: "label" top: "acc" }'
+        + 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }'
+    )
+    found = to_onnx(net, tmp_path / "net.onnx")
+    assert list(found.inputs) == ["data"] and list(found.outputs) == ["prob"]
+    assert found.notes == ["left out, for they only train, score or write: acc, loss"]
+
+
+def test_every_layer_that_cannot_be_written_is_named_at_once(tmp_path):
+    noise = (
+        'layer { name: "%s" type: "DummyData" top: "%s" '
+        'dummy_data_param { data_filler { type: "gaussian" } shape { dim: 1 dim: 5 } } }'
+    )
+    net = build_net(
+        CLASSIFIER
+        + noise % ("n1", "n1")
+        + noise % ("n2", "n2")
+        + 'layer { name: "sum" type: "Eltwise" bottom: "prob" bottom: "n1" bottom: "n2" top: "sum" }'
+    )
+    with pytest.raises(NetError, match=r'"n1" \(DummyData\): fills its tops with random numbers; layer "n2"'):
+        to_onnx(net, tmp_path / "net.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_cannot_be_written(convnet, tmp_path):
+    with pytest.raises(CaffeError, match="nowhere"):
+        to_onnx(convnet, tmp_path / "nowhere" / "net.onnx")
+
+
+def test_opencv_reads_it(classifier, tmp_path):
+    net, path = classifier, tmp_path / "net.onnx"
+    to_onnx(net, path, fold=True)
+    data = np.random.default_rng(0).standard_normal((1, 3, 19, 17)).astype("f4")
+    reader = cv2.dnn.readNetFromONNX(str(path))
+    reader.setInput(data, "data")
+    want = net.run({"data": torch.from_numpy(data)})[0]["prob"]
+    np.testing.assert_allclose(reader.forward("prob"), want.detach().numpy(), rtol=1e-4, atol=1e-6)

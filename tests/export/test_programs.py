@@ -1,0 +1,80 @@
+"""Nets as programs of PyTorch that need nothing of this package."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from exported_nets import CLASSIFIER, answering, build_net, golden_net
+
+from pycaffe_compat.errors import CaffeError, NetError
+from pycaffe_compat.export import run_alone, to_pt2, to_torchscript
+from pycaffe_compat.export.verify import differences, random_batches
+
+EXACT = 1e-6
+WRITERS = {"pt2": to_pt2, "ts.pt": to_torchscript}
+SWITCHES = [
+    *(
+        "pool_ave_k3s2p1",
+        "pool_max_k3s2p1",
+        "pool_mask_k3s2p1",
+        "depool_switch_w_k3s2_ceil_local",
+        "depool_ave_k3s2_ceil",
+    ),
+    *("switch_pool_k3s2", "depool_sum_w_k3s3p1", "depool_fix_k2s2", "lrn_across", "lstm"),
+]
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+def test_they_run_in_a_process_without_this_package(ending, classifier, tmp_path):
+    path = tmp_path / f"net.{ending}"
+    found = WRITERS[ending](classifier, path)
+    batch = random_batches(found)[1]
+    assert len(batch["data"]) == 2
+    assert max(each.relative for each in differences(classifier, found, batch, run_alone(path, [batch])[0])) <= EXACT
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_pt2_is_of_pytorchs_operators_alone(name, tmp_path):
+    net, batch = golden_net("layers", name)
+    found = to_pt2(net, tmp_path / "net.pt2")
+    program = torch.export.load(tmp_path / "net.pt2")
+    spaces = {node.target.namespace for node in program.graph.nodes if hasattr(node.target, "namespace")}
+    assert spaces <= {"aten", "prim"}
+    compare(net, found, batch, program.module())
+
+
+@pytest.mark.parametrize("name", answering("layers"))
+def test_torchscript_is_of_pytorchs_operators_alone(name, tmp_path):
+    net, batch = golden_net("layers", name)
+    found = to_torchscript(net, tmp_path / "net.ts.pt")
+    program = torch.jit.load(tmp_path / "net.ts.pt")
+    kinds = {node.kind().partition("::")[0] for node in program.inlined_graph.nodes()}
+    assert kinds <= {"aten", "prim"}
+    compare(net, found, batch, program)
+
+
+def compare(net, found, batch, program):
+    own = {name: batch[name] for name in found.inputs}
+    with torch.no_grad():
+        made = program(*(torch.from_numpy(array) for array in own.values()))
+    results = [each.numpy() for each in (made if isinstance(made, (tuple, list)) else [made])]
+    assert max(each.relative for each in differences(net, found, own, results)) <= EXACT
+
+
+def test_what_only_the_loss_reads_is_named(tmp_path):
+    net = build_net(
+        CLASSIFIER
+        + 'layer { name: "label" type: "Input" top: "label" input_param { shape { dim: 1 } } }'
+        + 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }'
+    )
+    with pytest.raises(NetError, match=r"only what is left out .* reads label; give the deploy net"):
+        to_pt2(net, tmp_path / "net.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_program_that_needs_more_than_pytorch_is_told(tmp_path):
+    path = tmp_path / "net.pt2"
+    path.write_bytes(b"no program")
+    with pytest.raises(CaffeError, match="does not run by itself"):
+        run_alone(path, [{"data": np.zeros((1, 3, 19, 17), "f4")}])

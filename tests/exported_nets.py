@@ -1,0 +1,75 @@
+"""Nets with weights for the ways out: the goldens of single layers, and a small classifier."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from golden_files import golden, names
+from google.protobuf import text_format
+
+from pycaffe_compat.net import Net
+from pycaffe_compat.proto import caffe_pb2, parse_text
+
+# Nothing of a trained net's answer: these layers are left out of what is exported.
+SCORING = {
+    "Accuracy",
+    "ContrastiveLoss",
+    "EuclideanLoss",
+    "HingeLoss",
+    "InfogainLoss",
+    "MultinomialLogisticLoss",
+    "SigmoidCrossEntropyLoss",
+    "SmoothL1Loss",
+    "SoftmaxWithLoss",
+}
+CONVNET = """
+name: "small" layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 19 dim: 17 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "gaussian" std: 0.1 } } }
+layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "conv" }
+layer { name: "scale" type: "Scale" bottom: "conv" top: "conv" scale_param { bias_term: true } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { kernel_size: 3 stride: 2 } }
+"""
+CLASSIFIER = (
+    CONVNET
+    + """
+layer { name: "fc" type: "InnerProduct" bottom: "pool" top: "fc"
+  inner_product_param { num_output: 5 weight_filler { type: "gaussian" std: 0.1 } } }
+layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }
+"""
+)
+
+
+def types(folder: str, name: str) -> set[str]:
+    """The types of layers in a golden."""
+    param = text_format.Parse(golden(folder, name).meta["prototxt"], caffe_pb2.NetParameter())
+    return {layer.type for layer in param.layer} - {"Input"}
+
+
+def answering(folder: str) -> list[str]:
+    """The goldens of a folder that do more than score."""
+    return [name for name in names(folder) if not types(folder, name) & SCORING]
+
+
+def golden_net(folder: str, name: str) -> tuple[Net, dict[str, np.ndarray]]:
+    """The net of a golden with its blobs, and its inputs."""
+    found = golden(folder, name)
+    net = Net(text_format.Parse(found.meta["prototxt"], caffe_pb2.NetParameter()), "TEST")
+    for key, value in found.group("param").items():
+        layer, _, index = key.rpartition("/")
+        with torch.no_grad():
+            net.layers[layer].blob(int(index)).copy_(torch.from_numpy(value))
+    return net, found.group("in")
+
+
+def build_net(prototxt: str) -> Net:
+    """A net in the TEST phase; what its BatchNorm and Scale hold is random."""
+    torch.manual_seed(1)
+    net = Net(parse_text(prototxt, caffe_pb2.NetParameter()), "TEST")
+    with torch.no_grad():
+        for layer in net.layers.values():
+            if layer.type_name in ("BatchNorm", "Scale"):
+                for index in range(len(layer.blob_specs)):
+                    layer.blob(index).uniform_(0.5, 2)
+    return net
