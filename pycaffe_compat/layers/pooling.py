@@ -19,6 +19,7 @@ from ..ops import Window
 from ..proto import caffe_pb2
 from ..tables import dims
 from .base import Layer, Maker, Shape, register
+from .volumes import VolumePooling, volume_pooling
 
 log = logging.getLogger(__name__)
 Pair = tuple[int, int]
@@ -120,6 +121,8 @@ class _Windows(Layer):
         if not isinstance(makers[1].layer, Pooling) or makers[1].top != 1:
             return
         pooling, pooled = makers[1].layer, makers[1].bottom_shapes[0]
+        if pooling.volumes is not None:
+            raise self.error(f'its mask is of layer "{pooling.name}", whose windows are spread (dilation) or no planes')
         maker = f'layer "{pooling.name}" (Pooling)'
         window, windows = pooling.fit(pooled)
         own_window, own_plane = self.fit(shapes[0])[0], self.mask_plane(shapes[0])
@@ -178,19 +181,46 @@ class Pooling(_Windows):
     MAX (a second top is the mask of where each maximum was), AVE, STOCHASTIC, and the fork's SUM, FIX (the value at a
     fixed place of the window) and SWITCH (where the mask, a second bottom, points). ``engine`` makes no difference.
     ``ceil_mode: false``, of DenseNet's Caffe, is ``round_mode: FLOOR``.
+
+    MAX, AVE and SUM also pool volumes, ``(N, C, D, H, W)``, and lines, ``(N, C, W)``, as forks do: ``kernel_size``,
+    ``stride`` and ``pad`` once, or once for each axis. ``dilation`` spreads the places of a window, and with
+    ``avg_include_pad: false`` averages do not count the padding.
     """
 
     random = True
-    fork_options = frozenset({"pooling_param.ceil_mode"})
+    fork_options = frozenset(
+        f"pooling_param.{name}"
+        for name in ("ceil_mode", "dilation", "avg_include_pad", "axis", "kernel_size_3d", "stride_3d", "pad_3d")
+    )
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
-        self._read(param.pooling_param, bottom_shapes)
-        self.ceil_mode = self._rounds_up(param.pooling_param)
+        options, shape = param.pooling_param, bottom_shapes[0]
+        self.ceil_mode = self._rounds_up(options)
+        self.volumes = self._read_volumes(options, shape)
+        if self.volumes is not None:
+            self.check_count("bottom", len(bottom_shapes), (1, 1))
+            if param.top:
+                self.check_count("top", len(param.top), (1, 2) if self.volumes.mode == "MAX" else (1, 1))
+            self.volumes.fit(shape, self.error)
+            self.mode, self.window = self.volumes.mode, None
+            return
+        self._read(options, bottom_shapes)
         self.check_count("bottom", len(bottom_shapes), (2, 2) if self.mode == "SWITCH" else (1, 1))
         if param.top:
             self.check_count("top", len(param.top), (1, 2) if self.mode == "MAX" else (1, 1))
         self.fit(bottom_shapes[0])
+
+    def _read_volumes(self, options: Any, shape: Shape) -> VolumePooling | None:
+        """What pools this bottom if it is no stack of planes, or the windows are not those of BVLC's Caffe; else None."""
+        axis = self.canonical_axis(options.axis, len(shape), "pooling_param.axis") if options.HasField("axis") else 1
+        plain = (len(shape), axis, options.dilation, options.avg_include_pad) == (4, 1, 1, True)
+        if plain and not any(len(getattr(options, f"{name}_3d")) for name in ("kernel_size", "stride", "pad")):
+            return None
+        mode = caffe_pb2.PoolingParameter.PoolMethod.Name(options.pool)
+        if options.mask_index_type == caffe_pb2.PoolingParameter.LOCAL:
+            raise self.error("pooling_param.mask_index_type: LOCAL is for planes without dilation")
+        return volume_pooling(options, mode, shape, axis, self.ceil_mode, self.error)
 
     def _rounds_up(self, options: Any) -> bool:
         ceil = options.round_mode == caffe_pb2.PoolingParameter.CEIL
@@ -230,7 +260,7 @@ class Pooling(_Windows):
     @property
     def switchable(self) -> bool:
         """Whether :meth:`forward_switch` serves this layer: MAX with windows of at most 255 places."""
-        return self.mode == "MAX" and self.window is not None and self.window.byte
+        return self.volumes is None and self.mode == "MAX" and self.window is not None and self.window.byte
 
     def forward_switch(self, x: Tensor, relu: bool = False) -> tuple[Tensor, Tensor]:
         """Return the maxima and their byte switches; ``relu`` pools ``relu(x)`` without storing it."""
@@ -243,6 +273,9 @@ class Pooling(_Windows):
         return ops.switch_to_mask(switch, *window, ops.plane_of(x_shape), self.local, dtype)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        if self.volumes is not None:
+            y, places = self.volumes(x, *self.volumes.fit(x.shape, self.error), self.n_tops == 2)
+            return y if places is None else (y, places)
         window, size = self.fit(x.shape)
         if self.mode == "MAX":
             return self._max(x, window, size)

@@ -17,7 +17,7 @@ from ..errors import ParseError, require_file
 from ..plug_ins import load_plug_ins
 from . import caffe_pb2
 from .diagnosis import explain
-from .outline import Source
+from .outline import Source, Token, read_outline
 
 _LAX = re.compile(
     r"""(?P<comment>\#[^\n]*)
@@ -26,6 +26,9 @@ _LAX = re.compile(
       | (?P<byte>[\ud800-\udfff])""",
     re.VERBOSE | re.IGNORECASE,
 )
+_REPEATED = re.compile(
+    r'multiple "(?:kernel_size|stride|pad)" fields|integer: \['
+)  # what protobuf says of a number that is given again
 _ESCAPE = re.compile(r"\\.")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _CONTROL = frozenset(range(32)) - set(b"\t\n\v\f\r")
@@ -104,14 +107,39 @@ def _parse(text: str, cls: Any) -> tuple[Any, Any]:
     parsed = cls()
     try:
         text_format.Parse(text, parsed)
-    except text_format.ParseError:
+    except text_format.ParseError as error:
         load_plug_ins()
         current = getattr(caffe_pb2, cls.DESCRIPTOR.name, cls)
-        if current is cls:
+        renamed = _repeatable(text) if _REPEATED.search(str(error)) else text
+        if current is cls and renamed == text:
             raise
         parsed, cls = current(), current
-        text_format.Parse(text, parsed)
+        try:
+            text_format.Parse(renamed, parsed)
+        except text_format.ParseError as second:
+            raise (second if renamed == text else error) from None  # the places of a renamed text are not the file's
     return parsed, cls
+
+
+def _repeatable(text: str) -> str:
+    """Return ``text`` with the sizes of a pooling that are given several times, once for each axis, as Intel's fields.
+
+    BVLC's messages hold one number; the Caffes that pool volumes repeat the same names.
+    """
+    outline = read_outline(text)
+    poolings = [block for block in outline.blocks if block.field == "pooling_param" and block.bracket in "{<"]
+    starts: list[Token] = []
+    for pooling in poolings:
+        inside = [t for t in outline.tokens if t.kind == "word" and pooling.start < t.start < pooling.end]
+        for name in ("kernel_size", "stride", "pad"):
+            places = [token for token in inside if token.text == name]
+            is_list = any(re.match(r"\s*:\s*\[", text[t.start + len(name) :]) for t in places)
+            if len(places) > 1 or is_list:
+                starts += places
+    for token in sorted(starts, key=lambda token: -token.start):
+        end = token.start + len(token.text)
+        text = f"{text[:end]}_3d{text[end:]}"
+    return text
 
 
 def format_text(message: Any) -> str:

@@ -313,7 +313,7 @@ WRONG = {
         "kernel_h: 3 kernel_w: 10 stride: 2 round_mode: FLOOR"
     ),
     "with no input in it, as the height is 7": lambda: pooling("kernel_size: 1 stride: 4"),
-    "needs a bottom with 4 axes (N, C, H, W), not of shape 2×3": lambda: pooling("kernel_size: 2", (2, 3)),
+    "pools over 1 to 3 axes behind the channels (axis 1), not of shape 2×3": lambda: pooling("kernel_size: 2", (2, 3)),
     "pad (1, 1) with pool: STOCHASTIC": lambda: pooling("pool: STOCHASTIC kernel_size: 2 pad: 1"),
     "pad (1, 1) with pool: FIX": lambda: pooling("pool: FIX kernel_size: 2 pad: 1"),
     "fix_x is for pool: FIX, not MAX": lambda: pooling("kernel_size: 2 fix_x: 1"),

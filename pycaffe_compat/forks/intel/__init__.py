@@ -39,7 +39,6 @@ FORK = Fork(
         "SolverParameter.test_offset": "skips test batches",
         "ConvolutionParameter.relu": "applies a ReLU in the convolution",
         "InnerProductParameter.relu": "applies a ReLU in the layer",
-        "PoolingParameter.avg_include_pad": "says whether averages count padding",
         "TransformationParameter.random_resize_param": "resizes pictures at random",
         "TransformationParameter.random_aspect_ratio_param": "crops pictures of random size and shape",
     },

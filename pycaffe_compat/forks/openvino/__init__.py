@@ -13,6 +13,5 @@ FORK = Fork(
     ),
     refused={
         "InnerProductParameter.normalize": "normalises the weights of each output",
-        "PoolingParameter.dilation": "spreads the places of a window",
     },
 )
