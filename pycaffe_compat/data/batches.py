@@ -233,8 +233,8 @@ class ListReader(ImageReader):
             self._entries = read_list(path)
         if skip > len(self._entries):
             raise DataError(f"image_data_param.rand_skip {skip} is more than the {len(self._entries)} images of {path}")
-        self._root, self._color, self._size, self._shuffle, self._skip = root, color, size, shuffle, skip
-        self._order = functools.lru_cache(maxsize=2)(draws.permutation)
+        self._root, self._color, self._size = root, color, size
+        self._order = draws.Order(len(self._entries), shuffle, skip)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -243,12 +243,7 @@ class ListReader(ImageReader):
         return self._entries[0]
 
     def fetch(self, shard: Shard, position: int) -> Entry:
-        if self._skip:
-            position += draws.draw(shard.seed, 0, self._skip, draws.SKIP)
-        epoch, index = divmod(position, len(self._entries))
-        if self._shuffle:
-            index = int(self._order(shard.seed, epoch, len(self._entries))[index])
-        return self._entries[index]
+        return self._entries[self._order.index(shard.seed, position)]
 
     def decode(self, item: Entry) -> tuple[np.ndarray, int]:
         try:

@@ -7,6 +7,7 @@ that resumes at ``p`` continues bit for bit. The mixing function is SplitMix64 (
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,3 +41,24 @@ def permutation(seed: int, epoch: int, n: int, stream: int = ORDER) -> np.ndarra
     """Return the order of ``n`` items in an epoch: a permutation of ``range(n)``."""
     start = int(words(seed, [epoch], 1, stream)[0, 0])
     return np.argsort(words(start, np.arange(n), 1, stream)[:, 0], kind="stable")
+
+
+class Order:
+    """The order in which a list is read: as it stands, or a new one in every epoch.
+
+    Args:
+        count: how many items the list has.
+        shuffle: use a new order in every epoch.
+        skip: start at a random one of the first ``skip`` items.
+    """
+
+    def __init__(self, count: int, shuffle: bool = False, skip: int = 0) -> None:
+        self._count, self._shuffle, self._skip = count, shuffle, skip
+        self._permutation = functools.lru_cache(maxsize=2)(permutation)
+
+    def index(self, seed: int, position: int) -> int:
+        """Return the index of the item at ``position`` of the endless sequence of epochs."""
+        if self._skip:
+            position += draw(seed, 0, self._skip, SKIP)
+        epoch, index = divmod(position, self._count)
+        return int(self._permutation(seed, epoch, self._count)[index]) if self._shuffle else index

@@ -98,13 +98,15 @@ def read_image(path: str | os.PathLike[str], color: bool = True, size: tuple[int
     return image if size is None else resize(image, size)
 
 
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize(image: np.ndarray, size: tuple[int, int], nearest: bool = False) -> np.ndarray:
     """Return ``image`` resized to ``size``, a ``(height, width)``, by OpenCV's bilinear interpolation, as in Caffe.
+
+    ``nearest`` takes the nearest pixel instead, which makes no new values.
 
     Raises:
         DataError: OpenCV cannot make an image of this size.
     """
     try:
-        return cv2.resize(image, (size[1], size[0]))
+        return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR)
     except cv2.error as error:
         raise DataError(f"cannot be resized to {size[0]} × {size[1]} pixels (height × width)") from error

@@ -1,0 +1,272 @@
+"""Data layers of images with label maps. What they must make is worked out here by the formulas of their forks' sources."""
+
+import copy
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from pycaffe_compat.data.mean import write_mean
+from pycaffe_compat.errors import DataError, LayerError, MissingFileError
+from pycaffe_compat.layers import layer_class
+from pycaffe_compat.layers.data_layers import BatchSource
+from pycaffe_compat.net import Net
+from pycaffe_compat.proto import caffe_pb2, parse_text
+
+HEIGHT, WIDTH = 9, 12
+PLACES = np.stack(np.mgrid[:HEIGHT, :WIDTH], -1).astype(np.uint8)
+
+
+def label_at(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    return (rows * 17 + columns * 5) % 21
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """A list of five images whose pixels tell their own place (row, column, number), and their label maps."""
+    lines = []
+    for number in range(5):
+        image = np.concatenate([PLACES, np.full((HEIGHT, WIDTH, 1), number, np.uint8)], -1)
+        labels = label_at(*np.moveaxis(PLACES.astype(int), -1, 0)).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / f"{number}.png"), image)
+        cv2.imwrite(str(tmp_path / f"{number}_l.png"), labels)
+        lines.append(f"/{number}.png /{number}_l.png")
+    (tmp_path / "list.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def make(kind: str, folder: Path, options: str = "", transform: str = "", phase: str = "TRAIN", tops: int = 2):
+    field = "dense_image_data_param" if kind == "DenseImageData" else "image_data_param"
+    if "batch_size" not in options:
+        options += " batch_size: 1"
+    text = f"""name: "d" type: "{kind}" {" ".join(f'top: "t{i}"' for i in range(tops))}
+        {field} {{ source: "{folder}/list.txt" root_folder: "{folder}" {options} }} transform_param {{ {transform} }}"""
+    param = parse_text(text, caffe_pb2.LayerParameter)
+    param.phase = caffe_pb2.Phase.Value(phase)
+    layer = layer_class(param, fork=FORKS[kind])(param, [])
+    layer.seed = 3
+    return layer
+
+
+FORKS = {
+    "DenseImageData": "segnet",
+    "ImageSegData": "deeplab",
+    "WindowSegData": "deconvnet",
+    "ImageLabelmapData": "hed",
+}
+PIXEL = "label_type: PIXEL"
+CROPPED = [
+    ("DenseImageData", "batch_size: 64 mirror: true crop_height: 4 crop_width: 5", "", True),
+    ("ImageSegData", f"batch_size: 64 {PIXEL}", "mirror: true crop_height: 4 crop_width: 5", False),
+]
+
+
+def batch(layer: BatchSource) -> list[torch.Tensor]:
+    tops = [top.clone() for top in layer()]
+    layer.close()
+    return tops
+
+
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+@pytest.mark.parametrize(("kind", "options", "transform", "random_in_test"), CROPPED)
+def test_image_and_label_map_are_cropped_and_mirrored_alike(
+    pairs: Path, kind: str, options: str, transform: str, random_in_test: bool, phase: str
+) -> None:
+    images, labels = batch(make(kind, pairs, options, transform, phase))
+    assert images.shape == (64, 3, 4, 5) and labels.shape == (64, 1, 4, 5)
+    rows, columns = images[:, 0].long(), images[:, 1].long()
+    np.testing.assert_array_equal(labels[:, 0], label_at(rows.numpy(), columns.numpy()))
+    assert ((rows[:, 1:] - rows[:, :-1]) == 1).all()
+    steps = columns[:, :, 1:] - columns[:, :, :-1]
+    assert (steps.abs() == 1).all() and 15 < (steps[:, 0, 0] == -1).sum() < 49
+    corners = {(int(r), int(c)) for r, c in zip(rows[:, 0, 0], columns.amin((1, 2)), strict=True)}
+    if phase == "TRAIN" or random_in_test:
+        assert len(corners) > 25 and {r for r, _ in corners} == set(range(HEIGHT - 4 + 1))
+    else:
+        assert corners == {((HEIGHT - 4) // 2, (WIDTH - 5) // 2)}
+    assert images[:10, 2, 0, 0].tolist() == [0, 1, 2, 3, 4] * 2
+
+
+def test_an_image_smaller_than_the_crop_is_padded_with_its_mean_and_ignore_label(pairs: Path) -> None:
+    """TransformImgAndSeg of the fork: pads at the bottom and right, crops, mirrors, subtracts the mean."""
+    options, transform = (
+        f"batch_size: 8 ignore_label: 200 {PIXEL}",
+        "crop_size: 11 mirror: true mean_value: 3 scale: 0.5",
+    )
+    images, labels, sizes = batch(make("ImageSegData", pairs, options, transform, "TEST", 3))
+    seen = set()
+    for image, label in zip(images.numpy(), labels.numpy(), strict=True):
+        number = image[2, 0].max() * 2 + 3
+        whole = np.full((11, WIDTH, 3), 3.0)
+        whole[:HEIGHT, :, :2], whole[:HEIGHT, :, 2] = PLACES, number
+        classes = np.full((11, WIDTH), 200.0)
+        classes[:HEIGHT] = label_at(*np.moveaxis(PLACES.astype(int), -1, 0))
+        whole, classes = whole[:, :11], classes[:, :11]  # (12 - 11) / 2 is 0
+        mirrored = image[1, 0, 0] > image[1, 0, -1]
+        seen.add(bool(mirrored))
+        if mirrored:
+            whole, classes = whole[:, ::-1], classes[:, ::-1]
+        np.testing.assert_array_equal(image, (whole.transpose(2, 0, 1) - 3) * 0.5)
+        np.testing.assert_array_equal(label[0], classes)
+    assert seen == {False, True}
+    assert sizes.shape == (8, 1, 1, 2) and sizes[0, 0, 0].tolist() == [HEIGHT, 11]
+
+
+@pytest.mark.parametrize(("fork", "interpolation"), [("deeplab", cv2.INTER_LINEAR), ("deconvnet", cv2.INTER_NEAREST)])
+def test_label_maps_are_resized_as_in_their_fork(
+    pairs: Path, fork: str, interpolation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FORKS, "ImageSegData", fork)
+    images, labels = batch(make("ImageSegData", pairs, f"new_height: 20 new_width: 7 {PIXEL}"))
+    want = cv2.resize(cv2.imread(str(pairs / "0.png")), (7, 20))
+    np.testing.assert_array_equal(images[0], want.transpose(2, 0, 1))
+    grey = cv2.imread(str(pairs / "0_l.png"), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(labels[0, 0], cv2.resize(grey, (7, 20), interpolation=interpolation))
+
+
+def test_scale_factors_resize_both_before_the_crop(pairs: Path) -> None:
+    options = f"batch_size: 40 ignore_label: 99 {PIXEL}"
+    images, labels = batch(make("ImageSegData", pairs, options, "crop_size: 20 scale_factors: 0.55 scale_factors: 1.5"))
+    heights = ((labels[:, 0] != 99).sum(1).amax(1)).tolist()  # rows that are not padding
+    assert set(heights) == {4, 13}  # 9 · 0.55 = 4.95 and 9 · 1.5 = 13.5, rounded down
+    assert 8 < heights.count(4) < 32
+    at = heights.index(13)
+    grey = cv2.imread(str(pairs / "0_l.png"), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(labels[at, 0, :13, :18], cv2.resize(grey, (18, 13), interpolation=cv2.INTER_NEAREST))
+    image = cv2.resize(cv2.imread(str(pairs / f"{at % 5}.png")), (18, 13))
+    np.testing.assert_array_equal(images[at, :, :13, :18], image.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "label"),
+    [("/0.png 7", "", 7), ("/0.png 300", "", 255), ("/0.png", "label_type: NONE ignore_label: 9", 9)],
+)
+def test_one_label_or_none_fills_the_map(pairs: Path, lines: str, options: str, label: int) -> None:
+    (pairs / "list.txt").write_text(lines)
+    _, labels = batch(make("ImageSegData", pairs, options))
+    assert labels.shape == (1, 1, HEIGHT, WIDTH) and (labels == label).all()
+
+
+@pytest.mark.parametrize("corners", [(2, 1, 8, 6), (-3, 2, 13, 10)])
+def test_windows_are_cut_padded_and_resized(pairs: Path, corners: tuple[int, int, int, int]) -> None:
+    """window_seg_data_layer.cpp: black and ignore_label outside; then resized, the label map to the nearest pixels."""
+    (pairs / "list.txt").write_text(f"/1.png /1_l.png {' '.join(map(str, corners))}")
+    options = f"new_height: 10 new_width: 14 ignore_label: 77 {PIXEL}"
+    images, labels, sizes = batch(make("WindowSegData", pairs, options, "mean_value: 2", tops=3))
+    x1, y1, x2, y2 = corners
+    image = np.pad(cv2.imread(str(pairs / "1.png")), ((3, 3), (3, 3), (0, 0)))
+    grey = np.pad(cv2.imread(str(pairs / "1_l.png"), cv2.IMREAD_GRAYSCALE), 3, constant_values=77)
+    window = (slice(y1 + 3, y2 + 4), slice(x1 + 3, x2 + 4))
+    np.testing.assert_array_equal(images[0], cv2.resize(image[window], (14, 10)).transpose(2, 0, 1) - 2.0)
+    np.testing.assert_array_equal(labels[0, 0], cv2.resize(grey[window], (14, 10), interpolation=cv2.INTER_NEAREST))
+    assert sizes.flatten().tolist() == [HEIGHT, WIDTH]
+
+
+def test_enets_label_maps_are_smaller_than_images(pairs: Path) -> None:
+    images, labels = batch(make("DenseImageData", pairs, "new_height: 16 new_width: 24 label_divide_factor: 8"))
+    assert images.shape == (1, 3, 16, 24)
+    grey = cv2.imread(str(pairs / "0_l.png"), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(labels[0, 0], cv2.resize(grey, (3, 2), interpolation=cv2.INTER_NEAREST))
+
+
+def test_segnets_mean_image_is_that_of_the_crop_and_not_mirrored(pairs: Path) -> None:
+    mean = np.random.default_rng(0).uniform(0, 9, (3, 4, 5)).astype(np.float32)
+    write_mean(pairs / "mean.binaryproto", mean)
+    options = "batch_size: 20 mirror: true crop_height: 4 crop_width: 5"
+    plain, _ = batch(make("DenseImageData", pairs, options))
+    images, labels = batch(make("DenseImageData", pairs, options, f'mean_file: "{pairs}/mean.binaryproto" scale: 2'))
+    np.testing.assert_array_equal(images, (plain.numpy() - mean) * np.float32(2))
+    assert labels.max() > 1
+
+
+def test_an_edge_is_what_most_have_marked(pairs: Path) -> None:
+    """image_labelmap_data_layer.cpp divides by 255 as OpenCV does, which rounds."""
+    values = np.array([[0, 1, 127, 128, 200, 255]], np.uint8)
+    cv2.imwrite(str(pairs / "e.png"), values)
+    cv2.imwrite(str(pairs / "i.png"), np.zeros((1, 6, 3), np.uint8))
+    (pairs / "list.txt").write_text("/i.png /e.png")
+    _, labels = batch(make("ImageLabelmapData", pairs))
+    assert labels.flatten().tolist() == [0, 0, 0, 1, 1, 1]
+    np.testing.assert_array_equal(np.round(values[0] / 255), labels.flatten())
+
+
+@pytest.mark.parametrize("kind", ["DenseImageData", "ImageSegData"])
+def test_a_run_that_is_resumed_or_copied_sees_the_same_batches(pairs: Path, kind: str) -> None:
+    crop = "mirror: true crop_height: 4 crop_width: 5"
+    how = ("shuffle: true rand_skip: 4 batch_size: 3 ", "")
+    options, transform = (how[0] + crop, "") if kind == "DenseImageData" else (how[0] + PIXEL, crop)
+    layer = make(kind, pairs, options, transform)
+    layer.threads = 1
+    wanted = [[top.clone() for top in layer()] for _ in range(6)]
+    layer.close()
+    other = make(kind, pairs, options, transform)
+    other.seed, other.threads = 99, 3
+    [other() for _ in range(2)]
+    again = make(kind, pairs, options, transform)
+    [again() for _ in range(3)]
+    other.seek(again.state())
+    for twin in (other, copy.deepcopy(again)):
+        for number in range(3, 6):
+            assert all(torch.equal(a, b) for a, b in zip(twin(), wanted[number], strict=True))
+        twin.close()
+    again.close()
+
+
+def test_images_of_any_size_make_batches_of_one(pairs: Path) -> None:
+    cv2.imwrite(str(pairs / "1.png"), np.zeros((4, 6, 3), np.uint8))
+    cv2.imwrite(str(pairs / "1_l.png"), np.zeros((4, 6), np.uint8))
+    layer = make("DenseImageData", pairs)
+    assert [layer()[0].shape[2:] for _ in range(2)] == [(HEIGHT, WIDTH), (4, 6)]
+    layer.close()
+    layer = make("DenseImageData", pairs, "batch_size: 2")
+    with pytest.raises(DataError, match=r'layer "d".*/1\.png: has 3 × 4 × 6 values.*need a crop, or batch_size: 1'):
+        layer()
+    layer.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "lines", "options", "transform", "words"),
+    [
+        ("DenseImageData", "/0.png", "", "", r'list.txt:1: "/0.png" has 1 words; wanted "IMAGE LABELMAP"'),
+        ("DenseImageData", "/0.png a b", "", "", "has 3 words"),
+        ("DenseImageData", "", "", "", "is empty"),
+        ("DenseImageData", "/0.png /none.png", "", "", "label map .*/none.png: image not found"),
+        ("DenseImageData", "/0.png /small.png", "", "", "is 9 × 12 .*its label map .*small.png is 2 × 2"),
+        ("DenseImageData", None, "crop_height: 4", "", "crop_height is 4 and crop_width 0; set both"),
+        ("DenseImageData", None, "new_height: 4", "", "new_height is 4 and new_width 0"),
+        ("DenseImageData", None, "crop_height: 10 crop_width: 4", "", "a crop of 10 × 4 .* larger than the image"),
+        ("DenseImageData", None, "", "mirror: true", "would change the image alone"),
+        ("DenseImageData", None, "label_divide_factor: 2", "", "needs new_height and new_width"),
+        ("DenseImageData", None, "rand_skip: 6", "", "rand_skip 6 is more than the 5 images"),
+        ("DenseImageData", None, "batch_size: 0", "", "batch_size is 0"),
+        ("ImageSegData", "/0.png x", "", "", '"x", where "IMAGE LABEL" has the integer LABEL'),
+        ("ImageSegData", None, PIXEL, "crop_height: 3", "give crop_size, or both of the others"),
+        ("ImageSegData", None, PIXEL, "scale_factors: 0", "each must be above 0"),
+        ("ImageSegData", None, PIXEL, "scale_factors: 0.01", "cannot be resized to 0 × 0"),
+        ("ImageSegData", None, PIXEL, 'mean_file: "m"', "takes no transform_param.mean_file"),
+        ("ImageSegData", None, PIXEL, "mean_value: 1 mean_value: 2", "2 mean_values for 3 channels"),
+        ("WindowSegData", "/0.png /0_l.png 3 3 2 4", PIXEL, "", r"image /0.png: window \(3, 3, 2, 4\).*is empty"),
+        ("WindowSegData", "/0.png /0_l.png 3 3 2000000000 2000000000", PIXEL, "", "reaches too far outside"),
+        ("ImageLabelmapData", None, "", "crop_size: 10", "larger than the image, which is 9 × 12"),
+    ],
+)
+def test_faults_are_named(pairs: Path, kind: str, lines: str | None, options: str, transform: str, words: str) -> None:
+    cv2.imwrite(str(pairs / "small.png"), np.zeros((2, 2), np.uint8))
+    if lines is not None:
+        (pairs / "list.txt").write_text(lines + "\n")
+    with pytest.raises((DataError, LayerError, MissingFileError), match=words):
+        batch(make(kind, pairs, options, transform))
+
+
+def test_a_net_trains_on_label_maps(pairs: Path) -> None:
+    text = f"""layer {{ name: "d" type: "DenseImageData" top: "x" top: "l" dense_image_data_param {{
+            source: "{pairs}/list.txt" root_folder: "{pairs}" batch_size: 2 }} transform_param {{ scale: 0.01 }} }}
+        layer {{ name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param {{ num_output: 21 kernel_size: 1 }} }}
+        layer {{ name: "s" type: "SoftmaxWithLoss" bottom: "c" bottom: "l" top: "loss" }}"""
+    net = Net(parse_text(text, caffe_pb2.NetParameter), "TRAIN")
+    objective, _ = net.objective(net.draw())
+    objective.backward()
+    np.testing.assert_allclose(objective.item(), np.log(21), rtol=1e-5)
+    net.close()
