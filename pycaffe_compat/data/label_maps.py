@@ -224,7 +224,7 @@ class LabelMapReader:
         part = torch.empty(1, len(planes), *inside)
         self._transformer.transform([planes], windows, part)
         image_out[:] = 0
-        image_out[0][(slice(None), *at)] = part.numpy()
+        image_out[0][:, at[0], at[1]] = part[0].numpy()
         labels_out[:] = changes.pad_label
         labels_out[at] = labels[:, ::-1] if mirrored else labels
 
