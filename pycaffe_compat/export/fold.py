@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from ..layers.base import Layer
 from ..layers.convolution import Convolution
-from ..layers.linear import InnerProduct, Scale
-from ..layers.normalization import BatchNorm
+from ..layers.linear import InnerProduct
 from ..wiring import Step
+from .affine import channel_affine, has_relu
 
 
 def folds(steps: Sequence[Step], ends: set[int]) -> tuple[dict[str, tuple[Tensor, Tensor]], set[str]]:
@@ -39,7 +37,11 @@ def folds(steps: Sequence[Step], ends: set[int]) -> tuple[dict[str, tuple[Tensor
         weight = layer.blob(0).detach().double()
         bias = layer.blob(1).detach().double() if len(layer.blob_specs) > 1 else weight.new_zeros(weight.shape[0])
         value, taken = step.top_values[0], []
-        while uses[value] == 1 and value not in ends and (pair := _affine(reader[value].layer)) is not None:
+        while uses[value] == 1 and value not in ends:
+            following = reader[value].layer
+            pair = None if has_relu(following) else channel_affine(following)
+            if pair is None:
+                break
             factor, shift = pair
             weight = weight * factor.reshape(-1, *(1,) * (weight.dim() - 1))
             bias = bias * factor + shift
@@ -49,16 +51,3 @@ def folds(steps: Sequence[Step], ends: set[int]) -> tuple[dict[str, tuple[Tensor
             made[step.name] = weight.float(), bias.float()
             gone.update(taken)
     return made, gone
-
-
-def _affine(layer: Layer) -> tuple[Tensor, Tensor] | None:
-    """The factor and the shift of each channel, float64, if that is all that a layer does."""
-    if isinstance(layer, BatchNorm) and layer.use_global_stats is not False:
-        count = layer.scale_factor.detach().double()
-        count = torch.where(count == 0, count, 1 / count)
-        factor = (layer.running_var.double() * count + layer.eps).rsqrt()
-        return factor, -layer.running_mean.double() * count * factor
-    if isinstance(layer, Scale) and len(layer.param.bottom) == 1 and layer.axis == 1 and layer.weight.dim() == 1:
-        factor = layer.weight.detach().double()
-        return factor, torch.zeros_like(factor) if layer.bias is None else layer.bias.detach().double()
-    return None

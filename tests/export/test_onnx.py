@@ -44,6 +44,22 @@ def test_layers_compute_what_the_net_computes(folder, name, tmp_path):
     assert {entry.domain for entry in onnx.load(path).opset_import} == {""}
 
 
+@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *("scale_bias: true", "use_weight_bias: true relu: true", "bias_term: false"),
+        *("disable_variance: true", "disable_mean: true", "update_global_stats: true use_global_stats: true"),
+    ],
+)
+def test_batch_norms_of_forks(options, fold, tmp_path):
+    prototxt = CLASSIFIER.replace(
+        'bottom: "conv" top: "conv" }', f'bottom: "conv" top: "conv" batch_norm_param {{ {options} }} }}', 1
+    )
+    net, path = build_net(prototxt), tmp_path / "net.onnx"
+    assert options in prototxt and worst(net, path, fold=fold) <= 1e-5
+
+
 def test_a_model_keeps_names_and_takes_any_batch(classifier, tmp_path):
     net, path = classifier, tmp_path / "net.onnx"
     assert worst(net, path) <= 1e-5

@@ -29,8 +29,16 @@ def emits(*classes: type[Layer]) -> Callable[[Function], Function]:
 
 
 def emission(layer: type[Layer]) -> Emission | None:
-    """What makes the nodes of a class of layers; None where ONNX has no words for it, or this package has none yet."""
-    return next((EMITTERS[cls] for cls in layer.__mro__ if cls in EMITTERS), None)
+    """What makes the nodes of a class of layers, itself or one that it computes the same as.
+
+    None where ONNX has no words for it, or this package has none yet.
+    """
+    for cls in layer.__mro__:
+        if cls in EMITTERS:
+            return EMITTERS[cls]
+        if "forward" in vars(cls) or "function" in vars(cls):
+            return None
+    return None
 
 
 class Emitter:

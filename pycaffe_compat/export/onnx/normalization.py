@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import torch
 
+from ...forks.happynear.batch_norm import PartialBatchNorm
+from ...forks.intel.batch_norm import ScaledBatchNorm
+from ...forks.nvidia.batch_norm import AveragedBatchNorm
+from ...forks.pspnet.batch_norm import UpdatedBatchNorm
 from ...forks.pspnet.bn import RunningBN
 from ...forks.segnet.bn import EPS, BatchBN
 from ...layers.normalization import LRN, MVN, BatchNorm
 from ...layers.softmax import Softmax
+from ..affine import channel_affine, has_relu
 from ..outline import Value
-from .emitter import Emitter, emits, static
+from .emitter import Emitter, emits, static, unsaid
 
 
-@emits(BatchNorm)
+@emits(BatchNorm, UpdatedBatchNorm)
 def batch_norm(e: Emitter, layer: BatchNorm, x: Value) -> str:
     source: object = x
     one = len(x.shape) == 1
@@ -39,6 +44,19 @@ def batch_norm(e: Emitter, layer: BatchNorm, x: Value) -> str:
             epsilon=float(layer.eps),
         )
     return str(e.op("Squeeze", y, e.ints(1)) if one else y)
+
+
+@emits(AveragedBatchNorm, PartialBatchNorm, ScaledBatchNorm)
+def fork_batch_norm(e: Emitter, layer: AveragedBatchNorm | PartialBatchNorm | ScaledBatchNorm, x: Value) -> str:
+    pair = channel_affine(layer)
+    if pair is None:
+        raise unsaid(layer, "use_global_stats: false takes the statistics of each batch")
+    shape = (1, -1) + (1,) * (len(x.shape) - 2)
+    factor, shift = (
+        e.array(layer, n, v.float().reshape(shape)) for n, v in zip(("factor", "shift"), pair, strict=True)
+    )
+    y = e.op("Add", e.op("Mul", x, factor), shift)
+    return str(e.op("Relu", y) if has_relu(layer) else y)
 
 
 @emits(RunningBN)
