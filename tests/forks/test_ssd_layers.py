@@ -1,4 +1,4 @@
-"""The layers of SSD's Caffe, against its own numbers."""
+"""The layers of SSD's Caffe, and of the forks that took them over, against its own numbers."""
 
 import golden_layer as gl
 import pytest
@@ -24,3 +24,65 @@ def test_permute_has_its_gradient() -> None:
 def test_permute_refuses_a_bad_order(order: str, words: str) -> None:
     with pytest.raises(LayerError, match=words):
         gl.build(f'name: "p" type: "Permute" permute_param {{ {order} }}', (2, 3, 4))
+
+
+@pytest.mark.parametrize("name", gl.names("normalize_", "priorbox_", folder="forks"))
+def test_normalize_and_prior_box_agree_with_caffe(name: str) -> None:
+    gl.check(name, "forks")
+
+
+@pytest.mark.parametrize("options", ["", "channel_shared: false", "across_spatial: false"])
+def test_normalize_has_its_gradient(options: str) -> None:
+    filler = (
+        'scale_filler { type: "constant" value: 3 }'  # where all scales are equal the fork's gradient is the true one
+    )
+    text = f'name: "n" type: "Normalize" norm_param {{ {options} {filler if "channel" not in options else ""} }}'
+    layer = gl.build(text, (2, 3, 2, 2), dtype=torch.float64)
+    gl.check_gradients(layer, torch.randn(2, 3, 2, 2, dtype=torch.float64))
+
+
+def test_normalize_passes_the_forks_gradient_with_a_scale_per_channel() -> None:
+    layer = gl.build(
+        'name: "n" type: "Normalize" norm_param { across_spatial: false channel_shared: false eps: 0 }', (1, 2)
+    )
+    layer.set_blob(0, torch.tensor([2.0, 3.0]))
+    x = torch.tensor([[3.0, 4.0]], requires_grad=True)
+    layer(x).backward(torch.tensor([[1.0, 0.0]]))
+    # scale * (dy - x * sum(x * dy) / 25) / 5; the true gradient of the second is -0.192
+    torch.testing.assert_close(x.grad, torch.tensor([[2 * (1 - 9 / 25) / 5, 3 * (-12 / 25) / 5]]))
+
+
+def test_clustered_priors_have_their_own_sizes() -> None:
+    layer = gl.build(
+        'name: "p" type: "PriorBoxClustered" prior_box_param '
+        "{ width: 10.5 height: 4 width: 2 height: 30 step_w: 8 step_h: 16 variance: 0.1 variance: 0.2 variance: 0.3 "
+        "variance: 0.4 clip: true flip: false }",
+        *((1, 3, 2, 1), (1, 3, 40, 20)),
+    )
+    boxes, variances = layer(torch.zeros(1, 3, 2, 1), torch.zeros(1, 3, 40, 20))[0]
+    corners = [(4, y, w, h) for y in (8, 24) for w, h in ((10.5, 4), (2, 30))]
+    want = torch.tensor(
+        [[(x - w / 2) / 20, (y - h / 2) / 40, (x + w / 2) / 20, (y + h / 2) / 40] for x, y, w, h in corners]
+    )
+    torch.testing.assert_close(boxes.view(-1, 4), want.clamp(0, 1))
+    assert variances.view(-1, 4).unique(dim=0).tolist() == [pytest.approx([0.1, 0.2, 0.3, 0.4])]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("", "min_size is missing"),
+        ("min_size: 0", "min_size: 0 must be above 0"),
+        ("min_size: 30 max_size: 20", "max_size: 20 must be larger than its min_size, 30"),
+        ("min_size: 30 min_size: 40 max_size: 50", "2 min_size and 1 max_size"),
+        ("min_size: 30 variance: 1 variance: 2", "variance is given 2 times; give 1 for all sides, or 4"),
+        ("min_size: 30 variance: -1", "variance: -1 must be above 0"),
+        ("min_size: 30 step: 8 step_h: 8", "give either step or step_h and step_w"),
+        ("min_size: 30 img_h: 8", "img_w: 0 must be above 0"),
+        ("min_size: 30 aspect_ratio: 0", "aspect_ratio: 0 must be above 0"),
+        ("min_size: 30 width: 5", 'width is for the type "PriorBoxClustered"'),
+    ],
+)
+def test_prior_box_refuses_bad_options(options: str, words: str) -> None:
+    with pytest.raises(LayerError, match=words):
+        gl.build(f'name: "p" type: "PriorBox" prior_box_param {{ {options} }}', (1, 1, 2, 2), (1, 3, 8, 8))
