@@ -59,7 +59,7 @@ class ImageReader:
     """Batches of transformed images and their labels.
 
     As in Caffe, the first record of a batch sets its shape. Subclasses find records in :meth:`fetch`, which is called in
-    order, and decode them in :meth:`decode`, which runs in parallel.
+    order, and decode them in :meth:`prepare`, which runs in parallel.
 
     Attributes:
         as_bytes: make batches of bytes, cropped only, which :meth:`finish` turns into floats on their device: a quarter of
@@ -73,16 +73,31 @@ class ImageReader:
         self.as_bytes = False
         self.effort: Effort | None = None
         self._transformer = transformer
+        self._random = transformer.random
         self._interleaved = False  # how bytes lie in memory: H×W×C
         self._images, self._labels, self._windows = Buffers(), Buffers(), Buffers()
 
     def fetch(self, shard: Shard, position: int) -> Any:
-        """Return the input of :meth:`decode` for the record at ``position``."""
+        """Return the input of :meth:`prepare` for the record at ``position``."""
         raise NotImplementedError
 
-    def decode(self, item: Any) -> tuple[np.ndarray, int]:
-        """Return the image (C×H×W) and the label of an item."""
+    def prepare(self, item: Any, words: Sequence[int] = ()) -> tuple[np.ndarray, Any]:
+        """Return the image of an item (C×H×W), all but cropped, and its label.
+
+        ``words`` are ``Transformer.WORDS`` random numbers, or none if nothing is random or only the shape matters.
+        """
         raise NotImplementedError
+
+    def labelled(self, label: Any, size: tuple[int, int], window: tuple[int, int, bool], cut: tuple[int, int]) -> Any:
+        """Return what a batch holds for the label of :meth:`prepare`.
+
+        Args:
+            label: that label.
+            size: height and width of the image.
+            window: what :meth:`.Transformer.window` has chosen for it.
+            cut: height and width of what is cut from it.
+        """
+        return label
 
     def name(self, item: Any) -> str:
         """Name the record of an item, for error messages."""
@@ -95,7 +110,7 @@ class ImageReader:
     def shapes(self) -> list[Shape]:
         item = self.first()
         try:
-            image = self.decode(item)[0]
+            image, _ = self.prepare(item)
             shape = self._transformer.check(image.shape)
         except DataError as error:
             raise DataError(f"{self.name(item)}: {error}") from error
@@ -110,8 +125,11 @@ class ImageReader:
     def begin(self, shard: Shard, position: int) -> tuple[list[np.ndarray], list[Job]]:
         positions = shard.positions(position, self.batch_size)
         items = [self.fetch(shard, int(at)) for at in positions]
+        words: Sequence[Sequence[int]] = [()] * self.batch_size
+        if self._random:
+            words = draws.words(shard.seed, positions, self._transformer.WORDS).tolist()
         try:
-            first = self.decode(items[0])
+            first = self.prepare(items[0], words[0])
             shape = self._transformer.check(first[0].shape)
         except DataError as error:
             raise DataError(f"{self.name(items[0])}: {error}") from error
@@ -119,9 +137,6 @@ class ImageReader:
         arrays = self._take(shape, as_bytes)
         out, labels, windows = self._planar(arrays[0]), *arrays[1:]
         made = torch.from_numpy(arrays[0])
-        words: Sequence[Sequence[int]] = [()] * self.batch_size
-        if self._transformer.random:
-            words = draws.words(shard.seed, positions, self._transformer.WORDS).tolist()
 
         def fill(start: int, stop: int) -> None:
             transforming, pixels, held, begun = 0.0, 0, 0, time.perf_counter()
@@ -129,8 +144,9 @@ class ImageReader:
             views: list[np.ndarray] = []  # of the database: they take no memory and can be transformed together
             for i in range(start, stop):
                 try:
-                    image, labels[i] = self.decode(items[i]) if i else first
+                    image, label = self.prepare(items[i], words[i]) if i else first
                     chosen.append(self._transformer.window(image, words[i], shape))
+                    labels[i] = self.labelled(label, image.shape[1:], chosen[-1], shape[1:])
                     if as_bytes:
                         self._transformer.crop_bytes(image, chosen[-1], out[i])
                 except DataError as error:
@@ -161,9 +177,17 @@ class ImageReader:
         size = (*shape[1:], shape[0]) if as_bytes and self._interleaved else shape
         return [
             self._images.take(self.batch_size, *size, dtype=np.uint8 if as_bytes else np.float32),
-            self._labels.take(self.batch_size),
+            self._label_memory(),
             self._windows.take(self.batch_size, 3, dtype=np.int32),
         ]
+
+    def _label_memory(self) -> np.ndarray:
+        """Return memory for what :meth:`labelled` returns for each image."""
+        return self._labels.take(self.batch_size)
+
+    def collected(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """Return the arrays of a batch whose jobs are done, as tensors can be made of them."""
+        return arrays
 
     def _planar(self, images: Any) -> Any:
         """The images as N×C×H×W: an array, or a tensor."""
@@ -194,11 +218,12 @@ class DatabaseReader(ImageReader):
     def fetch(self, shard: Shard, position: int) -> tuple[bytes, memoryview]:
         return self._database.read(position)
 
-    def decode(self, item: tuple[bytes, memoryview]) -> tuple[np.ndarray, int]:
+    def prepare(self, item: tuple[bytes, memoryview], words: Sequence[int] = ()) -> tuple[np.ndarray, Any]:
         record = parse_datum(item[1])
         if not record.encoded:
             self._transformer.warn_raw(self._database.path)
-        return datum_to_array(record, self._color), record.label
+        image = datum_to_array(record, self._color)
+        return self._transformer.prepared(image, words, bool(record.encoded)), record.label
 
     def name(self, item: tuple[bytes, memoryview]) -> str:
         return f'record "{item[0].decode(errors="backslashreplace")}" of {self._database.path}'
@@ -245,12 +270,13 @@ class ListReader(ImageReader):
     def fetch(self, shard: Shard, position: int) -> Entry:
         return self._entries[self._order.index(shard.seed, position)]
 
-    def decode(self, item: Entry) -> tuple[np.ndarray, int]:
+    def prepare(self, item: Entry, words: Sequence[int] = ()) -> tuple[np.ndarray, Any]:
         try:
             image = read_image(self._root + item.path, self._color, self._size)
         except MissingFileError as error:
             raise MissingFileError(f"{error}. {OTHER_LABELS}" if several_labels(self._root, item) else error) from error
-        return image[None] if image.ndim == 2 else image.transpose(2, 0, 1), item.label
+        planes = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+        return self._transformer.prepared(planes, words), item.label
 
     def name(self, item: Entry) -> str:
         return f"image {os.path.join(self._root, item.path)}"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
-RECORDS, ORDER, SKIP, ROWS = range(4)
+RECORDS, ORDER, SKIP, ROWS, PICTURES = range(5)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -35,6 +35,11 @@ def words(seed: int, positions: Sequence[int] | np.ndarray, count: int, stream: 
 def draw(seed: int, position: int, below: int, stream: int = RECORDS) -> int:
     """Return one number in ``[0, below)``."""
     return int(words(seed, [position], 1, stream)[0, 0]) % below
+
+
+def shares(seed: int, position: int, count: int, stream: int) -> np.ndarray:
+    """Return ``count`` random numbers in [0, 1) for a position, ``float64``."""
+    return (words(seed, [position], count, stream)[0] >> np.uint64(11)) * 2.0**-53
 
 
 def permutation(seed: int, epoch: int, n: int, stream: int = ORDER) -> np.ndarray:

@@ -15,12 +15,16 @@ from .. import ops
 from ..errors import DataError, prefixed
 from ..proto import caffe_pb2
 from .mean import read_mean, require_mean_values, require_one_mean
+from .noise import Noise
+from .resizing import Resizing
 
 log = logging.getLogger(__name__)
 
 
 class Transformer:
     """Caffe's ``DataTransformer``: crops one image (at random in TRAIN, its centre in TEST), mirrors and scales it.
+
+    ``resize_param`` and ``noise_param`` of SSD's Caffe come first (:meth:`prepared`).
 
     A mean image is cropped with the same window as the image, before mirroring. ``(x - mean) * scale`` is computed in
     float32. The images of a batch may also be cropped here (:meth:`crop_bytes`) and the rest be done on their device
@@ -34,20 +38,24 @@ class Transformer:
         crop: height and width of what is cut from an image; None for whole images.
         color: how an encoded image is decoded: True to BGR (``force_color``), False to grey, None as it is stored.
         random: whether an image needs random words.
-        WORDS: the number of random words per image.
+        resizing: what ``resize_param`` does; None if it is not given.
+        WORDS: the number of random words per image; the last one is for what a reader does before.
 
     Raises:
         MissingFileError, DataError: options exclude each other, or the mean file is missing or not one.
     """
 
-    WORDS = 3
+    WORDS = 6
 
     def __init__(self, param: Any, phase: int) -> None:
         self.crop = crop_of(param)
+        self.resizing = Resizing(param.resize_param) if param.HasField("resize_param") else None
+        self._noise = Noise(param.noise_param) if param.HasField("noise_param") else None
         self.mirror: bool = param.mirror
         self.scale = np.float32(param.scale)
         self.train = phase == caffe_pb2.TRAIN
-        self.random = self.mirror or (self.train and self.crop is not None)
+        preparing = [each for each in (self.resizing, self._noise) if each is not None]
+        self.random = self.mirror or (self.train and self.crop is not None) or any(each.random for each in preparing)
         if param.force_color and param.force_gray:
             raise DataError("transform_param: give force_color or force_gray, not both")
         self.color: bool | None = True if param.force_color else False if param.force_gray else None
@@ -60,6 +68,31 @@ class Transformer:
                 self._mean = read_mean(param.mean_file)
         self._means: dict[torch.device, Tensor] = {}
         self._warned = False
+
+    def prepared(self, image: np.ndarray, words: Sequence[int] = (), encoded: bool = True) -> np.ndarray:
+        """Return an image (C×H×W) resized and changed as ``resize_param`` and ``noise_param`` say; most often as it is.
+
+        Args:
+            image: ``uint8``, if it is to be changed.
+            words: :data:`WORDS` random numbers, or none where :attr:`random` is false or only the shape matters.
+            encoded: whether it was. SSD's Caffe adds noise to no other images of a database.
+
+        Raises:
+            DataError: it has float values, or an option does not fit it.
+        """
+        noise = self._noise if encoded else None
+        if self.resizing is None and noise is None:
+            return image
+        if image.dtype != np.uint8:
+            raise DataError(
+                "holds floats (float_data), but transform_param.resize_param and noise_param are for images of bytes"
+            )
+        picture = np.ascontiguousarray(image.transpose(1, 2, 0)) if len(image) > 1 else image[0]
+        if self.resizing is not None:
+            picture = self.resizing(picture, words[3] if words else 0)
+        if noise is not None:
+            picture = noise(picture, words[4] if words else 0)
+        return picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
 
     def check(self, shape: Sequence[int]) -> tuple[int, int, int]:
         """Return the shape after the transformation of an image of ``shape`` (C×H×W).
@@ -84,12 +117,16 @@ class Transformer:
         return (channels, *(self.crop or (height, width)))
 
     def warn_raw(self, what: str) -> None:
-        """Warn once that ``force_color`` and ``force_gray`` do nothing to records that are not encoded."""
-        if self.color is not None and not self._warned:
-            self._warned = True
+        """Warn once that what needs encoded images does nothing to records that are not."""
+        if self._warned:
+            return
+        self._warned = True
+        if self.color is not None:
             log.warning(
                 "%s: force_color and force_gray apply to encoded images only; raw ones keep their channels", what
             )
+        if self._noise is not None:
+            log.warning("%s: noise_param applies to encoded images only, as in SSD's Caffe", what)
 
     def __call__(self, image: np.ndarray, words: Sequence[int], out: np.ndarray) -> None:
         """Transform one image: :meth:`window` and :meth:`transform`."""
@@ -203,6 +240,13 @@ def crop_of(param: Any) -> tuple[int, int] | None:
             f"transform_param: crop_h is {param.crop_h} and crop_w {param.crop_w}; give both, or crop_size for a square"
         )
     return param.crop_h, param.crop_w
+
+
+def fixed_size(param: Any) -> tuple[int, int] | None:
+    """Return height and width that ``resize_param`` gives every image; None if it is missing or they vary."""
+    resize = param.resize_param
+    varies = resize.resize_mode == caffe_pb2.ResizeParameter.FIT_SMALL_SIZE
+    return None if varies or not resize.height or not resize.width else (resize.height, resize.width)
 
 
 _CPU = torch.device("cpu")

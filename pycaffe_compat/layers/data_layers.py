@@ -19,7 +19,7 @@ from ..data.effort import Effort
 from ..data.hdf5 import Hdf5Reader
 from ..data.loader import Loader, to_tensor
 from ..data.staging import Staged
-from ..data.transformer import Transformer, crop_of
+from ..data.transformer import Transformer, crop_of, fixed_size
 from ..data.window_file import WindowOptions, WindowReader, read_windows
 from ..errors import DataError, MissingFileError
 from ..proto import caffe_pb2
@@ -152,8 +152,11 @@ class BatchSource(Source):
         elif self._stream is None or self._stream.device != self.device:
             self._stream = torch.cuda.Stream(self.device)
         finish = self._reader.finish if isinstance(self._reader, ImageReader) else tuple
+        collected = self._reader.collected if isinstance(self._reader, ImageReader) else list
         with self._named():
-            return Staged(lambda: [to_tensor(array) for array in loader.next()], finish, self.device, self._stream)
+            return Staged(
+                lambda: [to_tensor(array) for array in collected(loader.next())], finish, self.device, self._stream
+            )
 
     def describe_effort(self) -> str:
         """Say where the time of making batches has gone since the first one, and what would help."""
@@ -200,7 +203,7 @@ def _reopened(
     return source.train(train)
 
 
-def _cropped(transform: Any, batch_size: int, channels: int) -> list[Shape] | None:
+def shapes_of_images(transform: Any, batch_size: int, channels: int) -> list[Shape] | None:
     """The shapes of images and labels, if ``transform_param`` gives them; ``channels`` where it does not say how many."""
     if transform.force_gray:
         channels = 1
@@ -208,29 +211,18 @@ def _cropped(transform: Any, batch_size: int, channels: int) -> list[Shape] | No
         channels = 3
     elif len(transform.mean_value) > 1:
         channels = len(transform.mean_value)
-    crop = crop_of(transform)
-    return [(batch_size, channels, *crop), (batch_size,)] if crop and channels else None
+    size = crop_of(transform) or fixed_size(transform)
+    return [(batch_size, channels, *size), (batch_size,)] if size and channels else None
 
 
-_CROPS = frozenset({"transform_param.crop_h", "transform_param.crop_w"})
+OF_IMAGES = frozenset(f"transform_param.{name}" for name in ("crop_h", "crop_w", "resize_param", "noise_param"))
 
 
-@register("Data")
-class Data(BatchSource):
-    """Caffe's ``Data``: Datums of an LMDB in key order, round and round.
+class DatabaseSource(BatchSource):
+    """A source of the images of an LMDB. A subclass returns what reads its records from :meth:`open`."""
 
-    As in Caffe 1.0 ``rand_skip`` is accepted and does nothing here. ``force_encoded_color`` decodes to BGR.
-    """
-
-    options = ("data_param", "transform_param")
-    fork_options = _CROPS
     transforms_bytes = True
-    inert_options = frozenset({"prefetch", "rand_skip"})
     tops = (1, 2)
-
-    @classmethod
-    def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:
-        return _cropped(param.transform_param, param.data_param.batch_size, channels)
 
     def make_reader(self, param: Any) -> Reader:
         options = param.data_param
@@ -240,7 +232,30 @@ class Data(BatchSource):
             raise DataError(LEVELDB.format(path=options.source))
         transformer = Transformer(param.transform_param, self.phase)
         color = True if options.force_encoded_color else transformer.color
-        return DatabaseReader(options.source, transformer, size, color)
+        return self.open(param, transformer, size, color)
+
+    def open(self, param: Any, transformer: Transformer, batch_size: int, color: bool | None) -> Reader:
+        """Return what reads the records; ``color`` is that of :func:`..data.datum.datum_to_array`."""
+        raise NotImplementedError
+
+
+@register("Data")
+class Data(DatabaseSource):
+    """Caffe's ``Data``: Datums of an LMDB in key order, round and round.
+
+    As in Caffe 1.0 ``rand_skip`` is accepted and does nothing here. ``force_encoded_color`` decodes to BGR.
+    """
+
+    options = ("data_param", "transform_param")
+    fork_options = OF_IMAGES
+    inert_options = frozenset({"prefetch", "rand_skip"})
+
+    @classmethod
+    def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:
+        return shapes_of_images(param.transform_param, param.data_param.batch_size, channels)
+
+    def open(self, param: Any, transformer: Transformer, batch_size: int, color: bool | None) -> Reader:
+        return DatabaseReader(param.data_param.source, transformer, batch_size, color)
 
 
 @register("ImageData")
@@ -248,14 +263,14 @@ class ImageData(BatchSource):
     """Caffe's ``ImageData``: the images of a list file, resized if asked."""
 
     options = ("image_data_param", "transform_param")
-    fork_options = _CROPS
+    fork_options = OF_IMAGES
     transforms_bytes = True
     tops = (2, 2)
 
     @classmethod
     def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:
         options = param.image_data_param
-        return _cropped(param.transform_param, options.batch_size, 3 if options.is_color else 1)
+        return shapes_of_images(param.transform_param, options.batch_size, 3 if options.is_color else 1)
 
     def make_reader(self, param: Any) -> Reader:
         options = param.image_data_param
@@ -297,7 +312,7 @@ class WindowData(BatchSource):
 
     @classmethod
     def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:
-        return _cropped(param.transform_param, param.window_data_param.batch_size, 3)
+        return shapes_of_images(param.transform_param, param.window_data_param.batch_size, 3)
 
     def make_reader(self, param: Any) -> Reader:
         options, transform = param.window_data_param, param.transform_param

@@ -34,3 +34,19 @@ def database(path, datums) -> str:
 def raw_database(path, images) -> str:
     """Write images as raw Datums; the label of each is its position."""
     return database(path, [array_to_datum(planes, label) for label, planes in enumerate(images)])
+
+
+def annotated(picture: np.ndarray, boxes=(), kind: str = "png"):
+    """An AnnotatedDatum of an H×W×3 picture; a box is its class, its corners as fractions, and whether it is difficult."""
+    record = caffe_pb2.AnnotatedDatum(type=caffe_pb2.AnnotatedDatum.BBOX)
+    if kind:
+        record.datum.CopyFrom(encoded(picture.transpose(2, 0, 1), -1, kind))
+    else:
+        record.datum.CopyFrom(array_to_datum(np.ascontiguousarray(picture.transpose(2, 0, 1)), -1))
+    for label, corners, *difficult in boxes:
+        group = next((each for each in record.annotation_group if each.group_label == label), None)
+        group = group or record.annotation_group.add(group_label=label)
+        names = ("xmin", "ymin", "xmax", "ymax")
+        box = caffe_pb2.NormalizedBBox(**dict(zip(names, map(float, corners), strict=True)), difficult=any(difficult))
+        group.annotation.add(instance_id=len(group.annotation), bbox=box)
+    return record
