@@ -18,51 +18,21 @@ from .base import Layer, Shape, count, register
 from .slope import WithSlope
 
 
-class Recurrent(Layer):
-    """What RNN and LSTM share: bottoms and tops, the projections of the input, and the state that is carried over.
+class Carrying(Layer):
+    """A layer that begins each pass with the state after the last one: ``states`` of (streams, ``size``) each."""
 
-    Bottoms: x (T×N×…), cont (T×N), optionally a static input (N×…) that every step sees, and with ``expose_hidden`` the
-    state to begin with (1×N×D each). Tops: the outputs (T×N×D), and with ``expose_hidden`` the last state (1×N×D each).
-    As in Caffe no gradient flows through an exposed state. ``debug_info`` is accepted.
-    Source: Caffe 1.0's ``RecurrentLayer``.
-    """
-
-    options = ("recurrent_param",)
-    inert_options = frozenset({"debug_info"})
-    bottoms = (2, 5)
-    tops = (1, 3)
     states: ClassVar[tuple[str, ...]]
-    gates: ClassVar[int]
-    input_name: ClassVar[str]
+    size: int
 
-    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
-        super().__init__(param, bottom_shapes)
-        options = param.recurrent_param
-        self.size: int = options.num_output
-        if not self.size:
-            raise self.error("recurrent_param { num_output } must be given and positive")
-        exposed = len(self.states) if options.expose_hidden else 0
-        self.exposed = bool(exposed)
-        self.check_count("bottom", len(bottom_shapes), (2 + exposed, 3 + exposed))
-        if param.top:
-            self.check_count("top", len(param.top), (1 + exposed, 1 + exposed))
-        self.static = len(bottom_shapes) == 3 + exposed
-        self.differentiable = (True, False) + (True,) * self.static + (False,) * exposed  # type: ignore[misc]
-        x = bottom_shapes[0]
-        if len(x) < 2:
-            raise self.error(f"its first bottom must be T×N×…, at least 2 axes, but has shape {dims(x)}")
-        if not exposed:
-            self.per_process = tuple(f"carried_{name}" for name in self.states)
-            for name in self.per_process:
-                self.register_buffer(name, torch.empty((x[1], self.size), device="meta"), persistent=False)
-        width = self.gates * self.size
-        self.add_blob(f"W_{self.input_name}", (width, count(x, 2)), options.weight_filler)
-        self.add_blob(f"b_{self.states[-1]}", (width,), options.bias_filler)
-        if self.static:
-            self.add_blob(f"W_{self.input_name}_static", (width, count(bottom_shapes[2], 1)), options.weight_filler)
+    def carry(self, streams: int) -> None:
+        """Declare the states, for so many streams; :meth:`prepare` makes them."""
+        self.per_process = tuple(f"carried_{name}" for name in self.states)
+        for name in self.per_process:
+            self.register_buffer(name, torch.empty((streams, self.size), device="meta"), persistent=False)
 
-    def flops(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
-        return self.multiply_adds(count(bottoms[0], 0, 2))
+    def streams(self, shape: Shape) -> int:
+        """How many streams a first bottom of this shape has."""
+        return shape[1]
 
     @property
     def carried(self) -> list[Tensor]:
@@ -75,7 +45,7 @@ class Recurrent(Layer):
             self.register_buffer(name, value, persistent=False)
 
     def prepare(self, bottom_shapes: Sequence[Shape], device: torch.device) -> None:
-        shape = (bottom_shapes[0][1], self.size)
+        shape = (self.streams(bottom_shapes[0]), self.size)
         if any(h.is_meta or h.shape != shape for h in self.carried):
             with torch.inference_mode(False):
                 self.carried = [torch.zeros(shape, device=device, dtype=h.dtype) for h in self.carried]
@@ -95,6 +65,64 @@ class Recurrent(Layer):
             self.reset()
             return
         self.carried = [self.blob(0).detach().new_tensor(h) for h in state["carried"]]
+
+    def carried_over(self, inputs: Tensor, streams: int) -> list[Tensor]:
+        """Copies of the state, which is overwritten before the backward pass; zeros for another number of streams."""
+        shape = (streams, self.size)
+        if inputs.is_meta:
+            return [inputs.new_empty(shape) for _ in self.states]
+        carried = self.carried
+        if any(h.is_meta or h.shape != shape for h in carried):
+            with torch.inference_mode(False):  # the buffers outlive the pass
+                self.carried = carried = [inputs.new_zeros(shape) for _ in self.states]
+        elif any(h.device != inputs.device or h.dtype != inputs.dtype for h in carried):
+            with torch.inference_mode(False):
+                self.carried = carried = [h.to(inputs) for h in carried]
+        return [h.detach().clone() for h in carried]
+
+
+class Recurrent(Carrying):
+    """What RNN and LSTM share: bottoms and tops, the projections of the input, and the state that is carried over.
+
+    Bottoms: x (T×N×…), cont (T×N), optionally a static input (N×…) that every step sees, and with ``expose_hidden`` the
+    state to begin with (1×N×D each). Tops: the outputs (T×N×D), and with ``expose_hidden`` the last state (1×N×D each).
+    As in Caffe no gradient flows through an exposed state. ``debug_info`` is accepted.
+    Source: Caffe 1.0's ``RecurrentLayer``.
+    """
+
+    options = ("recurrent_param",)
+    inert_options = frozenset({"debug_info"})
+    bottoms = (2, 5)
+    tops = (1, 3)
+    gates: ClassVar[int]
+    input_name: ClassVar[str]
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.recurrent_param
+        self.size = options.num_output
+        if not self.size:
+            raise self.error("recurrent_param { num_output } must be given and positive")
+        exposed = len(self.states) if options.expose_hidden else 0
+        self.exposed = bool(exposed)
+        self.check_count("bottom", len(bottom_shapes), (2 + exposed, 3 + exposed))
+        if param.top:
+            self.check_count("top", len(param.top), (1 + exposed, 1 + exposed))
+        self.static = len(bottom_shapes) == 3 + exposed
+        self.differentiable = (True, False) + (True,) * self.static + (False,) * exposed  # type: ignore[misc]
+        x = bottom_shapes[0]
+        if len(x) < 2:
+            raise self.error(f"its first bottom must be T×N×…, at least 2 axes, but has shape {dims(x)}")
+        if not exposed:
+            self.carry(x[1])
+        width = self.gates * self.size
+        self.add_blob(f"W_{self.input_name}", (width, count(x, 2)), options.weight_filler)
+        self.add_blob(f"b_{self.states[-1]}", (width,), options.bias_filler)
+        if self.static:
+            self.add_blob(f"W_{self.input_name}_static", (width, count(bottom_shapes[2], 1)), options.weight_filler)
+
+    def flops(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        return self.multiply_adds(count(bottoms[0], 0, 2))
 
     def steps(self, inputs: Tensor, keep: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Run all steps.
@@ -119,7 +147,7 @@ class Recurrent(Layer):
         if self.exposed:
             state = [h.detach().squeeze(0) for h in rest[int(self.static) :]]
         else:
-            state = self._carried_over(inputs, streams)
+            state = self.carried_over(inputs, streams)
         keep = cont.detach().to(inputs.dtype).unsqueeze(-1)
         outputs, state = self.steps(inputs, keep, state)
         if self.exposed:
@@ -128,20 +156,6 @@ class Recurrent(Layer):
             for carried, h in zip(self.carried, state, strict=True):
                 carried.copy_(h.detach())
         return (outputs,)
-
-    def _carried_over(self, inputs: Tensor, streams: int) -> list[Tensor]:
-        """Copies of the state, which is overwritten before the backward pass; zeros for another number of streams."""
-        shape = (streams, self.size)
-        if inputs.is_meta:
-            return [inputs.new_empty(shape) for _ in self.states]
-        carried = self.carried
-        if any(h.is_meta or h.shape != shape for h in carried):
-            with torch.inference_mode(False):  # the buffers outlive the pass
-                self.carried = carried = [inputs.new_zeros(shape) for _ in self.states]
-        elif any(h.device != inputs.device or h.dtype != inputs.dtype for h in carried):
-            with torch.inference_mode(False):
-                self.carried = carried = [h.to(inputs) for h in carried]
-        return [h.detach().clone() for h in carried]
 
     def _check_shapes(self, x: Tensor, cont: Tensor, rest: tuple[Tensor, ...]) -> None:
         if x.dim() < 2 or not x.shape[0]:

@@ -1,0 +1,74 @@
+"""CenterLoss, as the Caffe of center loss and happynear's have it (ydwen/caffe-face, center_loss_layer.cpp)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...layers.base import Shape, count, register
+from ...layers.loss import LossLayer, read_labels
+from ...layers.slope import TracedFunction
+
+DISTANCES = ("L1", "L2")
+
+
+@register("CenterLoss", fork=("caffe_face", "happynear"))
+class CenterLoss(LossLayer):
+    """``sum |x - center[label]|^2 / (2 N)``; happynear's ``distance_type: "L1"`` is the sum of absolute values by N.
+
+    ``center`` (num_output, features) is trained, but not by this loss's gradient: a center's is the sum of its distances from
+    the features of its class, divided by one more than their number, whatever ``loss_weight`` says.
+    """
+
+    blobs_declared = ("center",)
+    center: Tensor
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.center_loss_param
+        self.axis = self.canonical_axis(options.axis, len(bottom_shapes[0]), "center_loss_param.axis")
+        self.distance = options.distance_type
+        if options.num_output < 1:
+            raise self.error(
+                f"center_loss_param.num_output: {options.num_output} must be at least 1, the number of classes"
+            )
+        if self.distance not in DISTANCES:
+            raise self.error(f'center_loss_param.distance_type: "{self.distance}" is none of {", ".join(DISTANCES)}')
+        self.add_blob("center", (options.num_output, count(bottom_shapes[0], self.axis)), options.center_filler)
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        """Return the loss as a tensor without axes."""
+        n = self.batch_size(x, label)
+        features = x.flatten(self.axis).flatten(0, -2) if self.axis else x.reshape(1, -1)
+        labels = read_labels(self, features.new_empty((len(features), len(self.center)), device="meta"), 1, label)
+        apart, classes = _Apart.apply(features, self.center, labels.classes.flatten(), self.distance == "L1"), max(n, 1)
+        return labels.guard(apart / classes)
+
+
+class _Apart(TracedFunction):
+    """The summed distance of features from the centers of their classes, with the forks' gradient of the centers."""
+
+    @staticmethod
+    def forward(x: Tensor, center: Tensor, classes: Tensor, absolute: bool) -> Tensor:
+        apart = x - center[classes]
+        return apart.abs().sum() if absolute else apart.square().sum() / 2
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, center, classes, ctx.absolute = inputs
+        ctx.save_for_backward(x, center, classes)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+        x, center, classes = ctx.saved_tensors
+        apart = x - center[classes]
+        if ctx.absolute:
+            apart = apart.sign()
+        number = torch.zeros(len(center), dtype=x.dtype, device=x.device).index_add(
+            0, classes, torch.ones_like(x[:, 0])
+        )
+        moved = torch.zeros_like(center).index_add(0, classes, -apart) / (number + 1)[:, None]
+        return apart * grad if ctx.needs_input_grad[0] else None, moved, None, None

@@ -1,0 +1,136 @@
+"""MarginInnerProduct: A-Softmax of SphereFace (wy1iu/sphereface, margin_inner_product_layer.cpp; happynear's is the same)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...layers.base import Layer, Shape, count, register
+from ...layers.loss import read_labels
+from ...layers.slope import TracedFunction
+from ...proto import caffe_pb2
+
+MARGINS = {"SINGLE": 1, "DOUBLE": 2, "TRIPLE": 3, "QUADRUPLE": 4}
+
+
+@register("MarginInnerProduct", fork=("sphereface", "happynear"))
+class MarginInnerProduct(Layer):
+    """``|x| cos(a)`` for each class, a being the angle to its weight, and at the label ``|x| psi(m a)``, mixed by lambda.
+
+    The rows of ``weight`` (num_output, features) are divided by their lengths in every pass. ``psi`` is ``cos(m a)`` made to
+    fall from 1 on without turning; m is 1 to 4 by ``type``. At the label the top is ``(|x| psi + lambda |x| cos(a)) / (1 +
+    lambda)``, where ``lambda = max(base * (1 + gamma * t) ** -power, lambda_min)`` in pass t, counted from ``iteration`` on.
+    The second top is lambda.
+
+    The gradients are the fork's, not those of this function: the weights' is the top's gradient times x, as of an inner product;
+    at the label the bottom's is a mix of weight and x whose two factors are scaled to length 1.
+    """
+
+    bottoms = (2, 2)
+    tops = (1, 2)
+    differentiable = (True, False)
+    blobs_declared = ("weight",)
+    weight: Tensor
+    passes: Tensor
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.margin_inner_product_param
+        self.axis = self.canonical_axis(options.axis, len(bottom_shapes[0]), "margin_inner_product_param.axis")
+        self.margin = MARGINS[caffe_pb2.MarginInnerProductParameter.MarginType.Name(options.type)]
+        self.base, self.gamma, self.power, self.least = options.base, options.gamma, options.power, options.lambda_min
+        self.register_buffer("passes", torch.tensor(float(options.iteration), dtype=torch.float64), persistent=False)
+        if options.num_output < 1:
+            raise self.error(f"margin_inner_product_param.num_output: {options.num_output} must be at least 1")
+        self.add_blob("weight", (options.num_output, count(bottom_shapes[0], self.axis)), options.weight_filler)
+
+    def prepare(self, bottom_shapes: Sequence[Shape], device: torch.device) -> None:
+        self.passes = self.passes.to(device)
+
+    def state(self) -> dict[str, Any]:
+        """The number of passes, which lambda follows."""
+        return {"passes": int(self.passes)}
+
+    def seek(self, state: dict[str, Any]) -> None:
+        self.passes.fill_(state["passes"])
+
+    def flops(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        return self.multiply_adds(count(bottoms[0], 0, self.axis))
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        weight = self.weight
+        if not x.is_meta:
+            self.passes.add_(1)
+            weight.data.div_(weight.detach().norm(dim=1, keepdim=True))
+            mix = (self.base * (1 + self.gamma * self.passes) ** -self.power).clamp(min=self.least).to(x.dtype)
+        else:
+            mix = x.new_zeros(())
+        rows = x.flatten(self.axis).reshape(-1, weight.shape[1])
+        labels = read_labels(self, rows.new_empty((len(rows), len(weight)), device="meta"), 1, label)
+        y = _margins(rows, weight, labels.classes, self.margin, mix)
+        y = labels.guard(y).reshape(*x.shape[: self.axis], len(weight))
+        return y if self.n_tops == 1 else (y, mix.reshape(1))
+
+
+def _margins(x: Tensor, weight: Tensor, classes: Tensor, margin: int, mix: Tensor) -> Tensor:
+    return F.linear(x, weight) if margin == 1 else _Margins.apply(x, weight, classes, margin, mix)
+
+
+def _cosines(x: Tensor, weight: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The products with all weights, the lengths of ``x`` and the cosines at the labels, as columns."""
+    products = F.linear(x, weight)
+    length = x.norm(dim=1, keepdim=True)
+    return products, length, products.gather(1, classes) / length
+
+
+class _Margins(TracedFunction):
+    """The top for a margin of 2 to 4 and weights of length 1, with the fork's gradients."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, classes: Tensor, margin: int, mix: Tensor) -> Tensor:
+        products, length, cos = _cosines(x, weight, classes)
+        first = cos.sign()
+        if margin == 2:
+            psi = 2 * first * cos**2 - 1
+        elif margin == 3:
+            second = (cos.abs() - 0.5).sign()
+            psi = second * (4 * cos**3 - 3 * cos) + first * (1 + second) - 2
+        else:
+            third = first * (2 * cos**2 - 1).sign()
+            psi = third * (8 * cos**4 - 8 * cos**2 + 1) + 2 * first + third - 3
+        mixed = (length * psi + mix * products.gather(1, classes)) / (1 + mix)
+        return products.scatter(1, classes, mixed)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, classes, ctx.margin, mix = inputs
+        ctx.save_for_backward(x, weight, classes, mix)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:  # type: ignore[override]
+        x, weight, classes, mix = ctx.saved_tensors
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            _, length, cos = _cosines(x, weight, classes)
+            first = cos.sign()
+            if ctx.margin == 2:
+                by_weight = 4 * first * cos
+                by_x = 2 * first * cos**2 + 1
+            elif ctx.margin == 3:
+                second = (cos.abs() - 0.5).sign()
+                by_weight = second * (12 * cos**2 - 3)
+                by_x = 8 * second * cos**3 - (first * (1 + second) - 2)
+            else:
+                third = first * (2 * cos**2 - 1).sign()
+                by_weight = third * (32 * cos**3 - 16 * cos)
+                by_x = third * (24 * cos**4 - 8 * cos**2 - 1) - (2 * first + third - 3)
+            by_x = -by_x / length
+            scale = (by_weight**2 + by_x**2).rsqrt()
+            at_label = grad.gather(1, classes) / (1 + mix)
+            of_x = F.linear(grad.scatter(1, classes, at_label * mix), weight.t())
+            of_x = of_x + at_label * scale * (by_weight * weight[classes.flatten()] + by_x * x)
+        return of_x, grad.t() @ x, None, None, None
