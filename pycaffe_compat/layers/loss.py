@@ -27,7 +27,7 @@ LOG_THRESHOLD = 1e-20  # Caffe's floor under probabilities before their logarith
 FLT_MIN = torch.finfo(torch.float32).tiny
 
 
-def _precise(x: Tensor) -> Tensor:
+def precise(x: Tensor) -> Tensor:
     """Half-precision values as float32: in half precision the sum of a loss overflows or loses small terms."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
@@ -162,7 +162,7 @@ class _SoftmaxLoss(LossLayer):
         """Return the log-softmax of ``x``, its axis, and the labels with length 1 on that axis."""
         self.batch_size(x, label)
         axis = self.canonical_axis(self.axis, x.dim(), self.axis_option)
-        return F.log_softmax(_precise(x), axis), axis, read_labels(self, x, axis, label, self.ignore_label)
+        return F.log_softmax(precise(x), axis), axis, read_labels(self, x, axis, label, self.ignore_label)
 
     def floored(self, logarithm: Tensor) -> Tensor:
         """Clamp the value at the log of ``floor``, but let the gradient pass as if unclamped."""
@@ -249,7 +249,7 @@ class MultinomialLogisticLoss(LossLayer):
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         """Return the loss as a tensor without axes."""
-        probabilities = _precise(x).flatten(1)
+        probabilities = precise(x).flatten(1)
         n = self.batch_size(x, label)
         labels = read_labels(self, probabilities, 1, label)
         picked = probabilities.gather(1, labels.classes)
@@ -267,7 +267,7 @@ class EuclideanLoss(LossLayer):
         """Return the loss as a tensor without axes."""
         n = self.batch_size(a, b)
         self.same_count(a, b)
-        return F.mse_loss(_precise(a), _precise(b).reshape(a.shape), reduction="sum") / (2 * n)
+        return F.mse_loss(precise(a), precise(b).reshape(a.shape), reduction="sum") / (2 * n)
 
 
 @register("HingeLoss")
@@ -280,7 +280,7 @@ class HingeLoss(LossLayer):
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         """Return the loss as a tensor without axes."""
-        scores = _precise(x).flatten(1)
+        scores = precise(x).flatten(1)
         n = self.batch_size(x, label)
         labels = read_labels(self, scores, 1, label)
         side = torch.ones_like(scores).scatter(1, labels.classes, -1)
@@ -315,7 +315,7 @@ class ContrastiveLoss(LossLayer):
             raise self.error(
                 f"takes one label a pair: {n} for shapes {_sizes(a, b)}, but the labels have shape {_sizes(matches)}"
             )
-        squares = (_precise(a).reshape(n, -1) - _precise(b).reshape(n, -1)).square().sum(1)
+        squares = (precise(a).reshape(n, -1) - precise(b).reshape(n, -1)).square().sum(1)
         d2 = squares.detach()
         if self.legacy_version:
             apart = F.relu(self.margin - d2)
@@ -345,7 +345,7 @@ class SigmoidCrossEntropyLoss(LossLayer):
         """Return the loss as a tensor without axes."""
         n = self.batch_size(x, target)
         self.same_count(x, target)
-        scores = _precise(x)
+        scores = precise(x)
         wanted = target.detach().reshape(x.shape).to(scores.dtype)
         keep = None if self.ignore_label is None else wanted.trunc() != self.ignore_label
         loss = F.binary_cross_entropy_with_logits(
