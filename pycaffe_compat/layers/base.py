@@ -15,6 +15,7 @@ from ..forks import all_forks
 from ..plug_ins import load_plug_ins
 from ..proto import caffe_pb2
 from ..proto.additions import titles
+from ..proto.recognise import forks_of
 from ..tables import dims
 from .variants import check_fork_options, choose
 
@@ -57,7 +58,7 @@ def layer_class(param: Any, file: str = "", fork: str = "", likely: Sequence[str
         param: the ``LayerParameter``.
         file: the net's file, for messages.
         fork: the fork of Caffe that the user named; empty to go by what the layer and the net use.
-        likely: the forks that the net may be of, the likeliest first.
+        likely: the forks that the net may be of, the likeliest first; by default those that the layer may be of.
 
     Raises:
         LayerError: the type is unknown. The message names the layer, its file, types with similar names, and the
@@ -71,6 +72,8 @@ def layer_class(param: Any, file: str = "", fork: str = "", likely: Sequence[str
             unloaded = "".join(f". A plug-in that failed to load may have it: {each}" for each in broken)
             raise LayerError(f'{where}: unknown layer type "{param.type}"{known}{_REGISTER}{unloaded}')
     variants = VARIANTS.get(param.type)
+    if variants and not likely:
+        likely = forks_of(caffe_pb2.NetParameter(layer=[param]))
     return choose(param, variants, fork, likely, where) if variants else REGISTRY[param.type]
 
 

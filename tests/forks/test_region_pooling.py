@@ -1,0 +1,154 @@
+"""ROIPooling of all forks, against a fork's numbers and against a loop over cells as in the forks' sources."""
+
+from typing import Any
+
+import golden_layer as gl
+import numpy as np
+import pytest
+import torch
+
+from pycaffe_compat.errors import LayerError
+from pycaffe_compat.forks.fast_rcnn import bins
+from pycaffe_compat.layers import Layer, layer_class
+from pycaffe_compat.proto import caffe_pb2, parse_text
+
+f32 = np.float32
+
+
+def layer_of(fork: str, options: str, *shapes: tuple[int, ...]) -> Layer:
+    text = f'name: "r" type: "ROIPooling" bottom: "x" bottom: "rois" top: "y" roi_pooling_param {{ {options} }}'
+    param = parse_text(text, caffe_pb2.LayerParameter())
+    return layer_class(param, fork=fork)(param, list(shapes))
+
+
+def c_round(value: float) -> int:
+    return int(np.trunc(value + np.copysign(0.5, value))) if abs(value % 1 - 0.5) < 1e-3 else round(float(value))
+
+
+def reference(x: np.ndarray, rois: np.ndarray, grad: np.ndarray, scale: float, fork: str, pad: float) -> Any:
+    """The top and the gradient of ``x``, as ROIPoolForward and ROIPoolBackward of roi_pooling_layer.cu make them."""
+    (_, channels, height, width), (_, _, tall, wide) = x.shape, grad.shape
+    y, dx = np.full(grad.shape, np.finfo(f32).min), np.zeros_like(x)
+    near = (lambda v: int(np.floor(f32(v + f32(0.5))))) if fork == "happynear" else c_round
+    for r, (image, *box) in enumerate(rois):
+        b, more_x, more_y = int(image), (box[2] - box[0] + 1) * f32(pad), (box[3] - box[1] + 1) * f32(pad)
+        edges = (box[0] - more_x, box[1] - more_y, box[2] + more_x, box[3] + more_y)
+        x1, y1, x2, y2 = (near(f32(v * f32(scale))) for v in edges)
+        bin_h, bin_w = (f32(max(b - a + 1, 1)) / f32(p) for a, b, p in ((y1, y2, tall), (x1, x2, wide)))
+        if fork == "mscnn":
+            back = max(x1, 0), max(y1, 0), min(x2, c_round(width / scale) - 1), min(y2, c_round(height / scale) - 1)
+        else:
+            back = x1, y1, x2, y2
+        back_h, back_w = (f32(max(back[i + 2] - back[i] + 1, 1)) / f32(p) for i, p in ((1, tall), (0, wide)))
+        for c, i, j in np.ndindex(channels, tall, wide):
+            top, bottom = (min(max(v + y1, 0), height) for v in (int(i * bin_h), int(np.ceil((i + 1) * bin_h))))
+            left, right = (min(max(v + x1, 0), width) for v in (int(j * bin_w), int(np.ceil((j + 1) * bin_w))))
+            if bottom <= top or right <= left:
+                y[r, c, i, j] = 0
+                continue
+            place = None
+            for h, w in np.ndindex(bottom - top, right - left):
+                if x[b, c, top + h, left + w] > y[r, c, i, j]:
+                    y[r, c, i, j], place = x[b, c, top + h, left + w], (top + h, left + w)
+            if place is None:
+                continue
+            h, w = place[0] - back[1], place[1] - back[0]
+            inside = h >= 0 and w >= 0 and place[0] <= back[3] and place[1] <= back[2]
+            seen = np.floor(f32(h) / back_h) <= i < np.ceil(f32(h + 1) / back_h)
+            seen = seen and np.floor(f32(w) / back_w) <= j < np.ceil(f32(w + 1) / back_w)
+            if fork == "intel" or (inside and seen):
+                dx[b, c, place[0], place[1]] += grad[r, c, i, j]
+    return y, dx
+
+
+@pytest.mark.parametrize("name", gl.names("roipool_", folder="forks"))
+def test_layer_agrees_with_caffe(name: str) -> None:
+    gl.check(name, "forks")
+
+
+@pytest.mark.parametrize("few", [0, 1e9], ids=["by cells", "by windows"])
+@pytest.mark.parametrize(
+    ("fork", "pad"), [("fast_rcnn", 0), ("happynear", 0), ("intel", 0), ("mscnn", 0), ("mscnn", 0.25)]
+)
+def test_both_ways_to_pool_agree_with_the_loops_of_each_fork(fork: str, pad: float, few: float, monkeypatch) -> None:
+    monkeypatch.setattr(bins, "_FEW", few)
+    draw = np.random.default_rng(3)
+    x = draw.standard_normal((2, 2, 9, 8)).astype(f32)
+    x[0] = np.maximum(x[0].round(), 0)  # ties
+    x[1, 0, ::2], x[1, 1, :, ::3] = np.nan, -np.inf
+    corners = draw.uniform(-0.4, 1.4, (12, 4)) * (32, 36, 32, 36)
+    corners[:2] = ((-2, -6, 5, 9), (-10, -2, 40, 40))  # halves, below 0 too
+    rois = np.concatenate((np.arange(12)[:, None] % 2, corners), 1).astype(f32)
+    grad = draw.standard_normal((12, 2, 5, 3)).astype(f32)
+    option = f"pad_ratio: {pad}" if pad else ""
+    layer = layer_of(fork, f"pooled_h: 5 pooled_w: 3 spatial_scale: 0.25 {option}", x.shape, rois.shape)
+    bottom = torch.from_numpy(x).requires_grad_()
+    top = layer(bottom, torch.from_numpy(rois))
+    top.backward(torch.from_numpy(grad))
+    y, dx = reference(x, rois, grad, 0.25, fork, pad)
+    np.testing.assert_array_equal(top.detach().numpy(), y)
+    np.testing.assert_allclose(bottom.grad.numpy(), dx, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        assert torch.equal(layer(bottom, torch.from_numpy(rois)), top)
+
+
+def test_gradient_in_float64() -> None:
+    rois = torch.tensor([[1.0, 0, 2, 7, 9], [0, 3, 3, 3, 3], [1, -5, 4, 6, 20]]).long()
+    x = torch.randn(2, 2, 6, 5, dtype=torch.float64)
+    layer = gl.build('name: "r" type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 3 }', x.shape, rois.shape)
+    gl.check_gradients(layer, x, rois)
+
+
+def test_no_regions_give_an_empty_top() -> None:
+    layer = gl.build('name: "r" type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 3 }', (1, 2, 4, 4), (0, 5))
+    x = torch.ones(1, 2, 4, 4, requires_grad=True)
+    y = layer(x, torch.empty(0, 5))
+    y.sum().backward()
+    assert y.shape == (0, 2, 2, 3) and not x.grad.any()
+
+
+def test_intel_pools_volumes_in_the_order_z_x_y() -> None:
+    x = torch.arange(3.0 * 4 * 5).reshape(1, 1, 3, 4, 5).requires_grad_()
+    rois = torch.tensor([[0.0, 1, 3, 0, 2, 4, 1]])  # z 1 to 2, x 3 to 4, y 0 to 1
+    layer = layer_of("", "pooled_size: 1 pooled_size: 2 pooled_size: 1", x.shape, rois.shape)
+    top = layer(x, rois)
+    top.sum().backward()
+    assert top.shape == (1, 1, 1, 2, 1) and top.flatten().tolist() == [44, 49]
+    assert x.grad.nonzero()[:, 2:].tolist() == [[2, 0, 4], [2, 1, 4]]
+    assert layer_of("", "pooled_size: 3", (1, 1, 4, 4), (1, 5)).pooled == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "shapes", "words"),
+    [
+        ("pooled_h: 2", ((1, 2, 4, 4), (1, 5)), "needs roi_pooling_param.pooled_w, at least 1"),
+        (
+            "pooled_h: 2 pooled_w: 2",
+            ((1, 2), (1, 5)),
+            r"needs a bottom \(num, channels, height, width\), not of shape 1×2",
+        ),
+        (
+            "pooled_size: 2 pooled_size: 2 pooled_size: 2",
+            ((1, 2, 4, 4), (1, 5)),
+            "pooled_size once or 2 times, not 3 times",
+        ),
+        ("pooled_size: 0", ((1, 2, 4, 4), (1, 5)), "pooled_size: 0 must be at least 1"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: str, shapes: tuple[tuple[int, ...], ...], words: str) -> None:
+    with pytest.raises(LayerError, match=words):
+        layer_of("", options, *shapes)
+
+
+@pytest.mark.parametrize(
+    ("rois", "words"),
+    [
+        ([[0.0, 0, 0, 1, 1], [2, 0, 0, 1, 1]], r"region 1 \(2, 0, 0, 1, 1\) is not in the batch: .* its image, 0 to 1"),
+        ([[0.0, float("nan"), 0, 1, 1]], r"region 0 \(0, nan, 0, 1, 1\)"),
+        ([[0.0, 0, 0, 1]], "needs regions of 5 numbers .* not 1×4"),
+    ],
+)
+def test_regions_outside_the_batch_are_errors(rois: list[list[float]], words: str) -> None:
+    layer = gl.build('name: "r" type: "ROIPooling" roi_pooling_param { pooled_h: 1 pooled_w: 1 }', (2, 1, 4, 4), (1, 5))
+    with pytest.raises(LayerError, match=rf'layer "r" \(ROIPooling\): {words}'):
+        layer(torch.zeros(2, 1, 4, 4), torch.tensor(rois))
