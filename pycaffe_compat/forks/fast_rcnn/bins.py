@@ -41,7 +41,7 @@ class Bins(NamedTuple):
             x.flatten() for x in self.grid([(b - a).clamp(min=0) for a, b in zip(self.first, self.stop, strict=True)])
         ]
 
-    def origins(self, sides: Sequence[Sequence[int]]) -> Tensor:
+    def origins(self, sides: Sequence[int | Tensor]) -> Tensor:
         """The number of the first cell of all bins, flat; ``sides`` are the lengths of the axes, or one for each bin."""
         firsts = [x.flatten() for x in self.grid(self.first)]
         place = self.images.repeat_interleave(len(firsts[0]) // max(1, len(self.images)))
