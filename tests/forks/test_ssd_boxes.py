@@ -5,57 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from box_reference import kept, overlap, random_boxes, size
 
 from pycaffe_compat.forks.ssd import boxes as bx
 from pycaffe_compat.proto import caffe_pb2
 
-F = np.float32
 CODES = (bx.CORNER, bx.CENTER_SIZE, bx.CORNER_SIZE)
-
-
-def random_boxes(*shape: int, seed: int = 0, size: float = 0.4) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    corner = torch.rand(*shape, 2, generator=generator)
-    return torch.cat((corner, corner + 0.05 + size * torch.rand(*shape, 2, generator=generator)), -1)
-
-
-def size(box: np.ndarray, normalized: bool = True) -> float:
-    if box[2] < box[0] or box[3] < box[1]:
-        return F(0)
-    more = F(0 if normalized else 1)
-    return (box[2] - box[0] + more) * (box[3] - box[1] + more)
-
-
-def overlap(a: np.ndarray, b: np.ndarray, normalized: bool = True) -> float:
-    """JaccardOverlap of bbox_util.cpp, with std::max and std::min as C++ has them for a NaN."""
-
-    def largest(x: float, y: float) -> float:
-        return y if x < y else x
-
-    def least(x: float, y: float) -> float:
-        return y if y < x else x
-
-    if b[0] > a[2] or b[2] < a[0] or b[1] > a[3] or b[3] < a[1]:
-        width = height = F(0)
-    else:
-        width, height = least(a[2], b[2]) - largest(a[0], b[0]), least(a[3], b[3]) - largest(a[1], b[1])
-    if not normalized:
-        width, height = width + F(1), height + F(1)
-    if not (width > 0 and height > 0):
-        return F(0)
-    common = width * height
-    return common / (size(a, normalized) + size(b, normalized) - common)
-
-
-def kept(boxes: np.ndarray, candidates: np.ndarray, threshold: float, eta: float) -> np.ndarray:
-    """ApplyNMSFast of bbox_util.cpp, after its sorting."""
-    limit, stay = F(threshold), []
-    for i in np.flatnonzero(candidates):
-        if all(overlap(boxes[i], boxes[k]) <= limit for k in stay):
-            stay.append(i)
-            if eta < 1 and limit > 0.5:
-                limit = limit * F(eta)
-    return np.isin(np.arange(len(boxes)), stay)
 
 
 ODD = torch.tensor(
@@ -78,7 +33,7 @@ def test_overlaps_and_sizes_are_the_forks(normalized: bool) -> None:
     boxes = torch.cat((ODD, random_boxes(8)))
     array = boxes.numpy()
     want = [[overlap(a, b, normalized) for b in array] for a in array]
-    np.testing.assert_array_equal(bx.overlaps(boxes, boxes, normalized).numpy(), np.array(want, F))
+    np.testing.assert_array_equal(bx.overlaps(boxes, boxes, normalized).numpy(), np.array(want, np.float32))
     np.testing.assert_array_equal(bx.sizes(boxes, normalized).numpy(), [size(a, normalized) for a in array])
 
 

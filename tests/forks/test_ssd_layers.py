@@ -26,8 +26,8 @@ def test_permute_refuses_a_bad_order(order: str, words: str) -> None:
         gl.build(f'name: "p" type: "Permute" permute_param {{ {order} }}', (2, 3, 4))
 
 
-@pytest.mark.parametrize("name", gl.names("normalize_", "priorbox_", folder="forks"))
-def test_normalize_and_prior_box_agree_with_caffe(name: str) -> None:
+@pytest.mark.parametrize("name", gl.names("normalize_", "priorbox_", "detout_", folder="forks"))
+def test_inference_agrees_with_caffe(name: str) -> None:
     gl.check(name, "forks")
 
 

@@ -7,7 +7,7 @@ arithmetic is the fork's, so that a threshold decides as it does there.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from ...proto import caffe_pb2
 CORNER = caffe_pb2.PriorBoxParameter.CORNER
 CENTER_SIZE = caffe_pb2.PriorBoxParameter.CENTER_SIZE
 CORNER_SIZE = caffe_pb2.PriorBoxParameter.CORNER_SIZE
-COMPACT_EVERY = 32  # steps of a suppression
+COMPACT_EVERY = 16  # steps of a suppression
 
 
 def sizes(boxes: Tensor, normalized: bool = True) -> Tensor:
@@ -80,17 +80,25 @@ def _overlap(
     return common.div_(union).masked_fill_(none, 0)
 
 
-def suppress(boxes: Tensor, candidates: Tensor, threshold: float, eta: float = 1.0) -> Tensor:
+def suppress(
+    boxes: Tensor,
+    candidates: Tensor,
+    threshold: float,
+    eta: float = 1.0,
+    wanted: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Non-maximum suppression: which boxes stay, as a bool tensor (groups, n).
 
     From the first to the last, a box stays unless it overlaps one that stays by more than the threshold. Groups are
     independent of each other, and computed at once; the time goes with the most boxes that stay in a group.
 
     Args:
-        boxes: (groups, n, 4), normalized; in each group the best comes first. Neither is 0.
+        boxes: (groups, n, 4), normalized; in each group the best comes first.
         candidates: (groups, n), bool; the other boxes never stay.
         threshold: the largest overlap that is allowed.
         eta: below 1, each box that stays multiplies its group's threshold by it as long as that is above 0.5.
+        wanted: called now and then with what stays so far, it says which boxes may still matter. The others need not be
+            decided.
     """
     groups, number = candidates.shape
     keep = torch.zeros((groups, number), dtype=torch.bool, device=boxes.device)
@@ -103,7 +111,9 @@ def suppress(boxes: Tensor, candidates: Tensor, threshold: float, eta: float = 1
     for step in range(number):
         free = most <= limit
         if step % COMPACT_EVERY == 0:  # limits only sink, so what is not free stays so
-            order, free = _in_front(free)
+            if wanted is not None and step:
+                free &= wanted(keep).gather(1, place)
+            order, free = in_front(free)
             if free.shape[1] == 0:
                 break
             place, planes = place.gather(1, order), planes.gather(2, order.expand(5, -1, -1))
@@ -118,14 +128,15 @@ def suppress(boxes: Tensor, candidates: Tensor, threshold: float, eta: float = 1
     return keep
 
 
-def _in_front(chosen: Tensor) -> tuple[Tensor, Tensor]:
+def in_front(chosen: Tensor) -> tuple[Tensor, Tensor]:
     """Where the ``chosen`` (groups, n) are, in order, as (groups, most chosen of a group); and which entries are filled."""
-    rank = chosen.cumsum(1)
-    numbers = rank[:, -1:]
-    width = int(numbers.max())
-    here = torch.arange(chosen.shape[1], device=chosen.device).expand_as(rank)
-    order = rank.new_zeros((len(rank), width + 1)).scatter_(1, rank * chosen, here)[:, 1:]  # column 0 takes the others
-    return order, here[:, :width] < numbers
+    group, place = chosen.nonzero(as_tuple=True)
+    numbers = chosen.sum(1)
+    rank = torch.arange(len(group), device=chosen.device) - (numbers.cumsum(0) - numbers)[group]
+    width = int(numbers.max()) if len(numbers) else 0
+    places = group.new_zeros((len(chosen), width))
+    places[group, rank] = place
+    return places, torch.arange(width, device=chosen.device) < numbers[:, None]
 
 
 def _plain_overlap(a: Tensor, b: Tensor) -> Tensor:
