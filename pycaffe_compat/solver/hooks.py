@@ -47,6 +47,9 @@ class Training(Protocol):
     @property
     def displaying(self) -> bool: ...
 
+    @property
+    def tests_now(self) -> bool: ...
+
     def test_all(self) -> None: ...
 
     def snapshot(self) -> tuple[str, str]: ...
@@ -148,12 +151,7 @@ class Test(Hook):
     __test__ = False  # not a test of ours
 
     def before_iteration(self, solver: Training) -> None:
-        param = solver.param
-        if (
-            param.test_interval
-            and solver.iter % param.test_interval == 0
-            and (solver.iter or param.test_initialization)
-        ):
+        if solver.tests_now and (solver.iter or solver.param.test_initialization):
             solver.test_all()
 
 

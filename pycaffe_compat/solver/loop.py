@@ -24,6 +24,7 @@ from ..proto import caffe_pb2, read_solver, upgrade_solver, use_proto
 from ..proto.additions import unheeded
 from . import debug, denormals, distributed
 from . import log as lines
+from .courses import HEEDED, Course
 from .exhausted import explained, snapshots_named
 from .hooks import Callbacks, Display, Hook, Snapshot, Test
 from .log import log
@@ -108,6 +109,10 @@ class Solver:
             self.param.fork = fork
         self._check()
         self.policy = Policy.from_solver(self.param, self.file)
+        try:
+            self._course = Course(self.param, self.policy)
+        except SolverError as error:
+            raise SolverError(f"{self.file}: {error}" if self.file else str(error)) from None
         if assumed := self.policy.assumed():
             log(lines.POLICY, "%s", assumed, level=logging.WARNING)
         self._signals = Signals(sigint_effect, sighup_effect, sigterm_effect)
@@ -149,7 +154,7 @@ class Solver:
                 raise SolverError(f"{where}{field}: {getattr(param, field)} must be at least {least}")
         if any(n < 0 for n in param.test_iter):
             raise SolverError(f"{where}test_iter: {min(param.test_iter)} must not be negative")
-        if refused := unheeded(param, {"fork"}, set()):
+        if refused := unheeded(param, {"fork", *HEEDED}, set()):
             raise SolverError(f"{where}not done here: {'; '.join(refused)}")
 
     def _build_nets(self, paths: list[str]) -> None:
@@ -192,6 +197,12 @@ class Solver:
     def displaying(self) -> bool:
         """Whether this iteration is one that ``display`` asks for (and this process is the one that logs)."""
         return bool(self.param.display) and self.iter % self.param.display == 0 and distributed.rank() == 0
+
+    @property
+    def tests_now(self) -> bool:
+        """Whether this iteration is one that ``test_interval`` asks for, counted from Intel's ``test_offset`` on."""
+        interval: int = self.param.test_interval
+        return bool(interval) and (self.iter - self.param.test_offset) % interval == 0
 
     @property
     def stopped_by(self) -> signal.Signals | None:
@@ -243,7 +254,7 @@ class Solver:
             objective, self.outputs = self.runner.forward()
             self._losses.append(float(objective))
             log(lines.FINAL_LOSS, "Iteration %d, loss = %g", self.iter, self.loss)
-        if self.param.test_interval and self.iter % self.param.test_interval == 0:
+        if self.tests_now:
             self.test_all()
 
     @denormals.flushed()
@@ -306,13 +317,15 @@ class Solver:
     def apply_update(self) -> None:
         """Update the parameters from the gradients, which hold the update afterwards, at the rate of this iteration."""
         before = self.policy.current_step
-        self.rate = self.policy.rate(self.param.base_lr, self.iter)
-        if self.param.lr_policy == "multistep" and self.policy.current_step != before:
-            log(lines.MULTISTEP, "MultiStep Status: Iteration %d, step = %d", self.iter, self.policy.current_step)
+        self.rate = self.policy.rate(self.param.base_lr, self.iter, self.loss)
+        stepping = {"multistep": "MultiStep", "plateau": "Plateau"}.get(self.param.lr_policy)
+        if stepping and self.policy.current_step != before:
+            log(lines.MULTISTEP, "%s Status: Iteration %d, step = %d", stepping, self.iter, self.policy.current_step)
         if self.displaying:
             log(lines.RATE, "Iteration %d, lr = %g", self.iter, self.rate)
         for group in self.optimizer.param_groups:
             group["lr"], group["iter"] = self.rate, self.iter
+            self._course.set(group, self.iter, self.rate)
         self.runner.parts.begin()
         if not self.runner.update(self.optimizer):
             log(lines.OVERFLOW, "Iteration %d: the scaled gradients overflowed; no update, a smaller scale", self.iter)

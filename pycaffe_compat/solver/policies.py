@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,13 @@ from .log import logger
 class Policy:
     """What multiplies ``base_lr`` at an iteration.
 
-    ``step`` and ``multistep`` keep the number of steps taken so far in ``current_step``, which Caffe stores in its
-    solver state. ``multistep`` takes at most one step a call, so call it once an iteration, in order.
+    ``step``, ``multistep`` and ``plateau`` keep the number of steps taken so far in ``current_step``, which Caffe stores in
+    its solver state. ``multistep`` and ``plateau`` take at most one step a call, so call it once an iteration, in order.
+
+    Forks bring ``plateau``, a step where the loss has not become smaller for ``plateau_winsize`` iterations (SSD's and
+    Intel's Caffe), and ``multifixed``, the rate ``stagelr`` up to the iteration ``stageiter`` of each stage (Intel's). With
+    ``warmup_iter`` the rate begins at ``warmup_start_lr`` and rises in a straight line (Intel's); with ``rampup_interval``
+    it rises from ``rampup_lr`` as a parabola (NVIDIA's), and is never below ``min_lr``, where ``poly`` ends then.
 
     Fields that are not given are 0, as in Caffe; :meth:`assumed` says what the rate is then.
 
@@ -33,6 +39,16 @@ class Policy:
     stepvalue: Sequence[int] = ()
     max_iter: int | None = None
     current_step: int = 0
+    plateau_winsize: Sequence[int] = ()
+    stagelr: Sequence[float] = ()
+    stageiter: Sequence[int] = ()
+    warmup_iter: int = 0
+    warmup_start_lr: float = 0.0
+    rampup_interval: int = 0
+    rampup_lr: float = 0.0
+    min_lr: float = 0.0
+    least_loss: float = math.inf
+    last_event: int = 0
 
     def __post_init__(self) -> None:
         if self.name not in POLICIES:
@@ -50,8 +66,29 @@ class Policy:
                 self._check_divisor(field)
             elif getattr(self, field) is None:
                 setattr(self, field, 0)
-        if self.gamma is not None and self.gamma < 0 and self.name in ("step", "exp", "multistep"):
+        if self.gamma is not None and self.gamma < 0 and self.name in ("step", "exp", "multistep", "plateau"):
             raise SolverError(f'gamma: {self.gamma:g} must not be negative for lr_policy "{self.name}"')
+
+        self._check_forks_fields()
+
+    def _check_forks_fields(self) -> None:
+        for field in ("warmup_iter", "rampup_interval", "warmup_start_lr", "rampup_lr", "min_lr"):
+            if getattr(self, field) < 0:
+                raise SolverError(f"{field}: {getattr(self, field):g} must not be negative")
+        if self.warmup_iter and self.rampup_interval:
+            raise SolverError(
+                f"warmup_iter: {self.warmup_iter} of Intel's Caffe and rampup_interval: {self.rampup_interval} of NVIDIA's "
+                "are two ways to begin; give one of them"
+            )
+        if self.name == "plateau" and not self.plateau_winsize:
+            raise SolverError(
+                'lr_policy "plateau" takes no step without plateau_winsize (add "plateau_winsize: …" for each)'
+            )
+        if self.name == "multifixed" and (not self.stagelr or len(self.stagelr) != len(self.stageiter)):
+            raise SolverError(
+                f'lr_policy "multifixed" needs as many stagelr as stageiter, and one at least, but there are '
+                f"{len(self.stagelr)} and {len(self.stageiter)}"
+            )
 
     def _check_divisor(self, field: str) -> None:
         """Refuse a divisor that is not positive; Caffe crashes on it, or trains with NaN."""
@@ -78,6 +115,8 @@ class Policy:
             return (
                 f"the rate is base_lr before iteration {self.stepvalue[0]} (the first stepvalue), and 0 from there on"
             )
+        if self.name == "plateau":
+            return "the rate is base_lr up to the first step, and 0 from there on"
         if self.name == "sigmoid":
             if not self.gamma:
                 return "the rate is half of base_lr throughout"
@@ -87,9 +126,10 @@ class Policy:
     @classmethod
     def from_solver(cls, param: Any, file: str = "") -> Policy:
         """Return the policy of a ``SolverParameter``; errors begin with ``file``."""
-        fields = {f: getattr(param, f) for f in ("gamma", "power", "stepsize", "max_iter") if param.HasField(f)}
+        fields: dict[str, Any] = {f: getattr(param, f) for f in SINGLE if param.HasField(f)}
+        fields.update({f: tuple(getattr(param, f)) for f in REPEATED})
         try:
-            return cls(param.lr_policy, stepvalue=tuple(param.stepvalue), **fields)
+            return cls(param.lr_policy, **fields)
         except SolverError as error:
             raise SolverError(f"{file}: {error}" if file else str(error)) from None
 
@@ -103,9 +143,53 @@ class Policy:
             )
         return value
 
-    def rate(self, base_lr: float, iteration: int) -> float:
-        """Return the learning rate at ``iteration``, rounded to float32 as Caffe keeps it."""
-        return float(np.float32(base_lr * self.factor(iteration)))
+    def rate(self, base_lr: float, iteration: int, loss: float = math.nan) -> float:
+        """Return the learning rate at ``iteration``, rounded to float32 as Caffe keeps it; ``plateau`` looks at ``loss``."""
+        if self.rising(iteration):
+            return float(np.float32(self._risen(base_lr, iteration)))
+        if self.name == "multifixed":
+            stage = sum(iteration > end for end in self.stageiter[:-1])
+            return max(float(np.float32(self.stagelr[stage])), self.min_lr)
+        if self.name == "plateau":
+            self._watch(loss, iteration)
+        factor = self.factor(iteration)
+        if self.name == "poly":
+            return float(np.float32((base_lr - self.min_lr) * factor + self.min_lr))
+        return max(float(np.float32(base_lr * factor)), self.min_lr)
+
+    def rising(self, iteration: int) -> bool:
+        """Whether the rate still rises to where the policy begins."""
+        return iteration < max(self.warmup_iter, self.rampup_interval)
+
+    def warmup_ratio(self, base_lr: float, iteration: int) -> float:
+        """What Intel's Caffe multiplies SGD's momentum with while the rate rises: this rate by the one before."""
+        if not iteration < self.warmup_iter:
+            return 1.0
+        before = self._risen(base_lr, max(iteration - 1, 0))
+        return self._risen(base_lr, iteration) / before if before else 1.0  # before is 0: there is no momentum yet
+
+    def _risen(self, base_lr: float, iteration: int) -> float:
+        if self.warmup_iter:
+            rest = self.warmup_iter - iteration
+            return (iteration * base_lr + rest * self.warmup_start_lr) / self.warmup_iter
+        return self.rampup_lr + (base_lr - self.rampup_lr) * (iteration / self.rampup_interval) ** 2
+
+    def _watch(self, loss: float, iteration: int) -> None:
+        """Take a step if neither the least loss nor the rate has changed for long."""
+        if loss < self.least_loss:
+            self.least_loss, self.last_event = loss, iteration
+        step = self.current_step
+        if step < len(self.plateau_winsize) and iteration >= self.last_event + self.plateau_winsize[step]:
+            self.current_step, self.last_event = step + 1, iteration
+
+    def state(self) -> dict[str, Any]:
+        """What ``plateau`` remembers besides ``current_step``, as values that JSON can hold."""
+        return {"least_loss": self.least_loss, "last_event": self.last_event} if self.name == "plateau" else {}
+
+    def seek(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state` returned."""
+        self.least_loss = state.get("least_loss", self.least_loss)
+        self.last_event = state.get("last_event", self.last_event)
 
 
 def _fixed(p: Any, iteration: np.float64) -> np.float64:
@@ -139,6 +223,10 @@ def _sigmoid(p: Any, iteration: np.float64) -> np.float64:
     return 1 / (1 + np.exp(-p.gamma * (iteration - p.stepsize)))
 
 
+def _plateau(p: Any, iteration: np.float64) -> np.float64:
+    return np.float64(p.gamma) ** p.current_step
+
+
 POLICIES: dict[str, tuple[Callable[[Any, np.float64], np.float64], tuple[str, ...]]] = {
     "fixed": (_fixed, ()),
     "step": (_step, ("gamma", "stepsize")),
@@ -147,7 +235,13 @@ POLICIES: dict[str, tuple[Callable[[Any, np.float64], np.float64], tuple[str, ..
     "multistep": (_multistep, ("gamma",)),
     "poly": (_poly, ("power", "max_iter")),
     "sigmoid": (_sigmoid, ("gamma", "stepsize")),
+    "plateau": (_plateau, ("gamma",)),
+    "multifixed": (_fixed, ()),
 }
+FORKS_FIELDS = ("warmup_iter", "warmup_start_lr", "rampup_interval", "rampup_lr", "min_lr")
+FORKS_LISTS = ("plateau_winsize", "stagelr", "stageiter")
+SINGLE = ("gamma", "power", "stepsize", "max_iter", *FORKS_FIELDS)
+REPEATED = ("stepvalue", *FORKS_LISTS)
 DIVISORS = {"step": ("stepsize",), "poly": ("max_iter",)}
 
 
@@ -163,7 +257,13 @@ class CaffeLR(torch.optim.lr_scheduler.LRScheduler):
     def __init__(self, optimizer: torch.optim.Optimizer, policy: str, last_epoch: int = -1, **fields: Any) -> None:
         self.options = {"name": policy, **fields}
         self.current_step = 0
-        assumed = Policy(**self.options).assumed()
+        made = Policy(**self.options)
+        if made.name in ("plateau", "multifixed") or made.warmup_iter or made.rampup_interval or made.min_lr:
+            raise SolverError(
+                f'lr_policy "{policy}" and the fields {", ".join((*FORKS_FIELDS, *FORKS_LISTS))} of forks are for solvers alone: '
+                "the rate is not a multiple of base_lr, or depends on the loss"
+            )
+        assumed = made.assumed()
         if assumed:
             logger.warning("%s", assumed)
         super().__init__(optimizer, last_epoch)

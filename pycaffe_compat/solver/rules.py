@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..errors import SolverError, nearest
 from ..ops.update import can_update, update_
+from .courses import LocalRate
 
 RULES: dict[str, type[CaffeOptimizer]] = {}
 REGULARIZATIONS = ("L2", "L1")
@@ -58,6 +59,7 @@ class CaffeOptimizer(torch.optim.Optimizer):
         fused: the rule's compiled operator and the hyper-parameters that it takes. A subclass with an ``update`` of
             its own has none unless it names one.
         gradient_norm: with clipping, the norm before the last step, on the device.
+        local_rate: gives each blob a rate of its own, as forks do; for rules with a momentum buffer.
     """
 
     history_names: ClassVar[tuple[str, ...]]
@@ -93,6 +95,7 @@ class CaffeOptimizer(torch.optim.Optimizer):
         self.iter_size = iter_size
         self.keep_update = keep_update
         self.gradient_norm: Tensor | None = None
+        self.local_rate: LocalRate | None = None
         super().__init__(
             params, {"lr": lr, "lr_mult": 1.0, "decay_mult": 1.0, "weight_decay": weight_decay, "iter": 0, **hyper}
         )
@@ -128,7 +131,8 @@ class CaffeOptimizer(torch.optim.Optimizer):
             if len(active) < len(group["params"]):
                 busy = set(active)
                 self._scale([p.grad for p in group["params"] if p not in busy and p.grad is not None], scale)
-            for params in _by_kind(active):
+            adapts = self.local_rate is not None and group["lr_mult"] > 0
+            for params in ([p] for p in active) if adapts else _by_kind(active):
                 self._update(group, decay, params, scale)
             group["iter"] += 1
         return loss
@@ -150,11 +154,16 @@ class CaffeOptimizer(torch.optim.Optimizer):
 
     def _update(self, group: Mapping[str, Any], decay: float, params: Tensors, scale: Tensor | None) -> None:
         """One step of parameters of one device and type."""
-        rate = group["lr"] * group["lr_mult"]
+        rate: float | Tensor = group["lr"] * group["lr_mult"]
+        share = 1.0 / self.iter_size
         l1 = self.regularization_type == "L1"
         subtract = bool(group["lr_mult"]) or self.rate_in_history
         grads = [self._gradient(p) for p in params]
         history = [[self._buffer(p, name) for p in params] for name in self.history_names]
+        if self.local_rate is not None and group["lr_mult"] > 0:
+            self._scale(grads, scale)
+            scale, share = None, 1.0
+            rate = self.local_rate.rate(group, self.state[params[0]], params[0], grads[0], history[0][0])
         if self.fused and can_update(params[0]):
             rule, *hyper = self.fused
             update_(
@@ -165,14 +174,15 @@ class CaffeOptimizer(torch.optim.Optimizer):
                 rate * self.correction(group),
                 hyper={name: group[name] for name in hyper},
                 scale=None if scale is None else scale.to(params[0].device),
-                share=1.0 / self.iter_size,
+                share=share,
                 decay=decay,
                 l1=l1,
                 subtract=subtract,
                 keep_update=self.keep_update,
             )
             return
-        self._scale(grads, scale)
+        if share != 1.0 or scale is not None:
+            self._scale(grads, scale)
         if decay:
             torch._foreach_add_(grads, torch._foreach_sign(params) if l1 else params, alpha=decay)
         self.update(group, rate, grads, *history)
@@ -437,7 +447,7 @@ def make_optimizer(param: Any, groups: Sequence[Mapping[str, Any]]) -> CaffeOpti
     if not math.isfinite(param.weight_decay):
         raise SolverError(f"weight_decay: {param.weight_decay} must be a finite number")
     hyper: dict[str, Any] = dict(cls.options(param))
-    return cls(
+    optimizer = cls(
         [dict(group) for group in groups] or [{"params": []}],
         param.base_lr,
         weight_decay=param.weight_decay,
@@ -446,3 +456,5 @@ def make_optimizer(param: Any, groups: Sequence[Mapping[str, Any]]) -> CaffeOpti
         iter_size=param.iter_size,
         **hyper,
     )
+    optimizer.local_rate = LocalRate.from_solver(param)
+    return optimizer

@@ -190,6 +190,7 @@ class Snapshots:
             },
             "losses": list(losses),
             "runner": self._runner.state(),
+            "policy": self._policy.state(),
         }
 
     def restore(self, path: PathLike) -> tuple[int, list[float]]:
@@ -225,6 +226,7 @@ class Snapshots:
             for name in states.keys() & layers.keys():
                 layers[name].seek(states[name])
         self._runner.seek(extra.get("runner", {}))
+        self._policy.seek(extra.get("policy", {}))
         losses = [float(loss) for loss in extra["losses"]]
         saved = {
             name: torch.tensor(list(base64.b64decode(text)), dtype=torch.uint8)

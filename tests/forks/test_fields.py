@@ -44,10 +44,9 @@ def test_a_field_that_says_what_holds_without_it_is_fine() -> None:
 
 def test_a_solver_refuses_what_would_change_training_all_at_once(solver_file) -> None:
     with pytest.raises(SolverError, match="not done here: ") as caught:
-        Solver(solver_file("larc: true momentum_policy: 'poly' local_lr_auto: true eval_type: 'detection'"))
+        Solver(solver_file("clip_weights: 2 eval_type: 'detection'"))
     message = str(caught.value)
-    assert "larc of NVIDIA Caffe (nvidia), which adapts the rate of each layer" in message
-    assert "momentum_policy of NVIDIA Caffe" in message and "local_lr_auto of Intel Caffe (intel), which" in message
+    assert "clip_weights of Caffe for faces and Windows (happynear), which limits weights" in message
     assert "eval_type of SSD (ssd)" in message and "which scores test nets by the average precision" in message
 
 

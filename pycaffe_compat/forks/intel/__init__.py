@@ -30,13 +30,6 @@ FORK = Fork(
         "SolverParameter.disabled_update": "which layers are not updated by other machines",
     },
     refused={
-        "SolverParameter.local_lr_auto": "adapts the rate of each layer to the norms of its weights and gradients (LARS)",
-        "SolverParameter.local_gw_ratio": "is LARS's trust",
-        "SolverParameter.warmup_iter": "lets the rate rise in the first iterations",
-        "SolverParameter.warmup_start_lr": "is the rate at the start of the warm-up",
-        "SolverParameter.stagelr": "gives the rate of each stage of lr_policy multifixed",
-        "SolverParameter.stageiter": "gives the end of each stage of lr_policy multifixed",
-        "SolverParameter.test_offset": "skips test batches",
         "ConvolutionParameter.relu": "applies a ReLU in the convolution",
         "InnerProductParameter.relu": "applies a ReLU in the layer",
         "TransformationParameter.random_resize_param": "resizes pictures at random",

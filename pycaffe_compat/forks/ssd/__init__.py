@@ -15,7 +15,6 @@ FORK = Fork(
     },
     refused={
         "SolverParameter.eval_type": "scores test nets by the average precision of their detections",
-        "SolverParameter.plateau_winsize": "says how long lr_policy plateau waits for a smaller loss before it lowers the rate",
         "TransformationParameter.distort_param": "changes the colours of pictures, in AnnotatedData alone",
         "TransformationParameter.expand_param": "puts pictures into larger ones, in AnnotatedData alone",
         "TransformationParameter.emit_constraint": "says which boxes a crop keeps, in AnnotatedData alone",
