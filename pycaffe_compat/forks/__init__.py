@@ -35,6 +35,7 @@ NAMES = (
     "c3d",
     "c3d_v10",
     "hed",
+    "dice",
     "crfasrnn",
     "ctpn",
     "mscnn",

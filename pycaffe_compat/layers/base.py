@@ -149,6 +149,8 @@ class Layer(nn.Module):
         forks: the forks of Caffe that have this very layer, as :func:`register` was given them.
         fork_options: fields and values of forks that the layer heeds, besides those of its own forks in its own options:
             ``{"pooling_param.ceil_mode", "loss_param.normalization=PRE_FIXED"}``.
+        replaces_bvlcs: with the same options the layer computes something else than BVLC Caffe's of that type. It runs where
+            the net is of one of its forks by what it uses besides, or by name.
         bottoms, tops: the allowed number of bottoms and tops as ``(least, most)``; ``most`` is None for any number.
         options: the fields of ``LayerParameter`` that hold the layer's options; None for the one named after the type.
         inert_options: options that change no result; in Caffe they steer speed, memory or logging.
@@ -171,6 +173,7 @@ class Layer(nn.Module):
     fork: ClassVar[str] = ""
     forks: ClassVar[tuple[str, ...]] = ()
     fork_options: ClassVar[frozenset[str]] = frozenset()
+    replaces_bvlcs: ClassVar[bool] = False
     bottoms: ClassVar[tuple[int, int | None]] = (1, 1)
     tops: ClassVar[tuple[int, int | None]] = (1, 1)
     options: ClassVar[tuple[str, ...] | None] = None

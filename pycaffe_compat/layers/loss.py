@@ -184,18 +184,41 @@ class SoftmaxWithLoss(_SoftmaxLoss):
     """Mean of ``-log(softmax(x)[label])``. Source: Caffe's ``SoftmaxWithLossLayer``.
 
     ``x`` (N, C, …) with the classes on ``softmax_param.axis``, labels (N, …) or (N, 1, …); tops: the loss, and
-    optionally the probabilities in the shape of ``x``, through which no gradient flows.
+    optionally the probabilities in the shape of ``x``, through which no gradient flows. With SegNet's
+    ``weight_by_label_freqs`` the loss at a place counts as often as ``class_weighting``, a number for each class, says for
+    its label; what the sum is divided by does not change.
     """
 
     options = ("softmax_param", "loss_param")
+    fork_options = frozenset({"loss_param.weight_by_label_freqs", "loss_param.class_weighting"})
     inert_options = frozenset({"engine"})
     floor = FLT_MIN
     axis_option = "softmax_param.axis"
 
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.class_weights: Tensor | None = None
+        options = param.loss_param
+        if options.weight_by_label_freqs:
+            self.class_weights = torch.tensor(list(options.class_weighting))
+            shape = bottom_shapes[0]
+            classes = shape[self.canonical_axis(self.axis, len(shape), self.axis_option)]
+            if len(self.class_weights) != classes:
+                raise self.error(
+                    f"loss_param.weight_by_label_freqs needs a class_weighting for each of the {classes} classes; there are "
+                    f"{len(self.class_weights)}"
+                )
+
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return the loss as a tensor without axes, and the probabilities if there is a top for them."""
         logarithms, axis, labels = self.log_probabilities(x, label)
-        return self.finish(x, axis, labels, -self.floored(logarithms.gather(axis, labels.classes)))
+        loss = -self.floored(logarithms.gather(axis, labels.classes))
+        if self.class_weights is not None:
+            weights = self.class_weights.to(x.device)
+            if not x.is_meta:
+                self.class_weights = weights
+            loss = loss * weights.to(loss.dtype)[labels.classes]
+        return self.finish(x, axis, labels, loss)
 
 
 @register("InfogainLoss")

@@ -160,9 +160,13 @@ class Clip(Overwritten):
 
 @register("Dropout")
 class Dropout(Layer):
-    """In training each element is 0 with probability ``dropout_ratio``, otherwise ``x / (1 - dropout_ratio)``."""
+    """In training each element is 0 with probability ``dropout_ratio``, otherwise ``x / (1 - dropout_ratio)``.
+
+    With SegNet's ``sample_weights_test`` in the TEST phase too, to sample a Bayesian net's outputs.
+    """
 
     random = True
+    fork_options = frozenset({"dropout_param.sample_weights_test"})
     keeps_positive = True
     passes_places = True
 
@@ -171,9 +175,10 @@ class Dropout(Layer):
         self.ratio = param.dropout_param.dropout_ratio
         if not 0 <= self.ratio < 1:
             raise self.error(f"dropout_param.dropout_ratio: {self.ratio:g} must be at least 0 and below 1")
+        self.always: bool = param.dropout_param.sample_weights_test
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.ratio) if self.training else x
+        return F.dropout(x, self.ratio) if self.training or self.always else x
 
 
 @register("ELU")

@@ -33,8 +33,9 @@ def choose(param: Any, classes: Sequence[type[Layer]], given: str, likely: Seque
     fitting = [cls for cls in classes if not _foreign(param, cls) and cls.fits(param)]
     if not fitting:
         raise LayerError(f"{where}: {_why_none(param, classes)}")
-    if not fitting[0].forks:  # the layer is as in BVLC's Caffe
-        return fitting[0]
+    if not fitting[0].forks:  # the layer is as in BVLC's Caffe, unless the net's fork gave the type another meaning
+        others = [cls for cls in fitting if cls.replaces_bvlcs and set(likely[:1]) & set(cls.forks)]
+        return others[0] if others else fitting[0]
     if len(fitting) > 1:
         fitting = next(
             (chosen for name in likely if (chosen := [cls for cls in fitting if name in cls.forks])), fitting

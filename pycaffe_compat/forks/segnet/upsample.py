@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ... import ops
+from ...layers.base import Layer, Maker, Shape, register
+from ...layers.pooling import Pooling
 from ...layers.slope import TracedFunction
 from ...tables import dims
 
@@ -25,6 +27,7 @@ class MaskedUpsample(Layer):
     options = ("upsample_param",)
     bottoms = (2, 2)
     differentiable = (True, False)
+    checks_makers = True
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -46,6 +49,7 @@ class MaskedUpsample(Layer):
             raise self.error(f"upsample_param: a scale of {dims(self.scale)} must be at least 2 on each axis")
         if self.size is None and any(less and scale != 2 for less, scale in zip(self.less, self.scale, strict=True)):
             raise self.error(f"pad_out_h and pad_out_w need a scale of 2, not {dims(self.scale)}")
+        self.unique = False
 
     def _check_pairs(self, options: Any) -> None:
         for pair in (("upsample_h", "upsample_w"), ("scale_h", "scale_w")):
@@ -66,18 +70,44 @@ class MaskedUpsample(Layer):
             return self.size
         return shape[2] * self.scale[0] - self.less[0], shape[3] * self.scale[1] - self.less[1]
 
+    def check_makers(self, makers: Sequence[Maker], shapes: Sequence[Shape]) -> None:
+        """Find out whether the places of the mask are unique, which is faster."""
+        maker = makers[1].layer
+        windows = maker.window if isinstance(maker, Pooling) and makers[1].top == 1 else None
+        self.unique = windows is not None and not windows.overlaps
+
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        height, width = self.plane(x.shape)
-        index = mask.detach().long().flatten(2)
-        # on a GPU the check would wait for the mask; there the device reports a place out of range
-        if mask.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-            stray = (index < 0) | (index >= height * width)
-            if bool(stray.any()):
-                raise self.error(
-                    f"its mask names place {int(index[stray][0])}, outside the planes of its top, {dims((height, width))}: "
-                    "give the size of the bottom of the Pooling that made the mask"
-                )
-        return _Placed.apply(x, index, height, width)
+        return place(self, x, mask, self.plane(x.shape), self.unique)
+
+
+def place(layer: Layer, x: Tensor, mask: Tensor, plane: tuple[int, int], unique: bool = False) -> Tensor:
+    """Return planes with each value at the place that a mask names, 0 elsewhere.
+
+    Where several values have one place, the last of them stands, and each gets the gradient of the place.
+
+    Args:
+        layer: who asks, for messages.
+        x: the values, (N, C, h, w).
+        mask: of the same shape; places counted row by row in the plane.
+        plane: the height and width of the planes to make.
+        unique: whether no two values of a plane have one place.
+
+    Raises:
+        LayerError: a place outside the plane. On a GPU the device reports it.
+    """
+    height, width = plane
+    index = mask.detach().long().flatten(2)
+    # on a GPU the check would wait for the mask
+    if mask.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        stray = (index < 0) | (index >= height * width)
+        if bool(stray.any()):
+            raise layer.error(
+                f"its mask names place {int(index[stray][0])}, outside the planes of its top, {dims((height, width))}: "
+                "give the size of the bottom of the Pooling that made the mask"
+            )
+    if unique:
+        return ops.unpool_index(x, index.unflatten(2, x.shape[2:]), plane)
+    return _Placed.apply(x, index, height, width)
 
 
 class _Placed(TracedFunction):
