@@ -26,6 +26,7 @@ class SegAccuracy(Layer):
     bottoms = (2, 2)
     differentiable = (False,)
     per_process = ("confusion",)
+    confusion: Tensor
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
