@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -25,7 +25,15 @@ from .loader import default_threads
 from .mean import write_mean
 
 logger = logging.getLogger(__name__)
+
+
+class _HasPath(Protocol):
+    @property
+    def path(self) -> str: ...
+
+
 Item = TypeVar("Item")
+Listed = TypeVar("Listed", bound=_HasPath)
 Result = TypeVar("Result")
 
 
@@ -42,6 +50,8 @@ class ConvertOptions:
         shuffle: store the images in the random order that ``seed`` gives.
         backend: ``"lmdb"``; any other is an error.
         resize_width, resize_height: resize all images to this size, regardless of proportions; 0 keeps their sizes.
+        min_dim, max_dim: enlarge so that the shorter edge has at least ``min_dim`` pixels, then, if that makes the longer one
+            longer than ``max_dim``, make that so long instead, keeping proportions; 0 for no bound. Of SSD's Caffe.
         shorter_edge: resize so that the shorter edge has this length, keeping proportions; 0 keeps the sizes. Not in
             Caffe.
         check_size: raise an error if records differ in size.
@@ -55,6 +65,8 @@ class ConvertOptions:
     backend: str = "lmdb"
     resize_width: int = 0
     resize_height: int = 0
+    min_dim: int = 0
+    max_dim: int = 0
     shorter_edge: int = 0
     check_size: bool = False
     encoded: bool = False
@@ -72,6 +84,10 @@ class ConvertOptions:
             raise DataError("set resize_width and resize_height, or neither (shorter_edge keeps proportions)")
         if self.shorter_edge and self.resize_width:
             raise DataError("set shorter_edge, or resize_width and resize_height, not both")
+        if min(self.min_dim, self.max_dim) < 0:
+            raise DataError(f"min_dim {self.min_dim} and max_dim {self.max_dim} cannot be negative")
+        if (self.min_dim or self.max_dim) and (self.resize_width or self.shorter_edge):
+            raise DataError("set min_dim and max_dim, or a size that images are resized to, not both")
         if self.encode_type and not cv2.haveImageWriter(f".{self.encode_type}"):
             raise DataError(f'encode_type "{self.encode_type}": OpenCV writes no such images; jpg and png work')
 
@@ -96,22 +112,56 @@ def convert_imageset(
         CaffeError: ``database`` cannot be written.
     """
     options = options or ConvertOptions()
+    root, entries = folder(root), read_list(list_file)
+
+    def record(entry: Entry) -> tuple[Any, tuple[int, ...]]:
+        stored = store_image(root + entry.path, entry.label, options)
+        return stored.datum, stored.shape
+
+    return store(root, list_file, entries, record, database, options, progress)
+
+
+def folder(root: str) -> str:
+    """Return a root folder as a prefix of paths: with the slash that is missing."""
+    return f"{root}/" if root and not root.endswith("/") and os.path.isdir(root) else root
+
+
+def store(
+    root: str,
+    list_file: str,
+    entries: list[Listed],
+    record: Callable[[Listed], tuple[Any, tuple[int, ...]]],
+    database: str,
+    options: ConvertOptions,
+    progress: bool = False,
+    tool: str = "convert_imageset",
+) -> int:
+    """Write a record for each entry of a list into a new LMDB; return their number.
+
+    Args:
+        root: what the paths of images begin with.
+        list_file: the list, for messages.
+        entries: what is in it.
+        record: returns the message to store for an entry, and its channels, height and width; called in threads.
+        database, options, progress: those of :func:`convert_imageset`.
+        tool: Caffe's program, for the log.
+
+    Raises:
+        As :func:`convert_imageset`.
+    """
     if options.backend != "lmdb":
         raise DataError(f'backend "{options.backend}" is not supported: {LEVELDB.format(path=database)}')
-    if root and not root.endswith("/") and os.path.isdir(root):
-        root += "/"
-    entries = read_list(list_file)
     if options.shuffle:
-        _log("convert_imageset.cpp:83", "Shuffling data")
+        _log(f"{tool}.cpp:83", "Shuffling data")
         entries = [entries[i] for i in draws.permutation(options.seed, 0, len(entries))]
-    _log("convert_imageset.cpp:86", "A total of %d images.", len(entries))
+    _log(f"{tool}.cpp:86", "A total of %d images.", len(entries))
     if not options.skip_unreadable:
         _check_files(root, entries, list_file)
 
-    def make(numbered: tuple[int, Entry]) -> tuple[bytes, Any, tuple[int, ...]]:
+    def make(numbered: tuple[int, Listed]) -> tuple[bytes, Any, tuple[int, ...]]:
         number, entry = numbered
         try:
-            datum, size = _datum(root + entry.path, entry, options)
+            datum, size = record(entry)
         except (DataError, MissingFileError) as error:
             if not options.skip_unreadable:
                 raise
@@ -123,7 +173,7 @@ def convert_imageset(
     size: tuple[int, ...] = ()
     with DatabaseWriter(database) as writer:
         _log("db_lmdb.cpp:35", "Opened lmdb %s", database)
-        results = _in_threads(make, enumerate(entries))
+        results = in_threads(make, enumerate(entries))
         for key, datum, this in tqdm(results, total=len(entries), unit="images", disable=not progress, mininterval=0.5):
             if datum is None:
                 continue
@@ -136,15 +186,15 @@ def convert_imageset(
             writer.put(key, datum.SerializeToString())
             count += 1
             if count % 1000 == 0:
-                _log("convert_imageset.cpp:144", "Processed %d files.", count)
+                _log(f"{tool}.cpp:144", "Processed %d files.", count)
         if not count:
             raise DataError(f"none of the {len(entries)} images of {list_file} can be read; is the root folder right?")
     if count % 1000:
-        _log("convert_imageset.cpp:150", "Processed %d files.", count)
+        _log(f"{tool}.cpp:150", "Processed %d files.", count)
     return count
 
 
-def _check_files(root: str, entries: list[Entry], list_file: str) -> None:
+def _check_files(root: str, entries: Sequence[_HasPath], list_file: str) -> None:
     """Look for all images first, before hours are spent on converting some of them."""
     missing = [entry.path for entry in entries if not os.path.isfile(root + entry.path)]
     if missing:
@@ -155,8 +205,26 @@ def _check_files(root: str, entries: list[Entry], list_file: str) -> None:
         )
 
 
-def _datum(path: str, entry: Entry, options: ConvertOptions) -> tuple[Any, tuple[int, ...]]:
-    """Read, resize and encode one image; return its Datum and its (channels, height, width)."""
+class Stored(NamedTuple):
+    """An image as a database holds it.
+
+    Attributes:
+        datum: its Datum.
+        shape: its channels, height and width.
+        original: height and width of its file.
+    """
+
+    datum: Any
+    shape: tuple[int, ...]
+    original: tuple[int, int]
+
+
+def store_image(path: str, label: int, options: ConvertOptions) -> Stored:
+    """Read, resize and encode one image.
+
+    Raises:
+        MissingFileError, DataError: it is missing, does not decode, or cannot be resized or encoded.
+    """
     data = read_file(path)
     try:
         image = decode_image(data, not options.gray)
@@ -164,17 +232,17 @@ def _datum(path: str, entry: Entry, options: ConvertOptions) -> tuple[Any, tuple
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     encoding = options.encode_type.lower()
-    extension = os.path.splitext(entry.path)[1][1:].lower()
+    extension = os.path.splitext(path)[1][1:].lower()
     if options.encoded and not encoding:
         encoding = extension
         if not encoding or not cv2.haveImageWriter(f".{encoding}"):
             raise DataError(f"{path}: cannot tell from the name how to encode it; give encode_type")
     planes = resized[None] if resized.ndim == 2 else resized.transpose(2, 0, 1)
     if not encoding:
-        return array_to_datum(planes, entry.label), planes.shape
+        return Stored(array_to_datum(planes, label), planes.shape, image.shape[:2])
     if resized is not image or {"jpeg": "jpg"}.get(extension, extension) != {"jpeg": "jpg"}.get(encoding, encoding):
         data = _encode(resized, encoding, path)
-    return caffe_pb2.Datum(data=data, label=entry.label, encoded=True), planes.shape
+    return Stored(caffe_pb2.Datum(data=data, label=label, encoded=True), planes.shape, image.shape[:2])
 
 
 def _encode(image: np.ndarray, encoding: str, path: str) -> bytes:
@@ -192,12 +260,25 @@ def _encode(image: np.ndarray, encoding: str, path: str) -> bytes:
 def _resize(image: np.ndarray, options: ConvertOptions) -> np.ndarray:
     height, width = image.shape[:2]
     size = (options.resize_height, options.resize_width)
+    if options.min_dim or options.max_dim:
+        size = _bounded(height, width, options)
     if options.shorter_edge:
         scale = options.shorter_edge / min(height, width)
         size = (round(height * scale), round(width * scale))
-    if size == (0, 0) or (options.shorter_edge and size == (height, width)):
+    keeps = options.shorter_edge or options.min_dim or options.max_dim
+    if size == (0, 0) or (keeps and size == (height, width)):
         return image
     return resize(image, size)
+
+
+def _bounded(height: int, width: int, options: ConvertOptions) -> tuple[int, int]:
+    """Return height and width within ``min_dim`` and ``max_dim``, by SSD's float arithmetic."""
+    shorter, longer, scale = min(height, width), max(height, width), np.float32(1)
+    if options.min_dim and shorter < options.min_dim:
+        scale = np.float32(options.min_dim) / np.float32(shorter)
+    if options.max_dim and int(scale * np.float32(longer)) > options.max_dim:
+        scale = np.float32(options.max_dim) / np.float32(longer)
+    return round(height * float(scale)), round(width * float(scale))
 
 
 def compute_image_mean(
@@ -225,7 +306,7 @@ def compute_image_mean(
 
     total: np.ndarray | None = None
     _log("compute_image_mean.cpp:70", "Starting iteration")
-    results = tqdm(_in_threads(read, records), total=len(records), unit="images", disable=not progress, mininterval=0.5)
+    results = tqdm(in_threads(read, records), total=len(records), unit="images", disable=not progress, mininterval=0.5)
     for count, (name, image) in enumerate(results, 1):
         if total is None:
             total = np.zeros(image.shape, np.float64)
@@ -250,7 +331,7 @@ def compute_image_mean(
     return mean
 
 
-def _in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Apply ``function`` in threads. Results come in order, and few are computed ahead, which bounds memory."""
     threads = default_threads()
     waiting: deque[Future[Result]] = deque()

@@ -29,7 +29,7 @@ Size = tuple[int, int]
 
 
 Words = tuple[str, ...]
-_PATHS = ("IMAGE", "LABELMAP")
+_PATHS = ("IMAGE", "LABELMAP", "ANNOTATION")
 
 
 class Sample(NamedTuple):
