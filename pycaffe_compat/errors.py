@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 
 class CaffeError(Exception):
@@ -17,7 +17,13 @@ class CaffeError(Exception):
 
 
 class ParseError(CaffeError, ValueError):
-    """A text file that is not valid prototxt, or bytes that are not the expected message."""
+    """A text file that is not valid prototxt, or bytes that are not the expected message.
+
+    Attributes:
+        layer_types: of a prototxt with unknown names, the types of its layers, each to the name of the first such layer.
+    """
+
+    layer_types: Mapping[str, str] = {}
 
 
 class MissingFileError(CaffeError, FileNotFoundError, RuntimeError):

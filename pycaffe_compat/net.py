@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import CaffeError, LayerError, NetError, UnknownNameError, nearest
+from .errors import CaffeError, LayerError, NetError, ParseError, UnknownNameError, nearest
 from .forks import all_forks, fork_named
 from .layers import Layer, Source, layer_class
-from .layers.base import Shape, check_layers
+from .layers.base import Shape, check_layers, missing_types
 from .layers.data_layers import BatchSource
 from .layers.neuron import Overwritten
 from .loading import BlobKey, LoadReport
@@ -87,7 +87,10 @@ class CaffeModule(nn.Module):
             fork = fork or name
         if isinstance(param, (str, os.PathLike)):
             file = file or os.fspath(param)
-            param = read_net(param, fork)
+            try:
+                param = read_net(param, fork)
+            except ParseError as error:
+                raise type(error)(f"{error}{missing_types(error.layer_types)}") from None
         if not hasattr(param, "DESCRIPTOR") or param.DESCRIPTOR.name != "NetParameter":
             raise NetError(f"a net is the path of a prototxt or a NetParameter, not {param!r} ({type(param).__name__})")
         full = caffe_pb2.NetParameter()

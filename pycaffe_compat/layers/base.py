@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -81,6 +81,21 @@ def _whose(type_name: str) -> str:
     """Say which forks of Caffe have a layer type that is not implemented here; ``""`` if none is known to."""
     names = [each.name for each in all_forks() if type_name in each.layer_types]
     return f", which is a layer of {titles(names)} and is not implemented here" if names else ""
+
+
+def missing_types(types: Mapping[str, str]) -> str:
+    """Say which layer types no class runs, for a file that cannot be read whole; ``""`` if all have one.
+
+    Args:
+        types: each type to the name of a layer of it.
+    """
+    if any(name not in REGISTRY for name in types):
+        load_plug_ins()
+    missing = {name: layer for name, layer in types.items() if name not in REGISTRY}
+    if not missing:
+        return ""
+    words = (f'"{name}"{_whose(name)} (layer "{layer}")' for name, layer in missing.items())
+    return f". Unknown layer types besides: {', '.join(words)}"
 
 
 def check_layers(net: Any, file: str = "", likely: Sequence[str] = ()) -> None:

@@ -10,13 +10,15 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from ..errors import ParseError, nearest
 from . import caffe_pb2
+from .additions import titles
 from .outline import Block, Source, Token, read_outline
-from .unknown import listed, unknown_names
+from .recognise import scores_of
+from .unknown import known_additions, layer_types, listed, unknown_names
 
 _CLOSING = {"{": "}", "<": ">", "[": "]"}
 _NAMES = {"{": "brace", "<": "bracket", "[": "bracket"}
 _TYPE_HINT = 'A "layer" takes a quoted type (type: "Convolution"), the older "layers" a bare one (type: CONVOLUTION)'
-_FORK = "it may be from another fork of Caffe than those that are known here"
+_FORK = "it may be from another fork of Caffe than those that are known here; --proto or proto= reads a fork's own caffe.proto"
 _MANY = 30  # names that are no longer listed
 _ROOTS = ("NetParameter", "SolverParameter")
 
@@ -34,7 +36,10 @@ def explain(error: text_format.ParseError, text: str, file: str, root: Any) -> P
     if line is None:
         return ParseError(f"{file}: {error}")
     source = Source(text, file)
-    return _Diagnosis(str(error), source, source.offset(line, error.GetColumn() or 1), root).error()
+    diagnosis = _Diagnosis(str(error), source, source.offset(line, error.GetColumn() or 1), root)
+    explained = diagnosis.error()
+    explained.layer_types = layer_types(diagnosis.outline) if root.name == "NetParameter" else {}
+    return explained
 
 
 class _Diagnosis:
@@ -181,7 +186,15 @@ class _Diagnosis:
         if self.outline.open or self.outline.crossed or self.outline.extra is not None:
             return ""
         others = [unknown for unknown in unknown_names(self.outline, self.root) if unknown.name != name]
-        return f". Also unknown in this file: {listed(others, self.source)}" if others else ""
+        also = f". Also unknown in this file: {listed(others, self.source)}" if others else ""
+        return also + self._nearest_fork()
+
+    def _nearest_fork(self) -> str:
+        """The forks that have most of what the file has besides BVLC's Caffe, in words; ``""`` if none has any."""
+        scores = scores_of(set(layer_types(self.outline)), known_additions(self.outline, self.root))
+        best = max(scores.values(), default=0)
+        found = [name for name, score in scores.items() if score == best]
+        return f". Of the forks known here the file is most like {titles(found)}" if found else ""
 
     def _field(self) -> Any:
         """The field whose value begins at the offset, or whose value is a list around it; None if there is none."""

@@ -1,11 +1,12 @@
 """Which class runs a layer that several forks have, and what becomes of options that no layer heeds."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 
-from pycaffe_compat.errors import LayerError
+from pycaffe_compat.errors import LayerError, ParseError
 from pycaffe_compat.layers import Layer, register
 from pycaffe_compat.layers.base import REGISTRY, VARIANTS
 from pycaffe_compat.net import Net
@@ -139,3 +140,22 @@ def test_a_type_that_is_not_done_here_says_whose_it_is() -> None:
 def test_a_net_says_of_which_fork_it_is(layers: str, first: str | None) -> None:
     found = forks_of(parse_text(layers, caffe_pb2.NetParameter))
     assert (found[0] if found else None) == first
+
+
+def test_a_file_of_an_unknown_fork_says_all_that_is_missing_and_which_fork_is_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        'layer { name: "n" type: "FancyNorm" fancy_norm_param { eps: 3 } }\n'
+        'layer { name: "u" type: "Upsample" upsample_param { pad_out_h: true wobble: 2 } }\n'
+        'layer { name: "m" type: "MultiStageMeanfield" }\nlayer { name: "f" type: "FancyNorm" }'
+    )
+    with pytest.raises(
+        ParseError, match=r"1:37: in layer \"n\": LayerParameter has no field fancy_norm_param"
+    ) as caught:
+        Net(path, "TEST")
+    message = str(caught.value)
+    assert "--proto or proto= reads a fork's own caffe.proto. Also unknown in this file: wobble of " in message
+    assert ". Of the forks known here the file is most like SegNet (segnet)" in message
+    assert (
+        '. Unknown layer types besides: "FancyNorm" (layer "n"), "MultiStageMeanfield", which is a layer of' in message
+    )
