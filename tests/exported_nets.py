@@ -17,6 +17,7 @@ SCORING = {
     "EuclideanLoss",
     "HingeLoss",
     "InfogainLoss",
+    "MultiBoxLoss",
     "MultinomialLogisticLoss",
     "SigmoidCrossEntropyLoss",
     "SmoothL1Loss",

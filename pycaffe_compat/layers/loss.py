@@ -32,6 +32,11 @@ def precise(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def floored(logarithm: Tensor, floor: float) -> Tensor:
+    """Logarithms of at least that of ``floor``, with the gradient as if they were not bounded: Caffe's, of probabilities."""
+    return WithSlope.apply(logarithm, logarithm.detach().clamp(min=math.log(floor)), None)
+
+
 def _sizes(*blobs: Tensor) -> str:
     return " and ".join(dims(b.shape) for b in blobs)
 
@@ -164,10 +169,6 @@ class _SoftmaxLoss(LossLayer):
         axis = self.canonical_axis(self.axis, x.dim(), self.axis_option)
         return F.log_softmax(precise(x), axis), axis, read_labels(self, x, axis, label, self.ignore_label)
 
-    def floored(self, logarithm: Tensor) -> Tensor:
-        """Clamp the value at the log of ``floor``, but let the gradient pass as if unclamped."""
-        return WithSlope.apply(logarithm, logarithm.detach().clamp(min=math.log(self.floor)), None)
-
     def finish(self, x: Tensor, axis: int, labels: Labels, loss: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return the tops, given the loss at each place in the shape of the labels."""
         if labels.keep is not None:
@@ -212,7 +213,7 @@ class SoftmaxWithLoss(_SoftmaxLoss):
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return the loss as a tensor without axes, and the probabilities if there is a top for them."""
         logarithms, axis, labels = self.log_probabilities(x, label)
-        loss = -self.floored(logarithms.gather(axis, labels.classes))
+        loss = -floored(logarithms.gather(axis, labels.classes), self.floor)
         if self.class_weights is not None:
             weights = self.class_weights.to(x.device)
             if not x.is_meta:
@@ -262,7 +263,7 @@ class InfogainLoss(_SoftmaxLoss):
             .to(logarithms.dtype)
             .reshape(classes, classes)[labels.classes.movedim(axis, -1).squeeze(-1)]
         )
-        loss = -(rows * self.floored(logarithms.movedim(axis, -1))).sum(-1)
+        loss = -(rows * floored(logarithms.movedim(axis, -1), self.floor)).sum(-1)
         return self.finish(x, axis, labels, loss.unsqueeze(axis))
 
 
