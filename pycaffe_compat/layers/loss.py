@@ -25,6 +25,8 @@ from .slope import WithSlope
 
 LOG_THRESHOLD = 1e-20  # Caffe's floor under probabilities before their logarithm
 FLT_MIN = torch.finfo(torch.float32).tiny
+# R-FCN's and Intel's Caffe: a divisor of the user's
+PRE_FIXED = frozenset({"loss_param.normalization=PRE_FIXED", "loss_param.pre_fixed_normalizer"})
 
 
 def precise(x: Tensor) -> Tensor:
@@ -116,6 +118,7 @@ class LossLayer(Layer):
             self.mode = caffe_pb2.LossParameter.VALID if options.normalize else caffe_pb2.LossParameter.BATCH_SIZE
         else:
             self.mode = self.default_mode
+        self.pre_fixed: float = options.pre_fixed_normalizer
 
     def batch_size(self, x: Tensor, target: Tensor) -> int:
         """Return N, the length of the first axis.
@@ -148,6 +151,8 @@ class LossLayer(Layer):
             return keep.sum().clamp(min=1)
         if self.mode in (caffe_pb2.LossParameter.VALID, caffe_pb2.LossParameter.FULL):
             return max(1, full)
+        if self.mode == caffe_pb2.LossParameter.PRE_FIXED:
+            return max(1, self.pre_fixed)
         return max(1, outer) if self.mode == caffe_pb2.LossParameter.BATCH_SIZE else 1
 
 
@@ -191,7 +196,7 @@ class SoftmaxWithLoss(_SoftmaxLoss):
     """
 
     options = ("softmax_param", "loss_param")
-    fork_options = frozenset({"loss_param.weight_by_label_freqs", "loss_param.class_weighting"})
+    fork_options = PRE_FIXED | {"loss_param.weight_by_label_freqs", "loss_param.class_weighting"}
     inert_options = frozenset({"engine"})
     floor = FLT_MIN
     axis_option = "softmax_param.axis"
@@ -210,7 +215,7 @@ class SoftmaxWithLoss(_SoftmaxLoss):
                     f"{len(self.class_weights)}"
                 )
 
-    def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return the loss as a tensor without axes, and the probabilities if there is a top for them."""
         logarithms, axis, labels = self.log_probabilities(x, label)
         loss = -floored(logarithms.gather(axis, labels.classes), self.floor)
@@ -230,6 +235,7 @@ class InfogainLoss(_SoftmaxLoss):
     """
 
     options = ("infogain_loss_param", "loss_param")
+    fork_options = PRE_FIXED
     bottoms = (2, 3)
     differentiable = (True, False, False)
     floor = LOG_THRESHOLD

@@ -1,4 +1,4 @@
-"""ROIPooling of all forks, against a fork's numbers and against a loop over cells as in the forks' sources."""
+"""ROIPooling and PSROIPooling, against a fork's numbers and against loops over cells as in the forks' sources."""
 
 from typing import Any
 
@@ -152,3 +152,54 @@ def test_regions_outside_the_batch_are_errors(rois: list[list[float]], words: st
     layer = gl.build('name: "r" type: "ROIPooling" roi_pooling_param { pooled_h: 1 pooled_w: 1 }', (2, 1, 4, 4), (1, 5))
     with pytest.raises(LayerError, match=rf'layer "r" \(ROIPooling\): {words}'):
         layer(torch.zeros(2, 1, 4, 4), torch.tensor(rois))
+
+
+def mean_reference(x: np.ndarray, rois: np.ndarray, grad: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """The top and the gradient of ``x``, as intel/caffe's psroi_pooling_layer.cpp makes them."""
+    (_, group, _), (height, width) = grad.shape[1:], x.shape[2:]
+    y, dx = np.zeros(grad.shape, f32), np.zeros_like(x)
+    for r, (image, *box) in enumerate(rois):
+        x1, y1 = (f32(c_round(v)) * f32(scale) for v in box[:2])
+        x2, y2 = (f32(c_round(v) + 1) * f32(scale) for v in box[2:])
+        bin_w, bin_h = (f32(max(b - a, f32(0.1))) / f32(group) for a, b in ((x1, x2), (y1, y2)))
+        for c, i, j in np.ndindex(grad.shape[1:]):
+            top, left = max(int(np.floor(i * bin_h + y1)), 0), max(int(np.floor(j * bin_w + x1)), 0)
+            bottom = min(int(np.ceil((i + 1) * bin_h + y1)), height)
+            right = min(int(np.ceil((j + 1) * bin_w + x1)), width)
+            if bottom > top and right > left:
+                cells = int(image), (c * group + i) * group + j, slice(top, bottom), slice(left, right)
+                y[r, c, i, j] = x[cells].mean()
+                dx[cells] += grad[r, c, i, j] / x[cells].size
+    return y, dx
+
+
+def test_position_sensitive_means_agree_with_the_forks_loop() -> None:
+    draw = np.random.default_rng(5)
+    x = draw.standard_normal((2, 18, 7, 9)).astype(f32)
+    corners = draw.uniform(-0.4, 1.4, (12, 4)) * (72, 56, 72, 56)
+    corners[:2] = ((-0.5, 2.5, 20, 30), (40, 30, 20, 10))
+    rois = np.concatenate((np.arange(12)[:, None] % 2, corners), 1).astype(f32)
+    grad = draw.standard_normal((12, 2, 3, 3)).astype(f32)
+    options = "psroi_pooling_param { output_dim: 2 group_size: 3 spatial_scale: 0.125 }"
+    layer = gl.build(f'name: "p" type: "PSROIPooling" {options}', x.shape, rois.shape)
+    bottom = torch.from_numpy(x).requires_grad_()
+    top = layer(bottom, torch.from_numpy(rois))
+    top.backward(torch.from_numpy(grad))
+    y, dx = mean_reference(x, rois, grad, 0.125)
+    np.testing.assert_allclose(top.detach().numpy(), y, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(bottom.grad.numpy(), dx, rtol=1e-5, atol=1e-6)
+    gl.check_gradients(layer, torch.randn(2, 18, 7, 9, dtype=torch.float64), torch.from_numpy(rois[:3]).long())
+    assert gl.meta_shapes(layer, [(2, 18, 7, 9), (4, 5)]) == [(4, 2, 3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("output_dim: 2 group_size: 3", "needs psroi_pooling_param.spatial_scale"),
+        ("spatial_scale: 1 output_dim: 2", "needs psroi_pooling_param.group_size, at least 1"),
+        ("spatial_scale: 1 output_dim: 2 group_size: 2", r"needs a bottom with 8 channels .* not of shape 1×18×4×4"),
+    ],
+)
+def test_position_sensitive_pooling_refuses_what_does_not_fit(options: str, words: str) -> None:
+    with pytest.raises(LayerError, match=words):
+        gl.build(f'name: "p" type: "PSROIPooling" psroi_pooling_param {{ {options} }}', (1, 18, 4, 4), (1, 5))

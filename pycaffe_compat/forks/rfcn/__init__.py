@@ -7,7 +7,4 @@ FORK = Fork(
     title="R-FCN",
     source="daijifeng001/caffe-rfcn",
     types="BoxAnnotatorOHEM PSROIPooling ROIPooling SmoothL1Loss SmoothL1LossOHEM SoftmaxWithLossOHEM",
-    refused={
-        "LossParameter.pre_fixed_normalizer": "is what the loss is divided by",
-    },
 )
