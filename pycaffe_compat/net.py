@@ -22,6 +22,7 @@ from .parameters import BlobTable, Learnable, in_file
 from .plan import Call, plan
 from .proto import caffe_pb2, current, filter_net, read_net, upgrade_net, use_proto, write_weights
 from .proto.additions import unheeded
+from .proto.alignment import align_crops
 from .proto.recognise import forks_of
 from .tables import dims
 from .wiring import Step, Wiring
@@ -111,6 +112,7 @@ class CaffeModule(nn.Module):
         for each in all_forks():
             if each.prepare is not None:
                 each.prepare(self.param)
+        align_crops(self.param, forks_of(self.param), file)
         self.caffe_name: str = self.param.name
         self.phase: int = full.state.phase
         self.register_buffer("_place", torch.empty(0, device=device), persistent=False)

@@ -7,13 +7,16 @@ parameters.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from ..errors import NetError, SolverError, nearest
 from ..forks import all_forks
 from . import caffe_pb2
+from .alignment import crop_offsets, set_offsets
 
+log = logging.getLogger(__name__)
 V1_TYPES = {
     "NONE": "",
     "ABSVAL": "AbsVal",
@@ -312,7 +315,23 @@ def _v1_to_v2(net: Any) -> str:
     upgraded = [_v2_layer(layer) for layer in net.layers]
     net.ClearField("layers")
     net.layer.extend(upgraded)
-    return f"{len(upgraded)} layers from the V1 form"
+    return f"{len(upgraded)} layers from the V1 form{_align_crops(net)}"
+
+
+def _align_crops(net: Any) -> str:
+    """Give Crop layers, which in the V1 form are those of FCN's Caffe, the offsets that it works out; say so."""
+    aligned = []
+    for layer in net.layer:
+        if layer.type != "Crop" or layer.HasField("crop_param"):
+            continue
+        try:
+            offsets = crop_offsets(net.layer, layer)
+        except NetError as error:
+            log.warning("%s; it begins at 0", error)
+            offsets = (0, 0)
+        set_offsets(layer, offsets)
+        aligned.append(f"{layer.name} at {offsets[0]}, {offsets[1]}")
+    return f", Crop layers aligned: {'; '.join(aligned)}" if aligned else ""
 
 
 def _mixed(net: Any) -> NetError:
