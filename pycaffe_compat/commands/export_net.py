@@ -213,13 +213,13 @@ def _check(found: Outline, tried: list[Difference], output: str) -> None:
     worst = max(tried, key=lambda each: each.relative)
     if not worst.relative <= TOLERANCE:
         choosing = [step.name for step in found.steps if step.layer.type_name == "ArgMax" or _makes_places(step)]
-        why = (
-            f". {choosing[0]} chooses among values: two that are equal but for rounding may change places; if that is all, "
-            "say --no-verify"
-        )
+        why = ""
+        if choosing:
+            why = f". {choosing[0]} chooses among values: two that are equal but for rounding may change places; if that is all, "
+            why += "say --no-verify"
         raise CaffeError(
             f"{output} is not written: its output {worst.output} differs from the net's by {worst.largest:.3g}, "
-            f"{worst.relative:.2g} of its range; at most {TOLERANCE:g} is right{why if choosing else ''}"
+            f"{worst.relative:.2g} of its range; at most {TOLERANCE:g} is right{why}"
         )
 
 
