@@ -114,7 +114,7 @@ class VolumePooling:
         if self.mode != "MAX":
             y = self._sum(padded, kernel, windows)
             if self.mode == "AVE":
-                y = y / self._places(size, kernel, windows, x)
+                y = y / self.places(size, kernel, windows, x)
         elif with_mask:
             y, index = _MAX_AND_INDEX[n](padded, kernel, self.stride, dilation=self.dilation)
             y, index = self._cut(y, windows), self._cut(index, windows)
@@ -141,8 +141,8 @@ class VolumePooling:
             y = sum(picks[1:], start=picks[0])
         return y
 
-    def _places(self, size: Sequence[int], kernel: Ints, windows: Ints, like: Tensor) -> Tensor:
-        """How many places of each window an average divides by."""
+    def places(self, size: Sequence[int], kernel: Ints, windows: Ints, like: Tensor) -> Tensor:
+        """How many places of each window an average divides by, of ``like``'s dtype."""
         total = torch.ones((), dtype=like.dtype, device=like.device)
         for axis, count in enumerate(windows):
             pad, dilation = self.pad[axis], self.dilation[axis]

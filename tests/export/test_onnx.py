@@ -60,6 +60,55 @@ def test_batch_norms_of_forks(options, fold, tmp_path):
     assert options in prototxt and worst(net, path, fold=fold) <= 1e-5
 
 
+@pytest.mark.parametrize("mode", ["MAX", "AVE", "SUM"])
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((2, 3, 5, 6, 7), "kernel_size: 3 stride: 2"),
+        (
+            (2, 3, 5, 6, 7),
+            "kernel_size_3d: 2 kernel_size_3d: 3 kernel_size_3d: 1 stride_3d: 2 pad_3d: 1 pad_3d: 2 pad_3d: 0",
+        ),
+        ((2, 3, 9), "kernel_size: 3 pad: 1 stride: 2 avg_include_pad: false"),
+        ((2, 3, 9, 8), "kernel_size: 3 dilation: 2 pad: 2"),
+        ((4, 9, 8), "axis: 0 kernel_size: 3 stride: 2 dilation: 2"),
+        ((2, 3, 5, 6, 7), "global_pooling: true"),
+    ],
+)
+def test_volumes(mode, shape, options, tmp_path):
+    dims = " ".join(f"dim: {n}" for n in shape)
+    mask = 'top: "mask"' if mode == "MAX" else ""
+    net = build_net(
+        f'layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ {dims} }} }} }}'
+        f'layer {{ name: "pool" type: "Pooling" bottom: "data" top: "pool" {mask} '
+        f"pooling_param {{ pool: {mode} {options} }} }}"
+    )
+    assert worst(net, tmp_path / "net.onnx") <= 1e-5
+
+
+def test_choices_among_equal_values_are_compared_as_choices(tmp_path):
+    """A value that differs in the last bit from its neighbour: which of them a file chooses is chance, what follows is not."""
+    net = build_net(
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 1 dim: 4 dim: 4 } } }'
+        'layer { name: "pool" type: "Pooling" bottom: "data" top: "pool" top: "mask" pooling_param { kernel_size: 2 stride: 2 } }'
+        'layer { name: "un" type: "Depooling" bottom: "pool" bottom: "mask" top: "un" '
+        "pooling_param { pool: SWITCH kernel_size: 2 stride: 2 } }"
+    )
+    found = to_onnx(net, tmp_path / "net.onnx")
+    one = np.float32(1)
+    own, other = (
+        {"data": np.tile(np.array([[a, b], [0, 0]], "f4"), (2, 2))[None, None]}
+        for a, b in ((np.nextafter(one, one * 2), one), (one, np.nextafter(one, one * 2)))
+    )
+    (each,) = compare_onnx(net, found, tmp_path / "net.onnx", [own], [other])
+    assert each.relative <= 1e-6 and each.chosen == 4
+    wrong = np.zeros((1, 1, 4, 4), "f4")
+    wrong[..., 1::2, 1::2] = 1
+    (each,) = compare_onnx(net, found, tmp_path / "net.onnx", [own], [{"data": wrong}])
+    assert each.relative > 0.01
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.onnx"]
+
+
 def test_a_model_keeps_names_and_takes_any_batch(classifier, tmp_path):
     net, path = classifier, tmp_path / "net.onnx"
     assert worst(net, path) <= 1e-5

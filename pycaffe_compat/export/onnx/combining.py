@@ -10,7 +10,7 @@ from ...forks.ssd.permute import Permute
 from ...layers.common import ArgMax, BatchReindex, Eltwise, Filter, Parameter, Reduction
 from ...layers.reshaping import Concat, Crop, Flatten, Reshape, Slice, Tile
 from ..outline import Value
-from .emitter import Emitter, emits, static, unsaid
+from .emitter import BOOL, FLOAT, INT64, Emitter, emits, static, unsaid
 
 
 @emits(Eltwise)
@@ -49,7 +49,7 @@ def argmax(e: Emitter, layer: ArgMax, x: Value) -> str:
     values, places = e.op("TopK", turned, e.ints(layer.top_k), outputs=2, axis=axis, largest=1, sorted=1)
     if layer.axis is not None and layer.out_max_val:
         return str(values)
-    indices = e.op("Cast", e.op("Sub", e.constant(size - 1, np.int64), places), to=1)
+    indices = e.op("Cast", e.op("Sub", e.constant(size - 1, np.int64), places), to=FLOAT)
     if layer.axis is not None:
         return str(indices)
     if layer.out_max_val:
@@ -66,13 +66,13 @@ def parameter(e: Emitter, layer: Parameter) -> str:
 
 @emits(BatchReindex)
 def batch_reindex(e: Emitter, layer: BatchReindex, x: Value, indices: Value) -> str:
-    return str(e.op("Gather", x, e.op("Cast", indices, to=7), axis=0))
+    return str(e.op("Gather", x, e.op("Cast", indices, to=INT64), axis=0))
 
 
 @emits(Filter)
 def filter_items(e: Emitter, layer: Filter, *bottoms: Value) -> list[str]:
     *items, selector = bottoms
-    chosen = e.op("Cast", e.op("Reshape", selector, e.ints(-1)), to=9)
+    chosen = e.op("Cast", e.op("Reshape", selector, e.ints(-1)), to=BOOL)
     return [e.op("Compress", item, chosen, axis=0) for item in items]
 
 

@@ -13,6 +13,7 @@ from ...errors import LayerError
 from ...layers.base import Layer, Shape
 from ..outline import Value
 
+FLOAT, INT64, BOOL = 1, 7, 9  # TensorProto.DataType, for Cast
 Emission = Callable[..., "str | Sequence[str] | None"]
 EMITTERS: dict[type[Layer], Emission] = {}
 Function = TypeVar("Function", bound=Emission)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...layers.linear import Bias, Embed, InnerProduct, Scale
 from ..outline import Value
-from .emitter import Emitter, emits, static
+from .emitter import INT64, Emitter, emits, static
 
 
 @emits(InnerProduct)
@@ -33,7 +33,7 @@ def inner_product(e: Emitter, layer: InnerProduct, x: Value) -> str:
 
 @emits(Embed)
 def embed(e: Emitter, layer: Embed, x: Value) -> str:
-    y = e.op("Gather", e.blob(layer, 0), e.op("Cast", x, to=7), axis=0)
+    y = e.op("Gather", e.blob(layer, 0), e.op("Cast", x, to=INT64), axis=0)
     return str(e.op("Add", y, e.blob(layer, 1)) if len(layer.blob_specs) > 1 else y)
 
 

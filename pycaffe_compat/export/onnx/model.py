@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ...errors import CaffeError, NetError
 from ...files import atomic_path, require_writable
 from ...layers.inputs import DummyData
 from ...net import Net
+from ...proto import wire
 from ...wiring import Step
 from .. import __name__ as _package
 from ..outline import Outline, Value, outline
@@ -173,22 +171,37 @@ def _model(
 
 
 def _write(onnx: Any, model: Any, e: Emitter, path: str) -> None:
+    """Write the model with its weights as they lie in memory: protobuf would copy them, twice."""
+    fields = {
+        kind.name: kind.number for kind in (*onnx.GraphProto.DESCRIPTOR.fields, *onnx.TensorProto.DESCRIPTOR.fields)
+    }
+    graph_field = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
+    graph = model.graph.SerializeToString()
+    model.ClearField("graph")
     sizes = {name: 4 * value.numel() for name, value in e.weights.items()}
-    apart = sum(sizes.values()) + model.ByteSize() >= ONE_FILE
-    data = f"{os.path.basename(path)}.data"
-    offset = 0
+    apart = sum(sizes.values()) + len(graph) >= ONE_FILE
+    entries, offset = {}, 0
     for name, value in e.weights.items():
-        tensor = model.graph.initializer.add(name=name, dims=list(value.shape), data_type=onnx.TensorProto.FLOAT)
+        tensor = onnx.TensorProto(name=name, dims=list(value.shape), data_type=onnx.TensorProto.FLOAT)
         if apart:
             tensor.data_location = onnx.TensorProto.EXTERNAL
-            for key, entry in (("location", data), ("offset", offset), ("length", sizes[name])):
+            beside = {"location": f"{os.path.basename(path)}.data", "offset": offset, "length": sizes[name]}
+            for key, entry in beside.items():
                 tensor.external_data.add(key=key, value=str(entry))
             offset += sizes[name]
+            entries[name] = tensor.SerializeToString()
         else:
-            tensor.raw_data = as_float32(value).tobytes()
+            entries[name] = tensor.SerializeToString() + wire.header(fields["raw_data"], sizes[name])
+    lengths = {name: len(entry) + (0 if apart else sizes[name]) for name, entry in entries.items()}
+    heads = {name: wire.header(fields["initializer"], length) + entries[name] for name, length in lengths.items()}
+    inside = len(graph) + sum(len(heads[n]) - len(entries[n]) + lengths[n] for n in entries)
     if apart:
         with atomic_path(f"{path}.data") as temporary, open(temporary, "wb") as file:
             for value in e.weights.values():
-                file.write(np.ascontiguousarray(as_float32(value)).data)
-    with atomic_path(path) as temporary:
-        Path(temporary).write_bytes(model.SerializeToString())
+                file.write(as_float32(value).data)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.write(model.SerializeToString() + wire.header(graph_field, inside) + graph)
+        for name, value in e.weights.items():
+            file.write(heads[name])
+            if not apart:
+                file.write(as_float32(value).data)

@@ -22,7 +22,7 @@ from ...layers.neuron import (
     Threshold,
 )
 from ..outline import Value
-from .emitter import Emitter, emits
+from .emitter import FLOAT, Emitter, emits
 
 
 def affine(e: Emitter, x: object, scale: float, shift: float) -> object:
@@ -98,8 +98,9 @@ def relu(e: Emitter, layer: ReLU, x: Value) -> str:
 @emits(ReLU6)
 def relu6(e: Emitter, layer: ReLU6, x: Value) -> str:
     slope = layer.negative_slope
-    y = e.op("LeakyRelu", x, alpha=float(slope)) if slope else e.op("Relu", x)
-    return str(e.op("Min", y, e.number(6)))
+    if not slope:
+        return str(e.op("Clip", x, e.number(0), e.number(6)))
+    return str(e.op("Min", e.op("LeakyRelu", x, alpha=float(slope)), e.number(6)))
 
 
 @emits(LimitedReLU)
@@ -130,4 +131,4 @@ def tanh(e: Emitter, layer: TanH, x: Value) -> str:
 
 @emits(Threshold)
 def threshold(e: Emitter, layer: Threshold, x: Value) -> str:
-    return str(e.op("Cast", e.op("Greater", x, e.number(layer.threshold)), to=1))
+    return str(e.op("Cast", e.op("Greater", x, e.number(layer.threshold)), to=FLOAT))

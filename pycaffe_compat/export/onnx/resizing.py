@@ -9,7 +9,7 @@ from ...forks.segnet.upsample import MaskedUpsample
 from ...forks.yolo.reorg import Reorg
 from ...forks.yolo.upsample import NearestUpsample, UpsampleDarknet
 from ..outline import Value
-from .emitter import Emitter, emits, static
+from .emitter import INT64, Emitter, emits, static
 
 
 @emits(Interp)
@@ -64,7 +64,7 @@ def by_mask(e: Emitter, layer: MaskedUpsample, x: Value, mask: Value) -> str:
     static(layer, x, 1, 2, 3)
     height, width = layer.plane(x.shape)
     flat = (*x.shape[:2], x.shape[2] * x.shape[3])
-    index = e.reshape(layer, e.op("Cast", mask, to=7), mask, flat, x.moving)
+    index = e.reshape(layer, e.op("Cast", mask, to=INT64), mask, flat, x.moving)
     batch = e.op("Slice", e.op("Shape", x), e.ints(0), e.ints(2))
     empty = e.op("ConstantOfShape", e.op("Concat", batch, e.ints(height * width), axis=0))
     put = e.op("ScatterElements", empty, index, e.reshape(layer, x, x, flat, x.moving), axis=2)

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from ...layers.convolution import Convolution, Deconvolution, Filters, Im2col
 from ...layers.pooling import SPP, Depooling, Pooling, SafeInv
+from ...layers.volumes import VolumePooling
 from ...ops.windows import Window
 from ..outline import Value
-from .emitter import Emitter, emits, static, unsaid
+from .emitter import FLOAT, INT64, Emitter, emits, static, unsaid
 
 
 @emits(Convolution, Deconvolution)
@@ -113,6 +115,8 @@ class _Fit:
 
 @emits(Pooling)
 def pooling(e: Emitter, layer: Pooling, x: Value, mask: Value | None = None) -> str | list[str]:
+    if layer.volumes is not None:
+        return _volumes(e, layer, layer.volumes, x)
     if layer.window is None and layer.mode in ("MAX", "AVE") and len(e.tops) == 1:
         return str(e.op("GlobalMaxPool" if layer.mode == "MAX" else "GlobalAveragePool", x))
     if layer.window is None:
@@ -146,6 +150,45 @@ def pooling(e: Emitter, layer: Pooling, x: Value, mask: Value | None = None) -> 
     inside = e.op("GreaterOrEqual", index, e.constant(0, np.int64))
     found = e.op("GatherElements", plane, e.op("Max", index, e.constant(0, np.int64)), axis=2)
     return e.reshape(layer, e.op("Where", inside, found, e.number(0)), x)
+
+
+def _volumes(e: Emitter, layer: Pooling, volumes: VolumePooling, x: Value) -> str | list[str]:
+    """Pooling over the last one to three axes, which keep their lengths."""
+    n, size = len(volumes.stride), x.shape[-len(volumes.stride) :]
+    static(layer, x, *range(len(x.shape) - n, len(x.shape)))
+    kernel, windows = volumes.fit(x.shape, layer.error)
+    extents = [d * (k - 1) + 1 for d, k in zip(volumes.dilation, kernel, strict=True)]
+    spans = [(w - 1) * s + extent for w, s, extent in zip(windows, volumes.stride, extents, strict=True)]
+    after = [max(span - length - p, 0) for span, length, p in zip(spans, size, volumes.pad, strict=True)]
+    options: dict[str, Any] = {
+        "kernel_shape": list(kernel),
+        "strides": list(volumes.stride),
+        "pads": [*volumes.pad, *after],
+        "dilations": list(volumes.dilation),
+    }
+    source: object = x
+    if len(x.shape) == n + 1:
+        source = e.op("Unsqueeze", x, e.ints(0))
+    elif len(x.shape) != n + 2:
+        static(layer, x)
+        source = e.op("Reshape", x, e.ints(1, -1, *size))
+    index: object = None
+    if volumes.mode == "MAX" and len(e.tops) == 2:
+        y, index = e.op("MaxPool", source, outputs=2, **options)
+        index = e.op("Cast", e.op("Mod", index, e.constant(int(np.prod(size)), np.int64)), to=FLOAT)
+    elif volumes.mode == "MAX":
+        y = e.op("MaxPool", source, **options)
+    else:
+        ones = e.constant(np.ones((1, 1, *kernel)))
+        alone = e.op("Reshape", source, e.ints(-1, 1, *size))
+        total = e.op("Conv", alone, ones, **options)
+        y = e.op("Reshape", total, e.ints(-1, x.shape[1], *windows) if source is x else e.ints(1, -1, *windows))
+        if volumes.mode == "AVE":
+            y = e.op("Div", y, e.constant(volumes.places(size, kernel, windows, torch.ones(())).numpy()))
+    tops = [str(each) for each in (y, index) if each is not None]
+    if len(x.shape) == n + 1:
+        return [str(e.op("Squeeze", each, e.ints(0))) for each in tops]
+    return tops if source is x else [str(e.op("Reshape", each, e.ints(*e.tops[0].shape))) for each in tops]
 
 
 def _flat(e: Emitter, layer: Pooling | Depooling, x: Value, shape: Sequence[int]) -> str:
@@ -192,12 +235,12 @@ def _as_mask(e: Emitter, local: bool, window: Window, plane: Sequence[int], wind
         row = e.op("Sub", e.op("Div", place, width), e.constant(rows, np.int64))
         column = e.op("Sub", e.op("Mod", place, width), e.constant(columns, np.int64))
         place = e.op("Add", e.op("Mul", row, e.constant(window.kernel[1], np.int64)), column)
-    return str(e.op("Cast", place, to=1))
+    return str(e.op("Cast", place, to=FLOAT))
 
 
 def _place(e: Emitter, local: bool, window: Window, plane: Sequence[int], windows: Sequence[int], mask: Value) -> str:
     """Places in the plane from Caffe's mask; -1 for none."""
-    place = str(e.op("Cast", mask, to=7))
+    place = str(e.op("Cast", mask, to=INT64))
     if not local:
         return place
     rows, columns = _corner(window, windows)
