@@ -188,9 +188,9 @@ def main() -> None:
     lines = [
         "# Exported nets",
         "",
-        f"`python benchmarks/bench_export.py`: one picture of 224×224, one thread, CPU time, medians of {TURNS} turns. {versions}."
-        " Theirs is the plain PyTorch module of the same net, written by `torch.onnx.export`. Goals: a ratio of at most 1; VGG-16 "
-        "exported and checked in under 60 s, in less than 3 times its weights of memory (the peak above the net's own).",
+        f"`python benchmarks/bench_export.py`: one picture of 224×224, one thread, CPU time, {TURNS} turns. {versions}."
+        " Theirs is the plain PyTorch module of the same net, written by `torch.onnx.export`. Goals: a ratio of at most 1; "
+        "VGG-16 exported and checked in under 60 s, in less than 3 times its weights of memory (the peak above the net's own).",
         "",
         f"| {' | '.join(columns)} |",
         f"| --- {'| ---: ' * (len(columns) - 1)}|",

@@ -226,7 +226,7 @@ def _show(tried: list[Difference]) -> None:
     print(format_table(["output", "batch", "largest difference", "of its range"], rows, right=(1, 2, 3)))
     if chosen := max(d.chosen for d in tried):
         print(
-            f"note: {chosen} pooling windows chose another of values that are equal but for rounding; the net was given these choices"
+            f"note: {chosen} pooling windows chose another of values that are equal but for rounding, and so did the net"
         )
 
 
