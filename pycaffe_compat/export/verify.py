@@ -155,10 +155,10 @@ def _choosing(masks: Mapping[Any, np.ndarray]) -> Iterator[list[int]]:
         counts.append(int((right & (mask != own)).sum()))
         return y, torch.where(right, mask, own)
 
-    def hook(mask: Tensor) -> Callable[..., Any]:
+    def chooser(mask: Tensor) -> Callable[..., Any]:
         return lambda pooling, bottoms, tops: choose(mask, pooling, bottoms, tops)
 
-    hooks = [layer.register_forward_hook(hook(torch.from_numpy(array))) for layer, array in masks.items()]
+    hooks = [layer.register_forward_hook(chooser(torch.from_numpy(array))) for layer, array in masks.items()]
     try:
         yield counts
     finally:
