@@ -204,6 +204,19 @@ def test_inner_distance_normalizes_its_rows_in_place() -> None:
     np.testing.assert_allclose(layer.blob(0).detach(), want)
 
 
+def test_inner_product_normalizes_its_weights_in_place() -> None:
+    layer = build('type: "InnerProduct" inner_product_param { num_output: 4 normalize: true }', (N, K))
+    before, x = layer.blob(0).detach().clone(), features()
+    y = layer(x)
+    want = before / (before.square().sum(1, keepdim=True) + 1e-6).sqrt()
+    np.testing.assert_allclose(layer.blob(0).detach(), want)
+    np.testing.assert_allclose(y.detach(), x.detach() @ want.t() + layer.blob(1).detach())
+    y.sum().backward()
+    np.testing.assert_allclose(layer.blob(0).grad, x.detach().sum(0).expand(4, K))
+    with pytest.raises(LayerError, match="normalize does not go with transpose"):
+        build('type: "InnerProduct" inner_product_param { num_output: 4 normalize: true transpose: true }', (N, K))
+
+
 @pytest.mark.parametrize("norm", ["L1", "L2"])
 def test_normalize_divides_by_the_norm_of_the_channels(norm: str) -> None:
     option = f'normalize_param {{ normalize_type: "{norm}" bp_norm: true }}'
@@ -224,6 +237,14 @@ def test_normalize_has_no_gradient_of_the_norm_unless_asked_and_may_leave_the_di
     fixed = features()
     build('type: "Normalize" normalize_param { fix_gradient: true }', (N, K))(fixed).backward(dy)
     np.testing.assert_allclose(fixed.grad, x.grad * norm.reshape(N, 1))
+
+
+@pytest.mark.parametrize(
+    ("more", "fork"),
+    [("", "ssd"), ("norm_param { }", "ssd"), ("normalize_param { }", "happynear"), ('top: "y" top: "n"', "happynear")],
+)
+def test_fields_and_tops_tell_which_normalize_is_meant(more: str, fork: str) -> None:
+    assert build(f'type: "Normalize" {more}', (N, K)).fork == fork
 
 
 def test_tsns_normalize_takes_whole_items() -> None:

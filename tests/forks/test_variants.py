@@ -96,11 +96,13 @@ def test_a_class_without_a_fork_takes_all_layers_of_the_type(two_scalings) -> No
 def test_options_that_change_results_are_refused_all_at_once() -> None:
     with pytest.raises(LayerError, match="not done here: ") as caught:
         net_of(
-            'layer { name: "b" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { normalize: true relu: true } }'
+            'layer { name: "b" type: "Softmax" bottom: "x" top: "y" softmax_param { label_smooth_factor: 1 cutting_point: 2 } }'
         )
     message = str(caught.value)
-    assert 'layer "b" in net.prototxt: ' in message and "inner_product_param.normalize of Caffe for faces" in message
-    assert "inner_product_param.relu of Intel Caffe" in message
+    assert (
+        'layer "b" in net.prototxt: ' in message and "softmax_param.label_smooth_factor of Caffe for faces" in message
+    )
+    assert "softmax_param.cutting_point of Caffe for faces" in message
 
 
 def test_a_value_that_bvlcs_caffe_lacks_is_refused() -> None:

@@ -22,7 +22,6 @@ FORK = Fork(
         "SolverParameter.clip_weights": "limits weights",
         "SolverParameter.clamp_weights_lower": "limits weights",
         "SolverParameter.clamp_weights_upper": "limits weights",
-        "InnerProductParameter.normalize": "normalises the weights of each output",
         "SoftmaxParameter.label_smooth_factor": "shares a part of each label among all classes",
     },
 )

@@ -30,8 +30,6 @@ FORK = Fork(
         "SolverParameter.disabled_update": "which layers are not updated by other machines",
     },
     refused={
-        "ConvolutionParameter.relu": "applies a ReLU in the convolution",
-        "InnerProductParameter.relu": "applies a ReLU in the layer",
         "TransformationParameter.random_resize_param": "resizes pictures at random",
         "TransformationParameter.random_aspect_ratio_param": "crops pictures of random size and shape",
     },

@@ -11,7 +11,4 @@ FORK = Fork(
         "DetectionOutputExtended GRN LabelSpecificAdd MultiBoxLoss Normalize Permute PriorBox "
         "PriorBoxClustered ScaleFilter SmoothL1Loss"
     ),
-    refused={
-        "InnerProductParameter.normalize": "normalises the weights of each output",
-    },
 )

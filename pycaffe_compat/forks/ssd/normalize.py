@@ -42,6 +42,10 @@ class Normalize(Layer):
             filler = caffe_pb2.FillerParameter(type="constant", value=1)
         self.add_blob("scale", () if options.channel_shared else (shape[1],), filler)
 
+    @classmethod
+    def fits(cls, param: Any) -> bool:
+        return len(param.top) < 2 and not param.HasField("normalize_param")  # else it is happynear's
+
     def forward(self, x: Tensor) -> Tensor:
         y, _ = _Normalize.apply(x, self.scale, self.across_spatial, self.eps)  # type: ignore[no-untyped-call]
         return y

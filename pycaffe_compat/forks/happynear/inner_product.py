@@ -1,0 +1,38 @@
+"""InnerProduct with normalised weights, as happynear's Caffe has it (happynear/caffe-windows, inner_product_layer.cpp)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ...layers.base import Shape, register
+from ...layers.linear import InnerProduct
+
+EPS = 1e-6
+
+
+@register("InnerProduct", fork=("happynear", "openvino"))
+class NormalizedInnerProduct(InnerProduct):
+    """BVLC's InnerProduct; with ``normalize`` the weights of each output are divided by their length in every pass.
+
+    The blob itself is divided, and the gradient is that of an inner product with what is then in it.
+    """
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.normalize = param.inner_product_param.normalize
+        if self.normalize and self.transpose:
+            raise self.error(
+                "inner_product_param: normalize does not go with transpose, in the fork neither; give one of them"
+            )
+
+    @classmethod
+    def fits(cls, param: Any) -> bool:
+        return bool(param.inner_product_param.HasField("normalize"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.normalize and not x.is_meta:
+            self.weight.data.div_((self.weight.detach().square().sum(1, keepdim=True) + EPS).sqrt())
+        return super().forward(x)
