@@ -15,7 +15,7 @@ from ..errors import DataError
 from .boxes import Boxes, Emit, clip
 from .datum import decode_image
 from .distortion import Distortion, Expansion
-from .sampling import BoxSampler, choose_window
+from .sampling import WindowSampler
 
 
 class Augmentation:
@@ -50,14 +50,12 @@ class Augmentation:
                 )
             self._expansion = Expansion(transform.expand_param, transform.mean_value)
         self.emit = Emit(transform.emit_constraint) if transform.HasField("emit_constraint") else None
-        self._samplers = [
-            BoxSampler(each, f"annotated_data_param.batch_sampler[{i}]") for i, each in enumerate(samplers)
-        ]
+        self._sampler = WindowSampler(samplers) if samplers else None
         self.distorts = self._distortion is not None
         self.draws = (
             (Distortion.DRAWS if self._distortion else 0)
             + (Expansion.DRAWS if self._expansion else 0)
-            + (1 + sum(each.draws for each in self._samplers) if self._samplers else 0)
+            + (self._sampler.draws if self._sampler else 0)
         )
 
     def __call__(self, picture: np.ndarray, boxes: Boxes, drawn: np.ndarray, encoded: bool) -> tuple[np.ndarray, Boxes]:
@@ -81,7 +79,7 @@ class Augmentation:
             if window is not None:
                 picture = self._stored(picture) if encoded else picture
                 boxes = boxes.within(window, self.emit)
-        if self._samplers and (window := choose_window(self._samplers, boxes, rest)) is not None:
+        if self._sampler is not None and (window := self._sampler(boxes, rest)) is not None:
             window = clip(window)
             picture = _cut(picture, window)
             picture = self._stored(picture) if encoded else picture

@@ -13,19 +13,18 @@ import numpy as np
 from ..errors import DataError
 from .boxes import Boxes, coverage, jaccard
 
-_ONE = np.float32(1)
 _KINDS = ("jaccard_overlap", "sample_coverage", "object_coverage")
 
 
-class BoxSampler:
-    """Draws windows as a ``BatchSampler`` says: the first ``max_sample`` that pass, of at most ``max_trials``.
+class WindowSampler:
+    """Draws windows as each ``BatchSampler`` says, and chooses one of all that pass.
 
-    A window passes if an object meets the constraint. Of ``jaccard_overlap``, ``sample_coverage`` and ``object_coverage``
-    the first that has a bound decides alone; that is how SSD's Caffe behaves, whose search ends with the first it finds.
+    Each sampler draws until ``max_sample`` windows have passed, ``max_trials`` times at most. A window passes if an object meets
+    the constraint. Of ``jaccard_overlap``, ``sample_coverage`` and ``object_coverage`` the first that has a bound decides alone;
+    that is how SSD's Caffe behaves, whose search ends with the first object that is found.
 
     Args:
-        param: the ``BatchSampler``.
-        where: its name in messages.
+        samplers: ``batch_sampler``.
 
     Attributes:
         draws: how many random numbers a picture needs.
@@ -34,88 +33,97 @@ class BoxSampler:
         DataError: a range that is empty, or scales that are not above 0 and at most 1.
     """
 
-    def __init__(self, param: Any, where: str) -> None:
-        sampler, self._constraint = param.sampler, param.sample_constraint
-        low, high = sampler.min_scale, sampler.max_scale
-        if not 0 < low <= high <= 1:
-            raise DataError(
-                f"{where}.sampler: min_scale is {low:g} and max_scale {high:g}; wanted 0 < min_scale ≤ max_scale ≤ 1"
-            )
-        narrow, wide = sampler.min_aspect_ratio, sampler.max_aspect_ratio
-        if not 0 < narrow <= wide < np.finfo(np.float32).max:
-            raise DataError(
-                f"{where}.sampler: min_aspect_ratio is {narrow:g} and max_aspect_ratio {wide:g}; wanted "
-                "0 < min_aspect_ratio ≤ max_aspect_ratio"
-            )
-        self._scales, self._aspects = (low, high), (narrow, wide)
-        self._trials: int = param.max_trials if param.use_original_image else 0
-        self._most: int | None = param.max_sample if param.HasField("max_sample") else None
-        if self._most == 0:
-            self._trials = 0
-        self._kind = next((kind for kind in _KINDS if any(map(self._constraint.HasField, _bounds(kind)))), None)
-        if self._kind is None and self._most is not None:
-            self._trials = min(self._trials, self._most)  # every window passes
-        self.draws = 4 * self._trials
+    def __init__(self, samplers: Sequence[Any]) -> None:
+        ranges, bounds, kinds, self._parts = [], [], [], []
+        for number, each in enumerate(samplers):
+            scales, aspects = _ranges(each.sampler, f"annotated_data_param.batch_sampler[{number}].sampler")
+            kind = next((kind for kind in _KINDS if any(map(each.sample_constraint.HasField, _names(kind)))), "")
+            most: int | None = each.max_sample if each.HasField("max_sample") else None
+            trials = each.max_trials if each.use_original_image and most != 0 else 0
+            if not kind and most is not None:
+                trials = min(trials, most)  # every window passes
+            self._parts.append((trials, most))
+            ranges += [(*scales, *aspects)] * trials
+            bounds += [_bounds(each.sample_constraint, kind)] * trials
+            kinds += [kind] * trials
+        self._low_scale, self._high_scale, self._narrow, self._wide = np.array(ranges, np.float64).reshape(-1, 4).T
+        self._least, self._most = np.array(bounds, np.float32).reshape(-1, 2, 1).transpose(1, 0, 2)
+        self._of_kind = {kind: np.flatnonzero(np.array(kinds) == kind) for kind in set(kinds)}
+        self._trials = len(kinds)
+        self.draws = 1 + 4 * self._trials
 
-    def windows(self, boxes: Boxes, drawn: np.ndarray) -> np.ndarray:
-        """Return the windows that pass, N×4, ``float32``: left, top, right, bottom as fractions.
+    def __call__(self, boxes: Boxes, drawn: np.ndarray) -> np.ndarray | None:
+        """Return one of the windows that pass, each as likely as the others; None if none passes.
 
         Args:
             boxes: the objects of the picture.
             drawn: :attr:`draws` random numbers from 0 to 1.
+
+        Returns:
+            Left, top, right and bottom, ``float32``, as fractions of the picture.
         """
+        windows = self.windows(drawn[1:])
+        passed, found, start = self.passed(windows, boxes), [], 0
+        for trials, most in self._parts:
+            found.append(start + np.flatnonzero(passed[start : start + trials])[:most])
+            start += trials
+        chosen = np.concatenate(found) if found else np.empty(0, int)
+        return windows[chosen[int(drawn[0] * len(chosen))]] if len(chosen) else None
+
+    def windows(self, drawn: np.ndarray) -> np.ndarray:
+        """Return the windows of all trials, T×4; ``drawn`` are four random numbers for each."""
         share = drawn.reshape(4, -1)
-        scale = _between(*self._scales, share[0])
-        square = scale * scale
-        aspect = np.minimum(np.maximum(_between(*self._aspects, share[1]), square), _ONE / square)
-        root = np.sqrt(aspect)
-        width, height = scale * root, scale / root
-        left, top = (
-            (np.maximum(_ONE - side, 0) * each).astype(np.float32)
-            for side, each in ((width, share[2]), (height, share[3]))
-        )
-        windows = np.stack([left, top, left + width, top + height], 1)
-        return windows[self._pass(windows, boxes)][: self._most]
+        scale = (self._low_scale + (self._high_scale - self._low_scale) * share[0]).astype(np.float32)
+        aspect = (self._narrow + (self._wide - self._narrow) * share[1]).astype(np.float32)
+        square = scale.astype(np.float64) ** 2
+        root = np.sqrt(np.clip(aspect, square.astype(np.float32), (1 / square).astype(np.float32)))
+        extent = np.stack([scale * root, scale / root])
+        origin = (np.maximum(np.float32(1) - extent, 0) * share[2:]).astype(np.float32)
+        return np.concatenate([origin, origin + extent]).T
 
-    def _pass(self, windows: np.ndarray, boxes: Boxes) -> np.ndarray:
-        if self._kind is None:
-            return np.ones(len(windows), bool)
-        each, sizes = windows[:, None], (windows[:, 2:] - windows[:, :2]).prod(1)[:, None]
+    def passed(self, windows: np.ndarray, boxes: Boxes) -> np.ndarray:
+        """Return whether each window, T×4, passes its constraint."""
         objects, areas = boxes.corners[None], boxes.areas()[None]
-        if self._kind == "jaccard_overlap":
-            found = jaccard(each, objects, sizes, areas)
-        elif self._kind == "sample_coverage":
-            found = coverage(each, sizes, objects)
-        else:
-            found = coverage(objects, areas, each)
-        passed = np.ones(found.shape, bool)
-        least, most = _bounds(self._kind)
-        if self._constraint.HasField(least):
-            passed &= found >= np.float32(getattr(self._constraint, least))
-        if self._constraint.HasField(most):
-            passed &= found <= np.float32(getattr(self._constraint, most))
-        return np.any(passed, axis=1)
+        passed = np.ones(self._trials, bool)
+        for kind, rows in self._of_kind.items():
+            if not kind:
+                continue
+            each = windows[rows][:, None]
+            sizes = (each[..., 2] - each[..., 0]) * (each[..., 3] - each[..., 1])
+            if kind == "jaccard_overlap":
+                found = jaccard(each, objects, sizes, areas)
+            elif kind == "sample_coverage":
+                found = coverage(each, sizes, objects)
+            else:
+                found = coverage(objects, areas, each)
+            passed[rows] = np.any((found >= self._least[rows]) & (found <= self._most[rows]), axis=1)
+        return passed
 
 
-def _bounds(kind: str) -> tuple[str, str]:
+def _ranges(sampler: Any, where: str) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the ranges of scale and aspect ratio."""
+    low, high = sampler.min_scale, sampler.max_scale
+    if not 0 < low <= high <= 1:
+        raise DataError(f"{where}: min_scale is {low:g} and max_scale {high:g}; wanted 0 < min_scale ≤ max_scale ≤ 1")
+    narrow, wide = sampler.min_aspect_ratio, sampler.max_aspect_ratio
+    if not 0 < narrow <= wide < np.finfo(np.float32).max:
+        raise DataError(
+            f"{where}: min_aspect_ratio is {narrow:g} and max_aspect_ratio {wide:g}; wanted "
+            "0 < min_aspect_ratio ≤ max_aspect_ratio"
+        )
+    return (low, high), (narrow, wide)
+
+
+def _names(kind: str) -> tuple[str, str]:
     return f"min_{kind}", f"max_{kind}"
 
 
-def _between(low: float, high: float, share: np.ndarray) -> np.ndarray:
-    return (low + (high - low) * share).astype(np.float32)
-
-
-def choose_window(samplers: Sequence[BoxSampler], boxes: Boxes, drawn: np.ndarray) -> np.ndarray | None:
-    """Return one of the windows of all samplers, each as likely as the others; None if no window passes.
-
-    Args:
-        samplers: those of the layer.
-        boxes: the objects of the picture.
-        drawn: random numbers from 0 to 1: one, and as many as each sampler needs.
-    """
-    windows, at = [np.empty((0, 4), np.float32)], 1
-    for sampler in samplers:
-        windows.append(sampler.windows(boxes, drawn[at : at + sampler.draws]))
-        at += sampler.draws
-    passed = np.concatenate(windows)
-    return passed[int(drawn[0] * len(passed))] if len(passed) else None
+def _bounds(constraint: Any, kind: str) -> tuple[float, float]:
+    """The least and the most that a constraint allows."""
+    if not kind:
+        return -np.inf, np.inf
+    least, most = _names(kind)
+    return (
+        getattr(constraint, least) if constraint.HasField(least) else -np.inf,
+        getattr(constraint, most) if constraint.HasField(most) else np.inf,
+    )
