@@ -2,8 +2,9 @@
 
 Fusions change no result. They apply where nothing else reads the blob in between:
 
-- ReLU → MAX Pooling, and ReLU → Depooling: the ReLU happens inside the operator, so its result is never stored;
-- a Pooling mask that only Depooling layers with the same windows read: the one-byte switch is handed over instead;
+- ReLU → MAX Pooling, and ReLU → Depooling, or Unpooling and Upsample of forks: the ReLU happens inside the operator, so its
+  result is never stored;
+- a Pooling mask that only such layers with the same windows read: the one-byte switch is handed over instead;
 - Depooling → SafeInv → Eltwise PROD: one pass that normalises the unpooling by its weights (the AlexNet decoder);
 - a layer with a fresh top (Convolution, InnerProduct, …) → ReLU: the ReLU overwrites its input, which nothing reads again.
 """
@@ -20,7 +21,7 @@ from torch import Tensor
 from .layers.base import Layer
 from .layers.common import Eltwise
 from .layers.neuron import Overwritten, ReLU
-from .layers.pooling import Depooling, Pooling, SafeInv
+from .layers.pooling import Depooling, Pooling, SafeInv, Unpooler
 from .wiring import Step, Wiring
 
 
@@ -103,7 +104,7 @@ class _Fusions:
             return None
         if isinstance(step.layer, Pooling):
             return self._pool(step, plain)
-        if isinstance(step.layer, Depooling):
+        if isinstance(step.layer, Unpooler):
             return self._unpool(step, plain, normalize=False)
         if isinstance(step.layer, Eltwise) and step.top_values[0] in self._normalized:
             return self._unpool(self._normalized[step.top_values[0]], plain, normalize=True)
@@ -133,7 +134,7 @@ class _Fusions:
         takes_switch = bool(mask) and mask[0] in self._switches
         if source is None and not takes_switch and not normalize:
             return plain
-        run = FusedDepooling(step.layer, source is not None, normalize)  # type: ignore[arg-type]
+        run = FusedUnpooling(step.layer, source is not None, normalize)  # type: ignore[arg-type]
         covers: tuple[Layer, ...] = (step.layer, *self._relu_layer(step))
         if normalize:
             covers += tuple(self._readers[v][0].layer for v in step.top_values)
@@ -161,7 +162,7 @@ class _Fusions:
             return False
         if isinstance(reader.layer, Pooling):
             return reader.layer.switchable and not reader.propagate_down
-        if not isinstance(reader.layer, Depooling) or (reader.propagate_down and not reader.propagate_down[0]):
+        if not isinstance(reader.layer, Unpooler) or (reader.propagate_down and not reader.propagate_down[0]):
             return False
         return len(reader.bottoms) == 1 or self._mask_stays_inside(self._maker[reader.bottom_values[1]])
 
@@ -172,7 +173,7 @@ class _Fusions:
         mask, bottom = step.top_values[1], self._shapes[step.bottom_values[0]]
         readers = self._readers.get(mask, [])
         return bool(readers) and all(
-            isinstance(r.layer, Depooling)
+            isinstance(r.layer, Unpooler)
             and r.bottom_values[1] == mask
             and r.layer.takes_switch_of(layer, bottom, self._shapes[r.bottom_values[0]])
             for r in readers
@@ -220,10 +221,10 @@ class FusedPooling:
 
 
 @dataclass(frozen=True)
-class FusedDepooling:
-    """A Depooling that takes byte switches, applies the ReLU before it, or is normalised by its own weights."""
+class FusedUnpooling:
+    """An unpooler that takes byte switches, applies the ReLU before it, or is normalised by its own weights."""
 
-    layer: Depooling
+    layer: Unpooler
     relu: bool
     normalize: bool
 

@@ -51,6 +51,22 @@ def test_relu_and_switches_go_into_pooling_and_depooling(relu: str) -> None:
     assert [len(plain._calls), len(fused._calls)] == [5, 3]
 
 
+@pytest.mark.parametrize(
+    ("unpooler", "calls"),
+    [
+        ('type: "Upsample" upsample_param { upsample_h: 9 upsample_w: 9 }', 3),
+        ('type: "Unpooling" unpooling_param { kernel_size: 3 stride: 3 unpool_size: 9 }', 3),
+        ('type: "Upsample" upsample_param { upsample_h: 10 upsample_w: 9 }', 4),  # other planes
+    ],
+)
+def test_switches_go_into_the_unpooling_of_forks_where_windows_do_not_overlap(unpooler: str, calls: int) -> None:
+    depooling = 'type: "Depooling" bottom: "q" bottom: "m" top: "u" {second} pooling_param {{ pool: SWITCH {window} }}'
+    own = UNPOOL.replace(depooling, 'type: {kind} bottom: "q" bottom: "m" top: "u"')
+    kind = unpooler.removeprefix("type: ")
+    fused, plain = same(IMAGE + RELU_POOL.format(relu="x", window="kernel_size: 3 stride: 3") + own.format(kind=kind))
+    assert [len(plain._calls), len(fused._calls)] == [5, calls]
+
+
 def test_depooling_safeinv_product_is_one_call() -> None:
     text = (
         IMAGE + RELU_POOL.format(relu="x", window=WINDOW) + UNPOOL.format(second='top: "w"', window=WINDOW) + NORMALIZE

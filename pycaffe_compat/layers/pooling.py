@@ -321,8 +321,74 @@ class Pooling(_Windows):
         return ops.pool_index(x, ops.mask_to_index(drawn, *window, (height, width), local=True))
 
 
+class Unpooler(Layer):
+    """A layer that puts values back to the places that the mask of a Pooling, its second bottom, names.
+
+    A net may hand it byte switches in place of the mask.
+    """
+
+    def takes_switch_of(self, pooling: Pooling, pooled_shape: Sequence[int], shape: Sequence[int]) -> bool:
+        """Whether ``pooling``'s byte switches may stand for its mask, with unchanged results.
+
+        Args:
+            pooling: the layer whose second top is this layer's second bottom.
+            pooled_shape: the shape of its bottom.
+            shape: the shape of this layer's first bottom.
+        """
+        raise NotImplementedError
+
+    def forward_switch(
+        self, y: Tensor, switch: Tensor | None = None, relu: bool = False, normalize: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Unpool with byte switches (None in modes without a mask).
+
+        Args:
+            relu: unpool ``relu(y)`` without storing it.
+            normalize: return only the first top times SafeInv of the second; for layers with two tops.
+        """
+        raise NotImplementedError
+
+
+class GivenPlane(Unpooler):
+    """An unpooler of one top whose options give the size of the planes, whatever windows its mask is of.
+
+    Where several values have one place, the last of them stands, so that only the switches of windows that do not overlap
+    may take the place of a mask.
+
+    Attributes:
+        made_by: the windows of the Pooling that made the mask, if those do not overlap and it numbers the places of planes
+            as large as this layer's.
+    """
+
+    made_by: Window | None = None
+
+    def plane(self, shape: Sequence[int]) -> Pair:
+        """The size of the planes that are made of a bottom of this shape."""
+        raise NotImplementedError
+
+    def check_makers(self, makers: Sequence[Maker], shapes: Sequence[Shape]) -> None:
+        maker = makers[1]
+        self.made_by = None
+        if isinstance(maker.layer, Pooling) and maker.top == 1 and maker.layer.switchable and not maker.layer.local:
+            window = maker.layer.window
+            same = ops.plane_of(maker.bottom_shapes[0]) == self.plane(shapes[0])
+            self.made_by = window if same and window is not None and not window.overlaps else None
+
+    def takes_switch_of(self, pooling: Pooling, pooled_shape: Sequence[int], shape: Sequence[int]) -> bool:
+        return self.made_by is not None and pooling.window == self.made_by
+
+    def forward_switch(
+        self, y: Tensor, switch: Tensor | None = None, relu: bool = False, normalize: bool = False
+    ) -> Tensor:
+        if switch is None:
+            result: Tensor = self(F.relu(y) if relu else y)
+            return result
+        assert self.made_by is not None
+        return ops.unpool_switch(y, switch, *self.made_by, self.plane(y.shape), relu)
+
+
 @register("Depooling")
-class Depooling(_Windows):
+class Depooling(_Windows, Unpooler):
     """The exact transpose of Pooling (the paper's fork), to planes of ``stride * (size - 1) + kernel - 2 * pad``.
 
     SWITCH (or MAX) places each value where the mask, a second bottom, points; FIX at a fixed place of its window; SUM
@@ -364,13 +430,6 @@ class Depooling(_Windows):
         return self.fit(shape)[1]
 
     def takes_switch_of(self, pooling: Pooling, pooled_shape: Sequence[int], shape: Sequence[int]) -> bool:
-        """Whether ``pooling``'s byte switches may stand for its mask, with unchanged results.
-
-        Args:
-            pooling: the layer whose second top is this layer's second bottom.
-            pooled_shape: the shape of its bottom.
-            shape: the shape of this layer's first bottom.
-        """
         if self.mode != "SWITCH" or not pooling.switchable:
             return False
         same_plane = self.fit(shape)[1] == ops.plane_of(pooled_shape)
@@ -382,12 +441,7 @@ class Depooling(_Windows):
     def forward_switch(
         self, y: Tensor, switch: Tensor | None = None, relu: bool = False, normalize: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Unpool with byte switches (None in modes without a mask).
-
-        Args:
-            relu: unpool ``relu(y)`` without storing it.
-            normalize: return only the first top times SafeInv of the second, in one pass where the mode is SWITCH.
-        """
+        """Unpool with byte switches; ``normalize`` in one pass where the mode is SWITCH."""
         window, plane = self.fit(y.shape)
         if self.mode == "SWITCH":
             assert switch is not None

@@ -86,6 +86,22 @@ def test_volumes(mode, shape, options, tmp_path):
     assert worst(net, tmp_path / "net.onnx") <= 1e-5
 
 
+@pytest.mark.parametrize("mode", ["MAX", "AVE"])
+def test_deconvnets_unpooling(mode, tmp_path):
+    mask = 'bottom: "mask"' if mode == "MAX" else ""
+    net = build_net(
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 8 } } }'
+        'layer { name: "pool" type: "Pooling" bottom: "data" top: "pool" top: "mask" pooling_param { kernel_size: 2 stride: 2 } }'
+        f'layer {{ name: "u" type: "Unpooling" bottom: "pool" {mask} top: "u" unpooling_param {{ unpool: {mode} '
+        "kernel_size: 2 stride: 2 unpool_size: 8 } }"
+    )
+    if mask:
+        assert worst(net, tmp_path / "net.onnx") <= 1e-5
+        return
+    with pytest.raises(NetError, match=r'layer "u" \(Unpooling\): it unpools without a mask'):
+        to_onnx(net, tmp_path / "net.onnx")
+
+
 def test_choices_among_equal_values_are_compared_as_choices(tmp_path):
     """A value that differs in the last bit from its neighbour: which of them a file chooses is chance, what follows is not."""
     net = build_net(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...forks.deconvnet.unpooling import Unpooling
 from ...forks.deeplab.interp import Interp
 from ...forks.segnet.upsample import MaskedUpsample
 from ...forks.yolo.reorg import Reorg
 from ...forks.yolo.upsample import NearestUpsample, UpsampleDarknet
 from ..outline import Value
-from .emitter import INT64, Emitter, emits, static
+from .emitter import INT64, Emitter, emits, static, unsaid
 
 
 @emits(Interp)
@@ -59,8 +60,10 @@ def nearest(e: Emitter, layer: NearestUpsample | UpsampleDarknet, x: Value) -> s
     )
 
 
-@emits(MaskedUpsample)
-def by_mask(e: Emitter, layer: MaskedUpsample, x: Value, mask: Value) -> str:
+@emits(MaskedUpsample, Unpooling)
+def by_mask(e: Emitter, layer: MaskedUpsample | Unpooling, x: Value, mask: Value | None = None) -> str:
+    if mask is None:
+        raise unsaid(layer, "it unpools without a mask")
     static(layer, x, 1, 2, 3)
     height, width = layer.plane(x.shape)
     flat = (*x.shape[:2], x.shape[2] * x.shape[3])

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ... import ops
-from ...layers.base import Layer, Maker, Shape, register
-from ...layers.pooling import Pooling
+from ...layers.base import Maker, Shape, register
+from ...layers.pooling import GivenPlane, Pooling
 from ...layers.slope import WithSlope
 from ...ops import Window
 from ...tables import dims
@@ -20,7 +20,7 @@ Pair = tuple[int, int]
 
 
 @register("Unpooling", fork="deconvnet")
-class Unpooling(Layer):
+class Unpooling(GivenPlane):
     """Planes of ``unpool_size``, or ``unpool_h`` and ``unpool_w``, from the values of windows; 0 elsewhere.
 
     MAX puts each value at the place that a mask (a second bottom, that of a MAX Pooling) names, or without one at the
@@ -51,7 +51,7 @@ class Unpooling(Layer):
         if pad != (0, 0):
             raise self.error(f"unpooling_param: pad is {dims(pad)}; the fork unpools without padding alone")
         self.window = Window(kernel, stride, pad)
-        self.plane = plane
+        self.unpooled = plane
         if problem := self.window.problem():
             raise self.error(f"unpooling_param: {problem}")
         if min(plane) < 1:
@@ -62,7 +62,6 @@ class Unpooling(Layer):
                 f"its {dims(shape[2:])} windows do not all reach the planes of {dims(plane)} that it makes; give a larger "
                 "unpool_size or a smaller stride"
             )
-        self.unique = False
         self.checks_makers = masked
 
     def _sides(self, options: Any, square: str, tall: str, wide: str) -> Pair:
@@ -78,31 +77,34 @@ class Unpooling(Layer):
         return side, side
 
     def check_makers(self, makers: Sequence[Maker], shapes: Sequence[Shape]) -> None:
-        """Refuse the mask of planes of another width, whose values would silently move; find out if its places are unique."""
+        """Refuse the mask of planes of another width, whose values would silently move."""
+        super().check_makers(makers, shapes)
         pooling = makers[1].layer
-        self.unique = False
         if not isinstance(pooling, Pooling) or makers[1].top != 1:
             return
         plane = ops.plane_of(makers[1].bottom_shapes[0])
-        if plane[1] != self.plane[1] or plane[0] > self.plane[0] or pooling.local:
+        local = pooling.volumes is None and pooling.local
+        if plane[1] != self.unpooled[1] or plane[0] > self.unpooled[0] or local:
             raise self.error(
                 f'its mask numbers the places of planes of {dims(plane)}, the bottom of layer "{pooling.name}" (Pooling)'
-                f"{', window by window' if pooling.local else ''}, but the planes here are {dims(self.plane)}, so values would "
+                f"{', window by window' if local else ''}, but the planes here are {dims(self.unpooled)}, so values would "
                 "land in other places"
             )
-        self.unique = pooling.window is not None and not pooling.window.overlaps
+
+    def plane(self, shape: Sequence[int]) -> Pair:
+        return self.unpooled
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if self.mode == "AVE":
-            return ops.unpool_average(x, *self.window, self.plane)
+            return ops.unpool_average(x, *self.window, self.unpooled)
         if self.mode == "TILE":
-            tiled = ops.unpool_sum(x.detach(), *self.window, self.plane)
-            return WithSlope.apply(ops.unpool_average(x, *self.window, self.plane), tiled, None)
-        return place(self, x, self._first_places(x) if mask is None else mask, self.plane, self.unique)
+            tiled = ops.unpool_sum(x.detach(), *self.window, self.unpooled)
+            return WithSlope.apply(ops.unpool_average(x, *self.window, self.unpooled), tiled, None)
+        return place(self, x, self._first_places(x) if mask is None else mask, self.unpooled, self.made_by is not None)
 
     def _first_places(self, x: Tensor) -> Tensor:
         rows, columns = (
             (torch.arange(count, device=x.device) * stride).clamp(max=side - 1)
-            for count, stride, side in zip(x.shape[2:], self.window.stride, self.plane, strict=True)
+            for count, stride, side in zip(x.shape[2:], self.window.stride, self.unpooled, strict=True)
         )
-        return (rows[:, None] * self.plane[1] + columns).expand(x.shape)
+        return (rows[:, None] * self.unpooled[1] + columns).expand(x.shape)

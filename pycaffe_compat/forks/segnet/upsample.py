@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from ... import ops
-from ...layers.base import Layer, Maker, Shape, register
-from ...layers.pooling import Pooling
+from ...layers.base import Layer, Shape, register
+from ...layers.pooling import GivenPlane
 from ...layers.slope import TracedFunction
 from ...tables import dims
 
 
 @register("Upsample", fork=("segnet", "enet", "synopsys"))
-class MaskedUpsample(Layer):
+class MaskedUpsample(GivenPlane):
     """Values put at the places that a mask names, row by row in the plane of the top; 0 elsewhere (two bottoms).
 
     The mask is the second top of a max Pooling. Where several values have one place, the last of them stands, and each
@@ -49,7 +49,6 @@ class MaskedUpsample(Layer):
             raise self.error(f"upsample_param: a scale of {dims(self.scale)} must be at least 2 on each axis")
         if self.size is None and any(less and scale != 2 for less, scale in zip(self.less, self.scale, strict=True)):
             raise self.error(f"pad_out_h and pad_out_w need a scale of 2, not {dims(self.scale)}")
-        self.unique = False
 
     def _check_pairs(self, options: Any) -> None:
         for pair in (("upsample_h", "upsample_w"), ("scale_h", "scale_w")):
@@ -65,19 +64,12 @@ class MaskedUpsample(Layer):
         return len(param.bottom) == 2
 
     def plane(self, shape: Sequence[int]) -> tuple[int, int]:
-        """The size of the top's planes for values of this shape."""
         if self.size is not None:
             return self.size
         return shape[2] * self.scale[0] - self.less[0], shape[3] * self.scale[1] - self.less[1]
 
-    def check_makers(self, makers: Sequence[Maker], shapes: Sequence[Shape]) -> None:
-        """Find out whether the places of the mask are unique, which is faster."""
-        maker = makers[1].layer
-        windows = maker.window if isinstance(maker, Pooling) and makers[1].top == 1 else None
-        self.unique = windows is not None and not windows.overlaps
-
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return place(self, x, mask, self.plane(x.shape), self.unique)
+        return place(self, x, mask, self.plane(x.shape), self.made_by is not None)
 
 
 def place(layer: Layer, x: Tensor, mask: Tensor, plane: tuple[int, int], unique: bool = False) -> Tensor:
