@@ -11,6 +11,7 @@ import math
 import os
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -234,11 +235,9 @@ class PythonLayer(base.Layer):
         try:
             found = importlib.import_module(module)
         except ModuleNotFoundError as error:
-            if error.name == "caffe":
-                hint = "run the program with python -m pycaffe_compat, or call pycaffe_compat.install_as_caffe()"
-            else:
-                hint = "the folder of the module must be in PYTHONPATH"
-            raise self.error(f"python_param.module: {module}: no module named {error.name}; {hint}") from error
+            raise self.error(f"python_param.module: {_why_not_found(module, error)}") from error
+        except SyntaxError as error:
+            raise self._failure(f"importing {module} (is it for Python 2?)", error) from error
         except Exception as error:
             raise self._failure(f"importing {module}", error) from error
         cls = getattr(found, name, None)
@@ -325,6 +324,21 @@ class PythonLayer(base.Layer):
         for seen, host in zip(self.python.blobs, hosts, strict=True):
             seen.hold(host.numpy())
         return hosts
+
+
+def _why_not_found(module: str, error: ModuleNotFoundError) -> str:
+    """Say which module is missing: the one of the layer, or one that it imports."""
+    missing = str(error.name)
+    if missing == "caffe":
+        hint = "run the program with python -m pycaffe_compat, or call pycaffe_compat.install_as_caffe()"
+    elif f"{module}.".startswith(f"{missing}."):
+        hint = "the folder of the module must be in PYTHONPATH"
+    else:
+        importer = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        hint = f"{importer} imports it: install it, or add its folder to PYTHONPATH"
+        if importer.with_name(f"{missing}.py").exists():
+            hint = f"it lies beside {importer}, which must import it as .{missing} in Python 3"
+    return f"{module}: no module named {missing}; {hint}"
 
 
 class _Run(torch.autograd.Function):

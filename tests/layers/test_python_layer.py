@@ -269,11 +269,29 @@ def test_no_backward_where_one_is_needed():
         ('module: "user_layers" layer: "np"', "no subclass of pycaffe_compat.Layer"),
         ('module: "os" layer: "system"', "no subclass of pycaffe_compat.Layer"),
         ('module: "wants_caffe" layer: "A"', "no module named caffe; run the program with python -m pycaffe_compat"),
+        (
+            'module: "no_such.module" layer: "A"',
+            "no module named no_such; the folder of the module must be in PYTHONPATH",
+        ),
+        (
+            'module: "lacks_one" layer: "A"',
+            r"no module named no_such_yaml; .*lacks_one\.py imports it: install it, or add",
+        ),
+        (
+            'module: "package.implicit" layer: "A"',
+            r"beside .*implicit\.py, which must import it as \.sibling in Python 3",
+        ),
+        ('module: "is_old" layer: "A"', r"(?s)importing is_old \(is it for Python 2\?\) failed: .*SyntaxError"),
         ('module: "is_broken" layer: "A"', "(?s)importing is_broken failed: ZeroDivisionError.*1 / 0"),
     ],
 )
 def test_bad_modules_and_classes(param, message, tmp_path, monkeypatch):
     (tmp_path / "wants_caffe.py").write_text("import caffe\n")
+    (tmp_path / "lacks_one.py").write_text("import no_such_yaml\n")
+    (tmp_path / "is_old.py").write_text("print 'old'\n")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "implicit.py").write_text("from sibling import A\n")
+    (tmp_path / "package" / "sibling.py").write_text("")
     (tmp_path / "is_broken.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "caffe", raising=False)
