@@ -17,6 +17,7 @@ from ..proto import caffe_pb2
 from .mean import read_mean, require_mean_values, require_one_mean
 from .noise import Noise
 from .resizing import Resizing
+from .stretching import Stretching
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 class Transformer:
     """Caffe's ``DataTransformer``: crops one image (at random in TRAIN, its centre in TEST), mirrors and scales it.
 
-    ``resize_param`` and ``noise_param`` of SSD's Caffe come first (:meth:`prepared`).
+    ``resize_param`` and ``noise_param`` of SSD's Caffe and the random sizes of NVIDIA's come first (:meth:`prepared`).
 
     A mean image is cropped with the same window as the image, before mirroring. ``(x - mean) * scale`` is computed in
     float32. The images of a batch may also be cropped here (:meth:`crop_bytes`) and the rest be done on their device
@@ -54,7 +55,8 @@ class Transformer:
         self.mirror: bool = param.mirror
         self.scale = np.float32(param.scale)
         self.train = phase == caffe_pb2.TRAIN
-        preparing = [each for each in (self.resizing, self._noise) if each is not None]
+        self._stretching = Stretching(param) if Stretching.wanted(param) else None
+        preparing = [each for each in (self.resizing, self._noise, self._stretching) if each is not None]
         self.random = self.mirror or (self.train and self.crop is not None) or any(each.random for each in preparing)
         if param.force_color and param.force_gray:
             raise DataError("transform_param: give force_color or force_gray, not both")
@@ -66,11 +68,14 @@ class Transformer:
         if param.HasField("mean_file"):
             with prefixed("transform_param.mean_file"):
                 self._mean = read_mean(param.mean_file)
+        self._mean_of_crop = bool(self._stretching and self.mean_file and self.crop)
+        if self._mean_of_crop:
+            self._mean = self._centre(self._mean)
         self._means: dict[torch.device, Tensor] = {}
         self._warned = False
 
     def prepared(self, image: np.ndarray, words: Sequence[int] = (), encoded: bool = True) -> np.ndarray:
-        """Return an image (C×H×W) resized and changed as ``resize_param`` and ``noise_param`` say; most often as it is.
+        """Return an image (C×H×W) resized and changed as options of forks say; most often as it is.
 
         Args:
             image: ``uint8``, if it is to be changed.
@@ -81,18 +86,33 @@ class Transformer:
             DataError: it has float values, or an option does not fit it.
         """
         noise = self._noise if encoded else None
-        if self.resizing is None and noise is None:
+        if self.resizing is None and noise is None and self._stretching is None:
             return image
         if image.dtype != np.uint8:
             raise DataError(
-                "holds floats (float_data), but transform_param.resize_param and noise_param are for images of bytes"
+                "holds floats (float_data), but transform_param.resize_param, noise_param and random sizes are for images of "
+                "bytes"
             )
         picture = np.ascontiguousarray(image.transpose(1, 2, 0)) if len(image) > 1 else image[0]
         if self.resizing is not None:
             picture = self.resizing(picture, words[3] if words else 0)
         if noise is not None:
             picture = noise(picture, words[4] if words else 0)
+        if self._stretching is not None:
+            picture = self._stretching(picture, words[3] if words else 0)
         return picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
+
+    def _centre(self, mean: np.ndarray) -> np.ndarray:
+        """The centre of a mean image, as large as a crop: what NVIDIA's Caffe takes where pictures have random sizes."""
+        assert self.crop is not None
+        top, left = (mean.shape[1] - self.crop[0]) // 2, (mean.shape[2] - self.crop[1]) // 2
+        if top < 0 or left < 0:
+            rows, columns = self.crop
+            raise DataError(
+                f"transform_param.mean_file {self.mean_file} has shape {_by(mean.shape)}, smaller than crops of "
+                f"{rows} × {columns}"
+            )
+        return mean[:, top : top + self.crop[0], left : left + self.crop[1]]
 
     def check(self, shape: Sequence[int]) -> tuple[int, int, int]:
         """Return the shape after the transformation of an image of ``shape`` (C×H×W).
@@ -109,7 +129,7 @@ class Transformer:
             )
         if not self.mean_file:
             require_mean_values(len(self._mean), channels)
-        elif self._mean.shape != (channels, height, width):
+        elif self._mean.shape != (channels, *(self.crop if self._mean_of_crop and self.crop else (height, width))):
             raise DataError(
                 f"transform_param.mean_file {self.mean_file} has shape {_by(self._mean.shape)}, but the image "
                 f"{_by(shape)} (channels × height × width); they must be equal"
@@ -167,6 +187,13 @@ class Transformer:
             windows: N×3, ``int32``: what :meth:`window` has chosen for each.
             out: N×C×h×w, dense, ``float32``, in the memory of the host.
         """
+        if self._mean_of_crop:
+            size = out.shape[2:]
+            images = [
+                image[:, top : top + size[0], left : left + size[1]]
+                for image, (top, left, _) in zip(images, windows.tolist(), strict=True)
+            ]
+            windows = windows * np.array([0, 0, 1], np.int32)
         if ops.transforms_images("cpu") and all(image.dtype == np.uint8 for image in images):
             tensors, offsets = _gathered(images)
             mean, scale = self._mean_on(_CPU), float(self.scale)
@@ -212,6 +239,8 @@ class Transformer:
 
         ``windows``, N×3, is on that device too.
         """
+        if self._mean_of_crop:
+            windows = windows * torch.tensor([0, 0, 1], dtype=windows.dtype, device=windows.device)
         return ops.transform_images([images], windows, self._mean_on(images.device), float(self.scale))
 
     def _mean_on(self, device: torch.device) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import memory
+from ..data import stretching
 from ..data.batches import DatabaseReader, ImageReader, ListReader, Reader, Shard
 from ..data.database import LEVELDB
 from ..data.effort import Effort
@@ -215,7 +216,9 @@ def shapes_of_images(transform: Any, batch_size: int, channels: int) -> list[Sha
     return [(batch_size, channels, *size), (batch_size,)] if size and channels else None
 
 
-OF_IMAGES = frozenset(f"transform_param.{name}" for name in ("crop_h", "crop_w", "resize_param", "noise_param"))
+OF_IMAGES = frozenset(
+    f"transform_param.{name}" for name in ("crop_h", "crop_w", "resize_param", "noise_param", *stretching.FIELDS)
+)
 
 
 class DatabaseSource(BatchSource):

@@ -53,8 +53,6 @@ FORK = Fork(
     },
     refused={
         "LossParameter.label_smoothing": "shares a part of each label among all classes",
-        "TransformationParameter.img_rand_resize_lower": "resizes pictures by a random factor",
-        "TransformationParameter.img_rand_resize_upper": "resizes pictures by a random factor",
         "PoolingParameter.torch_pooling": "counts windows as Torch does",
     },
 )
