@@ -14,6 +14,7 @@ from pycaffe_compat.proto import caffe_pb2, parse_text
 SCORING = {
     "Accuracy",
     "ContrastiveLoss",
+    "DetectionEvaluate",
     "EuclideanLoss",
     "HingeLoss",
     "InfogainLoss",

@@ -32,6 +32,7 @@ from .nets import test_net_params, train_net_param, warn_of_missing, warn_of_unt
 from .policies import Policy
 from .rules import CaffeOptimizer, make_optimizer
 from .runner import GraphRunner, Runner
+from .scores import FIELDS, check_kind, check_outputs, gathering
 from .signals import SNAPSHOT, STOP, Signals
 from .snapshot import EARLIER, Snapshots, nonfinite_parameter
 from .waiting import Waiting
@@ -154,7 +155,12 @@ class Solver:
                 raise SolverError(f"{where}{field}: {getattr(param, field)} must be at least {least}")
         if any(n < 0 for n in param.test_iter):
             raise SolverError(f"{where}test_iter: {min(param.test_iter)} must not be negative")
-        if refused := unheeded(param, {"fork", *HEEDED}, set()):
+        try:
+            check_kind(param)
+        except SolverError as error:
+            raise SolverError(f"{where}{error}") from None
+        heeded = {"fork", *HEEDED, *(FIELDS if param.eval_type == "detection" else ())}
+        if refused := unheeded(param, heeded, set()):
             raise SolverError(f"{where}not done here: {'; '.join(refused)}")
 
     def _build_nets(self, paths: list[str]) -> None:
@@ -173,6 +179,8 @@ class Solver:
             for index, (net, file) in enumerate(tests):
                 log(lines.CREATING_TEST, "Creating test net (#%d) from %s", index, file or "the solver's parameters")
                 self.test_nets.append(Net(net, file=file, weights=weights, device=self.device, share=self.net))
+                if self.param.eval_type == "detection":
+                    check_outputs(self.test_nets[index], file or self.file or "the solver's parameters")
                 warn_of_untrained(index, self.test_nets[-1].load_report)
         except BaseException:
             self._close_nets()
@@ -360,13 +368,14 @@ class Solver:
     def test(self, index: int = 0) -> dict[str, np.ndarray]:
         """Run test net ``index`` for its ``test_iter`` batches; return the mean of every output, by name.
 
-        Only the first of several processes tests. Where a signal stops the test, nothing is returned.
+        With ``eval_type: "detection"`` it is the mean average precision. Only the first of several processes tests. Where a
+        signal stops the test, nothing is returned.
         """
         if distributed.rank():
             return {}
         log(lines.TESTING, "Iteration %d, Testing net (#%d)", self.iter, index)
         runner, iterations = self.test_runners[index], self.param.test_iter[index]
-        sums: dict[str, Tensor] = {}
+        gathered = gathering(self.param)
         loss: float | Tensor = 0.0
         for _ in range(iterations):
             self._answer_signals()
@@ -379,12 +388,10 @@ class Solver:
                 objective, outputs = runner.forward()
             if self.param.test_compute_loss:
                 loss += float(objective)
-            for name, output in outputs.items():
-                value = output.detach().double()
-                sums[name] = sums[name] + value if name in sums else value
+            gathered.add(outputs)
         if self.param.test_compute_loss and iterations:
             log(lines.TEST_LOSS, "Test loss: %g", loss / iterations)
-        scores = {name: (total / iterations).cpu().numpy() for name, total in sums.items()}
+        scores = gathered.scores()
         self._each("after_test", index, scores)
         return scores
 

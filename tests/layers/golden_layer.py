@@ -22,7 +22,7 @@ from pycaffe_compat.proto import caffe_pb2
 
 ROOT = Path(__file__).parents[1] / "goldens"
 GOLDENS = ROOT / "layers"
-DATA_DECIDES = ("Filter", "DetectionOutput")  # the shape of their tops
+DATA_DECIDES = ("DetectionEvaluate", "DetectionOutput", "Filter")  # the shape of their tops
 
 
 def build(prototxt: str, *shapes: Sequence[int], dtype: torch.dtype = torch.float32, phase: int = 0) -> Layer:

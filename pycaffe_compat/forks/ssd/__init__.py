@@ -14,7 +14,6 @@ FORK = Fork(
         "SolverParameter.show_per_class_result": "what eval_type detection logs",
     },
     refused={
-        "SolverParameter.eval_type": "scores test nets by the average precision of their detections",
         "TransformationParameter.distort_param": "changes the colours of pictures, in AnnotatedData alone",
         "TransformationParameter.expand_param": "puts pictures into larger ones, in AnnotatedData alone",
         "TransformationParameter.emit_constraint": "says which boxes a crop keeps, in AnnotatedData alone",

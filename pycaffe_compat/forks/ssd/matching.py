@@ -29,6 +29,11 @@ class Truth(NamedTuple):
     exists: Tensor
 
 
+def label_id(number: int) -> int:
+    """A label that a file holds as uint32, which the fork reads as int: 4294967295 is -1, no label at all."""
+    return number - 2**32 if number >= 2**31 else number
+
+
 def labels_table(layer: Layer, label: Tensor) -> Tensor:
     """The rows of a blob of labels (1, 1, G, 8) as (G, 8), on its device.
 
@@ -63,14 +68,14 @@ def read_truth(
     image, labels = table[:, 0].long(), table[:, 1].long()
     if bool((bad := (image != -1) & (labels == background)).any()):
         raise layer.error(
-            f"{_row(table, bad)} has label {background}, which is background_label_id: no box may have it"
+            f"{row_in_words(table, bad)} has label {background}, which is background_label_id: no box may have it"
         )
     used = (image >= 0) & (image < images)
     if not use_difficult:
         used &= table[:, 7].long() == 0
     if classes is not None and bool((bad := used & ((labels < 0) | (labels >= classes))).any()):
         raise layer.error(
-            f"{_row(table, bad)} has a label that is no class: there are {classes} (num_classes), 0 to {classes - 1}"
+            f"{row_in_words(table, bad)} has a label that is no class: there are {classes} (num_classes), 0 to {classes - 1}"
         )
     image, labels, corners = image[used], labels[used], table[used, 3:7]
     numbers = image.bincount(minlength=images)
@@ -89,9 +94,10 @@ def read_truth(
     return Truth(*(each.to(device) for each in found))
 
 
-def _row(table: Tensor, bad: Tensor) -> str:
+def row_in_words(table: Tensor, bad: Tensor, what: str = "labels") -> str:
+    """Say which row of a table is the first of the ``bad``, and what it holds."""
     at = int(bad.nonzero()[0])
-    return f"row {at} of the labels ({', '.join(f'{number:g}' for number in table[at].tolist())})"
+    return f"row {at} of the {what} ({', '.join(f'{number:g}' for number in table[at].tolist())})"
 
 
 def match(

@@ -16,7 +16,7 @@ from ...layers.slope import WithSlope
 from ...proto import caffe_pb2
 from ...tables import dims
 from . import boxes as bx
-from .matching import UNMATCHED, Truth, match, read_truth
+from .matching import UNMATCHED, Truth, label_id, match, read_truth
 
 Options = caffe_pb2.MultiBoxLossParameter
 SMALLEST = 1e-5  # boxes of less area have no part in the suppression before mining
@@ -71,8 +71,7 @@ class MultiBoxLoss(LossLayer):
         options = param.multibox_loss_param
         self.classes: int = options.num_classes
         self.shared: bool = options.share_location
-        background = options.background_label_id
-        self.background: int = background - 2**32 if background >= 2**31 else background  # the fork reads it as an int
+        self.background = label_id(options.background_label_id)
         self.mining: int = options.mining_type
         self.logistic = options.conf_loss_type == Options.LOGISTIC
         self.agnostic: bool = options.map_object_to_agnostic

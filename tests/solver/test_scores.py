@@ -1,0 +1,95 @@
+"""The average precision of detections, against the loops of SSD's Caffe (ComputeAP of bbox_util.cpp)."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from pycaffe_compat.errors import SolverError
+from pycaffe_compat.proto import caffe_pb2
+from pycaffe_compat.solver.scores import VERSIONS, Precision, average_precision, check_kind
+
+F = np.float32
+
+
+def compute_ap(scores: np.ndarray, right: np.ndarray, boxes: int, version: str) -> float:
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])
+    if not order or not boxes:
+        return F(0)
+    precision, recall, hits = [], [], 0
+    for number, i in enumerate(order, 1):
+        hits += int(right[i])
+        precision.append(F(hits) / F(number))
+        recall.append(F(hits) / F(boxes))
+    area, last = F(0), len(order) - 1
+    if version == "11point":
+        best, start = [F(0)] * 11, last
+        for j in range(10, -1, -1):
+            for i in range(start, -1, -1):
+                if float(recall[i]) < j / 10:
+                    start = i
+                    if j:
+                        best[j - 1] = best[j]
+                    break
+                best[j] = max(best[j], precision[i])
+        for j in range(10, -1, -1):
+            area += best[j] / F(11)
+    elif version == "MaxIntegral":
+        now, most = recall[last], precision[last]
+        for i in range(last - 1, -1, -1):
+            most = max(precision[i], most)
+            if abs(now - recall[i]) > F(1e-6):
+                area += most * abs(now - recall[i])
+            now = recall[i]
+        area += now * most
+    else:
+        before = F(0)
+        for i in range(last + 1):
+            if abs(recall[i] - before) > F(1e-6):
+                area += precision[i] * abs(recall[i] - before)
+            before = recall[i]
+    return area
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_average_is_that_of_the_forks_loops(version: str) -> None:
+    random = np.random.default_rng(0)
+    seen = set()
+    for trial in range(200):
+        number = int(random.integers(0, 40))
+        scores = random.random(number).round(1 + trial % 3).astype(F)  # with equals among them
+        right = (random.random(number) < random.random()).astype(int)
+        boxes = int(right.sum() + random.integers(0, 4))
+        want = compute_ap(scores, right, boxes, version)
+        assert average_precision(scores, right, boxes, version) == want
+        seen.add(float(want))
+    assert len(seen) > 100
+
+
+def test_a_mean_is_over_all_labels_of_all_batches(caplog: pytest.LogCaptureFixture) -> None:
+    def table(*rows: tuple) -> torch.Tensor:
+        return torch.tensor(rows, dtype=torch.float32)[None, None]
+
+    gathered = Precision("Integral", shows_labels=True)
+    gathered.add({"eval": table((-1, 1, 1, -1, -1), (-1, 2, 5, -1, -1), (0, 1, 0.9, 0, 1), (0, 1, 0.5, 0, 0))})
+    gathered.add({"eval": table((-1, 1, 1, -1, -1), (-1, 2, 0, -1, -1), (0, 1, 0.8, 1, 0), (0, 1, 0.7, 1, 0))})
+    with caplog.at_level(logging.INFO):
+        # label 1 has precisions 0, 1/2, 2/3, and half of its boxes at each hit; label 2 is never detected
+        assert gathered.scores()["eval"] == pytest.approx((1 / 2 + 2 / 3) / 2 / 2)
+    assert [record.getMessage() for record in caplog.records] == ["class1: 0.583333", "Missing true_pos for label: 2"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"eval_type": "detektion"}, 'eval_type: "detektion" is none of classification, detection'),
+        (
+            {"eval_type": "detection", "ap_version": "11points"},
+            r'"11points" is none of 11point, .*did you mean 11point\?',
+        ),
+    ],
+)
+def test_unknown_kinds_of_tests_are_errors(fields: dict, words: str) -> None:
+    with pytest.raises(SolverError, match=words):
+        check_kind(caffe_pb2.SolverParameter(**fields))
