@@ -1,5 +1,7 @@
 """The layers of SSD's Caffe, and of the forks that took them over, against its own numbers."""
 
+import io
+
 import golden_layer as gl
 import pytest
 import torch
@@ -50,6 +52,15 @@ def test_normalize_passes_the_forks_gradient_with_a_scale_per_channel() -> None:
     layer(x).backward(torch.tensor([[1.0, 0.0]]))
     # scale * (dy - x * sum(x * dy) / 25) / 5; the true gradient of the second is -0.192
     torch.testing.assert_close(x.grad, torch.tensor([[2 * (1 - 9 / 25) / 5, 3 * (-12 / 25) / 5]]))
+
+
+def test_a_traced_normalize_needs_no_python() -> None:
+    layer = gl.build('name: "n" type: "Normalize" norm_param { channel_shared: false }', (1, 3, 2, 2))
+    x, file = torch.randn(1, 3, 2, 2), io.BytesIO()
+    with torch.no_grad():
+        torch.jit.save(torch.jit.trace(layer, x), file)
+    file.seek(0)
+    torch.testing.assert_close(torch.jit.load(file)(x), layer(x))
 
 
 def test_clustered_priors_have_their_own_sizes() -> None:

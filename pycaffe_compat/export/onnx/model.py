@@ -15,10 +15,10 @@ from ...wiring import Step
 from .. import __name__ as _package
 from ..outline import Outline, Value, outline
 from ..preprocess import Preprocessing
-from . import combining, linear, neurons, normalization, recurrent, resizing, windows
+from . import combining, detection, linear, neurons, normalization, recurrent, resizing, windows
 from .emitter import Emitter, Unsaid, as_float32, emission
 
-FAMILIES = (combining, linear, neurons, normalization, recurrent, resizing, windows)
+FAMILIES = (combining, detection, linear, neurons, normalization, recurrent, resizing, windows)
 OPSET, OLDEST = 18, 18
 ONE_FILE = 2 << 30  # protobuf's limit; beyond it weights go into a file of their own
 PathLike = str | os.PathLike[str]

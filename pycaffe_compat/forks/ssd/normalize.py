@@ -47,7 +47,10 @@ class Normalize(Layer):
         return len(param.top) < 2 and not param.HasField("normalize_param")  # else it is happynear's
 
     def forward(self, x: Tensor) -> Tensor:
-        y, _ = _Normalize.apply(x, self.scale, self.across_spatial, self.eps)  # type: ignore[no-untyped-call]
+        if torch.is_grad_enabled():
+            y, _ = _Normalize.apply(x, self.scale, self.across_spatial, self.eps)  # type: ignore[no-untyped-call]
+        else:  # a program that is traced holds operators alone
+            y, _ = _Normalize.forward(x, self.scale, self.across_spatial, self.eps)
         return y
 
 
