@@ -29,7 +29,7 @@ Size = tuple[int, int]
 
 
 Words = tuple[str, ...]
-_PATHS = ("IMAGE", "LABELMAP", "ANNOTATION")
+_PATHS = ("IMAGE", "LABELMAP", "ANNOTATION", "PATH")
 
 
 class Sample(NamedTuple):
@@ -88,6 +88,10 @@ class Changes:
         pad_label: pads what is smaller than the crop, at the bottom and right: the image with its mean, the label map with
             this value. None makes it an error.
         mean_of_crop: a mean image is as large as the crop, and is not mirrored with the image.
+        between: resize by a factor drawn between these, the image by cubic interpolation where it grows and by the means of
+            areas where it shrinks.
+        widen: what is done to both after that.
+        take: rows and columns of the label map that are taken in the end; the rest is dropped.
     """
 
     crop: Size | None = None
@@ -96,6 +100,9 @@ class Changes:
     scales: tuple[float, ...] = ()
     pad_label: int | None = None
     mean_of_crop: bool = False
+    between: tuple[float, float] | None = None
+    widen: Callable[[Sample], Sample] | None = None
+    take: tuple[slice, slice] | None = None
 
 
 class LabelMapReader:
@@ -141,6 +148,8 @@ class LabelMapReader:
     def _shapes(self, sample: Sample) -> list[Shape]:
         height, width = self._changes.crop or sample.image.shape[:2]
         labels = sample.labels.shape if self._apart(sample) else (height, width)
+        if self._changes.take is not None:
+            labels = tuple(len(range(*part.indices(n))) for part, n in zip(self._changes.take, labels, strict=True))
         channels = 1 if sample.image.ndim == 2 else sample.image.shape[2]
         return [
             (self.batch_size, channels, height, width),
@@ -158,6 +167,11 @@ class LabelMapReader:
         with prefixed(f"image {pair[0]}"):
             if self._changes.scales:
                 sample = _scaled(sample, self._changes.scales[words[3] % len(self._changes.scales)])
+            if self._changes.between is not None:
+                least, most = self._changes.between
+                sample = _rescaled(sample, least + (most - least) * words[3] / 2**64)
+            if self._changes.widen is not None:
+                sample = self._changes.widen(sample)
             crop, size = self._changes.crop, sample.image.shape[:2]
             if crop and self._changes.pad_label is None and (size[0] < crop[0] or size[1] < crop[1]):
                 raise DataError(
@@ -218,7 +232,8 @@ class LabelMapReader:
         windows = np.array([(top, left, mirror)], np.int32)
         if inside == (height, width):
             self._transformer.transform([planes], windows, torch.from_numpy(image_out))
-            labels_out[:] = labels[:, ::-1] if mirrored else labels
+            labels = labels[:, ::-1] if mirrored else labels
+            labels_out[:] = labels if changes.take is None else labels[changes.take]
             return
         assert changes.pad_label is not None
         part = torch.empty(1, len(planes), *inside)
@@ -237,6 +252,18 @@ def _scaled(sample: Sample, factor: float) -> Sample:
     return sample._replace(
         image=resize(sample.image, (height, width)), labels=resize(sample.labels, (height, width), nearest=True)
     )
+
+
+def _rescaled(sample: Sample, factor: float) -> Sample:
+    """Resize both of a pair by a factor, sides rounded: the label map to the nearest pixels, the image smoothly."""
+    smooth = cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA
+    try:
+        labels = cv2.resize(sample.labels, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+        return sample._replace(
+            image=cv2.resize(sample.image, None, fx=factor, fy=factor, interpolation=smooth), labels=labels
+        )
+    except cv2.error as error:
+        raise DataError(f"cannot be resized by a factor of {factor:g}: {error.err or error}") from error
 
 
 def _by(shape: Sequence[int]) -> str:

@@ -34,6 +34,8 @@ NAMES = (
     "tsn",
     "c3d",
     "c3d_v10",
+    "deeplab_v1",
+    "dilation",
     "hed",
     "dice",
     "crfasrnn",

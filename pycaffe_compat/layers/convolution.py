@@ -62,6 +62,9 @@ class Windows(Layer):
 
     options = ("convolution_param",)
     inert_options = frozenset({"engine", "force_nd_im2col"})
+    fork_options = frozenset(
+        f"convolution_param.{name}" for name in ("hole", "hole_h", "hole_w", "weight_filler.num_groups")
+    )
     bottoms: ClassVar[tuple[int, int | None]] = (1, None)
     tops: ClassVar[tuple[int, int | None]] = (1, None)
 
@@ -83,7 +86,7 @@ class Windows(Layer):
         self.kernel = self._window("kernel_size", ("kernel_h", "kernel_w"), None, 1)
         self.stride = self._window("stride", ("stride_h", "stride_w"), 1, 1)
         self.pad = self._window("pad", ("pad_h", "pad_w"), 0, 0)
-        self.dilation = self._window("dilation", (), 1, 1)
+        self.dilation = self._read_dilation(param.convolution_param)
         self._check_tops(shape[self.axis + 1 :])
 
     def _window(self, field: str, pair: Sequence[str], default: int | None, least: int) -> Extent:
@@ -108,6 +111,20 @@ class Windows(Layer):
         if any(value < least for value in window):
             raise self.error(f"{field} is {dims(window)}; it must be at least {least} on every axis")
         return window
+
+    def _read_dilation(self, options: Any) -> Extent:
+        """``dilation``, which DeepLab v1 calls ``hole``, or ``hole_h`` and ``hole_w``."""
+        names = [name for name in ("hole", "hole_h", "hole_w") if options.HasField(name)]
+        if not names:
+            return self._window("dilation", (), 1, 1)
+        if options.dilation or names not in (["hole"], ["hole_h", "hole_w"]):
+            raise self.error(f"has {' and '.join(names)}; give hole, or hole_h and hole_w, or dilation")
+        if self.spatial != 2:
+            raise self.error(f"{' and '.join(names)} are for 2 spatial axes, but the bottom has {self.spatial}")
+        holes = tuple(getattr(options, name) for name in names)
+        if min(holes) < 1:
+            raise self.error(f"{' and '.join(names)} is {dims(holes)}; it must be at least 1 on every axis")
+        return holes if len(holes) == 2 else holes * 2
 
     def _check_tops(self, size: Shape) -> None:
         """Raise a ``LayerError`` if the window does not fit into a bottom with the spatial axes ``size``."""

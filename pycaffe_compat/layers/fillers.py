@@ -36,7 +36,7 @@ def fill(tensor: Tensor, filler: Any = None) -> None:
     rule = FILLERS.get(kind)
     if rule is None:
         raise LayerError(f'unknown filler "{kind}"{nearest(kind, FILLERS)}; known: {", ".join(sorted(FILLERS))}')
-    if filler.sparse != -1 and kind != "gaussian":
+    if filler.sparse != -1 and kind not in ("gaussian", "identity"):
         raise LayerError(f'filler "{kind}" has sparse: {filler.sparse}, but only the gaussian filler can be sparse')
     if tensor.numel() == 0:
         return
@@ -103,6 +103,31 @@ def _bilinear(tensor: Tensor, filler: Any) -> None:
     tensor.copy_(torch.outer(ramp, ramp).expand(shape))
 
 
+def _identity(tensor: Tensor, filler: Any) -> None:
+    """Filters within a group have ``groups / outputs`` (times ``value``) in their centres; the rest is 0, or normal by ``std``.
+
+    Source: ``filler.hpp`` of fyu/caffe-dilation.
+    """
+    shape = tuple(tensor.shape)
+    if len(shape) != 4:
+        raise LayerError(f'filler "identity" fills filters (out, in, height, width), not a blob of shape {dims(shape)}')
+    groups = filler.num_groups if filler.HasField("num_groups") else shape[1]
+    if groups < 1 or shape[0] % groups or shape[1] < groups:
+        raise LayerError(
+            f'filler "identity" with {groups} groups (num_groups, or one for each input) cannot fill a blob of shape '
+            f"{dims(shape)}: the outputs must be a multiple of it, and the inputs no fewer"
+        )
+    if filler.HasField("std"):
+        _gaussian(tensor, filler)
+    else:
+        tensor.zero_()
+    value = groups / shape[0] * (filler.value if filler.HasField("value") else 1)
+    outputs, inputs = shape[0] // groups, shape[1] // groups
+    centres = tensor[:, :, shape[2] // 2, shape[3] // 2]
+    for group in range(groups):
+        centres[group * outputs : (group + 1) * outputs, group * inputs : (group + 1) * inputs] = value
+
+
 FILLERS: dict[str, Callable[[Tensor, Any], None]] = {
     "constant": _constant,
     "uniform": _uniform,
@@ -111,4 +136,5 @@ FILLERS: dict[str, Callable[[Tensor, Any], None]] = {
     "xavier": _xavier,
     "msra": _msra,
     "bilinear": _bilinear,
+    "identity": _identity,
 }

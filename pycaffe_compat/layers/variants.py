@@ -34,7 +34,7 @@ def choose(param: Any, classes: Sequence[type[Layer]], given: str, likely: Seque
     if not fitting:
         raise LayerError(f"{where}: {_why_none(param, classes)}")
     if not fitting[0].forks:  # the layer is as in BVLC's Caffe, unless the net's fork gave the type another meaning
-        others = [cls for cls in fitting if cls.replaces_bvlcs and set(likely[:1]) & set(cls.forks)]
+        others = [cls for cls in fitting if _meant(param, cls, fitting[0]) or _likely_meant(cls, likely)]
         return others[0] if others else fitting[0]
     if len(fitting) > 1:
         fitting = next(
@@ -47,6 +47,15 @@ def choose(param: Any, classes: Sequence[type[Layer]], given: str, likely: Seque
             f"Name one with --fork or fork=. {meant}"
         )
     return fitting[0]
+
+
+def _meant(param: Any, cls: type[Layer], plain: type[Layer]) -> bool:
+    """Whether options are set that ``cls`` has and BVLC's class for the type has no field for."""
+    return any(param.HasField(name) for name in cls.option_fields() if name not in plain.option_fields())
+
+
+def _likely_meant(cls: type[Layer], likely: Sequence[str]) -> bool:
+    return cls.replaces_bvlcs and bool(set(likely[:1]) & set(cls.forks))
 
 
 def _foreign(param: Any, cls: type[Layer]) -> list[Addition]:

@@ -192,6 +192,87 @@ def test_an_edge_is_what_most_have_marked(pairs: Path) -> None:
     np.testing.assert_array_equal(np.round(values[0] / 255), labels.flatten())
 
 
+DILATION = """name: "d" type: "ImageLabelData" top: "x" top: "l" transform_param {{ {transform} }} image_label_data_param {{
+    image_list_path: "{folder}/images" label_list_path: "{folder}/labels" data_dir: "{folder}" {options} }}"""
+SLICE = "label_slice { dim: 3 dim: 2 stride: 2 stride: 3 offset: 2 offset: 1 }"
+
+
+def dilation_layer(folder: Path, options: str, transform: str, phase: str = "TRAIN") -> BatchSource:
+    pairs = [line.split() for line in (folder / "list.txt").read_text().splitlines()]
+    for name, words in zip(("images", "labels"), zip(*pairs, strict=True), strict=True):
+        (folder / name).write_text("\n".join(words))
+    text = DILATION.format(folder=folder, options=options, transform=transform)
+    param = parse_text(text, caffe_pb2.LayerParameter)
+    param.phase = caffe_pb2.Phase.Value(phase)
+    layer = layer_class(param)(param, [])
+    layer.seed = 1
+    return layer
+
+
+@pytest.mark.parametrize("padding", ["REFLECT", "ZERO"])
+def test_dilations_crops_have_a_margin_and_few_labels(pairs: Path, padding: str) -> None:
+    """image_label_data_layer.cpp: a margin on each side, then up to the crop, then every few labels of it."""
+    layer = dilation_layer(pairs, f"batch_size: 6 padding: {padding} {SLICE}", "crop_size: 17 mirror: true", "TEST")
+    images, labels = batch(layer)
+    assert images.shape == (6, 3, 17, 17) and labels.shape == (6, 1, 3, 2)
+    wide = "reflect" if padding == "REFLECT" else "constant"
+    seen = set()
+    for number, (image, label) in enumerate(zip(images.numpy(), labels.numpy(), strict=True)):
+        picture = cv2.imread(str(pairs / f"{number % 5}.png"))
+        grey = cv2.imread(str(pairs / f"{number % 5}_l.png"), cv2.IMREAD_GRAYSCALE)
+        # 9 + 2 · 2 rows lack 4, two at each end; 12 + 2 · 1 columns lack 3, two of them on the left
+        for edges in (((2, 2), (1, 1)), ((2, 2), (2, 1))):
+            picture = np.pad(picture, (*edges, (0, 0)), wide)
+            grey = np.pad(grey, edges, constant_values=255)
+        mirrored = not np.array_equal(image, picture.transpose(2, 0, 1))
+        seen.add(mirrored)
+        if mirrored:
+            picture, grey = picture[:, ::-1], grey[:, ::-1]
+        np.testing.assert_array_equal(image, picture.transpose(2, 0, 1))
+        np.testing.assert_array_equal(label[0], grey[2:7:2, 1:5:3])
+    assert seen == {False, True}
+
+
+def test_dilations_random_scales(pairs: Path) -> None:
+    text = "label_slice { dim: 40 dim: 40 stride: 1 stride: 1 offset: 0 offset: 0 }"
+    options = f"batch_size: 30 padding: ZERO rand_scale: true min_scale: 0.5 max_scale: 2 {text}"
+    images, labels = batch(dilation_layer(pairs, options, "crop_size: 40"))
+    heights = (labels[:, 0] != 255).sum(1).amax(1)
+    assert heights.min() < 8 and heights.max() > 14 and len(set(heights.tolist())) > 5
+    at = int(heights.argmax())
+    rows, columns = torch.nonzero(labels[at, 0] != 255).amin(0).tolist()
+    size = (int((labels[at, 0] != 255).sum(1).amax()), int(heights[at]))  # width, height
+    image = cv2.resize(cv2.imread(str(pairs / f"{at % 5}.png")), size, interpolation=cv2.INTER_CUBIC)
+    got = images[at, :, rows : rows + size[1], columns : columns + size[0]]
+    assert np.abs(got.numpy() - image.transpose(2, 0, 1)).max() <= 1  # the factor is not exactly that of the sides
+
+
+@pytest.mark.parametrize(
+    ("options", "transform", "words"),
+    [
+        (SLICE, "", "crop_size is 0"),
+        ("", "crop_size: 9", "label_slice needs dim, stride and offset twice each"),
+        (SLICE, "crop_size: 6", "takes 3 labels 2 apart from 2 on, but crops are 6 wide"),
+        (
+            f"{SLICE} rand_scale: true min_scale: 2",
+            "crop_size: 9",
+            "min_scale: 2 must be above 0 and at most max_scale: 1",
+        ),
+        (f"{SLICE} rand_skip: 9", "crop_size: 9", "rand_skip 9 is more than the 5 images"),
+    ],
+)
+def test_faults_of_dilations_layer_are_named(pairs: Path, options: str, transform: str, words: str) -> None:
+    with pytest.raises((DataError, LayerError), match=words):
+        dilation_layer(pairs, options, transform)
+
+
+def test_dilations_lists_are_of_one_length(pairs: Path) -> None:
+    layer = dilation_layer(pairs, SLICE, "crop_size: 9")
+    (pairs / "labels").write_text("/0_l.png")
+    with pytest.raises(DataError, match="names 5 images, but .* 1 label maps"):
+        type(layer)(layer.param, [])
+
+
 @pytest.mark.parametrize("kind", ["DenseImageData", "ImageSegData"])
 def test_a_run_that_is_resumed_or_copied_sees_the_same_batches(pairs: Path, kind: str) -> None:
     crop = "mirror: true crop_height: 4 crop_width: 5"

@@ -1,5 +1,7 @@
 """Losses and scores of segmentation nets in forks, against the formulas of their sources, written out as loops."""
 
+from pathlib import Path
+
 import golden_layer as gl
 import numpy as np
 import pytest
@@ -60,6 +62,55 @@ def test_there_is_a_weight_for_each_class() -> None:
     text = 'type: "SoftmaxWithLoss" loss_param { class_weighting: 9 weight_by_label_freqs: true }'
     with pytest.raises(LayerError, match="needs a class_weighting for each of the 3 classes; there are 1"):
         gl.build(text, (2, 3, 2, 2), (2, 1, 2, 2))
+
+
+def test_deeplabs_weights_of_a_file_divide_too(tmp_path: Path) -> None:
+    """softmax_loss_layer.cpp of DeepLab v1: divided by the sum of the weights; several labels may be ignored."""
+    x, label, weights = scores(2, 3, 4, 5), labels(2, 1, 4, 5, classes=5), [0.5, 2.0, 1.25]
+    (tmp_path / "loss_weight.txt").write_text("0.5\n2 1.25\n")
+    text = f'''type: "SoftmaxWithLoss" softmaxloss_param {{ weight_source: "{tmp_path}/loss_weight.txt" ignore_label: 3
+        ignore_label: 4 }}'''
+    value, (gradient, _) = value_and_gradients(gl.build(text, x.shape, label.shape), x, label)
+    probabilities = np.exp(x.numpy()) / np.exp(x.numpy()).sum(1, keepdims=True)
+    loss, total, want = 0.0, 0.0, np.zeros(x.shape)
+    for n, h, w in np.ndindex(2, 4, 5):
+        wanted = int(label[n, 0, h, w])
+        if wanted < 3:
+            loss -= np.log(probabilities[n, wanted, h, w]) * weights[wanted]
+            want[n, :, h, w] = (probabilities[n, :, h, w] - np.eye(3)[wanted]) * weights[wanted]
+            total += weights[wanted]
+    np.testing.assert_allclose(value, loss / total, rtol=1e-6)
+    np.testing.assert_allclose(gradient, want / total, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("content", ["1 2", "1 2 x", "1 2 -3", ""])
+def test_a_file_of_weights_has_one_for_each_class(content: str, tmp_path: Path) -> None:
+    (tmp_path / "w.txt").write_text(content)
+    text = f'type: "SoftmaxWithLoss" softmaxloss_param {{ weight_source: "{tmp_path}/w.txt" }}'
+    with pytest.raises(LayerError, match=r"weight_source .*w.txt has \d words .* for each of the 3 classes"):
+        gl.build(text, (2, 3, 2, 2), (2, 1, 2, 2))
+
+
+def test_a_net_of_deeplab_v1_is_read_and_trains(tmp_path: Path) -> None:
+    """As its published nets are: the old form, holes, labels shrunk by Interp, and its own loss and score."""
+    text = """input: "x" input_dim: 1 input_dim: 2 input_dim: 9 input_dim: 9
+        input: "label" input_dim: 1 input_dim: 1 input_dim: 9 input_dim: 9
+        layers { name: "c" type: CONVOLUTION bottom: "x" top: "c" convolution_param { num_output: 3 kernel_size: 3 pad: 2
+            hole: 2 weight_filler { type: "gaussian" std: 0.1 } } }
+        layers { name: "s" type: INTERP bottom: "c" top: "s" interp_param { shrink_factor: 4 } }
+        layers { name: "ls" type: INTERP bottom: "label" top: "ls" interp_param { shrink_factor: 4 } }
+        layers { name: "loss" type: SOFTMAX_LOSS bottom: "s" bottom: "ls" top: "loss"
+            softmaxloss_param { ignore_label: 255 } include: { phase: TRAIN } }
+        layers { name: "a" type: SEG_ACCURACY bottom: "s" bottom: "ls" top: "a" seg_accuracy_param { ignore_label: 255 } }"""
+    path = tmp_path / "net.prototxt"
+    path.write_text(text)
+    net = Net(str(path), "TRAIN")
+    assert net.layers["c"].dilation == (2, 2) and net.blob_shapes["s"] == (1, 3, 3, 3)
+    label = torch.randint(3, (1, 1, 9, 9)).float()
+    label[..., :5, :5] = 255
+    objective, outputs = net.objective({"x": torch.randn(1, 2, 9, 9), "label": label})
+    objective.backward()
+    assert 0.5 < outputs["loss"] < 2 and outputs["a"].shape == (1, 1, 1, 3)
 
 
 def hed_layer(text: str = "", fork: str = "hed", shape: tuple[int, ...] = (2, 1, 3, 4)) -> Layer:

@@ -195,3 +195,18 @@ def test_bottoms_and_tops_must_agree():
         gl.build(f'type: "Convolution" top: "y" top: "z" {options}', (1, 1, 4, 4), (1, 1, 4, 5))
     with pytest.raises(LayerError, match="needs spatial axes"):
         gl.build('type: "Im2col"', (2, 3))
+
+
+@pytest.mark.parametrize(
+    "holes, dilation", [("hole: 2", "dilation: 2"), ("hole_h: 1 hole_w: 3", "dilation: 1 dilation: 3")]
+)
+def test_deeplabs_holes_are_dilation(holes, dilation):
+    text = 'type: "Convolution" convolution_param {{ num_output: 2 kernel_size: 3 pad: 2 {} }}'
+    layer, plain = (gl.build(text.format(options), (1, 2, 8, 8)) for options in (holes, dilation))
+    assert layer.dilation == plain.dilation
+
+
+@pytest.mark.parametrize("holes", ["hole: 2 dilation: 2", "hole_h: 2", "hole: 1 hole_h: 1 hole_w: 1", "hole: 0"])
+def test_holes_that_cannot_be(holes):
+    with pytest.raises(LayerError, match="hole"):
+        gl.build(f'type: "Convolution" convolution_param {{ num_output: 2 kernel_size: 3 {holes} }}', (1, 2, 8, 8))

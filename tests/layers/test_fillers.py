@@ -54,6 +54,29 @@ def test_positive_unitball():
     torch.testing.assert_close(x.sum((1, 2)), torch.ones(5))
 
 
+@pytest.mark.parametrize(
+    "options, groups, value",
+    [("", 4, 4 / 8), ("num_groups: 2 value: 3", 2, 3 * 2 / 8), ("num_groups: 1", 1, 1 / 8)],
+)
+def test_identity(options, groups, value):
+    x = filled((8, 4, 3, 5), f'type: "identity" {options}')
+    for output, inputs, row, column in x.nonzero().tolist():
+        assert (row, column) == (1, 2) and output * groups // 8 == inputs * groups // 4
+    assert x.count_nonzero() == 8 * 4 // groups and x[x != 0].unique().tolist() == [value]
+
+
+def test_identity_beside_noise():
+    x = filled((40, 40, 3, 3), 'type: "identity" std: 0.1')
+    assert (x[:, :, 1, 1].diagonal() == 1).all()
+    assert x[:, :, 0].std().item() == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize("shape, options", [((4, 4), ""), ((6, 4, 1, 1), ""), ((4, 2, 1, 1), "num_groups: 4")])
+def test_what_identity_cannot_fill(shape, options):
+    with pytest.raises(LayerError, match='filler "identity"'):
+        filled(shape, f'type: "identity" {options}')
+
+
 @pytest.mark.parametrize("norm, fan", [("FAN_IN", 3 * 25), ("FAN_OUT", 64 * 25), ("AVERAGE", 67 * 25 / 2)])
 @pytest.mark.parametrize("kind, variance", [("xavier", 1), ("msra", 2)])
 def test_variance_is_that_of_the_fan(norm, fan, kind, variance):

@@ -10,7 +10,7 @@ from ...layers.base import register
 from ...layers.label_map_data import SegmentationSource
 
 
-@register("ImageSegData", fork=("deeplab", "pspnet"))
+@register("ImageSegData", fork=("deeplab", "deeplab_v1", "pspnet"))
 class ImageSegData(SegmentationSource):
     """Images and label maps of a list, cropped and mirrored alike; sizes of the images as third top.
 
@@ -19,6 +19,7 @@ class ImageSegData(SegmentationSource):
     maps are interpolated like images, as in the fork, which makes labels between those of neighbouring classes.
     """
 
+    inert_options = frozenset({"has_label", "max_labels"})
     nearest = False
 
     @classmethod

@@ -12,7 +12,7 @@ from ...layers.base import Layer, Shape, register
 from ...tables import dims
 
 
-@register("Interp", fork=("deeplab", "pspnet", "synopsys"))
+@register("Interp", fork=("deeplab", "deeplab_v1", "pspnet", "synopsys"))
 class Interp(Layer):
     """Planes resized by bilinear interpolation with aligned corners, after ``pad_beg`` and ``pad_end`` (at most 0) cropped them.
 

@@ -12,7 +12,7 @@ from ...layers.base import Layer, Shape, register
 from ...tables import dims
 
 
-@register("SegAccuracy", fork=("deeplab", "pspnet"))
+@register("SegAccuracy", fork=("deeplab", "deeplab_v1", "pspnet"))
 class SegAccuracy(Layer):
     """Accuracy over places, mean recall of the classes that occur, and mean intersection over union: a top (1, 1, 1, 3).
 

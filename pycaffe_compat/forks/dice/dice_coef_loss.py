@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...layers.base import register
-from ...layers.loss import LossLayer
+from ...layers.loss import LossLayer, precise
 from ...layers.slope import WithSlope
 
 
@@ -23,7 +23,7 @@ class DiceCoefLoss(LossLayer):
         """Return the loss as a tensor without axes."""
         n = self.batch_size(x, y)
         self.same_count(x, y)
-        a, b = (each.float() if each.dtype.itemsize == 2 else each for each in (x.flatten(1), y.flatten(1)))
+        a, b = precise(x).flatten(1), precise(y).flatten(1)
         coefficients = (2 * (a * b).sum(1) + 1) / (a.square().sum(1) + b.square().sum(1) + 1)
         # the source sums their absolute values
         return 1 - WithSlope.apply(coefficients, coefficients.detach().abs() / n, None).sum()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...layers.base import Shape, count, register
-from ...layers.loss import LossLayer
+from ...layers.loss import LossLayer, precise
 from ...layers.slope import WithSlope
 
 
@@ -34,8 +34,7 @@ class BalancedSigmoidCrossEntropyLoss(LossLayer):
         """Return the loss as a tensor without axes."""
         n = self.batch_size(x, target)
         self.same_count(x, target)
-        scores = x.reshape(n, count(x.shape, 1))
-        scores = scores.float() if scores.dtype.itemsize == 2 else scores
+        scores = precise(x).reshape(n, count(x.shape, 1))
         wanted = target.detach().reshape(scores.shape).to(scores.dtype)
         ones, zeros = wanted == 1, wanted == 0
         positives, negatives = (kind.sum(1, keepdim=True).to(scores.dtype) for kind in (ones, zeros))
