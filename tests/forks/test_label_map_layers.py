@@ -269,7 +269,7 @@ def test_faults_of_dilations_layer_are_named(pairs: Path, options: str, transfor
 def test_dilations_lists_are_of_one_length(pairs: Path) -> None:
     layer = dilation_layer(pairs, SLICE, "crop_size: 9")
     (pairs / "labels").write_text("/0_l.png")
-    with pytest.raises(DataError, match="names 5 images, but .* 1 label maps"):
+    with pytest.raises(DataError, match=r"names 5 images, but .* 1 label maps"):
         type(layer)(layer.param, [])
 
 
