@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import CaffeError, NetError
+from ..forks.ssd.detection_evaluate import DetectionEvaluate
 from ..layers import layer_class
 from ..layers.accuracy import Accuracy
 from ..layers.base import Shape, Source
@@ -24,7 +25,13 @@ from ..wiring import Step
 from .fold import folds
 
 log = logging.getLogger(__name__)
-_LEFT_OUT = (Accuracy, Silence, HDF5Output, ImageOutput)  # besides losses: nothing of a trained net's answer
+_LEFT_OUT = (
+    Accuracy,
+    DetectionEvaluate,
+    Silence,
+    HDF5Output,
+    ImageOutput,
+)  # besides losses: nothing of a trained net's answer
 _MORE = {0: 1, 2: 32, 3: 32}  # by how much an axis grows when the net is tried with another size
 
 
@@ -132,6 +139,9 @@ def outline(net: Net, dynamic: Mapping[str, Sequence[int]] | None = None, fold: 
         if v in needed
     }
     moving = _moving(net, steps, inputs, dynamic, notes)
+    for step in steps:
+        for value in step.top_values if step.layer.open_axes else ():
+            moving[value] = moving.get(value, frozenset()) | set(step.layer.open_axes)
     folded, aliases = folds(steps, set(ends)) if fold else ({}, set())
     aliases |= {step.name for step in steps if isinstance(step.layer, (Dropout, Split))}
     names = _names(net, steps, aliases)

@@ -122,6 +122,12 @@ def _outline(net: Net, dynamic: Mapping[str, Sequence[int]] | None) -> Outline:
             f"{net.file or 'the net'}: only what is left out (losses, Accuracy) reads {', '.join(lacking) or 'the data'}; "
             "give the deploy net"
         )
+    fixed = [f'"{step.name}" ({step.layer.type_name})' for step in found.steps if not step.layer.traceable]
+    if fixed:
+        raise NetError(
+            f"{net.file or 'the net'}: a traced program would hold to what layer {fixed[0]} does with one input; write ONNX, or "
+            "take the layer out of the net and do its part where the program runs"
+        )
     return found
 
 

@@ -179,6 +179,9 @@ class Layer(nn.Module):
         fresh_top: its top is new memory that neither the layer nor its gradient reads again. A ReLU may overwrite it.
         shares_memory: in Caffe its tops lie in the memory of its bottoms or blobs, so the numpy face may share it too.
         per_process: names of buffers that each process of a distributed run keeps for itself.
+        open_axes: the axes of its tops whose length only a pass decides, by values; ``forward`` on the meta device gives
+            them a nominal one.
+        traceable: what PyTorch traces of one pass computes the same for other values.
         passes_places: each element of a top is, or is made of, the elements at the same place of the bottoms' planes.
         checks_makers: whether :meth:`check_makers` has anything to check.
         keeps_positive: where it passes a gradient on, its top is above 0 exactly where its bottom is.
@@ -201,6 +204,8 @@ class Layer(nn.Module):
     differentiable: ClassVar[tuple[bool, ...]] = (True,)
     fresh_top: ClassVar[bool] = False
     shares_memory: ClassVar[bool] = False
+    open_axes: ClassVar[tuple[int, ...]] = ()
+    traceable: ClassVar[bool] = True
     passes_places: ClassVar[bool] = False
     checks_makers: bool = False
     keeps_positive: bool = False

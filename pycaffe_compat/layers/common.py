@@ -201,6 +201,7 @@ class Filter(Layer):
 
     bottoms = (2, None)
     tops = (1, None)
+    open_axes = (0,)
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from exported_nets import CLASSIFIER, answering, build_net, golden_net
+from ssd_net import NET as SSD
 
 from pycaffe_compat.errors import CaffeError, NetError
 from pycaffe_compat.export import run_alone, to_pt2, to_torchscript
@@ -60,6 +61,13 @@ def compare(net, found, batch, program):
         made = program(*(torch.from_numpy(array) for array in own.values()))
     results = [each.numpy() for each in (made if isinstance(made, (tuple, list)) else [made])]
     assert max(each.relative for each in differences(net, found, own, results)) <= EXACT
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+def test_what_a_trace_would_fix_is_refused(ending, tmp_path):
+    with pytest.raises(NetError, match=r'hold to what layer "detection_out" \(DetectionOutput\) does with one input'):
+        WRITERS[ending](build_net(SSD), tmp_path / f"net.{ending}")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_only_the_loss_reads_is_named(tmp_path):

@@ -33,6 +33,7 @@ class DetectionEvaluate(Layer):
     head = True
     bottoms = (2, 2)
     differentiable = (False,)
+    open_axes = (2,)
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)

@@ -33,6 +33,8 @@ class DetectionOutput(Layer):
     head = True
     bottoms = (3, 4)
     differentiable = (False,)
+    open_axes = (2,)
+    traceable = False
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
