@@ -20,7 +20,8 @@ from .transformer import Transformer
 
 log = logging.getLogger(__name__)
 COLUMNS = 8
-CREATE = "Make such a database with caffe-create-annoset"
+CREATE = "Make it with: caffe-create-annoset --anno-type detection ROOT LISTFILE {path}"
+_MAKE = "caffe-create-annoset makes a database of them"
 
 
 class _Held(NamedTuple):
@@ -40,14 +41,14 @@ def parse_annotated(value: bytes | memoryview) -> Any:
     try:
         record = caffe_pb2.AnnotatedDatum.FromString(bytes(value))
     except DecodeError as error:
-        raise DataError(f"is not an AnnotatedDatum: protobuf cannot parse its {len(value)} bytes. {CREATE}") from error
+        raise DataError(f"is not an AnnotatedDatum: protobuf cannot parse its {len(value)} bytes; {_MAKE}") from error
     if not record.HasField("datum"):
         try:
             plain = bool(parse_datum(value).data)
         except DataError:
             plain = False
         raise DataError(
-            f"is {'a plain Datum, which a Data layer reads' if plain else 'not an AnnotatedDatum: it holds no picture'}. {CREATE}"
+            f"is {'a plain Datum, which a Data layer reads' if plain else 'not an AnnotatedDatum: it holds no picture'}; {_MAKE}"
         )
     return record
 
@@ -78,7 +79,7 @@ class AnnotatedReader(DatabaseReader):
         augmentation: Augmentation,
         typed: bool,
     ) -> None:
-        super().__init__(path, transformer, batch_size, color)
+        super().__init__(path, transformer, batch_size, color, CREATE)
         if transformer.resizing is not None and transformer.resizing.fits_small and batch_size > 1:
             raise DataError(
                 f"batch_size is {batch_size}, but transform_param.resize_param with FIT_SMALL_SIZE makes pictures of different "

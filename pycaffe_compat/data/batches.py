@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import DataError, MissingFileError, prefixed
 from . import draws
-from .database import Database
+from .database import CREATE, Database
 from .datum import datum_to_array, parse_datum
 from .effort import Effort
 from .image_list import OTHER_LABELS, Entry, read_image, read_list, several_labels
@@ -206,13 +206,15 @@ class ImageReader:
 class DatabaseReader(ImageReader):
     """Batches of the Datums of an LMDB, in key order, starting over at the end.
 
-    ``color`` is that of :func:`.datum.datum_to_array`.
+    ``color`` is that of :func:`.datum.datum_to_array`; ``create`` that of :class:`.database.Database`.
     """
 
-    def __init__(self, path: str, transformer: Transformer, batch_size: int, color: bool | None) -> None:
+    def __init__(
+        self, path: str, transformer: Transformer, batch_size: int, color: bool | None, create: str = CREATE
+    ) -> None:
         super().__init__(transformer, batch_size)
         with prefixed("data_param.source"):
-            self._database = Database(path)
+            self._database = Database(path, create)
         self._color = color
 
     def fetch(self, shard: Shard, position: int) -> tuple[bytes, memoryview]:

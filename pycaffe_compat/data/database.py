@@ -77,15 +77,17 @@ class Database:
 
     Args:
         path: the folder that holds ``data.mdb``.
+        create: how such a database is made, for messages; ``{path}`` stands for the path.
 
     Raises:
         MissingFileError: nothing is there; the message says how to make it.
         DataError: it is empty, truncated, not an LMDB, or a LevelDB.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], create: str = CREATE) -> None:
         self.path = os.fspath(path)
-        require_file(self.path, "database", CREATE.format(path=self.path))
+        how = create.format(path=self.path)
+        require_file(self.path, "database", how)
         if not os.path.isdir(self.path):
             kind = kind_of(self.path)
             what = f"a file ({kind.what})" if kind else "a file"
@@ -93,13 +95,11 @@ class Database:
         if os.path.exists(os.path.join(self.path, "CURRENT")):
             raise DataError(LEVELDB.format(path=self.path))
         if not os.path.exists(os.path.join(self.path, "data.mdb")):
-            raise MissingFileError(
-                f"no database in {self.path}: the folder holds no data.mdb. {CREATE.format(path=self.path)}"
-            )
+            raise MissingFileError(f"no database in {self.path}: the folder holds no data.mdb. {how}")
         self._environment = _environment(self.path)
         self._begin()
         if not len(self):
-            raise DataError(f"database {self.path} is empty: it has no records. {CREATE.format(path=self.path)}")
+            raise DataError(f"database {self.path} is empty: it has no records. {how}")
 
     def _begin(self) -> None:
         """Create the lock and the cursor, which a forked process cannot share with its parent."""

@@ -81,10 +81,19 @@ def _parse(value: bytes | memoryview) -> Record:
         datum = caffe_pb2.Datum.FromString(bytes(value))
     except DecodeError as error:
         raise DataError(f"is not a Datum: protobuf cannot parse its {len(value)} bytes") from error
+    if not datum.channels and not datum.data and _is_annotated(value):
+        raise DataError("is an AnnotatedDatum of SSD's Caffe, not a Datum: an AnnotatedData layer reads it")
     floats = np.array(datum.float_data, np.float32) if len(datum.float_data) else None
     return Record(
         datum.channels, datum.height, datum.width, datum.label, datum.encoded, datum.data if datum.data else b"", floats
     )
+
+
+def _is_annotated(value: bytes | memoryview) -> bool:
+    try:
+        return bool(caffe_pb2.AnnotatedDatum.FromString(bytes(value)).datum.data)
+    except DecodeError:
+        return False
 
 
 def datum_to_array(record: Record, color: bool | None = None) -> np.ndarray:

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+import pycaffe_compat
+from pycaffe_compat.commands import create_annoset
 from pycaffe_compat.errors import CaffeError, LayerError
 from pycaffe_compat.layers import layer_class
 from pycaffe_compat.layers.variants import check_fork_options
 from pycaffe_compat.proto import caffe_pb2, parse_text
+from pycaffe_compat.solver import Solver
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from samples import GOLDENS, annotated, database, encoded, image
@@ -241,6 +244,18 @@ def test_what_cannot_be_used_is_one_error(tmp_path, record, transform, more, mes
         make(database(tmp_path / "db", [record]), transform, more)
 
 
+def test_what_reads_and_what_makes_a_database_is_said(scenes, tmp_path) -> None:
+    with pytest.raises(
+        CaffeError, match=r"database not found: .*caffe-create-annoset --anno-type detection ROOT LISTFILE"
+    ):
+        make(str(tmp_path / "none"))
+    param = parse_text(f'type: "Data" data_param {{ source: "{scenes}" batch_size: 1 }}', caffe_pb2.LayerParameter)
+    with pytest.raises(
+        CaffeError, match="is an AnnotatedDatum of SSD's Caffe, not a Datum: an AnnotatedData layer reads it"
+    ):
+        layer_class(param)(param, [])
+
+
 def test_pictures_of_different_sizes_need_one_size(scenes) -> None:
     with pytest.raises(CaffeError, match="records of different sizes need a crop_size"):
         batches(make(scenes), 1)
@@ -270,3 +285,86 @@ def test_plain_data_does_not_change_colours(tmp_path) -> None:
     param = parse_text('type: "Data" transform_param { distort_param { hue_prob: 1 } }', caffe_pb2.LayerParameter)
     with pytest.raises(LayerError, match=r"distort_param of SSD .* in AnnotatedData alone"):
         check_fork_options(param, layer_class(param), "here", set())
+
+
+DETECTOR = """layer {{ name: "d" type: "AnnotatedData" top: "data" top: "label" transform_param {{ {transform} }} {more}
+  data_param {{ source: "{source}" batch_size: 4 backend: LMDB }} }}
+layer {{ name: "c" type: "Convolution" bottom: "data" top: "c" convolution_param {{ num_output: 6 kernel_size: 16 stride: 16
+  weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "loc" type: "Convolution" bottom: "c" top: "l" convolution_param {{ num_output: 4 kernel_size: 1
+  weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "conf" type: "Convolution" bottom: "c" top: "f" convolution_param {{ num_output: 4 kernel_size: 1
+  weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "lp" type: "Permute" bottom: "l" top: "lp" permute_param {{ order: 0 order: 2 order: 3 order: 1 }} }}
+layer {{ name: "fp" type: "Permute" bottom: "f" top: "fp" permute_param {{ order: 0 order: 2 order: 3 order: 1 }} }}
+layer {{ name: "lf" type: "Flatten" bottom: "lp" top: "lf" }}
+layer {{ name: "ff" type: "Flatten" bottom: "fp" top: "ff" }}
+layer {{ name: "p" type: "PriorBox" bottom: "c" bottom: "data" top: "p" prior_box_param {{ min_size: 30 variance: 0.1 }} }}
+layer {{ name: "loss" type: "MultiBoxLoss" bottom: "lf" bottom: "ff" bottom: "p" bottom: "label" top: "loss"
+  include {{ phase: TRAIN }} multibox_loss_param {{ num_classes: 4 }} }}
+"""
+
+
+def test_a_detector_trains_and_resumes_bit_for_bit(scenes, tmp_path) -> None:
+    (tmp_path / "net.prototxt").write_text(DETECTOR.format(source=scenes, transform=AUGMENT, more=SAMPLERS))
+    (tmp_path / "solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.0001 lr_policy: "fixed" momentum: 0.9 max_iter: 9 random_seed: 2 '
+        f'snapshot_prefix: "{tmp_path}/s"'
+    )
+    solver = Solver(str(tmp_path / "solver.prototxt"))
+    solver.step(2)
+    solver.snapshot()
+    solver.step(3)
+    again = Solver(str(tmp_path / "solver.prototxt"))
+    again.restore(str(tmp_path / "s_iter_2.solverstate"))
+    again.step(3)
+    for one, two in zip(solver.net.learnable, again.net.learnable, strict=True):
+        assert torch.equal(one.tensor, two.tensor) and bool(torch.isfinite(one.tensor).all())
+    solver.net.close()
+    again.net.close()
+
+
+def test_blobs_of_pycaffe_take_the_size_of_each_label(scenes, tmp_path) -> None:
+    transform = "resize_param { height: 60 width: 80 }"
+    (tmp_path / "net.prototxt").write_text(DETECTOR.format(source=scenes, transform=transform, more=""))
+    net = pycaffe_compat.Net(str(tmp_path / "net.prototxt"), pycaffe_compat.TEST)
+    assert net.blobs["label"].shape[:2] == (1, 1)
+    rows = []
+    for _ in range(3):
+        net.forward()
+        label = net.blobs["label"].data
+        assert label.shape == tuple(net.blobs["label"].shape) and label[0, 0, -1, 0] == 3
+        rows.append(label.shape[2])
+    assert rows == [7, 8, 9]
+    net.module.close()
+
+
+def test_a_database_that_caffe_create_annoset_made(tmp_path, monkeypatch) -> None:
+    """VOC's files, the command, the layer: the boxes are where the objects are."""
+    names = {1: "red", 2: "green", 3: "blue"}
+    lines = []
+    for number in range(4):
+        picture, boxes = scene(number)
+        height, width = picture.shape[:2]
+        objects = "".join(
+            f"<object><name>{names[label]}</name><difficult>{int(difficult)}</difficult><bndbox>"
+            + "".join(
+                f"<{edge}>{round(at * side)}</{edge}>"
+                for edge, at, side in zip(("xmin", "ymin", "xmax", "ymax"), corners, (width, height) * 2, strict=True)
+            )
+            + "</bndbox></object>"
+            for label, corners, difficult in boxes
+        )
+        size = f"<size><width>{width}</width><height>{height}</height></size>"
+        (tmp_path / f"{number}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
+        cv2.imwrite(str(tmp_path / f"{number}.jpg"), picture)
+        lines.append(f"{number}.jpg {number}.xml\n")
+    (tmp_path / "list.txt").write_text("".join(lines))
+    items = (f'item {{ name: "{name}" label: {label} }}' for label, name in names.items())
+    (tmp_path / "map.prototxt").write_text(" ".join(items))
+    monkeypatch.chdir(tmp_path)
+    flags = ["--anno-type=detection", "--label-map-file=map.prototxt", "--encode-type=jpg", "--encoded"]
+    assert create_annoset.main([*flags, ".", "list.txt", "db"]) == 0
+    transform = f"mirror: true resize_param {{ height: 200 width: 240 }} {EXPAND}"
+    found = [check_boxes(*each, (60, 62, 64)) for each in batches(make("db", transform, SAMPLERS), 4)]
+    assert sum(found) > 10
