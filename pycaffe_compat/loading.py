@@ -255,9 +255,11 @@ def same_shape(stored: Sequence[int], shape: Sequence[int]) -> bool:
     """Whether two blob shapes hold the same numbers in Caffe's eyes.
 
     With up to four axes, leading axes of length 1 do not count: old files store every blob as
-    ``num×channels×height×width``. Shapes with more axes must be equal.
+    ``num×channels×height×width``, and C3D 1.0 matrices and vectors with five axes. Other shapes with more axes must be equal.
     """
     stored, shape = tuple(stored), tuple(shape)
+    if len(stored) == 5 and len(shape) <= 2:
+        return stored == (1,) * (5 - len(shape)) + shape
     most = max(len(stored), len(shape))
     if most > 4:
         return stored == shape

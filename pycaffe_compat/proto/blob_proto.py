@@ -18,6 +18,7 @@ _LEGACY = {1: 0, 2: 1, 3: 2, 4: 3}  # num, channels, height, width
 _NUMBERS = {5: "data", 6: "diff", 8: "double_data", 9: "double_diff"}
 _FIELD = {name: number for number, name in _NUMBERS.items()}
 _SHAPE = 7
+_WIDTH = 5  # C3D 1.0 has length 3, height 4, width 5, data 6 and diff 7
 # NVIDIA Caffe's own: the bytes of an array, and the number of their type in its enum.
 _RAW_TYPES = {10: "data", 11: "diff"}
 _RAW = {12: "data", 13: "diff"}
@@ -63,6 +64,7 @@ class StoredBlob:
             wire.CorruptError: it is no ``BlobProto``, or a length does not fit.
         """
         blob = cls(buffer, what)
+        of_video = False
         position = start
         while position < end:
             item = wire.field(buffer, position, end)
@@ -70,6 +72,11 @@ class StoredBlob:
             if item.number in _LEGACY and item.wire == wire.VARINT:
                 blob.legacy[_LEGACY[item.number]] = _int32(item.value)
                 blob.has_legacy = True
+            elif item.number == _WIDTH and item.wire == wire.VARINT:
+                blob.legacy = [*blob.legacy[:4], _int32(item.value)]
+                blob.has_legacy = of_video = True
+            elif of_video and item.number in (_WIDTH + 1, _WIDTH + 2):
+                position = blob._add_run(item._replace(number=item.number - 1), end)
             elif item.number == _SHAPE and item.wire == wire.BYTES:
                 blob.dims += _dims(buffer, item)
             elif item.number in _NUMBERS:
@@ -103,7 +110,7 @@ class StoredBlob:
 
     @property
     def shape(self) -> Shape:
-        """As in Caffe: the old four dimensions where the blob has any of them, else ``shape``."""
+        """As in Caffe: the old four dimensions (C3D 1.0's five) where the blob has any of them, else ``shape``."""
         return tuple(self.legacy if self.has_legacy else self.dims)
 
     def has(self, name: str) -> bool:
