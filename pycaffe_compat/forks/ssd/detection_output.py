@@ -128,7 +128,7 @@ class DetectionOutput(Layer):
         images, priors = scores.shape[:2]
         labels = torch.tensor(self.labels, device=scores.device)
         classes = len(labels)
-        grouped = scores[..., labels].transpose(1, 2).reshape(images * classes, priors)
+        grouped = scores.transpose(1, 2).index_select(1, labels).view(images * classes, priors)
         place, candidates = self._best(grouped)
         grouped = grouped.gather(1, place)
         if boxes.shape[2] == 1:  # of all classes of an image
@@ -167,7 +167,7 @@ class DetectionOutput(Layer):
         """The candidates of each row of ``scores`` (groups, n), best first: their places, and which of these are filled."""
         chosen = scores > self.least_score
         most = scores.shape[1] if self.top_k < 0 else self.top_k
-        if most < scores.shape[1]:
+        if len(chosen) and most < int(chosen.sum(1).max()):
             ranked = scores.masked_fill(~chosen, -math.inf)
             # at least as good as the last that is taken; with equals, these may be too many
             chosen &= scores >= ranked.topk(max(most, 1), sorted=False).values.amin(1, keepdim=True)
