@@ -152,6 +152,14 @@ class AnnotatedReader(DatabaseReader):
             boxes = resizing.extrapolated(boxes, height, width, part)
         return np.column_stack([boxes.labels, boxes.instances, boxes.corners, boxes.difficult]).astype(np.float32)
 
+    @property
+    def work(self) -> str:
+        return "reading, decoding and augmenting pictures to"
+
+    @property
+    def advice(self) -> str:
+        return "smaller pictures (caffe-create-annoset --max-dim N)"
+
     def _label_memory(self) -> np.ndarray:
         return np.empty(self.batch_size, object) if self._boxed else super()._label_memory()
 

@@ -18,7 +18,7 @@ from ..errors import DataError, MissingFileError, prefixed
 from . import draws
 from .database import CREATE, Database
 from .datum import datum_to_array, parse_datum
-from .effort import Effort
+from .effort import DECODING, Effort
 from .image_list import OTHER_LABELS, Entry, read_image, read_list, several_labels
 from .loader import Buffers, Job, default_threads
 from .transformer import Transformer
@@ -121,6 +121,16 @@ class ImageReader:
     def crop(self) -> int:
         """The side of what is cut from an image, or of a square of its size; 0 for whole images."""
         return round(math.prod(self._transformer.crop or (0, 0)) ** 0.5)
+
+    @property
+    def work(self) -> str:
+        """What :meth:`prepare` does, for the log."""
+        return "reading, decoding and resizing images to" if self._transformer.resizing else DECODING
+
+    @property
+    def advice(self) -> str:
+        """What would make that less; empty if smaller or raw records would."""
+        return "pictures that are no larger than resize_param makes them" if self._transformer.resizing else ""
 
     def begin(self, shard: Shard, position: int) -> tuple[list[np.ndarray], list[Job]]:
         positions = shard.positions(position, self.batch_size)

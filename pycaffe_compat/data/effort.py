@@ -12,6 +12,8 @@ try:
 except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
 
+DECODING = "reading and decoding images of"
+
 
 def processors() -> int:
     """The number of processors that this process may use."""
@@ -68,13 +70,15 @@ class Effort:
             self.images += images
             self.pixels += pixels
 
-    def describe(self, threads: int, crop: int, on_host: bool) -> str:
+    def describe(self, threads: int, crop: int, on_host: bool, work: str = DECODING, advice: str = "") -> str:
         """Say in a sentence or two where the time goes and what would help.
 
         Args:
             threads: the number of threads.
             crop: the side of what is cut from the images; 0 for whole images.
             on_host: the threads make floats; the device does not transform.
+            work: what is done to records, up to their number of pixels.
+            advice: what would make that less; empty if smaller or raw records would.
         """
         share = self.busy / max((time.perf_counter() - self._since) * threads, 1e-9)
         does = f"{threads} thread{'s' * (threads != 1)}, busy {min(share, 1):.0%} of the time"
@@ -91,13 +95,10 @@ class Effort:
             )
         if self.images and self.decoding > 0.4 * self.busy:
             side = (self.pixels / self.images) ** 0.5
-            does += f", {self.decoding / self.busy:.0%} of it reading and decoding images of {side:.0f}² pixels"
-            smaller = crop and side > 1.5 * crop
-            helps.append(
-                f"smaller pictures (caffe-convert-imageset --shorter_edge {round(1.15 * crop)}: the layer keeps {crop}²)"
-                if smaller
-                else "raw records instead of encoded ones (caffe-convert-imageset without --encoded)"
-            )
+            does += f", {self.decoding / self.busy:.0%} of it {work} {side:.0f}² pixels"
+            if not advice and crop and side > 1.5 * crop:
+                advice = f"smaller pictures (caffe-convert-imageset --shorter_edge {round(1.15 * crop)}: the layer keeps {crop}²)"
+            helps.append(advice or "raw records instead of encoded ones (caffe-convert-imageset without --encoded)")
         if self.images and self.transforming > 0.3 * self.busy:
             does += f", {self.transforming / self.busy:.0%} of it cropping and subtracting the mean"
         if on_host and (share < 0.5 or self.transforming > 0.3 * self.busy):

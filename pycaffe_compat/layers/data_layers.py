@@ -161,11 +161,13 @@ class BatchSource(Source):
 
     def describe_effort(self) -> str:
         """Say where the time of making batches has gone since the first one, and what would help."""
-        crop, threads = 0, self._loader.threads if self._loader else 1
-        if isinstance(self._reader, ImageReader):
-            crop = self._reader.crop
+        threads = self._loader.threads if self._loader else 1
         on_host = self.transforms_bytes and not self.device_transform
-        return f'layer "{self.name}" ({self.type_name}): {self._effort.describe(threads, crop, on_host)}'
+        told = self._effort.describe(threads, 0, on_host)
+        if isinstance(self._reader, ImageReader):
+            reader = self._reader
+            told = self._effort.describe(threads, reader.crop, on_host, reader.work, reader.advice)
+        return f'layer "{self.name}" ({self.type_name}): {told}'
 
     def state(self) -> dict[str, Any]:
         return {"position": self._position, "seed": self.seed}

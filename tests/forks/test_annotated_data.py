@@ -179,6 +179,7 @@ def test_batches_depend_on_seed_and_position_alone(scenes, on_device) -> None:
     layer = make(scenes, AUGMENT, SAMPLERS)
     layer.threads = 1
     want = batches(layer, 4)
+    assert "reading, decoding and augmenting pictures to 85² pixels" in layer.describe_effort()
     other = make(scenes, AUGMENT, SAMPLERS)
     other.seek({"seed": 5, "position": 8})
     other.threads = 3
