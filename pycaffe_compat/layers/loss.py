@@ -156,7 +156,7 @@ class LossLayer(Layer):
         return max(1, outer) if self.mode == caffe_pb2.LossParameter.BATCH_SIZE else 1
 
 
-class _SoftmaxLoss(LossLayer):
+class SoftmaxLoss(LossLayer):
     """A loss over class scores along one axis, with a label at each remaining place. The second top is the softmax."""
 
     tops: ClassVar[tuple[int, int | None]] = (1, 2)
@@ -186,7 +186,7 @@ class _SoftmaxLoss(LossLayer):
 
 
 @register("SoftmaxWithLoss")
-class SoftmaxWithLoss(_SoftmaxLoss):
+class SoftmaxWithLoss(SoftmaxLoss):
     """Mean of ``-log(softmax(x)[label])``. Source: Caffe's ``SoftmaxWithLossLayer``.
 
     ``x`` (N, C, …) with the classes on ``softmax_param.axis``, labels (N, …) or (N, 1, …); tops: the loss, and
@@ -228,7 +228,7 @@ class SoftmaxWithLoss(_SoftmaxLoss):
 
 
 @register("InfogainLoss")
-class InfogainLoss(_SoftmaxLoss):
+class InfogainLoss(SoftmaxLoss):
     """Mean of ``-sum_k H[label, k] * log(softmax(x)[k])``. Source: Caffe 1.0's ``InfogainLossLayer``.
 
     The C×C matrix H is the third bottom, or comes from the binary ``BlobProto`` file ``infogain_loss_param.source``.
