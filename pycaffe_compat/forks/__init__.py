@@ -37,6 +37,7 @@ NAMES = (
     "deeplab_v1",
     "dilation",
     "hed",
+    "osvos",
     "dice",
     "crfasrnn",
     "ctpn",

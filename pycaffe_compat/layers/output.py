@@ -21,7 +21,7 @@ from ..tables import dims
 from .base import Layer, Shape, register
 
 
-def _host(value: Tensor) -> np.ndarray:
+def host_values(value: Tensor) -> np.ndarray:
     """The values of a tensor as a numpy array: float64 stays, any other type becomes float32."""
     kept = value.dtype in (torch.float32, torch.float64)
     return (value.detach() if kept else value.detach().float()).cpu().numpy()
@@ -71,7 +71,7 @@ class HDF5Output(Layer):
                 f"{dims(data.shape)} and {dims(label.shape)}"
             )
         if not data.is_meta:
-            batch = {name: _legacy(_host(value)) for name, value in (("data", data), ("label", label))}
+            batch = {name: _legacy(host_values(value)) for name, value in (("data", data), ("label", label))}
             if self.started:
                 self._append(batch)
             else:
@@ -151,7 +151,7 @@ class ImageOutput(Layer):
             raise self.error(f"takes images of shape N×C×H×W, not {dims(x.shape)}")
         if not x.is_meta:
             self.batches += 1
-            values = _host(x)
+            values = host_values(x)
             for item in _legacy(values):
                 self._write_item(item)
         return ()

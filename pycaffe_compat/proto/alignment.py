@@ -68,7 +68,7 @@ class _Map(NamedTuple):
 def align_crops(net: Any, likely: Sequence[str], file: str = "") -> None:
     """Give the Crop layers of a net without ``crop_param`` the offsets that their fork works out.
 
-    In a net that is not of such a fork they stay as they are; a warning says where the fork would begin.
+    In other nets they stay as they are. Where nothing tells what a net is of, a warning says where such a fork would begin.
 
     Args:
         net: the ``NetParameter``, filtered; it is changed.
@@ -91,7 +91,7 @@ def align_crops(net: Any, likely: Sequence[str], file: str = "") -> None:
             continue
         if known:
             set_offsets(layer, offsets)
-        elif any(offsets):
+        elif any(offsets) and not likely:
             log.warning(
                 '%slayer "%s" (Crop): begins at 0, as in BVLC\'s Caffe; the Caffe of FCN and HED would begin at row %d and '
                 "column %d: --fork hed or fork= for that",

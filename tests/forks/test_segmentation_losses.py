@@ -157,6 +157,14 @@ def test_a_net_of_hed_has_heds_loss_and_others_have_not() -> None:
     assert layer_class(param, likely=("hed",)).__name__ == "BalancedSigmoidCrossEntropyLoss"
 
 
+def test_osvos_has_heds_loss_by_another_name() -> None:
+    x, target = scores(2, 1, 3, 4), labels(2, 1, 3, 4, classes=2)
+    layer = gl.build('type: "SigmoidCrossEntropyBalanceLoss"', x.shape, target.shape)
+    assert layer(x, target) == hed_layer()(x, target)
+    param = parse_text('name: "l" type: "SigmoidCrossEntropyLoss"', caffe_pb2.LayerParameter)
+    assert layer_class(param, likely=("osvos",)).__name__ == "SigmoidCrossEntropyLoss"
+
+
 def test_heds_loss_takes_no_normalization() -> None:
     with pytest.raises(LayerError, match=r"takes no loss_param.normalization: in HED's Caffe"):
         hed_layer("loss_param { normalization: VALID }")

@@ -110,7 +110,12 @@ def test_other_nets_keep_bvlcs_crop_and_a_warning_tells(caplog: pytest.LogCaptur
         in caplog.text
     )
     caplog.clear()
-    for text, fork in ((hed("crop_param { axis: 2 }"), ""), (hed(), "bvlc"), (hed("crop_param { axis: 2 }"), "hed")):
+    for text, fork in (
+        (hed("crop_param { axis: 2 }"), ""),
+        (hed(), "bvlc"),
+        (hed(), "osvos"),
+        (hed("crop_param { axis: 2 }"), "hed"),
+    ):
         Net(parse_text(text, caffe_pb2.NetParameter(fork=fork)), "TEST")
     assert not caplog.text
 

@@ -10,4 +10,7 @@ FORK = Fork(
         "AdaptiveBiasChannel BiasChannel CensorLabel ChannelAggregator DenseCRF DominantChannel GainChannel Histogram "
         "IgnoreOverlay ImageSegData Interp MatRead MatWrite OneHot Padding RelativeError SegAccuracy UniqueLabel"
     ),
+    speed={
+        "LayerParameter.strict_dim": "whether weights of another shape and the same number are loaded; here they are"
+    },
 )

@@ -1,0 +1,10 @@
+"""One-shot video object segmentation."""
+
+from ..fork import Fork
+
+FORK = Fork(
+    name="osvos",
+    title="OSVOS",
+    source="kmaninis/OSVOS-caffe",
+    types="SigmoidCrossEntropyBalanceLoss",
+)

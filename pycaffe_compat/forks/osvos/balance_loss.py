@@ -1,0 +1,13 @@
+"""SigmoidCrossEntropyBalanceLoss, as OSVOS's Caffe has it (sigmoid_cross_entropy_balance_loss_layer.cpp)."""
+
+from __future__ import annotations
+
+from ...layers.base import register
+from ..hed.sigmoid_cross_entropy_loss import BalancedSigmoidCrossEntropyLoss
+
+
+@register("SigmoidCrossEntropyBalanceLoss", fork="osvos")
+class SigmoidCrossEntropyBalanceLoss(BalancedSigmoidCrossEntropyLoss):
+    """The SigmoidCrossEntropyLoss of HED's Caffe by a name of its own: ones and zeros weigh alike in each image."""
+
+    replaces_bvlcs = False
