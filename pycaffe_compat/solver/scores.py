@@ -125,8 +125,7 @@ def average_precision(scores: np.ndarray, right: np.ndarray, boxes: int, version
         right: 1 for a true positive, 0 for a false one, (D).
         boxes: how many true boxes there are.
         version: ``"11point"``, the mean of the best precisions from 11 recalls on (VOC 2007); ``"MaxIntegral"``, the
-            integral of the best precision from a recall on, which the fork takes at the lower end of each step;
-            ``"Integral"``, that of the precision itself.
+            integral of the best precision from a recall on (VOC 2012); ``"Integral"``, that of the precision itself.
     """
     if not len(scores) or not boxes:
         return np.float32(0)
@@ -134,31 +133,15 @@ def average_precision(scores: np.ndarray, right: np.ndarray, boxes: int, version
     precision = (hits / np.arange(1, len(hits) + 1)).astype(np.float32)
     recall = (hits / boxes).astype(np.float32)
     if version == "11point":
-        return _at_eleven_points(precision, recall)
+        points = np.arange(10, -1, -1) / 10  # the recalls are compared in double: 0.7 in float32 is below it
+        best = [precision[recall.astype(np.float64) >= point].max(initial=0) for point in points]
+        return _sum(np.array(best, np.float32) / np.float32(11))
     if version == "MaxIntegral":
-        best = np.maximum.accumulate(precision[::-1])
+        highest = np.maximum.accumulate(precision[::-1])
         steps = np.abs(np.diff(recall[::-1]))
-        return _sum(np.append(np.where(steps > EPS, best[1:] * steps, 0), best[-1] * recall[0]))
+        return _sum(np.append(np.where(steps > EPS, highest[1:] * steps, 0), highest[-1] * recall[0]))
     steps = np.diff(recall, prepend=np.float32(0))
     return _sum(np.where(steps > EPS, precision * steps, 0))
-
-
-def _at_eleven_points(precision: np.ndarray, recall: np.ndarray) -> np.float32:
-    """The mean of the best precision where the recall is at least 0, 0.1, …, 1.
-
-    From the highest recall down each point starts where the one before it stopped, and takes over its best. But one that
-    reaches the first detection hands nothing on, as in the fork.
-    """
-    best, end, total = np.float32(0), len(recall), np.float32(0)
-    for point in range(10, -1, -1):
-        below = min(int(np.searchsorted(recall.astype(np.float64), point / 10)), end)
-        best = np.maximum(best, precision[below:end].max(initial=0))
-        total += best / np.float32(11)
-        if below:
-            end = below
-        else:
-            best = np.float32(0)
-    return total
 
 
 def _sum(values: np.ndarray) -> np.float32:

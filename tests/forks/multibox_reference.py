@@ -1,4 +1,4 @@
-"""SSD's MultiBoxLoss one box at a time, in numpy: bbox_util.cpp and multibox_loss_layer.cpp of weiliu89/caffe, branch ssd."""
+"""MultiBoxLoss one box at a time, in numpy: bbox_util.cpp and multibox_loss_layer.cpp of SSD's Caffe and of RefineDet's."""
 
 from __future__ import annotations
 
@@ -101,25 +101,34 @@ def suppressed(boxes: list[np.ndarray], losses: list[float], threshold: float, t
     return keep
 
 
-def multibox_loss(param: Any, loc: np.ndarray, conf: np.ndarray, prior: np.ndarray, label: np.ndarray) -> Result:
-    """The loss of a ``LayerParameter``, its gradients, and how many matches and negatives it counts."""
+def multibox_loss(
+    param: Any, loc: np.ndarray, conf: np.ndarray, prior: np.ndarray, label: np.ndarray, *more: np.ndarray
+) -> Result:
+    """The loss of a ``LayerParameter``, its gradients, and how many matches and negatives it counts.
+
+    RefineDet's further bottoms are scores and codes of priors; with 2 classes the labels must be 1.
+    """
     o, images, classes = param.multibox_loss_param, len(loc), param.multibox_loss_param.num_classes
     background = o.background_label_id if o.background_label_id < 2**31 else o.background_label_id - 2**32
     priors, variances = prior.reshape(2, -1, 4)
     places, kinds = len(priors), 1 if o.share_location else classes
     loc, conf = loc.reshape(images, places, kinds, 4), conf.reshape(images, places, classes)
     loc_diff, conf_diff = np.zeros_like(loc), np.zeros_like(conf)
+    refined = [priors] * images
+    if len(more) > 1:
+        moves = more[1].reshape(images, places, 4)
+        refined = [np.array([decode(o, *each) for each in zip(priors, variances, row, strict=True)]) for row in moves]
     truths: dict[int, list[np.ndarray]] = {}
     for row in label.reshape(-1, 8):
         if int(row[0]) != -1 and (o.use_difficult_gt or not row[7]):
             truths.setdefault(int(row[0]), []).append(row)
 
-    def found(i: int, kind: int, j: int, g: int) -> tuple[np.ndarray, np.ndarray]:
+    def found(i: int, kind: int, prior: np.ndarray, j: int, g: int) -> tuple[np.ndarray, np.ndarray]:
         """The difference of a code and its target, and where it has a gradient."""
-        code, target = loc[i, j, kind], encode(o, priors[j], variances[j], truths[i][g][3:7])
+        code, target = loc[i, j, kind], encode(o, prior, variances[j], truths[i][g][3:7])
         passes = np.ones(4, bool)
         if o.bp_inside:
-            box = priors[j] if o.use_prior_for_matching else decode(o, priors[j], variances[j], code)
+            box = prior if o.use_prior_for_matching else decode(o, prior, variances[j], code)
             passes = ~((box < 0) | (box > 1))
         difference = np.where(passes, code - target, 0)
         return difference / (variances[j] if o.encode_variance_in_target else 1), passes
@@ -129,7 +138,7 @@ def multibox_loss(param: Any, loc: np.ndarray, conf: np.ndarray, prior: np.ndarr
         for kind in range(kinds):
             name = -1 if o.share_location else kind
             if o.use_prior_for_matching:
-                index, most = match_boxes(o, truths[i], priors, -1)
+                index, most = match_boxes(o, truths[i], refined[i], -1)
                 if not o.share_location:
                     index = [g if g >= 0 and int(truths[i][g][1]) == kind else -1 for g in index]
             else:
@@ -151,8 +160,10 @@ def multibox_loss(param: Any, loc: np.ndarray, conf: np.ndarray, prior: np.ndarr
                     powers = np.exp(conf[i, j] - conf[i, j].max())
                     loss.append(-np.log(powers[own] / powers.sum()))
                 if hard and index[j] > -1:
-                    loss[j] += losses_of(o, found(i, 0, j, index[j])[0]).sum()
+                    loss[j] += losses_of(o, found(i, 0, priors[j], j, index[j])[0]).sum()
             able = [j for j in range(places) if hard or (index[j] == -1 and most[j] < o.neg_overlap)]
+            if more:
+                able = [j for j in able if more[0].reshape(images, places, 2)[i, j, 1] >= o.objectness_score]
             limit = o.sample_size if hard else int(np.float32(sum(g > -1 for g in index)) * np.float32(o.neg_pos_ratio))
             limit = max(0, limit)
             if o.HasField("nms_param") and o.nms_param.nms_threshold > 0:
@@ -179,7 +190,7 @@ def multibox_loss(param: Any, loc: np.ndarray, conf: np.ndarray, prior: np.ndarr
     normal = max(1, len(positives))
     total = 0.0
     for i, kind, j, g in positives:
-        difference, passes = found(i, kind, j, g)
+        difference, passes = found(i, kind, refined[i][j], j, g)
         total += o.loc_weight * losses_of(o, difference).sum()
         slope = difference if o.loc_loss_type == P.L2 else difference.clip(-1, 1)
         loc_diff[i, j, kind] = o.loc_weight * slope * passes / normal

@@ -9,6 +9,7 @@ import torch
 from box_reference import overlap, random_boxes
 
 from pycaffe_compat.errors import CaffeError, MissingFileError
+from pycaffe_compat.layers import layer_class
 
 
 @pytest.mark.parametrize("name", gl.names("deteval_", folder="forks"))
@@ -140,3 +141,13 @@ def test_no_truth_and_no_detections_are_fine() -> None:
     layer = build("num_classes: 3", nothing, labels)
     assert layer(nothing, labels)[0, 0].tolist() == [[-1, 1, 0, -1, -1], [-1, 2, 0, -1, -1]]
     assert layer(nothing, labels[:, :, :0]).shape == (1, 1, 2, 5)
+
+
+def test_refinedet_takes_all_objects_for_one_class_where_there_are_two() -> None:
+    detections, labels = blobs()
+    ones = labels.clone()
+    ones[..., 1], detections[..., 1] = 1, 1
+    plain = build("num_classes: 2", detections, labels)
+    refined = layer_class(plain.param, fork="refinedet")(plain.param, [detections.shape, labels.shape])
+    assert torch.equal(refined(detections, labels), plain(detections, ones))
+    assert not torch.equal(refined(detections, labels), plain(detections, labels))

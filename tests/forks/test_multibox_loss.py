@@ -1,4 +1,4 @@
-"""MultiBoxLoss against SSD's own numbers, and against its formulas where it has left no numbers."""
+"""MultiBoxLoss against SSD's own numbers, and where there are none against its formulas and RefineDet's."""
 
 import golden_layer as gl
 import numpy as np
@@ -16,7 +16,7 @@ def prototxt(options: str, more: str = "") -> str:
 
 
 def bottoms(kinds: int = 1, classes: int = CLASSES, truths: int = 7, seed: int = 0) -> list[torch.Tensor]:
-    """Codes, scores, priors and labels; the last image has no truth, and a row of image -1 stands among the labels."""
+    """Codes, scores, priors and labels: several true boxes near one prior, a row of image -1, an image without truth."""
     generator = torch.Generator().manual_seed(seed)
 
     def rand(*shape: int) -> torch.Tensor:
@@ -25,15 +25,23 @@ def bottoms(kinds: int = 1, classes: int = CLASSES, truths: int = 7, seed: int =
     corner = rand(PLACES, 2) * 0.9 - 0.1
     priors = torch.cat((corner, corner + 0.1 + 0.4 * rand(PLACES, 2)), 1)
     variances = torch.tensor([0.1, 0.1, 0.2, 0.3], dtype=torch.float64).expand(PLACES, 4)
-    near = priors[torch.randperm(PLACES, generator=generator)[:truths]] + 0.05 * rand(truths, 4)
+    near = priors[torch.randperm(PLACES, generator=generator)[torch.arange(truths) % 4]] + 0.05 * rand(truths, 4)
     label = torch.cat(
         (torch.arange(truths)[:, None] % (IMAGES - 1), torch.randint(1, 4, (truths, 1), generator=generator)), 1
     )
     label = torch.cat((label, torch.zeros(truths, 1), near, torch.arange(truths)[:, None] % 3 == 0), 1)
-    label[2, 0] = -1
+    label[2, :2] = torch.tensor([-1, 0])
     loc = rand(IMAGES, PLACES * kinds * 4) * 2 - 1
     conf = rand(IMAGES, PLACES * classes) * 4 - 2
     return [loc, conf, torch.stack((priors, variances)).reshape(1, 2, -1), label.reshape(1, 1, truths, 8)]
+
+
+def with_refinement(classes: int = CLASSES) -> list[torch.Tensor]:
+    """RefineDet's further bottoms: scores of priors, and codes that move them."""
+    generator = torch.Generator().manual_seed(5)
+    scores = torch.rand(IMAGES, PLACES, 2, generator=generator, dtype=torch.float64).softmax(2)
+    moves = torch.rand(IMAGES, PLACES * 4, generator=generator, dtype=torch.float64) - 0.5
+    return [*bottoms(classes=classes), scores.flatten(1), moves]
 
 
 def build(options: str, blobs: list[torch.Tensor], more: str = "") -> gl.Layer:
@@ -70,17 +78,42 @@ def test_it_agrees_with_caffe(name: str) -> None:
     ],
 )
 def test_its_options_do_what_they_do_in_the_fork(options: str) -> None:
-    loc, conf, prior, label = blobs = bottoms(CLASSES if "share_location: false" in options else 1)
-    layer = build(f"num_classes: {CLASSES} {options}", blobs)
-    loc.requires_grad_()
-    conf.requires_grad_()
-    loss = layer(loc, conf, prior, label)
+    blobs = bottoms(CLASSES if "share_location: false" in options else 1)
+    check_against_reference(build(f"num_classes: {CLASSES} {options}", blobs), blobs)
+
+
+def check_against_reference(layer: gl.Layer, blobs: list[torch.Tensor]) -> None:
+    loc, conf, *others = blobs
+    loss = layer(loc.requires_grad_(), conf.requires_grad_(), *others)
     loss.backward()
     want = multibox_loss(layer.param, *(blob.detach().numpy() for blob in blobs))
     assert want.matches, "a test of nothing"
     np.testing.assert_allclose(loss.item(), want.loss, rtol=1e-9)
     np.testing.assert_allclose(loc.grad, want.loc_diff, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(conf.grad, want.conf_diff, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("number", [5, 6])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "objectness_score: 0.5 code_type: CENTER_SIZE",
+        "objectness_score: 0.45 mining_type: HARD_EXAMPLE sample_size: 20",
+        "code_type: CENTER_SIZE bp_inside: true mining_type: NONE",
+        "objectness_score: 0.5 code_type: CENTER_SIZE bp_inside: true use_prior_for_matching: false",
+    ],
+)
+def test_refinedets_priors_are_moved_and_the_weak_are_not_mined(options: str, number: int) -> None:
+    blobs = with_refinement()[:number]
+    check_against_reference(build(f"num_classes: 4 {options}", blobs), blobs)
+
+
+def test_refinedets_first_loss_takes_all_objects_for_one_class() -> None:
+    blobs = bottoms(classes=2)
+    assert blobs[3][0, 0, :, 1].max() > 1
+    loss = build("num_classes: 2 objectness_score: 0.01", blobs)(*blobs)
+    blobs[3][0, 0, :, 1] = 1
+    assert loss == build("num_classes: 2", blobs)(*blobs)
 
 
 @pytest.mark.parametrize("conf_loss", ["SOFTMAX", "LOGISTIC"])
@@ -136,7 +169,6 @@ def test_propagate_down_says_what_counts() -> None:
         ),
         ("num_classes: 4 mining_type: HARD_EXAMPLE sample_size: 0", "sample_size: 0 must be above 0"),
         ("num_classes: 4 map_object_to_agnostic: true", "map_object_to_agnostic needs num_classes: 2"),
-        ("num_classes: 4 objectness_score: 0.1", "has no multibox_loss_param.objectness_score"),
     ],
 )
 def test_options_that_contradict_each_other_are_errors(options: str, words: str) -> None:
@@ -158,6 +190,11 @@ def change(blob: int, index: tuple[int, ...], value: float) -> list[torch.Tensor
         ([*bottoms()[:3], torch.zeros(1, 1, 3, 7)], "labels of shape 1×1×G×8, .*, not of 1×1×3×7"),
         ([*bottoms()[:2], torch.zeros(1, 2, 3), bottoms()[3]], "prior boxes of shape 1×2×.4 P., .* not 1×2×3"),
         ([bottoms()[0][:2], *bottoms()[1:]], "same first axis"),
+        (
+            [*bottoms(), torch.zeros(3, 40)],
+            r"its fifth bottom, scores of priors, must be \(3, 40 \* 2\), not of shape 3×40",
+        ),
+        ([*with_refinement()[:5], torch.zeros(3, 40)], r"its sixth, codes of priors, must be \(3, 40 \* 4\)"),
         (change(3, (0, 0, 1, 1), 0), r"row 1 of the labels \(1, 0, .* is background_label_id"),
         (change(3, (0, 0, 1, 1), 4), r"row 1 of the labels \(1, 4, .* there are 4 \(num_classes\), 0 to 3"),
         (change(2, (0, 1, slice(2, None, 4)), 0), r"variances of prior box \d+ \(0.1, 0.1, 0, 0.3\) must be above 0"),
@@ -179,6 +216,13 @@ def test_boxes_without_area_match_nothing_unless_a_code_needs_it() -> None:
     assert layer(*blobs).item() == pytest.approx(want.loss)
     with pytest.raises(LayerError, match=r"prior box 0 \(.*\) has no area, which code_type needs"):
         build("num_classes: 4 code_type: CENTER_SIZE use_prior_for_matching: false", blobs)(*blobs)
+
+
+def test_what_refinedet_mixes_up_is_an_error() -> None:
+    with pytest.raises(LayerError, match="nms_param cannot be used with scores of priors"):
+        build("num_classes: 4 nms_param { top_k: 9 }", with_refinement())
+    with pytest.raises(LayerError, match="need share_location: true"):
+        build("num_classes: 4 mining_type: NONE share_location: false", with_refinement())
 
 
 def test_mining_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:

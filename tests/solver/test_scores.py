@@ -72,12 +72,19 @@ def test_a_mean_is_over_all_labels_of_all_batches(caplog: pytest.LogCaptureFixtu
         return torch.tensor(rows, dtype=torch.float32)[None, None]
 
     gathered = Precision("Integral", shows_labels=True)
-    gathered.add({"eval": table((-1, 1, 1, -1, -1), (-1, 2, 5, -1, -1), (0, 1, 0.9, 0, 1), (0, 1, 0.5, 0, 0))})
+    gathered.add(
+        {
+            "eval": table(
+                (-1, 1, 1, -1, -1), (-1, 2, 5, -1, -1), (-1, 3, 0, -1, -1), (0, 1, 0.9, 0, 1), (0, 1, 0.5, 0, 0)
+            )
+        }
+    )
     gathered.add({"eval": table((-1, 1, 1, -1, -1), (-1, 2, 0, -1, -1), (0, 1, 0.8, 1, 0), (0, 1, 0.7, 1, 0))})
     with caplog.at_level(logging.INFO):
-        # label 1 has precisions 0, 1/2, 2/3, and half of its boxes at each hit; label 2 is never detected
-        assert gathered.scores()["eval"] == pytest.approx((1 / 2 + 2 / 3) / 2 / 2)
-    assert [record.getMessage() for record in caplog.records] == ["class1: 0.583333", "Missing true_pos for label: 2"]
+        # label 1 has precisions 0, 1/2, 2/3, and half of its boxes at each hit; labels 2 and 3 are never detected
+        assert gathered.scores()["eval"] == pytest.approx((1 / 2 + 2 / 3) / 2 / 3)
+    missing = [f"Missing true_pos for label: {label}" for label in (2, 3)]
+    assert [record.getMessage() for record in caplog.records] == ["class1: 0.583333", *missing]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,14 +34,16 @@ class DetectionEvaluate(Layer):
     bottoms = (2, 2)
     differentiable = (False,)
     open_axes = (2,)
+    merges: ClassVar[bool] = False  # labels above 1 into 1, where there are two classes
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         options = param.detection_evaluate_param
         if not options.num_classes:
             raise self.error("needs detection_evaluate_param.num_classes, the background included")
+        self.classes: int = options.num_classes
         self.background = label_id(options.background_label_id)
-        self.labels = [label for label in range(options.num_classes) if label != self.background]
+        self.labels = [label for label in range(self.classes) if label != self.background]
         self.threshold: float = options.overlap_threshold
         if not self.threshold > 0:
             raise self.error(f"overlap_threshold: {self.threshold:g} must be above 0")
@@ -73,6 +75,8 @@ class DetectionEvaluate(Layer):
         if detections.is_meta:
             return detections.new_empty((1, 1, len(self.labels) + len(rows), 5))
         truth = truth[((truth[:, 0].long() == -1).cumsum(0) == 0)]
+        if self.merges and self.classes == 2:
+            truth = torch.cat((truth[:, :1], truth[:, 1:2].clamp(max=1), truth[:, 2:]), 1)
         valid = rows[:, 0].long() != -1
         for what, table, held in (("labels", truth, None), ("detections", rows, valid)):
             bad = table[:, 1].long() == self.background

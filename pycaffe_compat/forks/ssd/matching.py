@@ -49,7 +49,13 @@ def labels_table(layer: Layer, label: Tensor) -> Tensor:
 
 
 def read_truth(
-    layer: Layer, label: Tensor, images: int, background: int, classes: int | None, use_difficult: bool
+    layer: Layer,
+    label: Tensor,
+    images: int,
+    background: int,
+    classes: int | None,
+    use_difficult: bool,
+    merges: bool = False,
 ) -> Truth:
     """The boxes of a blob of labels by image; rows of images that the batch has not are skipped, as in the fork.
 
@@ -59,6 +65,7 @@ def read_truth(
         background: the label that no box may have.
         classes: how many labels there are; None for any.
         use_difficult: whether boxes that are marked difficult count.
+        merges: whether every label above 1 is read as 1.
 
     Raises:
         LayerError: the blob has another shape, or a box has the label of the background or none of the classes.
@@ -66,6 +73,8 @@ def read_truth(
     device = label.device
     table = labels_table(layer, label).cpu()  # a handful of rows, whose number shapes what follows
     image, labels = table[:, 0].long(), table[:, 1].long()
+    if merges:
+        labels = labels.clamp(max=1)
     if bool((bad := (image != -1) & (labels == background)).any()):
         raise layer.error(
             f"{row_in_words(table, bad)} has label {background}, which is background_label_id: no box may have it"

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Priors(NamedTuple):
-    """Prior boxes and their variances, both (P, 4)."""
+    """Prior boxes (1, P, 4), or (N, P, 4) where each image has its own, and their variances (P, 4)."""
 
     boxes: Tensor
     variances: Tensor
@@ -65,6 +65,7 @@ class MultiBoxLoss(LossLayer):
     inert_options: ClassVar[frozenset[str]] = frozenset({"ignore_difficult_gt"})  # which NVIDIA's code does not read
     bottoms: ClassVar[tuple[int, int | None]] = (4, 4)
     differentiable: ClassVar[tuple[bool, ...]] = (True, True, False)
+    merges: ClassVar[bool] = False  # labels above 1 into 1, where there are two classes
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -97,6 +98,10 @@ class MultiBoxLoss(LossLayer):
         # the fork asks propagate_down, which then says what counts in the loss
         self.counts = tuple(param.propagate_down[:2]) or (True, True)
         self._check_options(options)
+
+    @classmethod
+    def fits(cls, param: Any) -> bool:
+        return len(param.bottom) <= 4
 
     def _check_options(self, options: Any) -> None:
         if not options.HasField("num_classes") or self.classes < 1:
@@ -131,33 +136,45 @@ class MultiBoxLoss(LossLayer):
                 self.name,
             )
 
-    def forward(self, loc: Tensor, conf: Tensor, prior: Tensor, label: Tensor) -> Tensor:
+    def forward(self, loc: Tensor, conf: Tensor, prior: Tensor, label: Tensor, *more: Tensor) -> Tensor:
         """Return the loss as a tensor without axes."""
-        images, places = self._sizes(loc, conf, prior)
+        images, places = self.sizes(loc, conf, prior, *more)
         codes = precise(loc).reshape(images, places, -1, 4).transpose(1, 2)
         scores = precise(conf).reshape(images, places, self.classes)
         if loc.is_meta:
             return codes.new_zeros(())
-        priors = Priors(*precise(prior.detach())[0].reshape(2, places, 4))
-        any_label = self.agnostic and self.mining == Options.NONE
-        truth = read_truth(
-            self, label, images, self.background, None if any_label else self.classes, self.use_difficult
-        )
-        truth = truth._replace(boxes=truth.boxes.to(priors.boxes.dtype))
+        boxes, variances = precise(prior.detach())[0].reshape(2, places, 4)
+        priors = Priors(boxes[None], variances)
+        labels = None if self.agnostic and self.mining == Options.NONE else self.classes
+        merges = self.merges and self.classes == 2
+        truth = read_truth(self, label, images, self.background, labels, self.use_difficult, merges)
+        truth = truth._replace(boxes=truth.boxes.to(boxes.dtype))
         with torch.no_grad():
-            index, most = self._match(codes, priors, truth)
+            refined = self.refined(priors, *more)
+            index, most = self._match(codes, priors, refined, truth)
             used = None
             if self.mining != Options.NONE:
-                index, used = self._mine(index, most, codes, scores, priors, truth)
+                eligible = self.minable(index[:, 0], most[:, 0], *more) & truth.exists.any(1, keepdim=True)
+                index, used = self._mine(index, eligible, codes, scores, priors, truth)
         loss = codes.new_zeros(())
         if self.counts[0]:
-            found = self._found(index, codes, priors, truth)
+            found = self._found(index, codes, refined, truth)
             loss = loss + self.loc_weight * self._location_losses(found).sum()
         if self.counts[1]:
             loss = loss + self._confidence_loss(index, used, scores, truth)
         return loss / self.normalizer(index >= 0, images, images * places)
 
-    def _sizes(self, loc: Tensor, conf: Tensor, prior: Tensor) -> tuple[int, int]:
+    def refined(self, priors: Priors, *more: Tensor) -> Priors:
+        """The priors that are matched and that codes are against, by the bottoms from the fifth on."""
+        return priors
+
+    def minable(self, index: Tensor, most: Tensor, *more: Tensor) -> Tensor:
+        """Which priors mining may choose, (N, P), by their matches and largest overlaps, and the bottoms from the fifth on."""
+        if self.mining == Options.HARD_EXAMPLE:
+            return torch.ones_like(index, dtype=torch.bool)
+        return (index == UNMATCHED) & (most < self.neg_overlap)
+
+    def sizes(self, loc: Tensor, conf: Tensor, prior: Tensor, *more: Tensor) -> tuple[int, int]:
         """Return N and P.
 
         Raises:
@@ -176,12 +193,12 @@ class MultiBoxLoss(LossLayer):
                 )
         return images, places
 
-    def _match(self, codes: Tensor, priors: Priors, truth: Truth) -> tuple[Tensor, Tensor]:
+    def _match(self, codes: Tensor, priors: Priors, refined: Priors, truth: Truth) -> tuple[Tensor, Tensor]:
         """The true box of each location class and prior, and the largest overlap of each, both (N, L, P)."""
         images, kinds, places, _ = codes.shape
         kind = torch.arange(kinds, device=codes.device)[:, None]
         if self.match_priors:
-            index, most = match(priors.boxes[None], truth.boxes, truth.exists, self.threshold, self.inside_only)
+            index, most = match(refined.boxes, truth.boxes, truth.exists, self.threshold, self.inside_only)
             index, most = index[:, None], most[:, None]
             if not self.shared:  # a match is one of the true box's class alone
                 mine = (index >= 0) & (self._labels(index, truth) == kind)
@@ -190,7 +207,7 @@ class MultiBoxLoss(LossLayer):
         exists = truth.exists[:, None].expand(-1, kinds, -1)
         if not self.shared:
             exists = exists & (truth.labels[:, None] == kind)
-        boxes = self._decode(codes, priors)
+        boxes = self.decode(codes, priors)
         index, most = match(
             boxes.reshape(images * kinds, places, 4),
             truth.boxes.repeat_interleave(kinds, 0),
@@ -201,18 +218,16 @@ class MultiBoxLoss(LossLayer):
         return index.reshape(images, kinds, places), most.reshape(images, kinds, places)
 
     def _mine(
-        self, index: Tensor, most: Tensor, codes: Tensor, scores: Tensor, priors: Priors, truth: Truth
+        self, index: Tensor, eligible: Tensor, codes: Tensor, scores: Tensor, priors: Priors, truth: Truth
     ) -> tuple[Tensor, Tensor]:
-        """Choose among priors: return the matches (N, 1, P) that stay, and which scores (N, P) count."""
-        before, most, places = index[:, 0], most[:, 0], index.shape[2]
+        """Choose among the ``eligible`` (N, P): return the matches (N, 1, P) that stay, and which scores (N, P) count."""
+        before, places = index[:, 0], index.shape[2]
         losses = self._ranking_losses(before, scores, truth)
         if hard := self.mining == Options.HARD_EXAMPLE:
             found = self._found(index, codes, priors, truth)
             losses = losses.index_put(found.at[::2], self._location_losses(found).sum(1), accumulate=True)
-            eligible = truth.exists.any(1, keepdim=True).expand_as(before)
             limit = eligible.sum(1).clamp(max=self.sample_size)
         else:
-            eligible = (before == UNMATCHED) & (most < self.neg_overlap) & truth.exists.any(1, keepdim=True)
             wanted = ((before >= 0).sum(1).float() * self.ratio).clamp(0, places).long()
             limit = torch.minimum(wanted, eligible.sum(1))
         order = torch.sort(losses.masked_fill(~eligible, -torch.inf), dim=1, descending=True, stable=True).indices
@@ -231,7 +246,7 @@ class MultiBoxLoss(LossLayer):
         if not limit:
             return keep
         order, candidates = order[:, :limit], candidates[:, :limit]
-        boxes = priors.boxes.expand(len(order), -1, -1) if self.suppress_priors else self._decode(codes, priors)[:, 0]
+        boxes = priors.boxes.expand(len(order), -1, -1) if self.suppress_priors else self.decode(codes, priors)[:, 0]
         boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
         candidates = candidates & ~(bx.sizes(boxes) < SMALLEST)
         keep[:, :limit] = bx.suppress(boxes, candidates, self.nms_threshold)
@@ -251,7 +266,7 @@ class MultiBoxLoss(LossLayer):
         """The codes of matched priors and their targets."""
         at = (index >= 0).nonzero(as_tuple=True)
         image, _, place = at
-        near = Priors(*(each[place] for each in priors))
+        near = Priors(priors.boxes.expand(len(index), -1, -1)[image, place], priors.variances[place])
         box = truth.boxes[image, index[at]]
         self._check_codable(near, box, place)
         code, target = codes[at], bx.encode(self.code_type, self.in_target, near.boxes, near.variances, box)
@@ -298,21 +313,20 @@ class MultiBoxLoss(LossLayer):
         """The labels of the true boxes with these indices (N, L, P), in the same shape; any where the index is none."""
         return truth.labels[:, None].expand(-1, index.shape[1], -1).gather(2, index.clamp(min=0))
 
-    def _decode(self, codes: Tensor, priors: Priors) -> Tensor:
+    def decode(self, codes: Tensor, priors: Priors) -> Tensor:
         """The boxes of codes (N, L, P, 4), without a gradient."""
-        self._check_priors(priors, torch.arange(len(priors.boxes)))
-        return bx.decode(self.code_type, self.in_target, priors.boxes, priors.variances, codes.detach())
+        self._check_areas(priors.boxes[0], torch.arange(codes.shape[2]))
+        return bx.decode(self.code_type, self.in_target, priors.boxes[:, None], priors.variances, codes.detach())
 
-    def _check_priors(self, priors: Priors, place: Tensor) -> None:
-        if self.code_type != bx.CORNER and bool((bad := ~bx.have_area(priors.boxes)).any()):
+    def _check_areas(self, boxes: Tensor, place: Tensor) -> None:
+        """Raise a ``LayerError`` where prior boxes (K, 4), the ``place``-th (K) of an image, have no codes."""
+        if self.code_type != bx.CORNER and bool((bad := ~bx.have_area(boxes)).any()):
             at = bad.nonzero()[0]
-            raise self.error(
-                f"prior box {int(place[at])} ({_numbers(priors.boxes[at])}) has no area, which code_type needs"
-            )
+            raise self.error(f"prior box {int(place[at])} ({_numbers(boxes[at])}) has no area, which code_type needs")
 
     def _check_codable(self, priors: Priors, box: Tensor, place: Tensor) -> None:
         """Raise a ``LayerError`` where a matched box has no code."""
-        self._check_priors(priors, place)
+        self._check_areas(priors.boxes, place)
         if self.code_type == bx.CENTER_SIZE and bool((bad := ~bx.have_area(box)).any()):
             raise self.error(f"a true box ({_numbers(box[bad.nonzero()[0]])}) has no area, which CENTER_SIZE needs")
         if bool((bad := ~(priors.variances > 0).all(1)).any()):

@@ -1,0 +1,19 @@
+"""DetectionEvaluate, as RefineDet's Caffe has it (sfzhang15/RefineDet, detection_evaluate_layer.cpp and bbox_util.cpp)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...layers.base import register
+from ..ssd.detection_evaluate import DetectionEvaluate
+
+
+@register("DetectionEvaluate", fork="refinedet")
+class RefinedDetectionEvaluate(DetectionEvaluate):
+    """SSD's, but with 2 classes every true box is of class 1. It is taken where the fork is named."""
+
+    merges = True
+
+    @classmethod
+    def fits(cls, param: Any) -> bool:
+        return False
