@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,16 +38,25 @@ def suppress(boxes: Tensor, threshold: float, most: int, touching: bool = False)
     Returns:
         their numbers in order, int64, at most ``most``.
     """
+    return suppress_by(lambda a, b: overlaps(a, b, touching) > threshold, boxes, most)
+
+
+def suppress_by(near: Callable[[Tensor, Tensor], Tensor], boxes: Tensor, most: int | None = None) -> Tensor:
+    """As :func:`suppress`, of boxes (n, …) of any kind.
+
+    Args:
+        near: says of some boxes (n, …) and others (m, …) which suppress each other, as (n, m).
+        most: how many may stay; None for all.
+    """
     rest = torch.arange(len(boxes), device=boxes.device)
     kept, number = [rest[:0]], 0
-    while len(rest) and number < most:
+    while len(rest) and (most is None or number < most):
         block, rest = rest[:_BLOCK], rest[_BLOCK:]
-        near = (overlaps(boxes[block], boxes[block], touching) > threshold).cpu().numpy()
         free = np.ones(len(block), dtype=bool)
-        for i, row in enumerate(near):
+        for i, row in enumerate(near(boxes[block], boxes[block]).cpu().numpy()):
             if free[i]:
                 free[i + 1 :] &= ~row[i + 1 :]
         kept.append(block[torch.from_numpy(free).to(block.device)])
         number += len(kept[-1])
-        rest = rest[~(overlaps(boxes[kept[-1]], boxes[rest], touching) > threshold).any(0)]
+        rest = rest[~near(boxes[kept[-1]], boxes[rest]).any(0)]
     return torch.cat(kept)[:most]

@@ -29,6 +29,7 @@ class ROIPooling(Layer):
     options = ("roi_pooling_param",)
     bottoms = (2, 2)
     differentiable = (True, False)
+    traceable = False
     loses: ClassVar[bool] = True
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:

@@ -32,6 +32,8 @@ class RoundedProposal(Layer):
     bottoms = (3, 3)
     tops = (1, 2)
     differentiable = (False,)
+    open_axes = (0,)
+    traceable = False
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
