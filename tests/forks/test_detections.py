@@ -55,6 +55,24 @@ def test_detections_are_those_of_the_forks_loop(top_k: int, keep_top_k: int) -> 
     np.testing.assert_array_equal(have.numpy(), np.array(want or [[i] + [-1] * 6 for i in range(images)], np.float32))
 
 
+@pytest.mark.parametrize(
+    ("options", "each"),
+    [
+        ("num_classes: 1 keep_top_k: 5", 0),  # the background alone
+        ("num_classes: 2 nms_param { top_k: 0 }", 0),
+        ("num_classes: 2 background_label_id: -1 keep_top_k: 3", 3),  # the fork's GPU code; its CPU code aborts
+        ("num_classes: 2 background_label_id: 7 confidence_threshold: 1", 0),
+        ("num_classes: 2 background_label_id: 7 confidence_threshold: 0.5", 4),
+    ],
+)
+def test_images_have_as_many_detections_as_options_allow(options: str, each: int) -> None:
+    classes, boxes = int(options[13]), torch.tensor([[0.0, 0.0, 0.2, 0.2], [0.5, 0.5, 0.9, 0.9]])
+    layer = detections(options, (2, 8), (2, 2 * classes), (1, 2, 8))
+    rows = layer(torch.zeros(2, 8), torch.ones(2, 2 * classes), priors_of(boxes))[0, 0]
+    assert rows[:, 0].tolist() == [image for image in (0, 1) for _ in range(max(each, 1))]
+    assert (rows[:, 1] == -1).all() == (each == 0)
+
+
 def test_refinedet_drops_weak_priors_and_moves_the_others() -> None:
     prior = torch.tensor([[0.0, 0.0, 0.2, 0.2], [0.5, 0.5, 0.9, 0.9], [0.0, 0.5, 0.2, 0.7]])
     moves, codes = torch.full((1, 12), 0.25), torch.full((1, 12), 0.5)

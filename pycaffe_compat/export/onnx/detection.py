@@ -38,8 +38,8 @@ def detection_output(e: Emitter, layer: DetectionOutput, loc: Value, conf: Value
     """Groups are the classes of each image: ``NonMaxSuppression`` takes each for an image of one class."""
     if layer.eta < 1 and layer.overlap > 0.5:
         raise unsaid(layer, f"eta: {layer.eta:g} changes the threshold while boxes are chosen")
-    if 0 in (layer.top_k, layer.keep_top_k):
-        raise unsaid(layer, "top_k: 0 and keep_top_k: 0 detect nothing")
+    if 0 in (layer.top_k, layer.keep_top_k, len(layer.labels)):
+        raise unsaid(layer, "it detects nothing: top_k or keep_top_k is 0, or the background is its only class")
     for value in (loc, conf, prior, *more):
         static(layer, value, *range(1, len(value.shape)))
     number, classes = prior.shape[2] // 4, len(layer.labels)

@@ -126,7 +126,7 @@ class DetectionOutput(Layer):
     def _detect(self, boxes: Tensor, scores: Tensor) -> Tensor:
         """The rows of the top, (K, 7), of boxes (N, priors, 1 or classes, 4) and scores (N, priors, classes)."""
         images, priors = scores.shape[:2]
-        labels = torch.tensor(self.labels, device=scores.device)
+        labels = torch.tensor(self.labels, dtype=torch.long, device=scores.device)
         classes = len(labels)
         grouped = scores.transpose(1, 2).index_select(1, labels).view(images * classes, priors)
         place, candidates = self._best(grouped)
