@@ -105,6 +105,16 @@ def test_mat_files_without_a_list_have_numbers(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"x_iter_0_blob_0.mat", "x_iter_1_blob_0.mat"}
 
 
+def test_a_list_of_names_is_read_with_the_first_pass(tmp_path: Path) -> None:
+    text = f'type: "MatWrite" mat_write_param {{ prefix: "{tmp_path}/" source: "{tmp_path}/none" strip: 9 }}'
+    layer = gl.build(text, (1, 3))
+    with pytest.raises(MissingFileError, match=r"mat_write_param.source of layer .* not found"):
+        layer(torch.zeros(1, 3))
+    (tmp_path / "none").write_text("short\n")
+    with pytest.raises(LayerError, match="strip: 9 leaves nothing of short"):
+        layer(torch.zeros(1, 3))
+
+
 @pytest.mark.parametrize(
     ("text", "shapes", "words"),
     [
@@ -121,7 +131,6 @@ def test_mat_files_without_a_list_have_numbers(tmp_path: Path) -> None:
         ('"BiasChannel" bias_channel_param { bg_bias: -1 }', [(1, 3, 4, 4), (1, 2, 1, 1)], "must not be negative"),
         ('"SpatialProduct"', [(1, 3, 4, 4), (1, 3, 4, 4)], "needs bottoms"),
         ('"MatWrite" mat_write_param { prefix: "a" period: 0 }', [(1, 3)], "period: 0 must be at least 1"),
-        ('"MatWrite" mat_write_param { prefix: "a" source: "none" }', [(1, 3)], "not found: none"),
     ],
 )
 def test_faults_are_named(text: str, shapes: list[tuple[int, ...]], words: str) -> None:

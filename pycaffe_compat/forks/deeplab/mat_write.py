@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -41,10 +42,14 @@ class MatWrite(Layer):
         for shape in bottom_shapes:
             if len(shape) > 4:
                 raise self.error(f"writes blobs of at most 4 axes, not of shape {dims(shape)}")
-        self.names = self._read_names(options) if options.HasField("source") else None
         self.passes = 0
 
-    def _read_names(self, options: Any) -> list[str]:
+    @functools.cached_property
+    def names(self) -> list[str] | None:
+        """The names of the passes, if a list gives them. A net that is only looked at needs no list."""
+        options = self.param.mat_write_param
+        if not options.HasField("source"):
+            return None
         path = require_file(options.source, f'mat_write_param.source of layer "{self.name}"')
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             words = [line.split()[0] for line in file if line.split()]
@@ -66,7 +71,8 @@ class MatWrite(Layer):
         """Write the bottoms; there are no tops.
 
         Raises:
-            LayerError: the list has no more names.
+            LayerError: the list has no more names, or names that are too short.
+            MissingFileError: there is no such list.
             CaffeError: scipy is missing, or a file cannot be written.
         """
         if bottoms[0].is_meta:
