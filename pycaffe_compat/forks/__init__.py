@@ -47,6 +47,7 @@ NAMES = (
     "flownet2",
     "ristretto",
     "synopsys",
+    "warpctc",
 )
 
 

@@ -10,7 +10,9 @@ from torch import Tensor
 from ...layers.base import Layer, Shape, register
 
 
-@register("Permute", fork=("ssd", "refinedet", "nvidia", "intel", "happynear", "yolo", "openvino", "synopsys"))
+@register(
+    "Permute", fork=("ssd", "refinedet", "nvidia", "intel", "happynear", "yolo", "openvino", "synopsys", "warpctc")
+)
 class Permute(Layer):
     """The axes in another order: first those that ``order`` names, then the others as they come."""
 
