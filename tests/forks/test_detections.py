@@ -23,12 +23,15 @@ def priors_of(boxes: torch.Tensor, variance: float = 1.0) -> torch.Tensor:
     return torch.stack((boxes.flatten(), torch.full((boxes.numel(),), variance)))[None]
 
 
-@pytest.mark.parametrize(("top_k", "keep_top_k"), [(-1, -1), (60, 17), (100, 0), (0, 5), (200, 200)])
+@pytest.mark.parametrize(
+    ("top_k", "keep_top_k"), [(-1, -1), (60, -1), (60, 17), (-1, 60), (-1, 90), (100, 0), (200, 200)]
+)
 def test_detections_are_those_of_the_forks_loop(top_k: int, keep_top_k: int) -> None:
     images, priors, classes = 2, 150, 4
     generator = torch.Generator().manual_seed(3)
     boxes = random_boxes(priors, size=0.3)
-    scores = (torch.rand(images, priors, classes, generator=generator) * 50).round() / 50  # with many equals
+    scores = torch.rand(images, priors, classes, generator=generator) * torch.tensor([1.0, 1.0, 0.3, 0.6])
+    scores = (scores * 100).round() / 100  # with many equals
     loc = torch.randn(images, priors, 4, generator=generator) * 0.02
     layer = detections(
         f"num_classes: {classes} nms_param {{ nms_threshold: 0.4 top_k: {top_k} }} keep_top_k: {keep_top_k} "
