@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,9 @@ from .datum import Record, datum_to_array, parse_datum
 from .transformer import Transformer
 
 log = logging.getLogger(__name__)
+_QUIET = functools.partial(
+    np.errstate, over="ignore", invalid="ignore"
+)  # boxes of NaN or infinity are dropped or clipped
 COLUMNS = 8
 CREATE = "Make it with: caffe-create-annoset --anno-type detection ROOT LISTFILE {path}"
 _MAKE = "caffe-create-annoset makes a database of them"
@@ -124,10 +128,13 @@ class AnnotatedReader(DatabaseReader):
         boxes = Boxes.of(annotated.annotation_group)
         if words and self._augmentation.draws:
             if image.dtype != np.uint8:
-                raise DataError("holds floats (float_data), but the options are for pictures of bytes")
+                raise DataError(
+                    "holds floats (float_data), but batch_sampler, distort_param and expand_param are for bytes"
+                )
             picture = np.ascontiguousarray(image.transpose(1, 2, 0)) if len(image) > 1 else image[0]
             drawn = draws.shares(words[-1], 0, self._augmentation.draws, draws.PICTURES)
-            picture, boxes = self._augmentation(picture, boxes, drawn, bool(record.encoded))
+            with _QUIET():
+                picture, boxes = self._augmentation(picture, boxes, drawn, bool(record.encoded))
             image = picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
         prepared = self._transformer.prepared(image, words, bool(record.encoded))
         return prepared, _Held(boxes, *image.shape[1:]) if self._boxed else record.label
@@ -141,6 +148,12 @@ class AnnotatedReader(DatabaseReader):
     def labelled(self, label: Any, size: tuple[int, int], window: tuple[int, int, bool], cut: tuple[int, int]) -> Any:
         if not self._boxed:
             return label
+        with _QUIET():
+            return self._rows(label, size, window, cut)
+
+    def _rows(
+        self, label: _Held, size: tuple[int, int], window: tuple[int, int, bool], cut: tuple[int, int]
+    ) -> np.ndarray:
         boxes, height, width = label
         resizing, (top, left, mirrored) = self._transformer.resizing, window
         if resizing is not None:

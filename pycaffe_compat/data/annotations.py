@@ -213,12 +213,16 @@ def _is_number(value: Any) -> bool:
 
 def _from_text(path: str, content: bytes, classes: Mapping[str, int]) -> Annotation:
     things = []
-    for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
+    for number, line in enumerate(content.decode("utf-8-sig", "replace").splitlines(), 1):
         words = line.split()
         if not words:
             continue
         label = _whole(words[0])
-        if len(words) != 5 or label is None or not all(map(NUMBER.fullmatch, words[1:])):
+        if (
+            len(words) != 5
+            or label is None
+            or not all(NUMBER.fullmatch(word) and abs(float(word)) < 2**31 for word in words[1:])
+        ):
             raise DataError(f'{path}:{number}: "{line.strip()}"; wanted "LABEL LEFT TOP RIGHT BOTTOM", in pixels')
         left, top, right, bottom = map(float, words[1:])
         things.append(Thing(label, (left, top, right, bottom)))

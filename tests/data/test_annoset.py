@@ -12,6 +12,7 @@ from pycaffe_compat.data.database import Database
 from pycaffe_compat.data.datum import datum_to_array, parse_datum
 from pycaffe_compat.data.imageset import ConvertOptions, convert_imageset
 from pycaffe_compat.errors import DataError, MissingFileError
+from pycaffe_compat.forks.ssd.label_map import read_name_sizes
 from pycaffe_compat.proto import caffe_pb2
 
 PICTURES = ["im00.jpg", "im04.png", "im01.jpg"]
@@ -142,6 +143,7 @@ def test_the_sizes_of_pictures(pictures) -> None:
     root, list_file = str(pictures / "root"), str(pictures / "list.txt")
     assert write_image_sizes(root, list_file, str(out)) == 3
     assert out.read_text() == "im00 32 32\nim04 80 96\nim01 32 32\n"
+    assert read_name_sizes(out) == [("im00", 32, 32), ("im04", 80, 96), ("im01", 32, 32)]
     (pictures / "ids").write_text("im00 5\nim04 6\nim01 7\n")
     write_image_sizes(root, list_file, str(out), str(pictures / "ids"))
     assert out.read_text() == "5 32 32\n6 80 96\n7 32 32\n"

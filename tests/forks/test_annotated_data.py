@@ -1,6 +1,7 @@
 """SSD's AnnotatedData: boxes go where their objects go."""
 
 import sys
+import warnings
 from pathlib import Path
 
 import cv2
@@ -156,6 +157,22 @@ def test_a_batch_without_boxes_has_one_row_of_minus_one(tmp_path) -> None:
     source = database(tmp_path / "db", [annotated(scene(0)[0])])
     [(_, labels)] = batches(make(source), 1)
     assert labels.shape == (1, 1, 1, 8) and bool((labels == -1).all())
+
+
+def test_boxes_of_no_number_are_dropped_quietly(tmp_path) -> None:
+    nan, inf = float("nan"), float("inf")
+    boxes = [
+        (1, (nan, 0, 1, 1)),
+        (1, (0, 0, inf, 1)),
+        (1, (0.5, 0.5, 0.2, 0.9)),
+        (1, (0.3, 0.3, 0.3, 0.9)),
+        (1, (2, 0, 3, 1)),
+    ]
+    source = database(tmp_path / "db", [annotated(scene(0)[0], boxes)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        [(_, labels)] = batches(make(source, "mirror: true", batch=1), 1)
+    assert labels.tolist() == [[[[0, 1, 1, 0, 0, 1, 1, 0]]]]
 
 
 def test_records_without_a_type_have_the_labels_of_their_datums(tmp_path) -> None:
