@@ -1,8 +1,9 @@
-"""Score a trained net on its own test data, as `caffe test` does: every batch, then the means."""
+"""Score a trained net on its own test data, as `caffe test` does: every batch, then the means; of detectors their precision."""
 
 from __future__ import annotations
 
 from ..solver.run import test
+from ..solver.scores import VERSIONS
 from .options import Parser, add_amp, add_device, add_reading, add_state, command, reading
 
 EPILOG = """
@@ -10,6 +11,7 @@ examples:
   %(prog)s --model train_val.prototxt --weights net_iter_10000.caffemodel --iterations 100
                            100 batches of the TEST phase: choose N so that N * batch_size is the number of records
   %(prog)s --model train_val.prototxt --weights net_iter_10000.caffemodel.h5 --gpu 1
+  %(prog)s --model test.prototxt --weights VGG_VOC0712_SSD_300x300_iter_120000.caffemodel --iterations 619 --ap-version 11point
 """
 
 
@@ -21,6 +23,12 @@ def run(argv: list[str], prog: str | None = None) -> None:
         "--weights", required=True, metavar="A,B", help="weights files; a later file overrides an earlier one"
     )
     parser.add_argument("--iterations", type=int, default=50, metavar="N", help="number of batches (default: 50)")
+    parser.add_argument(
+        "--ap-version",
+        choices=VERSIONS,
+        default="Integral",
+        help="how the precision of a net that ends in DetectionEvaluate is averaged (default: %(default)s)",
+    )
     add_device(parser)
     add_state(parser)
     add_amp(parser)

@@ -25,6 +25,7 @@ from .loop import Solver, choose_device
 from .nets import warn_of_missing
 from .resume import newest_sound
 from .runner import GraphRunner, prefers_channels_last
+from .scores import Means, Precision, evaluates_detections
 from .threads import operator_threads
 
 ALL = "all"
@@ -251,14 +252,18 @@ def test(
     level: int | None = None,
     stages: Sequence[str] = (),
     amp: str | None = None,
+    ap_version: str = "Integral",
 ) -> dict[str, np.ndarray]:
     """Score a net as ``caffe test`` does: log the outputs of every batch, then their means; return the means by name.
+
+    Of a net whose every output is one of a DetectionEvaluate layer, log and return the mean average precision instead.
 
     Args:
         model: path of the net's prototxt.
         weights: caffemodels, with commas.
         iterations: the number of batches.
         gpu, cpu, level, stages, amp: as for :func:`train`.
+        ap_version: how precision is averaged, as a solver's field of that name says.
     """
     init_log()
     if iterations < 1:
@@ -275,7 +280,7 @@ def test(
         warn_of_missing(net.load_report)
         if not net.load_report.loaded and any(layer.blob_specs for layer in net.layers.values()):
             raise SolverError(f"{weights} has no weights for any layer of {model}: is it of another net?")
-        return _score(GraphRunner(net, amp=amp), iterations)
+        return _score(GraphRunner(net, amp=amp), iterations, ap_version)
     finally:
         net.close()
 
@@ -284,23 +289,24 @@ test.__test__ = False  # type: ignore[attr-defined]
 
 
 @denormals.flushed()
-def _score(runner: GraphRunner, iterations: int) -> dict[str, np.ndarray]:
+def _score(runner: GraphRunner, iterations: int, ap_version: str) -> dict[str, np.ndarray]:
     log(lines.TEST_RUN, "Running for %d iterations.", iterations)
     loss = 0.0
-    sums: dict[str, np.ndarray] = {}
+    detects = evaluates_detections(runner.net)
+    gathered = Precision(ap_version, shows_labels=True) if detects else Means()
     for index in range(iterations):
         objective, outputs = runner.forward()
         loss += float(objective)
-        for name, output in outputs.items():
-            values = output.double().cpu().numpy()
-            sums[name] = sums.get(name, 0.0) + values
-            for value in values.reshape(-1).tolist():
-                log(lines.TEST_BATCH, "Batch %d, %s = %g", index, name, value)
+        gathered.add(outputs)
+        if not detects:
+            for name, output in outputs.items():
+                for value in output.double().reshape(-1).tolist():
+                    log(lines.TEST_BATCH, "Batch %d, %s = %g", index, name, value)
     log(lines.TEST_TOTAL, "Loss: %g", loss / iterations)
-    means = {name: total / iterations for name, total in sums.items()}
-    for name, values in means.items():
+    scores = gathered.scores()
+    for name, values in scores.items():
         weight = runner.net.loss_weights.get(name, 0.0)
         for value in values.reshape(-1).tolist():
             note = f" (* {weight:g} = {weight * value:g} loss)" if weight else ""
             log(lines.TEST_MEAN, "%s = %g%s", name, value, note)
-    return means
+    return scores

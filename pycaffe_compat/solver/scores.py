@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..errors import SolverError, nearest
@@ -34,11 +35,21 @@ class Means:
         self._batches = 0
 
     def add(self, outputs: Mapping[str, Tensor]) -> None:
-        """Take the outputs of a batch."""
+        """Take the outputs of a batch.
+
+        Raises:
+            SolverError: an output has another shape than before, as detections have; it has no mean.
+        """
         self._batches += 1
         for name, output in outputs.items():
             value = output.detach().double()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            before = self._sums.setdefault(name, torch.zeros_like(value))
+            if before.shape != value.shape:
+                raise SolverError(
+                    f'output "{name}" has shape {dims(value.shape)}, and in the batches before {dims(before.shape)}: it has no '
+                    'mean. Score detections with a DetectionEvaluate layer, in solvers with eval_type: "detection"'
+                )
+            self._sums[name] = before + value
 
     def scores(self) -> dict[str, np.ndarray]:
         """The means, by the names of the outputs."""
@@ -110,6 +121,12 @@ def check_outputs(net: Net, where: str) -> None:
                 f'1×1×rows×5, but "{name}" has {f"shape {dims(shape)}" if shape else "no axes"}. A Silence layer takes other '
                 "outputs"
             )
+
+
+def evaluates_detections(net: Net) -> bool:
+    """Whether every output of a net is one of a DetectionEvaluate layer."""
+    makers = {top: step.layer.type_name for step in net.steps for top in step.tops}
+    return bool(net.outputs) and all(makers.get(name) == "DetectionEvaluate" for name in net.outputs)
 
 
 def gathering(param: Any) -> Means | Precision:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pycaffe_compat.commands import test_net
 from pycaffe_compat.errors import SolverError
 from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.solver import Solver
@@ -73,7 +74,9 @@ def solver(source: str, options: str, net: str = NET) -> Solver:
     return Solver(param)
 
 
-def test_a_detector_learns_and_its_precision_rises(source: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_detector_learns_and_its_precision_rises(
+    source: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture
+) -> None:
     tests = 'test_iter: 4 test_interval: 1000 test_initialization: false eval_type: "detection" ap_version: "11point"'
     trained = solver(source, f"{tests} show_per_class_result: true")
     with contextlib.closing(trained):
@@ -83,6 +86,7 @@ def test_a_detector_learns_and_its_precision_rises(source: str, caplog: pytest.L
         trained.step(39)
         with caplog.at_level(logging.INFO):
             after = trained.test()["detection_eval"]
+        trained.net.save(tmp_path / "detector.caffemodel")
         assert trained.loss < first / 4
     assert before < 0.2
     assert after > 0.6
@@ -90,9 +94,20 @@ def test_a_detector_learns_and_its_precision_rises(source: str, caplog: pytest.L
     assert f"Test net output #0: detection_eval = {after:g}" in said
     classes = [float(line.partition(": ")[2]) for line in said if line.startswith("class")]
     assert sum(classes) / 2 == pytest.approx(after, rel=1e-5)
+    # the command says the same of the files
+    (tmp_path / "net.prototxt").write_text(NET.replace("SOURCE", source))
+    files = ["--model", str(tmp_path / "net.prototxt"), "--weights", str(tmp_path / "detector.caffemodel")]
+    test_net.run([*files, "--iterations", "4", "--ap-version", "11point"])
+    assert f"] detection_eval = {after:g}\n" in capsys.readouterr().err
 
 
 def test_only_test_nets_that_evaluate_detections_have_a_precision(source: str) -> None:
-    options = 'test_iter: 1 test_interval: 9 eval_type: "detection"'
+    net = NET[: NET.index('layer { name: "evaluate"')].replace("confidence_threshold: 0.1", "confidence_threshold: 0.5")
+    options = "test_iter: 4 test_interval: 9"
     with pytest.raises(SolverError, match=r'"found" has shape 1×1×1×7.*A Silence layer takes'):
-        solver(source, options, NET[: NET.index('layer { name: "evaluate"')])
+        solver(source, options + ' eval_type: "detection"', net)
+    with (
+        contextlib.closing(solver(source, options, net)) as plain,
+        pytest.raises(SolverError, match=r'"found" has shape .* has no mean. Score detections with'),
+    ):
+        plain.test()

@@ -34,6 +34,7 @@ class DetectionEvaluate(Layer):
     bottoms = (2, 2)
     differentiable = (False,)
     open_axes = (2,)
+    traceable = False
     merges: ClassVar[bool] = False  # labels above 1 into 1, where there are two classes
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:

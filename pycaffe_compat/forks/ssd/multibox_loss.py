@@ -65,6 +65,7 @@ class MultiBoxLoss(LossLayer):
     inert_options: ClassVar[frozenset[str]] = frozenset({"ignore_difficult_gt"})  # which NVIDIA's code does not read
     bottoms: ClassVar[tuple[int, int | None]] = (4, 4)
     differentiable: ClassVar[tuple[bool, ...]] = (True, True, False)
+    traceable = False
     merges: ClassVar[bool] = False  # labels above 1 into 1, where there are two classes
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
@@ -321,7 +322,7 @@ class MultiBoxLoss(LossLayer):
     def _check_areas(self, boxes: Tensor, place: Tensor) -> None:
         """Raise a ``LayerError`` where prior boxes (K, 4), the ``place``-th (K) of an image, have no codes."""
         if self.code_type != bx.CORNER and bool((bad := ~bx.have_area(boxes)).any()):
-            at = bad.nonzero()[0]
+            at = int(bad.nonzero()[0])
             raise self.error(f"prior box {int(place[at])} ({_numbers(boxes[at])}) has no area, which code_type needs")
 
     def _check_codable(self, priors: Priors, box: Tensor, place: Tensor) -> None:
@@ -330,7 +331,7 @@ class MultiBoxLoss(LossLayer):
         if self.code_type == bx.CENTER_SIZE and bool((bad := ~bx.have_area(box)).any()):
             raise self.error(f"a true box ({_numbers(box[bad.nonzero()[0]])}) has no area, which CENTER_SIZE needs")
         if bool((bad := ~(priors.variances > 0).all(1)).any()):
-            at = bad.nonzero()[0]
+            at = int(bad.nonzero()[0])
             raise self.error(
                 f"the variances of prior box {int(place[at])} ({_numbers(priors.variances[at])}) must be above 0"
             )
