@@ -13,17 +13,19 @@ from ..errors import CaffeError, NetError
 from ..export.outline import Outline, refuse_files
 from ..export.preprocess import Preprocessing, picture_files, read_means, read_picture
 from ..export.programs import run_alone, to_pt2, to_torchscript
+from ..export.source.module import to_source, weights_path
 from ..export.verify import TOLERANCE, Difference, compare_onnx, differences, random_batches
 from ..net import Net
 from ..tables import dims, format_table, human
 from .options import Parser, add_reading, command, reading
 
-ENDINGS = {".onnx": "onnx", ".pt2": "pt2", ".ts.pt": "ts.pt"}
+ENDINGS = {".onnx": "onnx", ".pt2": "pt2", ".ts.pt": "ts.pt", ".py": "py"}
 EPILOG = """
 targets (the ending of OUT chooses one, or --to):
   .onnx    ONNX of standard operators, for onnxruntime, OpenCV 5, TensorRT, CoreML …
   .pt2     torch.export.load(OUT).module()(*inputs)
   .ts.pt   torch.jit.load(OUT)(*inputs)
+  .py      source: a plain nn.Module to read and change, with its weights beside it in .safetensors
 None needs this package where it runs. Blobs and layers keep their names in ONNX. Axis 0 of the inputs may have any length, where
 the net allows that. Losses, Accuracy and layers that write files are left out.
 
@@ -31,6 +33,8 @@ examples:
   %(prog)s deploy.prototxt net.caffemodel net.onnx
   %(prog)s deploy.prototxt net.caffemodel net.onnx --mean 104,117,123 --preprocess
                            the model takes pictures in RGB with values from 0 to 255
+  %(prog)s deploy.prototxt net.caffemodel net.py
+                           source, for those who go on in PyTorch
   %(prog)s fcn.prototxt fcn.caffemodel fcn.onnx --dynamic data=2,3
                            height and width may change too
   %(prog)s deploy.prototxt net.caffemodel net.onnx --int8 --pictures photos/ --mean 104,117,123
@@ -86,9 +90,11 @@ def run(argv: list[str]) -> None:
     target = args.to or next((to for end, to in ENDINGS.items() if args.output.endswith(end)), "")
     if not target:
         parser.error(f"{args.output}: the ending says no target; valid: {', '.join(ENDINGS)}, or --to")
-    only_onnx = [name for name in ("preprocess", "fp16", "int8", "fold") if getattr(args, name) and target != "onnx"]
+    only_onnx = [name for name in ("preprocess", "fp16", "int8") if getattr(args, name) and target != "onnx"]
     if only_onnx:
         parser.error(f"--{only_onnx[0]} is for ONNX, not for {target}")
+    if args.fold and target not in ("onnx", "py"):
+        parser.error(f"--fold is for ONNX and source, not for {target}")
     if args.fp16 and args.int8:
         parser.error("give --fp16 or --int8, not both")
     if args.int8 and not args.pictures:
@@ -97,7 +103,7 @@ def run(argv: list[str]) -> None:
     reading(options)
     net = _load(args)
     try:
-        export = {"onnx": _onnx, "pt2": _program, "ts.pt": _program}[target]
+        export = {"onnx": _onnx, "pt2": _program, "ts.pt": _program, "py": _source}[target]
         export(net, args)
     finally:
         net.close()
@@ -185,8 +191,22 @@ def _unprepared(found: Outline, batch: dict[str, np.ndarray], how: Preprocessing
 
 def _program(net: Net, args: Any) -> None:
     write: Callable[..., Outline] = to_pt2 if args.output.endswith(".pt2") or args.to == "pt2" else to_torchscript
+    _alone(net, args, lambda: write(net, args.output, dict(args.dynamic or ())), [args.output])
+
+
+def _source(net: Net, args: Any) -> None:
+    _alone(
+        net,
+        args,
+        lambda: to_source(net, args.output, dynamic=dict(args.dynamic or ()), fold=args.fold),
+        [args.output, weights_path(args.output)],
+    )
+
+
+def _alone(net: Net, args: Any, write: Callable[[], Outline], made: list[str]) -> None:
+    """Write the files ``made``, and run them where this package is not."""
+    found = write()
     try:
-        found = write(net, args.output, dict(args.dynamic or ()))
         if not args.no_verify:
             batches = _batches(net, found, args)
             tried = [
@@ -196,7 +216,7 @@ def _program(net: Net, args: Any) -> None:
             ]
             _check(found, tried, args.output)
     except BaseException:
-        _remove([args.output])
+        _remove(made)
         raise
     _say(found, args.output)
 

@@ -159,7 +159,12 @@ def _read_npz(file: str) -> dict[str, np.ndarray]:
     return {name: array if array.dtype in ("f4", "f8") else array.astype("f4") for name, array in arrays.items()}
 
 
-def _safetensors() -> Any:
+def safetensors_library() -> Any:
+    """The package safetensors, with its part for torch.
+
+    Raises:
+        CaffeError: it is not installed.
+    """
     try:
         import safetensors
         import safetensors.torch
@@ -171,7 +176,7 @@ def _safetensors() -> Any:
 
 
 def _read_safetensors(file: str) -> Model:
-    library = _safetensors()
+    library = safetensors_library()
     try:
         with library.safe_open(file, framework="pt") as stored:
             metadata = stored.metadata() or {}
@@ -252,7 +257,7 @@ def write_model(path: PathLike, model: Model, progress: Progress = lambda _: Non
             types = {layer.name: layer.type for layer in model.skeleton.layer}
             layers = [(name, types.get(name, "")) for name in model.blobs]
             metadata = {"format": "pt", _LAYERS_KEY: json.dumps(layers)}
-            library = _safetensors()
+            library = safetensors_library()
             try:
                 library.torch.save_file(tensors, temporary, metadata)
             except library.SafetensorError as error:

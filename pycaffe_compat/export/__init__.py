@@ -5,6 +5,7 @@ from .outline import Outline
 from .preprocess import Preprocessing
 from .programs import run_alone, to_pt2, to_torchscript
 from .smaller import to_float16, to_int8
+from .source.module import to_source
 from .verify import Difference, compare_onnx
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "to_int8",
     "to_onnx",
     "to_pt2",
+    "to_source",
     "to_torchscript",
 ]

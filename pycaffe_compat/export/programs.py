@@ -23,10 +23,15 @@ from .outline import Outline, outline
 
 PathLike = str | os.PathLike[str]
 _ALONE = """
-import sys, numpy as np, torch
+import importlib.util, sys, numpy as np, torch
 sys.modules["pycaffe_compat"] = None  # an import of it is an error
 program, data, out = sys.argv[1:]
-if program.endswith(".pt2"):
+if program.endswith(".py"):
+    spec = importlib.util.spec_from_file_location("exported", program)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    run = module.load()
+elif program.endswith(".pt2"):
     run = torch.export.load(program).module()
 else:
     run = torch.jit.load(program)
@@ -92,7 +97,10 @@ def to_torchscript(net: Net, path: PathLike, dynamic: Mapping[str, Sequence[int]
 
 
 def run_alone(path: PathLike, batches: Sequence[Mapping[str, np.ndarray]]) -> list[list[np.ndarray]]:
-    """Run a program in a process of its own, in which this package cannot be imported; return its outputs for each batch.
+    """Run a program, or a net's source, in a process of its own, in which this package cannot be imported.
+
+    Returns:
+        Its outputs for each batch.
 
     Raises:
         CaffeError: it does not run there.

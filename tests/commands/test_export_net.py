@@ -13,6 +13,7 @@ from exported_nets import CLASSIFIER, CONVNET, build_net
 
 from pycaffe_compat.commands import export_net
 from pycaffe_compat.export import verify
+from pycaffe_compat.export.source import module
 
 LABELS = (
     'layer { name: "lmdb" type: "Data" top: "data" top: "label" data_param { source: "train_lmdb" batch_size: 2 } }'
@@ -43,7 +44,7 @@ def export(capfd: pytest.CaptureFixture[str], *arguments: str, net: str = "deplo
     return f"{status or 0}: {said.out}{said.err}"
 
 
-@pytest.mark.parametrize("out", ["net.onnx", "net.pt2", "net.ts.pt"])
+@pytest.mark.parametrize("out", ["net.onnx", "net.pt2", "net.ts.pt", "net.py"])
 def test_every_target_is_verified_at_two_batch_sizes(out, capfd):
     said = export(capfd, out)
     assert said.startswith("0: ") and "prob" in said and "input data: any×3×19×17" in said
@@ -75,12 +76,15 @@ def test_axes_that_may_change(capfd):
 def test_folding(capfd):
     export(capfd, "net.onnx", "--fold")
     assert "Mul" not in {node.op_type for node in onnx.load("net.onnx").graph.node}
+    assert export(capfd, "net.py", "--fold").startswith("0: ")
+    assert "nn.Conv2d" in Path("net.py").read_text() and "BatchNorm" not in Path("net.py").read_text()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["net.xml"], "net.xml: the ending says no target; valid: .onnx, .pt2, .ts.pt"),
+        (["net.xml"], "net.xml: the ending says no target; valid: .onnx, .pt2, .ts.pt, .py"),
+        (["net.ts.pt", "--fold"], "--fold is for ONNX and source, not for ts.pt"),
         (["net.pt2", "--fp16"], "--fp16 is for ONNX, not for pt2"),
         (["net.onnx", "--int8"], "--int8 needs --pictures"),
         (["net.onnx", "--opset", "9"], "opset 9: "),
@@ -115,6 +119,13 @@ def test_data_and_python_layers_are_refused(capfd):
     Path("python.prototxt").write_text(CLASSIFIER + PYTHON)
     assert '"mine"' in export(capfd, "net.onnx", net="python.prototxt")
     assert not Path("net.onnx").exists()
+
+
+def test_source_that_does_not_run_is_not_left_behind(capfd, monkeypatch):
+    monkeypatch.setattr(module, "write_source", lambda *a: ("import pycaffe_compat", {}))
+    said = export(capfd, "net.py")
+    assert said.startswith("1: ") and "net.py does not run by itself: ModuleNotFoundError" in said
+    assert not Path("net.py").exists() and not Path("net.safetensors").exists()
 
 
 def test_a_result_that_differs_is_not_left_behind(capfd, monkeypatch):

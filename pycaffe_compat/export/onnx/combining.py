@@ -10,7 +10,8 @@ from ...forks.ssd.permute import Permute
 from ...layers.common import ArgMax, BatchReindex, Eltwise, Filter, Parameter, Reduction
 from ...layers.reshaping import Concat, Crop, Flatten, Reshape, Slice, Tile
 from ..outline import Value
-from .emitter import BOOL, FLOAT, INT64, Emitter, emits, static, unsaid
+from ..registry import static, unsaid
+from .emitter import BOOL, FLOAT, INT64, Emitter, emits
 
 
 @emits(Eltwise)

@@ -11,7 +11,8 @@ from ...forks.ssd.detection_output import DetectionOutput
 from ...forks.ssd.normalize import Normalize
 from ...forks.ssd.prior_box import Priors
 from ..outline import Value
-from .emitter import FLOAT, INT64, Emitter, emits, static, unsaid
+from ..registry import static, unsaid
+from .emitter import FLOAT, INT64, Emitter, emits
 
 NONE = -np.inf  # the score of what is no candidate
 

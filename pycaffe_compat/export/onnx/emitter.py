@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import LayerError
 from ...layers.base import Layer, Shape
 from ..outline import Value
+from ..registry import Registry
 
 FLOAT, INT64, BOOL = 1, 7, 9  # TensorProto.DataType, for Cast
 Emission = Callable[..., "str | Sequence[str] | None"]
-EMITTERS: dict[type[Layer], Emission] = {}
-Function = TypeVar("Function", bound=Emission)
-
-
-def emits(*classes: type[Layer]) -> Callable[[Function], Function]:
-    """Decorator: the function makes the nodes of these layers: ``f(emitter, layer, *bottoms) -> names of the tops``."""
-
-    def enter(function: Function) -> Function:
-        EMITTERS.update(dict.fromkeys(classes, function))
-        return function
-
-    return enter
-
-
-def emission(layer: type[Layer]) -> Emission | None:
-    """What makes the nodes of a class of layers, itself or one that it computes the same as.
-
-    None where ONNX has no words for it, or this package has none yet.
-    """
-    for cls in layer.__mro__:
-        if cls in EMITTERS:
-            return EMITTERS[cls]
-        if "forward" in vars(cls) or "function" in vars(cls):
-            return None
-    return None
+EMITTERS: Registry[Emission] = Registry()
+emits = EMITTERS.enter  # f(emitter, layer, *bottoms) -> names of the tops
 
 
 class Emitter:
@@ -163,27 +140,6 @@ class Emitter:
         if any(n == 0 for n in shape):
             raise layer.error("its top is empty")
         return str(self.op("Reshape", x, self.ints(*target)))
-
-
-def static(layer: Layer, value: Value, *axes: int) -> None:
-    """Raise unless these axes of ``value`` (all without ``axes``) keep their length.
-
-    Raises:
-        LayerError: one of them may change.
-    """
-    wanted = axes or tuple(range(len(value.shape)))
-    changing = [axis for axis in wanted if axis in value.moving]
-    if changing:
-        raise unsaid(layer, f"axis {changing[0]} of its bottom {value.name} may change")
-
-
-class Unsaid(LayerError):
-    """A layer that cannot be said in ONNX as it is."""
-
-
-def unsaid(layer: Layer, why: str) -> Unsaid:
-    """Return (for the caller to raise) that ``layer`` cannot be written, and why."""
-    return Unsaid(f'layer "{layer.name}" ({layer.type_name}): {why}')
 
 
 def as_float32(value: Tensor) -> np.ndarray:

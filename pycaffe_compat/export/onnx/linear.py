@@ -6,7 +6,8 @@ import numpy as np
 
 from ...layers.linear import Bias, Embed, InnerProduct, Scale
 from ..outline import Value
-from .emitter import INT64, Emitter, emits, static
+from ..registry import static
+from .emitter import INT64, Emitter, emits
 
 
 @emits(InnerProduct)

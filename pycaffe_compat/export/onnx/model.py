@@ -15,8 +15,9 @@ from ...wiring import Step
 from .. import __name__ as _package
 from ..outline import Outline, Value, outline
 from ..preprocess import Preprocessing
+from ..registry import Unsaid
 from . import combining, detection, linear, neurons, normalization, recurrent, resizing, windows
-from .emitter import Emitter, Unsaid, as_float32, emission
+from .emitter import EMITTERS, Emitter, as_float32
 
 FAMILIES = (combining, detection, linear, neurons, normalization, recurrent, resizing, windows)
 OPSET, OLDEST = 18, 18
@@ -129,7 +130,7 @@ def _emit_step(emitter: Emitter, step: Step, found: Outline, tops: Sequence[Valu
             constant = emitter.constant(as_float32(getattr(layer, f"top{i}")))
             renamed[emitter.op("Identity", constant)] = top.name
         return
-    function = emission(type(layer))
+    function = EMITTERS.find(type(layer))
     if function is None:
         raise Unsaid(f'layer "{layer.name}" ({layer.type_name}): ONNX has no operators for it, or none are known here')
     made = function(emitter, layer, *(found.values[v] for v in step.bottom_values))

@@ -14,7 +14,8 @@ from ...layers.normalization import LRN, MVN, BatchNorm
 from ...layers.softmax import Softmax
 from ..affine import channel_affine, has_relu
 from ..outline import Value
-from .emitter import Emitter, emits, static, unsaid
+from ..registry import static, unsaid
+from .emitter import Emitter, emits
 
 
 @emits(BatchNorm, UpdatedBatchNorm)

@@ -6,7 +6,8 @@ from typing import Any
 
 from ...layers.recurrent import LSTM, RNN, LSTMUnit, Recurrent
 from ..outline import Value
-from .emitter import Emitter, emits, static
+from ..registry import static
+from .emitter import Emitter, emits
 
 
 @emits(RNN, LSTM)

@@ -10,7 +10,8 @@ from ...forks.segnet.upsample import MaskedUpsample
 from ...forks.yolo.reorg import Reorg
 from ...forks.yolo.upsample import NearestUpsample, UpsampleDarknet
 from ..outline import Value
-from .emitter import INT64, Emitter, emits, static, unsaid
+from ..registry import static, unsaid
+from .emitter import INT64, Emitter, emits
 
 
 @emits(Interp)

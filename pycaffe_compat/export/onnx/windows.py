@@ -13,7 +13,8 @@ from ...layers.pooling import SPP, Depooling, Pooling, SafeInv
 from ...layers.volumes import VolumePooling
 from ...ops.windows import Window
 from ..outline import Value
-from .emitter import FLOAT, INT64, Emitter, emits, static, unsaid
+from ..registry import static, unsaid
+from .emitter import FLOAT, INT64, Emitter, emits
 
 
 @emits(Convolution, Deconvolution)

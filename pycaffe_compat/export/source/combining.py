@@ -1,0 +1,160 @@
+"""Layers that combine, cut, reorder or reshape blobs."""
+
+from __future__ import annotations
+
+from ...forks.senet.axpy import Axpy
+from ...forks.shufflenet.shuffle_channel import ShuffleChannel
+from ...forks.ssd.permute import Permute
+from ...layers.common import ArgMax, BatchReindex, Eltwise, Filter, Parameter, Reduction, Split
+from ...layers.inputs import DummyData
+from ...layers.reshaping import Concat, Crop, Flatten, Reshape, Slice, Tile
+from ..outline import Value
+from ..registry import static, unsaid
+from . import helpers
+from .layout import call, literal
+from .linear import with_axes
+from .writer import Several, Writer, writes
+
+
+@writes(DummyData)
+def dummy_data(w: Writer, layer: DummyData) -> list[str]:
+    if any(filler.type != "constant" for filler in layer.fillers):
+        raise unsaid(layer, "fills its tops with random numbers")
+    device = w.any_input()
+    return [
+        f"{device}.new_full({literal(shape)}, {literal(float(filler.value))})"
+        for shape, filler in zip(layer.shapes, layer.fillers, strict=True)
+    ]
+
+
+@writes(Split)
+def split(w: Writer, layer: Split, x: Value) -> list[str]:
+    return [str(x)] * len(w.tops)
+
+
+@writes(Eltwise)
+def eltwise(w: Writer, layer: Eltwise, *bottoms: Value) -> str:
+    first, *rest = bottoms
+    if layer.operation == "MAX":
+        y = str(first)
+        for x in rest:
+            y = f"torch.maximum({y}, {x})"
+        return y
+    if layer.operation == "PROD":
+        return " * ".join(map(str, bottoms))
+    y = ""
+    for x, c in zip(bottoms, layer.coeffs, strict=True):
+        sign = (" - " if c < 0 else " + ") if y else ("-" if c < 0 else "")
+        y += sign + (str(x) if abs(c) == 1 else f"{literal(abs(c))} * {x}")
+    return y
+
+
+@writes(Reduction)
+def reduction(w: Writer, layer: Reduction, x: Value) -> str:
+    axes = tuple(range(layer.axis, len(x.shape)))
+    along = literal(axes[0] if len(axes) == 1 else axes)
+    y = {
+        "SUM": f"{x}.sum({along})",
+        "MEAN": f"{x}.mean({along})",
+        "ASUM": f"{x}.abs().sum({along})",
+        "SUMSQ": f"{x}.square().sum({along})",
+    }[layer.operation]
+    return y if layer.coeff == 1 else f"{literal(layer.coeff)} * {y}"
+
+
+@writes(ArgMax)
+def argmax(w: Writer, layer: ArgMax, x: Value) -> str:
+    largest = w.helper(helpers.largest)
+    if layer.axis is not None:
+        return f"{largest}({x}, {layer.top_k}, {layer.axis})[{0 if layer.out_max_val else 1}]"
+    found = f"{largest}({x}.flatten(1), {layer.top_k}, 1)"
+    y = f"torch.stack({found}[::-1], 1)" if layer.out_max_val else f"{found}[1][:, None]"
+    return y if len(x.shape) <= 3 else f"{y}[..., {', '.join(['None'] * (len(x.shape) - 3))}]"
+
+
+@writes(Parameter)
+def parameter(w: Writer, layer: Parameter) -> str:
+    return w.parameter(layer, layer.weight)
+
+
+@writes(BatchReindex)
+def batch_reindex(w: Writer, layer: BatchReindex, x: Value, indices: Value) -> str:
+    return f"{x}[{indices}.long()]"
+
+
+@writes(Filter)
+def filter_items(w: Writer, layer: Filter, *bottoms: Value) -> list[str]:
+    *items, selector = bottoms
+    return [f"{item}[{selector}.flatten() != 0]" for item in items]
+
+
+@writes(Concat)
+def concat(w: Writer, layer: Concat, *bottoms: Value) -> str:
+    if len(bottoms) == 1:
+        return str(bottoms[0])
+    return f"torch.cat([{', '.join(map(str, bottoms))}], {layer.axis})"
+
+
+@writes(Slice)
+def slices(w: Writer, layer: Slice, x: Value) -> str | Several:
+    if len(w.tops) == 1:
+        return str(x)
+    static(layer, x, layer.axis)
+    sizes = [top.shape[layer.axis] for top in w.tops]
+    if len(set(sizes)) == 1:
+        return Several(f"{x}.chunk({len(sizes)}, {layer.axis})")
+    return Several(f"{x}.split({sizes}, {layer.axis})")
+
+
+@writes(Flatten)
+def flatten(w: Writer, layer: Flatten, x: Value) -> str:
+    if layer.axis > layer.end_axis:
+        return f"{x}.unsqueeze({layer.axis})"
+    if layer.axis == layer.end_axis:
+        return str(x)
+    last = [] if layer.end_axis == len(x.shape) - 1 else [layer.end_axis]
+    return call(f"{x}.flatten", layer.axis, *last)
+
+
+@writes(Reshape)
+def reshape(w: Writer, layer: Reshape, x: Value) -> str:
+    middle = [layer.start + i if n == 0 else str(n) for i, n in enumerate(layer.dims)]
+    whole: list[int | str] = [*range(layer.start), *middle, *range(layer.end, len(x.shape))]
+    copied = [axis for axis in whole if isinstance(axis, int)]
+    if copied == whole == list(range(len(x.shape))):
+        return str(x)
+    others = [int(n) for n in whole if isinstance(n, str)]
+    if len(copied) == 1 and -1 not in others and 0 not in w.tops[0].shape:
+        whole = ["-1" if isinstance(n, int) else n for n in whole]
+    if whole == ["-1" if n == 0 else str(m) for n, m in enumerate(x.shape)]:
+        return str(x)
+    return call(f"{x}.reshape", *(f"{x}.shape[{n}]" if isinstance(n, int) else n for n in whole))
+
+
+@writes(Tile)
+def tile(w: Writer, layer: Tile, x: Value) -> str:
+    return call(f"{x}.repeat", *layer.repeats)
+
+
+@writes(Crop)
+def crop(w: Writer, layer: Crop, x: Value, reference: Value) -> str:
+    return call(w.helper(helpers.crop_like), x, reference, layer.axis, tuple(layer.offsets))
+
+
+@writes(Permute)
+def permute(w: Writer, layer: Permute, x: Value) -> str:
+    if list(layer.order) == list(range(len(x.shape))):
+        return str(x)
+    return call(f"{x}.permute", *layer.order)
+
+
+@writes(ShuffleChannel)
+def shuffle_channel(w: Writer, layer: ShuffleChannel, x: Value) -> str:
+    if len(x.shape) > 2:
+        return f"{w.module(layer, 'nn.ChannelShuffle', layer.group)}({x})"
+    return f"{x}.unflatten(1, ({layer.group}, -1)).transpose(1, 2).flatten(1)"
+
+
+@writes(Axpy)
+def axpy(w: Writer, layer: Axpy, scale: Value, x: Value, y: Value) -> str:
+    return f"{with_axes(scale, len(x.shape) - len(scale.shape))} * {x} + {y}"

@@ -1,0 +1,19 @@
+"""Layers of detectors."""
+
+from __future__ import annotations
+
+import torch
+
+from ...forks.ssd.prior_box import Priors
+from ..outline import Value
+from ..registry import static
+from .writer import Writer, writes
+
+
+@writes(Priors)
+def priors(w: Writer, layer: Priors, x: Value, picture: Value) -> str:
+    """Boxes that depend on sizes alone: a buffer."""
+    for value in (x, picture):
+        if len(value.shape) > 2:
+            static(layer, value, *range(2, len(value.shape)))
+    return w.parameter(layer, layer(torch.empty(x.shape), torch.empty(picture.shape)), learns=False)

@@ -1,0 +1,409 @@
+"""What PyTorch has no operator or module for, in plain PyTorch: written out beside the nets that need it.
+
+The source of a net (:mod:`.module`) begins with the functions and classes of this file that it uses, and no others, so
+nothing here uses this package. Lines are at most 88 wide, which most formatters are set to, and stay as they are at 120.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def count_windows(
+    x: Tensor,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> tuple[int, int]:
+    """Caffe's number of windows: rounded up, without those that start in padding."""
+    counts = []
+    for n, k, s, p in zip(x.shape[2:], kernel, stride, padding, strict=True):
+        counts.append(min((n + 2 * p - k + s - 1) // s + 1, (n + p - 1) // s + 1))
+    return counts[0], counts[1]
+
+
+def max_pool(
+    x: Tensor,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    ceil_mode: bool = True,
+) -> Tensor:
+    """Max pooling with more padding than PyTorch allows (half of the kernel)."""
+    h, w = padding
+    padded = F.pad(x, (w, w, h, h), value=float("-inf"))
+    y = F.max_pool2d(padded, kernel, stride, ceil_mode=ceil_mode)
+    if ceil_mode:
+        rows, columns = count_windows(x, kernel, stride, padding)
+        y = y[:, :, :rows, :columns]
+    return y
+
+
+def average_pool(
+    x: Tensor,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    ceil_mode: bool = True,
+    divisor: int | None = None,
+) -> Tensor:
+    """Average pooling with more padding than PyTorch allows (half of the kernel)."""
+    h, w = padding
+    y = F.avg_pool2d(
+        F.pad(x, (w, w, h, h)),
+        kernel,
+        stride,
+        ceil_mode=ceil_mode,
+        divisor_override=divisor,
+    )
+    if ceil_mode:
+        rows, columns = count_windows(x, kernel, stride, padding)
+        y = y[:, :, :rows, :columns]
+    return y
+
+
+def max_pool_with_mask(
+    x: Tensor,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    ceil_mode: bool = True,
+    local: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Max pooling, and where each maximum is: in the plane, or (local) the window."""
+    h, w = padding
+    padded = F.pad(x, (w, w, h, h), value=float("-inf"))
+    y, index = F.max_pool2d(
+        padded,
+        kernel,
+        stride,
+        ceil_mode=ceil_mode,
+        return_indices=True,
+    )
+    if ceil_mode:
+        rows, columns = count_windows(x, kernel, stride, padding)
+        y, index = y[:, :, :rows, :columns], index[:, :, :rows, :columns]
+    row, column = index // padded.shape[3], index % padded.shape[3]
+    if not local:
+        return y, (row - h) * x.shape[3] + (column - w)
+    top = torch.arange(y.shape[2], device=x.device) * stride[0]
+    left = torch.arange(y.shape[3], device=x.device) * stride[1]
+    return y, (row - top[:, None]) * kernel[1] + (column - left)
+
+
+def places_in_plane(
+    mask: Tensor,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    height: int,
+    width: int,
+) -> Tensor:
+    """Turn places in windows into places in planes; -1 for those outside."""
+    index = mask.long()
+    top = torch.arange(mask.shape[2], device=mask.device) * stride[0] - padding[0]
+    left = torch.arange(mask.shape[3], device=mask.device) * stride[1] - padding[1]
+    row = index // kernel[1] + top[:, None]
+    column = index % kernel[1] + left
+    inside = (index >= 0) & (row >= 0) & (row < height)
+    inside = inside & (column >= 0) & (column < width)
+    return torch.where(inside, row * width + column, -1)
+
+
+def pool_at_mask(
+    x: Tensor,
+    mask: Tensor,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    local: bool = False,
+) -> Tensor:
+    """The value of each window where its mask points, 0 where that is nowhere."""
+    index = mask.long()
+    if local:
+        height, width = x.shape[2:]
+        index = places_in_plane(mask, kernel, stride, padding, height, width)
+    y = x.flatten(2).gather(2, index.clamp(min=0).flatten(2)).reshape(index.shape)
+    return torch.where(index >= 0, y, 0)
+
+
+def unpool_at_mask(
+    x: Tensor,
+    mask: Tensor,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    local: bool = False,
+) -> Tensor:
+    """Put each value where its mask points; values at one place add up."""
+    n, c, rows, columns = x.shape
+    height = stride[0] * (rows - 1) + kernel[0] - 2 * padding[0]
+    width = stride[1] * (columns - 1) + kernel[1] - 2 * padding[1]
+    index = mask.long()
+    if local:
+        index = places_in_plane(mask, kernel, stride, padding, height, width)
+    values = torch.where(index >= 0, x, 0).flatten(2)
+    planes = x.new_zeros(n, c, height * width)
+    planes = planes.scatter_add(2, index.clamp(min=0).flatten(2), values)
+    return planes.reshape(n, c, height, width)
+
+
+def unpool_everywhere(
+    x: Tensor,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> Tensor:
+    """Put each value at every place of its window; values at one place add up."""
+    ones = x.new_ones(x.shape[1], 1, kernel[0], kernel[1])
+    return F.conv_transpose2d(x, ones, None, stride, padding, groups=x.shape[1])
+
+
+def pool_at_place(
+    x: Tensor,
+    place: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+) -> Tensor:
+    """The value at one place of each window, the same in all; 0 beyond the plane."""
+    rows, columns = count_windows(x, kernel, stride, (0, 0))
+    bottom = (rows - 1) * stride[0] + place[0] + 1
+    right = (columns - 1) * stride[1] + place[1] + 1
+    x = F.pad(x, (0, max(right - x.shape[3], 0), 0, max(bottom - x.shape[2], 0)))
+    return x[:, :, place[0] : bottom : stride[0], place[1] : right : stride[1]]
+
+
+def unpool_at_place(
+    x: Tensor,
+    place: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> Tensor:
+    """Put each value at one place of its window, the same in all; 0 elsewhere."""
+    spot = x.new_zeros(x.shape[1], 1, kernel[0], kernel[1])
+    spot[:, :, place[0], place[1]] = 1
+    return F.conv_transpose2d(x, spot, None, stride, padding, groups=x.shape[1])
+
+
+def stochastic_pool(
+    x: Tensor,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    ceil_mode: bool = True,
+) -> Tensor:
+    """The expected value of a window whose places are drawn in proportion to x."""
+    none = (0, 0)
+    total = average_pool(x, kernel, stride, none, ceil_mode, divisor=1)
+    squares = average_pool(x * x, kernel, stride, none, ceil_mode, divisor=1)
+    return torch.where(total > 0, squares / torch.where(total > 0, total, 1), 0)
+
+
+def pyramid_pool(x: Tensor, levels: int, average: bool = False) -> Tensor:
+    """Pool to 1x1, 2x2, 4x4 ... windows, side by side as vectors."""
+    pool = average_pool if average else max_pool
+    pooled = []
+    for level in range(levels):
+        bins = 2**level
+        h, w = -(-x.shape[2] // bins), -(-x.shape[3] // bins)
+        padding = (h * bins - x.shape[2] + 1) // 2, (w * bins - x.shape[3] + 1) // 2
+        pooled.append(pool(x, (h, w), (h, w), padding).flatten(1))
+    return torch.cat(pooled, 1)
+
+
+def im2col(
+    x: Tensor,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> Tensor:
+    """The windows of a convolution as columns, a plane for each place of a window."""
+    columns = F.unfold(x, kernel, dilation, padding, stride)
+    span = dilation[0] * (kernel[0] - 1) + 1
+    rows = (x.shape[2] + 2 * padding[0] - span) // stride[0] + 1
+    return columns.unflatten(2, (rows, -1))
+
+
+def lrn_within_channel(x: Tensor, size: int, alpha: float, beta: float) -> Tensor:
+    """Divide by a power of the mean square of a square neighbourhood."""
+    mean = F.avg_pool2d(x.square(), size, stride=1, padding=size // 2)
+    return x / (1 + alpha * mean) ** beta
+
+
+def normalize_mean_variance(
+    x: Tensor,
+    dims: tuple[int, ...],
+    eps: float,
+    divide: bool = True,
+) -> Tensor:
+    """Subtract the mean; divide by the standard deviation + eps."""
+    y = x - x.mean(dims, keepdim=True)
+    if divide:
+        y = y / (y.square().mean(dims, keepdim=True).sqrt() + eps)
+    return y
+
+
+def normalize_by_batch(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalise by the mean and variance of the batch, in evaluation too."""
+    mean = x.mean((0, 2, 3), keepdim=True)
+    variance = x.square().mean((0, 2, 3), keepdim=True) - mean.square()
+    return scale * (x - mean) / (variance + eps).sqrt() + shift, mean, variance
+
+
+class L2Normalize(nn.Module):
+    """Divides by the norm over the channels (or all), then scales each channel."""
+
+    def __init__(self, channels: int, eps: float, dims: tuple[int, ...] = (1,)) -> None:
+        super().__init__()
+        self.eps, self.dims = eps, dims
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = (x.square().sum(self.dims, keepdim=True) + self.eps).sqrt()
+        return x / norm * self.weight
+
+
+def crop_like(x: Tensor, like: Tensor, axis: int, offsets: tuple[int, ...]) -> Tensor:
+    """Cut the axes from axis on to the sizes of another tensor."""
+    for dim, start in enumerate(offsets, axis):
+        x = x.narrow(dim, start, like.shape[dim])
+    return x
+
+
+def largest(x: Tensor, k: int, dim: int) -> tuple[Tensor, Tensor]:
+    """The k largest values and their places; of equal values the last place first."""
+    values, places = x.flip(dim).sort(dim=dim, descending=True, stable=True)
+    places = (x.shape[dim] - 1 - places).to(x.dtype)
+    return values.narrow(dim, 0, k), places.narrow(dim, 0, k)
+
+
+def safe_inverse(x: Tensor) -> Tensor:
+    """1 / x, and 0 where x is 0."""
+    return torch.where(x == 0, 0, 1 / torch.where(x == 0, 1, x))
+
+
+def place_at_mask(x: Tensor, mask: Tensor, height: int, width: int) -> Tensor:
+    """Put each value where its mask points; of several at one place the last stands."""
+    index = mask.long().flatten(2)
+    order = torch.arange(index.shape[2], device=x.device).expand_as(index)
+    last = index.new_full((x.shape[0], x.shape[1], height * width), -1)
+    last = last.scatter_reduce(2, index, order, "amax")
+    y = torch.where(last < 0, 0, x.flatten(2).gather(2, last.clamp(min=0)))
+    return y.reshape(x.shape[0], x.shape[1], height, width)
+
+
+def reorg(x: Tensor, stride: int, reverse: bool = False) -> Tensor:
+    """Darknet's exchange of places for channels."""
+    n, c, h, w = x.shape
+    few = c // stride**2
+    if reverse:
+        x = x.reshape(n, stride, stride, few, h, w).permute(0, 3, 4, 1, 5, 2)
+        return x.reshape(n, few, h * stride, w * stride)
+    x = x.reshape(n, few, h, stride, w, stride).permute(0, 3, 5, 1, 2, 4)
+    return x.reshape(n, c * stride**2, h // stride, w // stride)
+
+
+def resize(x: Tensor, shrink: int, zoom: int) -> Tensor:
+    """Bilinear interpolation with aligned corners, by factors."""
+    height, width = ((n - 1) // shrink + 1 for n in x.shape[2:])
+    size = (height + (height - 1) * (zoom - 1), width + (width - 1) * (zoom - 1))
+    return F.interpolate(x, size, mode="bilinear", align_corners=True)
+
+
+class Scale(nn.Module):
+    """Multiplies by a weight and adds a bias, of a shape that broadcasts."""
+
+    def __init__(self, *shape: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(shape))
+        self.bias = nn.Parameter(torch.zeros(shape)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * self.weight
+        return x if self.bias is None else x + self.bias
+
+
+class Bias(nn.Module):
+    """Adds a bias of a shape that broadcasts."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias
+
+
+def lstm_unit(c: Tensor, gates: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of an LSTM: the new c and h. Where cont is 0 the old c is forgotten."""
+    i, f, o, g = gates.chunk(4, -1)
+    c = cont * f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return c, o.sigmoid() * c.tanh()
+
+
+class LSTM(nn.Module):
+    """Caffe's LSTM of T steps: cont (T, N) is 0 where a sequence begins."""
+
+    def __init__(self, inputs: int, size: int, static: int = 0) -> None:
+        super().__init__()
+        self.size = size
+        self.input = nn.Linear(inputs, 4 * size)
+        self.static = nn.Linear(static, 4 * size, bias=False) if static else None
+        self.hidden = nn.Linear(size, 4 * size, bias=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        cont: Tensor,
+        static: Tensor | None = None,
+        h: Tensor | None = None,
+        c: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        gates = self.input(x.reshape(*x.shape[:2], -1))
+        if self.static is not None and static is not None:
+            gates = gates + self.static(static.reshape(x.shape[1], -1))
+        zeros = x.new_zeros(x.shape[1], self.size)
+        h = zeros if h is None else h.squeeze(0)
+        c = zeros if c is None else c.squeeze(0)
+        outputs = []
+        for gate, keep in zip(gates.unbind(), cont.unsqueeze(-1).unbind(), strict=True):
+            c, h = lstm_unit(c, gate + self.hidden(h * keep), keep)
+            outputs.append(h)
+        return torch.stack(outputs), h.unsqueeze(0), c.unsqueeze(0)
+
+
+class RNN(nn.Module):
+    """Caffe's RNN of T steps: cont (T, N) is 0 where a sequence begins."""
+
+    def __init__(self, inputs: int, size: int, static: int = 0) -> None:
+        super().__init__()
+        self.size = size
+        self.input = nn.Linear(inputs, size)
+        self.static = nn.Linear(static, size, bias=False) if static else None
+        self.hidden = nn.Linear(size, size, bias=False)
+        self.output = nn.Linear(size, size)
+
+    def forward(
+        self,
+        x: Tensor,
+        cont: Tensor,
+        static: Tensor | None = None,
+        h: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        inputs = self.input(x.reshape(*x.shape[:2], -1))
+        if self.static is not None and static is not None:
+            inputs = inputs + self.static(static.reshape(x.shape[1], -1))
+        h = x.new_zeros(x.shape[1], self.size) if h is None else h.squeeze(0)
+        hidden = []
+        for now, keep in zip(inputs.unbind(), cont.unsqueeze(-1).unbind(), strict=True):
+            h = torch.tanh(now + self.hidden(h * keep))
+            hidden.append(h)
+        return torch.tanh(self.output(torch.stack(hidden))), h.unsqueeze(0)

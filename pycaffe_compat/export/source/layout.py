@@ -1,0 +1,127 @@
+"""Python text as ruff and black would lay it out: literals, calls, and lines broken at brackets."""
+
+from __future__ import annotations
+
+import keyword
+import math
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+
+WIDTH = 88
+_OPEN, _CLOSE = "([{", ")]}"
+_OPERATORS = (" + ", " - ", " * ", " / ")
+
+
+def literal(value: Any) -> str:
+    """A number, name or tuple as it stands in source; a float as short as float32 and Python allow."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return f'float("{value}")'
+        short = float(str(np.float32(value)))
+        return str(int(short)) if short.is_integer() and abs(short) < 1e6 else repr(short)
+    if isinstance(value, (tuple, list)):
+        inside = ", ".join(map(literal, value))
+        return f"({inside},)" if len(value) == 1 else f"({inside})"
+    return str(value)
+
+
+def call(function: str, *arguments: Any, **options: Any) -> str:
+    """``function(argument, option=value)``, without the options that are None. Strings are source."""
+    given = [literal(each) for each in arguments]
+    given += [f"{name}={literal(value)}" for name, value in options.items() if value is not None]
+    return f"{function}({', '.join(given)})"
+
+
+def square(values: tuple[int, ...]) -> int | tuple[int, ...]:
+    """One number for all axes where they have the same; else the tuple."""
+    return values[0] if len(set(values)) == 1 else values
+
+
+def unless(usual: Any, value: Any) -> Any:
+    """``value``, or None where it is what PyTorch takes if it is not given."""
+    return None if value == usual else value
+
+
+def identifier(name: str, taken: Collection[str] = (), prefix: str = "layer") -> str:
+    """A name of the net as an identifier that is not among ``taken``."""
+    found = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or prefix
+    if found[0].isdigit():
+        found = f"{prefix}_{found}"
+    if keyword.iskeyword(found):
+        found += "_"
+    number, candidate = 1, found
+    while candidate in taken:
+        number += 1
+        candidate = f"{found}_{number}"
+    return candidate
+
+
+def class_name(name: str, taken: Collection[str]) -> str:
+    """The name of a net as that of a class."""
+    words = re.findall(r"[A-Za-z0-9]+", name)
+    found = "".join(word[0].upper() + word[1:] for word in words) or "Net"
+    if found[0].isdigit():
+        found = f"Net{found}"
+    return identifier(f"{found}Net" if found in taken else found, taken)
+
+
+def broken(line: str, indent: int) -> list[str]:
+    """A statement as lines of at most :data:`WIDTH`, where brackets allow that."""
+    if indent + len(line) <= WIDTH or (place := _last_bracket(line)) is None:
+        return [" " * indent + line]
+    start, end = place
+    head, body, tail = line[: start + 1], line[start + 1 : end], line[end:]
+    target = re.match(r"[\w., ]+ = ", head)
+    if target and not line[start - 1].isalnum() and line[start - 1] not in "_])":
+        target = None
+    terms = _split(line[target.end() :], _OPERATORS) if target else []
+    if target and len(terms) > 1:
+        head, body, tail = f"{target.group()}(", line[target.end() :], ")"
+    inside = indent + 4
+    if inside + len(body) <= WIDTH:
+        middle = [" " * inside + body]
+    elif len(terms := _split(body, _OPERATORS)) > 1 and len(_split(body, (", ",))) == 1:
+        middle = [each for term in terms for each in broken(term, inside)]
+    else:
+        parts = [part.removesuffix(",") for part in _split(body, (", ",))]
+        middle = [each for part in parts for each in broken(f"{part},", inside)]
+    return [" " * indent + head, *middle, " " * indent + tail]
+
+
+def _last_bracket(line: str) -> tuple[int, int] | None:
+    """Where the last bracket of a line opens and closes that holds anything."""
+    stack, found = [], None
+    for i, letter in _letters(line):
+        if letter in _OPEN:
+            stack.append(i)
+        elif letter in _CLOSE:
+            start = stack.pop()
+            if not stack and i > start + 1:
+                found = start, i
+    return found
+
+
+def _split(text: str, separators: tuple[str, ...]) -> list[str]:
+    """Parts of a text between separators outside of brackets; operators begin a part, commas end one."""
+    parts, depth, start = [], 0, 0
+    for i, letter in _letters(text):
+        depth += (letter in _OPEN) - (letter in _CLOSE)
+        found = next((s for s in separators if not depth and text.startswith(s, i)), None)
+        if found:
+            cut = i + 1 if letter == "," else i
+            parts.append(text[start:cut].strip())
+            start = i + 1
+    return [*parts, text[start:].strip()]
+
+
+def _letters(text: str) -> Iterator[tuple[int, str]]:
+    """The letters outside of strings, and where they are."""
+    quoted = False
+    for i, letter in enumerate(text):
+        if letter == '"':
+            quoted = not quoted
+        elif not quoted:
+            yield i, letter

@@ -1,0 +1,146 @@
+"""Layers that treat every element alike."""
+
+from __future__ import annotations
+
+import math
+
+from ...forks.synopsys.relu import LimitedReLU
+from ...forks.yolo.relu6 import ReLU6
+from ...layers.neuron import (
+    BNLL,
+    ELU,
+    AbsVal,
+    Clip,
+    Dropout,
+    Exp,
+    Log,
+    Power,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    Swish,
+    TanH,
+    Threshold,
+)
+from ..outline import Value
+from ..registry import unsaid
+from .layout import literal
+from .writer import Writer, writes
+
+
+def affine(x: object, scale: float, shift: float) -> str:
+    """``scale * x + shift``, without what would change nothing."""
+    text = str(x) if scale == 1 else f"{literal(scale)} * {x}"
+    if not shift:
+        return text
+    return f"{text} + {literal(shift)}" if shift > 0 else f"{text} - {literal(-shift)}"
+
+
+@writes(AbsVal)
+def absolute(w: Writer, layer: AbsVal, x: Value) -> str:
+    return f"{x}.abs()"
+
+
+@writes(BNLL)
+def bnll(w: Writer, layer: BNLL, x: Value) -> str:
+    return f"{w.module(layer, 'nn.Softplus', threshold=50)}({x})"
+
+
+@writes(Clip)
+def clip(w: Writer, layer: Clip, x: Value) -> str:
+    return f"{x}.clamp({literal(layer.min)}, {literal(layer.max)})"
+
+
+@writes(Dropout)
+def dropout(w: Writer, layer: Dropout, x: Value) -> str:
+    if layer.always:
+        raise unsaid(layer, "sample_weights_test draws random numbers")
+    return f"{w.module(layer, 'nn.Dropout', float(layer.ratio))}({x})"
+
+
+@writes(ELU)
+def elu(w: Writer, layer: ELU, x: Value) -> str:
+    return f"{w.module(layer, 'nn.ELU', *([] if layer.alpha == 1 else [float(layer.alpha)]))}({x})"
+
+
+@writes(Exp)
+def exponential(w: Writer, layer: Exp, x: Value) -> str:
+    y = f"torch.exp({affine(x, layer.inner, 0)})"
+    return y if layer.outer == 1 else f"{literal(layer.outer)} * {y}"
+
+
+@writes(Log)
+def logarithm(w: Writer, layer: Log, x: Value) -> str:
+    y = f"torch.log({affine(x, layer.scale, layer.shift)})"
+    return y if layer.log_base == 1 else f"{y} / {literal(layer.log_base)}"
+
+
+@writes(Power)
+def power(w: Writer, layer: Power, x: Value) -> str:
+    if layer.constant is not None:
+        return f"torch.full_like({x}, {literal(float(layer.constant))})"
+    y = affine(x, layer.scale, layer.shift)
+    if layer.power == 1:
+        return y
+    return f"{x}**{literal(layer.power)}" if y == str(x) else f"({y}) ** {literal(layer.power)}"
+
+
+@writes(PReLU)
+def prelu(w: Writer, layer: PReLU, x: Value) -> str:
+    shared = not layer.weight.dim()
+    module = w.module(layer, "nn.PReLU", *([] if shared else [layer.weight.numel()]))
+    if shared:
+        w.weight(f"{module}.weight", layer.weight.reshape(1))
+    else:
+        w.filters(module, layer)
+    return f"{module}({x})"
+
+
+@writes(ReLU)
+def relu(w: Writer, layer: ReLU, x: Value) -> str:
+    if layer.negative_slope:
+        return f"{w.module(layer, 'nn.LeakyReLU', float(layer.negative_slope))}({x})"
+    return f"{w.module(layer, 'nn.ReLU')}({x})"
+
+
+@writes(ReLU6)
+def relu6(w: Writer, layer: ReLU6, x: Value) -> str:
+    if layer.negative_slope:
+        return f"{w.module(layer, 'nn.LeakyReLU', float(layer.negative_slope))}({x}).clamp(max=6)"
+    return f"{w.module(layer, 'nn.ReLU6')}({x})"
+
+
+@writes(LimitedReLU)
+def limited_relu(w: Writer, layer: LimitedReLU, x: Value) -> str:
+    slope = layer.negative_slope
+    if not slope and layer.most == 6 and layer.least == -math.inf:
+        return f"{w.module(layer, 'nn.ReLU6')}({x})"
+    module = w.module(layer, "nn.LeakyReLU", float(slope)) if slope else w.module(layer, "nn.ReLU")
+    limits = []
+    if layer.least > -math.inf:
+        limits.append(f"min={literal(float(layer.least))}")
+    if layer.most < math.inf:
+        limits.append(f"max={literal(float(layer.most))}")
+    return f"{module}({x}).clamp({', '.join(limits)})" if limits else f"{module}({x})"
+
+
+@writes(Sigmoid)
+def sigmoid(w: Writer, layer: Sigmoid, x: Value) -> str:
+    return f"{w.module(layer, 'nn.Sigmoid')}({x})"
+
+
+@writes(Swish)
+def swish(w: Writer, layer: Swish, x: Value) -> str:
+    if layer.beta == 1:
+        return f"{w.module(layer, 'nn.SiLU')}({x})"
+    return f"{x} * torch.sigmoid({affine(x, layer.beta, 0)})"
+
+
+@writes(TanH)
+def tanh(w: Writer, layer: TanH, x: Value) -> str:
+    return f"{w.module(layer, 'nn.Tanh')}({x})"
+
+
+@writes(Threshold)
+def threshold(w: Writer, layer: Threshold, x: Value) -> str:
+    return f"({x} > {literal(float(layer.threshold))}).float()"

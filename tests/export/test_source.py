@@ -1,0 +1,173 @@
+"""Nets as plain PyTorch source: every layer that has a golden, run beside the net; how the source reads."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from exported_nets import CLASSIFIER, answering, build_net, golden_net
+
+from pycaffe_compat.errors import CaffeError, NetError
+from pycaffe_compat.export import to_source
+from pycaffe_compat.export.source.writer import EMITTERS
+from pycaffe_compat.export.verify import differences, random_batches
+from pycaffe_compat.net import Net
+
+EXACT = 1e-6
+
+
+def source_module(path: Path) -> ModuleType:
+    """A file that was written, imported."""
+    spec = importlib.util.spec_from_file_location("exported", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def worst(net: Net, path: Path, *batches: dict, **options: object) -> float:
+    """The largest difference between a net and its source, as a part of an output's range."""
+    found = to_source(net, path, **options)
+    module = source_module(path).load()
+    largest = 0.0
+    for batch in (*batches, *random_batches(found)):
+        own = {name: batch[name] for name in found.inputs}
+        with torch.no_grad():
+            made = module(*map(torch.from_numpy, own.values()))
+        results = [each.numpy() for each in (made if isinstance(made, tuple) else [made])]
+        largest = max(largest, *(each.relative for each in differences(net, found, own, results)))
+    return largest
+
+
+def is_formatted(folder: Path) -> str:
+    """What ruff, as it is without settings, would have otherwise of the files in a folder."""
+    commands = (["format", "--diff"], ["check", "--select", "E,F,W,I,B,UP,PIE"])
+    runs = [
+        subprocess.run([sys.executable, "-m", "ruff", *command, "--isolated", "."], cwd=folder, capture_output=True)
+        for command in commands
+    ]
+    return "".join(run.stdout.decode() for run in runs if run.returncode)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the sources of all goldens lie."""
+    return tmp_path_factory.mktemp("sources")
+
+
+@pytest.mark.parametrize(
+    ("where", "name"), [(where, name) for where in ("layers", "forks") for name in answering(where)]
+)
+def test_layers_compute_what_the_net_computes(where, name, folder):
+    net, batch = golden_net(where, name)
+    path = folder / f"{where}_{name}.py"
+    unknown = [
+        layer for layer in net.layers.values() if EMITTERS.find(type(layer)) is None and layer.type_name != "Input"
+    ]
+    if unknown:
+        assert where == "forks"
+        with pytest.raises(NetError, match=rf"{unknown[0].type_name}\): no PyTorch source is known here for it"):
+            to_source(net, path)
+        assert not path.exists()
+        return
+    assert worst(net, path, batch) <= EXACT
+
+
+def test_sources_of_all_goldens_are_formatted(folder):
+    assert not is_formatted(folder)
+
+
+def test_a_classifier_reads_as_one_would_write_it(classifier, tmp_path):
+    path = tmp_path / "net.py"
+    assert worst(classifier, path) <= EXACT
+    text = path.read_text()
+    lines = text[text.index("        self.conv =") : text.index("\n\n\ndef load")]
+    assert (
+        lines
+        == """\
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.bn = nn.BatchNorm2d(4)  # and scale
+        self.relu = nn.ReLU()
+        self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
+
+        self.fc = nn.Linear(224, 5)
+        self.prob = nn.Softmax(1)
+
+    def forward(self, data: Tensor) -> Tensor:
+        x = self.relu(self.bn(self.conv(data)))  # (N, 4, 17, 15)
+        x = self.pool(x)  # (N, 4, 8, 7)
+
+        x = self.fc(x.flatten(1))  # (N, 5)
+        prob = self.prob(x)  # (N, 5)
+        return prob"""
+    )
+    assert not is_formatted(tmp_path)
+
+
+def test_folding_leaves_only_convolutions(classifier, tmp_path):
+    path = tmp_path / "net.py"
+    assert worst(classifier, path, fold=True) <= 1e-5
+    assert "BatchNorm" not in path.read_text() and "x = self.relu(self.conv(data))" in path.read_text()
+
+
+def test_names_become_identifiers(tmp_path):
+    layer = 'layer {{ name: "{}" type: "{}" bottom: "{}" top: "{}" {} }}'
+    conv = "convolution_param { num_output: 3 kernel_size: 1 weight_filler { type: 'xavier' } }"
+    net = build_net(
+        'name: "3-way net" layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }'
+        + layer.format("train", "Convolution", "x", "lambda", conv)
+        + layer.format("1x1/a", "Convolution", "lambda", "torch", conv)
+        + layer.format("1x1_a", "Convolution", "lambda", "1/b", conv)
+        + layer.format("F", "Eltwise", "torch", "self", 'bottom: "1/b" eltwise_param { operation: MAX }')
+        + layer.format("h", "Power", "x", "h", "power_param { power: 2 shift: -1.5 }")
+        + layer.format("sum", "Eltwise", "self", "sum", 'bottom: "h" bottom: "x" eltwise_param { coeff: [-1, 0.5, 2] }')
+    )
+    assert worst(net, tmp_path / "way.py") <= EXACT
+    text = (tmp_path / "way.py").read_text()
+    assert "class Net3WayNet(nn.Module):" in text and "self.train_2 = nn.Conv2d(3, 3, 1)" in text
+    assert "self.layer_1x1_a_2 = nn.Conv2d(3, 3, 1)" in text and "(x - 1.5) ** 2" in text
+    assert not is_formatted(tmp_path)
+
+
+def test_layers_that_share_weights_share_them(tmp_path):
+    fc = (
+        'layer {{ name: "{0}" type: "InnerProduct" bottom: "{1}" top: "{0}" param {{ name: "w" }} param {{ name: "b" }} '
+        'inner_product_param {{ num_output: 4 weight_filler {{ type: "xavier" }} bias_filler {{ type: "xavier" }} }} }}'
+    )
+    net = build_net(
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 4 } } }'
+        + fc.format("a", "data")
+        + fc.format("b", "a")
+    )
+    path = tmp_path / "net.py"
+    assert worst(net, path) <= EXACT
+    module = source_module(path).load()
+    assert module.b.weight is module.a.weight and module.b.bias is module.a.bias
+
+
+def test_every_layer_that_cannot_be_written_is_named_at_once(tmp_path):
+    noise = (
+        'layer { name: "%s" type: "DummyData" top: "%s" '
+        'dummy_data_param { data_filler { type: "gaussian" } shape { dim: 1 dim: 5 } } }'
+    )
+    net = build_net(
+        CLASSIFIER
+        + noise % ("n1", "n1")
+        + noise % ("n2", "n2")
+        + 'layer { name: "sum" type: "Eltwise" bottom: "prob" bottom: "n1" bottom: "n2" top: "sum" }'
+    )
+    with pytest.raises(NetError, match=r'"n1" \(DummyData\): fills its tops with random numbers; layer "n2"'):
+        to_source(net, tmp_path / "net.py")
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_something_else_are_not_overwritten(classifier, tmp_path):
+    (tmp_path / "net.safetensors").write_bytes(b"mine")
+    with pytest.raises(CaffeError, match=r"net\.safetensors is there already"):
+        to_source(classifier, tmp_path / "net.py")
+    assert (tmp_path / "net.safetensors").read_bytes() == b"mine"
