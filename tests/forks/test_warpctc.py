@@ -98,6 +98,7 @@ def test_a_net_learns_sequences() -> None:
     batch = {"x": torch.randn(T, N, 2), "l": torch.tensor(LABELS).float()}
     loss, _ = net.objective(batch)
     loss.backward()
-    assert net.blob_shapes["c"] == (T, N) and 0 <= net.run(batch)["a"] <= 1
-    assert net.run(batch)["c"].tolist() == [[0] * N] + [[1] * N] * (T - 1)
+    values, _ = net.run(batch)
+    assert net.blob_shapes["c"] == (T, N) and 0 <= values["a"] <= 1
+    assert values["c"].tolist() == [[0] * N] + [[1] * N] * (T - 1)
     assert all(learnable.tensor.grad.abs().sum() > 0 for learnable in net.learnable)
