@@ -119,6 +119,32 @@ def test_crops_reach_every_place_and_are_mirrored_in_half_of_the_cases(tmp_path)
     assert 70 < sum(place[2] for place in seen) < 130
 
 
+@pytest.mark.parametrize("on_device", [False, True])
+def test_images_are_resized_and_changed_first(tmp_path, on_device):
+    """SSD's resize_param and noise_param, in Data and ImageData; noise only where an image was encoded."""
+    pictures = [image(i, 9 + i, 8) for i in range(4)]
+    transform = (
+        "transform_param { crop_h: 4 crop_w: 5 mean_value: 3 resize_param { height: 6 width: 7 interp_mode: AREA } "
+        "noise_param { inverse: true } }"
+    )
+    resized = [cv2.resize(each.transpose(1, 2, 0), (7, 6), interpolation=cv2.INTER_AREA) for each in pictures]
+    cut = np.stack([each.transpose(2, 0, 1)[:, 1:5, 1:6] for each in resized]).astype(np.float32)
+    encoded_ones = database(tmp_path / "encoded", [encoded(each) for each in pictures])
+    raw_ones = raw_database(tmp_path / "raw", pictures)
+    for number, each in enumerate(pictures):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), each.transpose(1, 2, 0))
+    (tmp_path / "list.txt").write_text("".join(f"{tmp_path}/{number}.png 0\n" for number in range(4)))
+    listed = f'type: "ImageData" top: "a" top: "b" image_data_param {{ source: "{tmp_path}/list.txt" batch_size: 4 }}'
+    for layer, want in (
+        (data_layer(encoded_ones, 4, transform, caffe_pb2.TEST), 252 - cut),
+        (data_layer(raw_ones, 4, transform, caffe_pb2.TEST), cut - 3),
+        (make(f"{listed} {transform}"), 252 - cut),
+    ):
+        assert layer.top_shapes()[0] == type(layer).known_shapes(layer.param, 3)[0] == (4, 3, 4, 5)
+        layer.device_transform = on_device
+        np.testing.assert_array_equal(batches(layer, 1)[0][0].numpy(), want)
+
+
 @pytest.mark.parametrize("phase", (caffe_pb2.TRAIN, caffe_pb2.TEST))
 def test_crops_need_not_be_square(tmp_path, phase):
     """Forks' crop_h and crop_w: the window is part of the record, in its middle if not drawn."""
