@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from .errors import WeightsError
@@ -16,6 +18,8 @@ from .proto import Weights, read_weights
 from .proto.additions import titles
 from .tables import dims
 
+log = logging.getLogger(__name__)
+STATISTICS = 3  # blobs that a BatchNorm has without a scale and a bias
 BlobKey = tuple[str, int]  # a layer's name and the index of one of its blobs
 
 
@@ -30,6 +34,12 @@ class Stored(Protocol):
     def __iter__(self) -> Iterator[str]: ...
 
     def shapes(self, name: str) -> list[Shape | None]: ...
+
+
+class Readable(Stored, Protocol):
+    """The same, with the numbers."""
+
+    def readinto(self, name: str, index: int, out: np.ndarray) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -142,7 +152,8 @@ def copy_weights(
         targets = {name: keys for name, keys in owners.items() if not set(only).isdisjoint(keys)}
     report = LoadReport()
     written: set[BlobKey] = set()
-    for weights in sources:
+    for source in sources:
+        weights = split_scales(source, layers)
         part, found = match_blobs(weights, layers, targets, net_file, only)
         for name, index in found:
             _copy_blob(weights, layers[name], index)
@@ -239,7 +250,59 @@ def _whose(layer: Layer, number: int) -> str:
     return f". A {layer.type_name} of {names} has {number} ({blobs}): is the net of another fork than its weights?"
 
 
-def _copy_blob(weights: Weights, layer: Layer, index: int) -> None:
+class _Split:
+    """Weights whose BatchNorm layers have blobs of the Scale layers behind them, seen as if those layers had them.
+
+    Args:
+        weights: the file.
+        scales: the BatchNorm layers, each to its Scale layer.
+    """
+
+    def __init__(self, weights: Readable, scales: Mapping[str, str]) -> None:
+        self._weights, self._scales = weights, scales
+        self._norms = {scale: norm for norm, scale in scales.items()}
+        self.file, self.partial = weights.file, weights.partial
+
+    def __iter__(self) -> Iterator[str]:
+        for name in self._weights:
+            yield name
+            if name in self._scales:
+                yield self._scales[name]
+
+    def shapes(self, name: str) -> list[Shape | None]:
+        if name in self._norms:
+            return self._weights.shapes(self._norms[name])[STATISTICS:]
+        shapes = self._weights.shapes(name)
+        return shapes[:STATISTICS] if name in self._scales else shapes
+
+    def readinto(self, name: str, index: int, out: np.ndarray) -> None:
+        if name in self._norms:
+            self._weights.readinto(self._norms[name], index + STATISTICS, out)
+        else:
+            self._weights.readinto(name, index, out)
+
+
+def split_scales(weights: Readable, layers: Mapping[str, Layer]) -> Readable:
+    """Return ``weights`` as files of BVLC's Caffe hold them, where scale and bias are in a BatchNorm layer with five blobs.
+
+    Intel's Caffe makes one layer of BatchNorm and Scale, also in what it saves; NVIDIA's has one anyway. This is for nets with
+    both layers, whose Scale layer the file does not have.
+    """
+    stored, scales = set(weights), dict[str, str]()
+    order = list(layers.values())
+    for index, norm in enumerate(order):
+        if norm.type_name != "BatchNorm" or norm.name not in stored or len(norm.blob_specs) != STATISTICS:
+            continue
+        reader = next((each for each in order[index + 1 :] if norm.param.top[0] in each.param.bottom), None)
+        if reader is None or reader.type_name != "Scale" or reader.name in stored:
+            continue
+        if len(weights.shapes(norm.name)) == STATISTICS + len(reader.blob_specs):
+            scales[norm.name] = reader.name
+            log.info("the scale and bias of layer %s come from layer %s of %s", reader.name, norm.name, weights.file)
+    return _Split(weights, scales) if scales else weights
+
+
+def _copy_blob(weights: Readable, layer: Layer, index: int) -> None:
     """Copy one blob to where it lives."""
     blob = layer.blob(index)
     stored = layer.stored_order(weights.shapes(layer.name))[index]

@@ -87,7 +87,8 @@ class VolumePooling:
             )
         for window in range(count):
             first = window * stride - pad
-            if all(not 0 <= first + i * dilation < size for i in range(kernel)):
+            inside = max(0, -(first // dilation))  # the first place of the window that does not lie before the input
+            if inside >= kernel or first + inside * dilation >= size:
                 raise error(
                     f"window {window} along the {side} would have no input in it, as the {side} is {size} "
                     f"(kernel {kernel}, stride {stride}, pad {pad}, dilation {dilation})"

@@ -161,6 +161,20 @@ def test_weights_of_another_forks_layer_are_named(tmp_path: Path) -> None:
     assert "is the net of another fork than its weights?" in str(caught.value)
 
 
+def test_a_scale_layer_gets_its_weights_from_the_batch_norm_that_has_them(tmp_path: Path) -> None:
+    """Intel's Caffe saves one layer for the two; NVIDIA's has one, and its nets are rewritten for BVLC's."""
+    text = """layer { name: "b" type: "BatchNorm" bottom: "x" top: "x" }
+              layer { name: "s" type: "Scale" bottom: "x" top: "x" scale_param { bias_term: true } }"""
+    mean, variance, scale, bias = ([float(10 * i + c) for c in range(3)] for i in range(1, 5))
+    path = stored(tmp_path / "merged.caffemodel", mean, variance, [2.0], scale, bias)
+    net = net_of(text)
+    report = net.load_weights(path)
+    assert report.loaded == ["b", "s"] and not report.missing and not report.ignored
+    assert [blob.tolist() for name in "bs" for blob in net.layers[name].blobs] == [mean, variance, [2], scale, bias]
+    with pytest.raises(WeightsError, match=r'"b" has 3 blobs in net\.prototxt, but 5 in '):
+        net_of(text.replace("bias_term: true", "")).load_weights(path)
+
+
 def test_intels_statistics_may_be_of_parts_of_a_batch() -> None:
     """batch_norm_layer.cpp of intel/caffe: each part is normalised by itself, and added to the sums in turn."""
     layer = build("stats_batch_size: 2 moving_average_fraction: 0.5")

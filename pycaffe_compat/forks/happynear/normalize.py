@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...layers.base import Layer, Shape, register
+from ...layers.slope import TracedFunction
 from ...tables import dims
 
 EPS = 1e-6
@@ -56,7 +56,7 @@ class ChannelNormalize(Layer):
         return y, norm
 
 
-class _Undivided(torch.autograd.Function):
+class _Undivided(TracedFunction):
     """The identity, with the gradient times ``norm``."""
 
     @staticmethod
