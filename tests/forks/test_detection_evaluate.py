@@ -122,11 +122,11 @@ def test_bad_options_are_errors(options: str, words: str) -> None:
         (lambda d, t: (d, t[..., :7]), "labels of shape 1×1×G×8, .* not of 1×1×15×7"),
         (
             lambda d, t: (d, torch.cat((torch.zeros(1, 1, 1, 8), t), 2)),
-            r"row 0 of the labels \(0, 0, .* the background's",
+            r"row 0 of the labels \(0, 0, .* is background_label_id",
         ),
         (
             lambda d, t: (torch.cat((d, torch.zeros(1, 1, 1, 7)), 2), t),
-            r"row 120 of the detections \(0, 0, .* background's",
+            r"row 120 of the detections \(0, 0, .* is background_label_id",
         ),
     ],
 )
@@ -143,11 +143,24 @@ def test_no_truth_and_no_detections_are_fine() -> None:
     assert layer(nothing, labels[:, :, :0]).shape == (1, 1, 2, 5)
 
 
-def test_refinedet_takes_all_objects_for_one_class_where_there_are_two() -> None:
-    detections, labels = blobs()
-    ones = labels.clone()
-    ones[..., 1], detections[..., 1] = 1, 1
-    plain = build("num_classes: 2", detections, labels)
-    refined = layer_class(plain.param, fork="refinedet")(plain.param, [detections.shape, labels.shape])
-    assert torch.equal(refined(detections, labels), plain(detections, ones))
-    assert not torch.equal(refined(detections, labels), plain(detections, labels))
+@pytest.mark.parametrize(
+    ("fork", "classes", "given", "read"),
+    [
+        ("refinedet", 2, [1, 2, 3], [1, 1, 1]),
+        ("refinedet", 3, [1, 2, 3], [1, 2, 3]),
+        ("openvino", 2, [0, 1, 7], [1, 1, 1]),
+        ("openvino", 4, [1, 3, 7], [1, 3, 3]),
+        ("nvidia", 4, [-2, 0, 2.9], [None, None, 3]),
+    ],
+)
+def test_each_fork_reads_labels_in_its_own_way(fork: str, classes: int, given: list, read: list) -> None:
+    def truth(labels: list) -> torch.Tensor:
+        kept = [label for label in labels if label is not None]
+        box = torch.tensor([0, 0, 0, 0.1, 0.1, 0.9, 0.9, 0]).repeat(len(kept), 1)
+        box[:, 1] = torch.tensor(kept)
+        return box[None, None]
+
+    detections = torch.tensor([[0, label, 0.9, 0.1, 0.1, 0.9, 0.9] for label in (1, 2, 3)])[None, None]
+    plain = build(f"num_classes: {classes}", detections, truth(read))
+    named = layer_class(plain.param, fork=fork)(plain.param, [detections.shape, (1, 1, 3, 8)])
+    assert torch.equal(named(detections, truth(given)), plain(detections, truth(read)))

@@ -7,6 +7,7 @@ import torch
 from multibox_reference import multibox_loss
 
 from pycaffe_compat.errors import LayerError
+from pycaffe_compat.layers import layer_class
 
 IMAGES, PLACES, CLASSES = 3, 40, 4
 
@@ -114,6 +115,24 @@ def test_refinedets_first_loss_takes_all_objects_for_one_class() -> None:
     loss = build("num_classes: 2 objectness_score: 0.01", blobs)(*blobs)
     blobs[3][0, 0, :, 1] = 1
     assert loss == build("num_classes: 2", blobs)(*blobs)
+
+
+def test_forks_that_are_named_read_labels_in_their_own_way() -> None:
+    blobs = bottoms(classes=2)
+    labels = blobs[3][0, 0, :, 1]
+    assert labels.max() > 1
+    plain = build("num_classes: 2", blobs)
+    openvinos, nvidias = (
+        layer_class(plain.param, fork=fork)(plain.param, [(1,)] * 4) for fork in ("openvino", "nvidia")
+    )
+    have = openvinos(*blobs)
+    labels[labels > 1] = 1
+    assert have == plain(*blobs)
+    labels[0] = 0
+    have = nvidias(*blobs)
+    blobs[3][0, 0, 0, 0] = -1
+    assert have == plain(*blobs)
+    assert isinstance(build("num_classes: 2 ignore_difficult_gt: true", blobs), type(nvidias))
 
 
 @pytest.mark.parametrize("conf_loss", ["SOFTMAX", "LOGISTIC"])

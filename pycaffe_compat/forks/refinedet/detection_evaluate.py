@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from ...layers.base import register
 from ..ssd.detection_evaluate import DetectionEvaluate
+from .multibox_loss import one_object
 
 
 @register("DetectionEvaluate", fork="refinedet")
 class RefinedDetectionEvaluate(DetectionEvaluate):
     """SSD's, but with 2 classes every true box is of class 1. It is taken where the fork is named."""
 
-    merges = True
-
     @classmethod
     def fits(cls, param: Any) -> bool:
         return False
+
+    def relabel(self, labels: Tensor) -> Tensor:
+        return one_object(labels, self.classes)

@@ -13,6 +13,11 @@ from ...tables import dims
 from ..ssd.multibox_loss import MultiBoxLoss, Options, Priors
 
 
+def one_object(labels: Tensor, classes: int) -> Tensor:
+    """RefineDet's way of reading labels: where there are 2 classes, all above 1 are 1."""
+    return labels.long().clamp(max=1) if classes == 2 else labels.long()
+
+
 @register("MultiBoxLoss", fork="refinedet")
 class RefinedMultiBoxLoss(MultiBoxLoss):
     """SSD's, with two more bottoms: scores of priors (N, P 2), which are background or object, and codes that move them.
@@ -23,7 +28,6 @@ class RefinedMultiBoxLoss(MultiBoxLoss):
     """
 
     bottoms = (4, 6)
-    merges = True
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -38,6 +42,9 @@ class RefinedMultiBoxLoss(MultiBoxLoss):
     @classmethod
     def fits(cls, param: Any) -> bool:
         return len(param.bottom) > 4 or param.multibox_loss_param.HasField("objectness_score")
+
+    def relabel(self, labels: Tensor) -> Tensor:
+        return one_object(labels, self.classes)
 
     def sizes(self, loc: Tensor, conf: Tensor, prior: Tensor, *more: Tensor) -> tuple[int, int]:
         images, places = super().sizes(loc, conf, prior)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +13,10 @@ from ...layers.base import Layer, Shape, register
 from ...tables import dims
 from . import boxes as bx
 from .label_map import read_name_sizes
-from .matching import label_id, labels_table, row_in_words
+from .truth import LEFT_OUT, check_background, label_id, labels_table
 
 
-@register("DetectionEvaluate", fork=("ssd", "nvidia", "intel", "yolo", "openvino"))
+@register("DetectionEvaluate", fork=("ssd", "intel", "yolo"))
 class DetectionEvaluate(Layer):
     """Which detections are right, for the average precision that a solver's ``eval_type: "detection"`` computes.
 
@@ -35,7 +35,6 @@ class DetectionEvaluate(Layer):
     differentiable = (False,)
     open_axes = (2,)
     traceable = False
-    merges: ClassVar[bool] = False  # labels above 1 into 1, where there are two classes
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -58,12 +57,17 @@ class DetectionEvaluate(Layer):
         if self.pictures and self.resize is not None and not (self.resize.height and self.resize.width):
             raise self.error("resize_param needs height and width above 0")
 
+    def relabel(self, labels: Tensor) -> Tensor:
+        """The labels of true boxes, floats, as they are read: int64, :data:`.truth.LEFT_OUT` for boxes that are left out."""
+        return labels.long()
+
     def state(self) -> dict[str, Any]:
         return {"seen": self.seen} if self.pictures else {}
 
     def seek(self, state: dict[str, Any]) -> None:
         self.seen = state.get("seen", 0)
 
+    @torch.compiler.disable
     @torch.no_grad()
     def forward(self, detections: Tensor, label: Tensor) -> Tensor:
         """Return the rows. A top of the meta device has as many as if all detections counted."""
@@ -76,14 +80,11 @@ class DetectionEvaluate(Layer):
         if detections.is_meta:
             return detections.new_empty((1, 1, len(self.labels) + len(rows), 5))
         truth = truth[((truth[:, 0].long() == -1).cumsum(0) == 0)]
-        if self.merges and self.classes == 2:
-            truth = torch.cat((truth[:, :1], truth[:, 1:2].clamp(max=1), truth[:, 2:]), 1)
+        labels = self.relabel(truth[:, 1])
+        check_background(self, truth, labels, self.background)
+        check_background(self, rows, rows[:, 1].long(), self.background, "detections")
+        truth = torch.cat((truth[:, :1], labels[:, None].to(truth.dtype), truth[:, 2:]), 1)[labels != LEFT_OUT]
         valid = rows[:, 0].long() != -1
-        for what, table, held in (("labels", truth, None), ("detections", rows, valid)):
-            bad = table[:, 1].long() == self.background
-            bad = bad if held is None else bad & held
-            if self.background >= 0 and bool(bad.any()):
-                raise self.error(f"{row_in_words(table, bad, what)} has label {self.background}, the background's")
         images = rows[valid, 0].long().unique().tolist()
         found = rows[valid & (rows[:, 1].long() != -1)]
         found_areas, truth_areas = bx.sizes(found[:, 3:]), bx.sizes(truth[:, 3:7])

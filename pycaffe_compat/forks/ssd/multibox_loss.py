@@ -16,7 +16,8 @@ from ...layers.slope import WithSlope
 from ...proto import caffe_pb2
 from ...tables import dims
 from . import boxes as bx
-from .matching import UNMATCHED, Truth, label_id, match, read_truth
+from .matching import UNMATCHED, match
+from .truth import Truth, label_id, read_truth
 
 Options = caffe_pb2.MultiBoxLossParameter
 SMALLEST = 1e-5  # boxes of less area have no part in the suppression before mining
@@ -44,7 +45,7 @@ class Found(NamedTuple):
     target: Tensor
 
 
-@register("MultiBoxLoss", fork=("ssd", "nvidia", "intel", "yolo", "openvino"))
+@register("MultiBoxLoss", fork=("ssd", "intel", "yolo"))
 class MultiBoxLoss(LossLayer):
     """How far predicted boxes and their classes are from the ground truth, which is matched to prior boxes.
 
@@ -62,11 +63,9 @@ class MultiBoxLoss(LossLayer):
     """
 
     options: ClassVar[tuple[str, ...] | None] = ("multibox_loss_param", "loss_param")
-    inert_options: ClassVar[frozenset[str]] = frozenset({"ignore_difficult_gt"})  # which NVIDIA's code does not read
     bottoms: ClassVar[tuple[int, int | None]] = (4, 4)
     differentiable: ClassVar[tuple[bool, ...]] = (True, True, False)
     traceable = False
-    merges: ClassVar[bool] = False  # labels above 1 into 1, where there are two classes
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -137,6 +136,7 @@ class MultiBoxLoss(LossLayer):
                 self.name,
             )
 
+    @torch.compiler.disable
     def forward(self, loc: Tensor, conf: Tensor, prior: Tensor, label: Tensor, *more: Tensor) -> Tensor:
         """Return the loss as a tensor without axes."""
         images, places = self.sizes(loc, conf, prior, *more)
@@ -146,9 +146,9 @@ class MultiBoxLoss(LossLayer):
             return codes.new_zeros(())
         boxes, variances = precise(prior.detach())[0].reshape(2, places, 4)
         priors = Priors(boxes[None], variances)
-        labels = None if self.agnostic and self.mining == Options.NONE else self.classes
-        merges = self.merges and self.classes == 2
-        truth = read_truth(self, label, images, self.background, labels, self.use_difficult, merges)
+        any_label = self.agnostic and self.mining == Options.NONE
+        classes = None if any_label else self.classes
+        truth = read_truth(self, label, images, self.relabel, self.background, classes, self.use_difficult)
         truth = truth._replace(boxes=truth.boxes.to(boxes.dtype))
         with torch.no_grad():
             refined = self.refined(priors, *more)
@@ -164,6 +164,10 @@ class MultiBoxLoss(LossLayer):
         if self.counts[1]:
             loss = loss + self._confidence_loss(index, used, scores, truth)
         return loss / self.normalizer(index >= 0, images, images * places)
+
+    def relabel(self, labels: Tensor) -> Tensor:
+        """The labels of true boxes, floats, as they are read: int64, :data:`.truth.LEFT_OUT` for boxes that are left out."""
+        return labels.long()
 
     def refined(self, priors: Priors, *more: Tensor) -> Priors:
         """The priors that are matched and that codes are against, by the bottoms from the fifth on."""
