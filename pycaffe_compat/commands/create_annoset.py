@@ -57,17 +57,17 @@ def run(argv: list[str]) -> None:
     parser.add_argument("database", metavar="DB_NAME", help="the LMDB to make, a folder")
     parser.add_argument("links", metavar="LINKS", nargs="?", help="a folder to make a link to DB_NAME in")
     add = parser.add_argument
-    add(*_names("anno-type"), default="classification", metavar="TYPE", help="classification or detection")
-    add(*_names("label-type"), default="xml", metavar="TYPE", help="xml (VOC), json (COCO) or txt")
-    add(*_names("label-map-file"), default="", metavar="FILE", help="a LabelMap in prototxt: the number of each class")
+    add("--anno-type", default="classification", metavar="TYPE", help="classification or detection")
+    add("--label-type", default="xml", metavar="TYPE", help="xml (VOC), json (COCO) or txt")
+    add("--label-map-file", default="", metavar="FILE", help="a LabelMap in prototxt: the number of each class")
     for name, text in SWITCHES.items():
-        add(*_names(name), action=argparse.BooleanOptionalAction, default=False, help=text)
+        add(f"--{name}", action=argparse.BooleanOptionalAction, default=False, help=text)
     add("--backend", default="lmdb", metavar="lmdb", help="the database to write; only lmdb")
     for name, text in NUMBERS.items():
-        add(*_names(name), type=int, default=0, metavar="N", help=text)
-    add(*_names("encode-type"), default="", metavar="TYPE", help="store pictures encoded as png, jpg, …")
+        add(f"--{name}", type=int, default=0, metavar="N", help=text)
+    add("--encode-type", default="", metavar="TYPE", help="store pictures encoded as png, jpg, …")
     add("--redo", action="store_true", help="replace DB_NAME if it is there")
-    args = vars(parser.parse_args(argv))
+    args = vars(parser.parse_args([_hyphened(each) for each in argv]))
     init_log()
     root, list_file, database, links, redo = (
         args.pop(name) for name in ("root", "list_file", "database", "links", "redo")
@@ -84,9 +84,10 @@ def run(argv: list[str]) -> None:
         _link(os.path.abspath(database), links)
 
 
-def _names(name: str) -> list[str]:
-    """The forms of a flag: that of create_annoset.py, and that of convert_annoset."""
-    return list(dict.fromkeys((f"--{name}", f"--{name.replace('-', '_')}")))
+def _hyphened(argument: str) -> str:
+    """Return a flag of convert_annoset, ``--anno_type=…``, in the form of create_annoset.py; anything else as it is."""
+    name, equals, value = argument.partition("=")
+    return f"{name.replace('_', '-')}{equals}{value}" if argument.startswith("-") else argument
 
 
 @contextlib.contextmanager
