@@ -19,6 +19,7 @@ from torch import Tensor
 from pycaffe_compat.layers import Layer, layer_class
 from pycaffe_compat.layers.fillers import fill
 from pycaffe_compat.proto import caffe_pb2
+from pycaffe_compat.proto.recognise import forks_of
 
 ROOT = Path(__file__).parents[1] / "goldens"
 GOLDENS = ROOT / "layers"
@@ -99,6 +100,7 @@ def run(net: Any, arrays: dict[str, np.ndarray], phase: int, forward_only: bool 
     layers: dict[str, Layer] = {}
     roots: list[tuple[Tensor, Tensor]] = []
     results: dict[str, Tensor] = {}
+    likely = forks_of(net)
     for param in net.layer:
         for i, spec in enumerate(param.param):
             if spec.name:  # the golden wrote every owner's blob: the last one stands
@@ -110,7 +112,8 @@ def run(net: Any, arrays: dict[str, np.ndarray], phase: int, forward_only: bool 
             continue
         param.phase = phase
         bottoms = [values[name] for name in param.bottom]
-        layer = layers[param.name] = layer_class(param)(param, [tuple(b.shape) for b in bottoms])
+        cls = layer_class(param, fork=net.fork, likely=likely)
+        layer = layers[param.name] = cls(param, [tuple(b.shape) for b in bottoms])
         expected = meta_shapes(layer, [b.shape for b in bottoms])
         for i, spec in enumerate(layer.blob_specs):
             value = torch.from_numpy(arrays[f"param/{param.name}/{i}"].copy())
