@@ -20,12 +20,6 @@ from ...tables import dims
 from .lattice import Filtered, Lattice
 
 log = logging.getLogger(__name__)
-_UNREAD = (
-    "spatial_filter_weight",
-    "bilateral_filter_weight",
-    "forced_spatial_filter_weight",
-    "forced_bilateral_filter_weight",
-)
 
 
 @register("MultiStageMeanfield", fork="crfasrnn")
@@ -36,10 +30,13 @@ class MultiStageMeanfield(Layer):
     no gradient. Each of ``num_iterations`` steps takes the softmax, filters it by place (``theta_gamma``) and by place and
     colour (``theta_alpha``, ``theta_beta``), weights and mixes the classes by the three blobs, and subtracts the result from
     the unary scores. The blobs, 1×1×C×C, begin with the diagonals in the files ``spatial.par`` and ``bilateral.par`` of the
-    working folder and with that of the Potts model. ``threshold`` changes nothing, as in the fork.
+    working folder, without which the fork does not run; here ``spatial_filter_weight`` and ``bilateral_filter_weight``
+    stand in for them. The third begins as the Potts model.
     """
 
-    inert_options = frozenset({"threshold", "compatibility_mode"})
+    inert_options = frozenset(
+        {"threshold", "compatibility_mode", "forced_spatial_filter_weight", "forced_bilateral_filter_weight"}
+    )
     bottoms = (3, 3)
     differentiable = (True, True, False)
     blobs_declared = ("spatial", "bilateral", "compatibility")
@@ -56,8 +53,6 @@ class MultiStageMeanfield(Layer):
                 "needs scores (num, channels, height, width) twice and an image (num, 3, height, width), but they have "
                 f"{dims(unary)}, {dims(begin)} and {dims(image)}"
             )
-        if unread := next((name for name in _UNREAD if options.HasField(name)), None):
-            raise self.error(f"multi_stage_meanfield_param.{unread} is not read: give spatial.par and bilateral.par")
         self.steps: int = options.num_iterations
         if self.steps < 2:
             raise self.error(f"multi_stage_meanfield_param.num_iterations: {self.steps} must be at least 2")
@@ -68,19 +63,23 @@ class MultiStageMeanfield(Layer):
             )
         classes = unary[1]
         for name in ("spatial", "bilateral"):
-            self.add_blob(name, (1, 1, classes, classes), self._diagonal(f"{name}.par", classes))
+            self.add_blob(name, (1, 1, classes, classes), self._diagonal(name, classes))
         self.add_blob("compatibility", (1, 1, classes, classes), -torch.eye(classes)[None, None])
         self._near: tuple[Any, Lattice, Tensor] | None = None
 
-    def _diagonal(self, path: str, classes: int) -> Tensor:
+    def _diagonal(self, name: str, classes: int) -> Tensor:
+        path, field = f"{name}.par", f"{name}_filter_weight"
         if not os.path.exists(path):
-            log.warning(
-                'layer "%s" (MultiStageMeanfield): there is no %s in the working folder, so that filter has no weight until '
-                "weights are loaded",
+            weight = getattr(self.param.multi_stage_meanfield_param, field)
+            log.info(
+                'layer "%s" (MultiStageMeanfield): there is no %s in the working folder; its filter begins with %s: %g for each '
+                "class",
                 self.name,
                 path,
+                field,
+                weight,
             )
-            return torch.zeros(1, 1, classes, classes)
+            return weight * torch.eye(classes)[None, None]
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             words = file.read().split()
         try:
