@@ -7,10 +7,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from ..forks.shufflenet.depthwise import ConvolutionDepthwise, DepthwiseConvolution
 from ..layers.convolution import Convolution
 from ..layers.linear import InnerProduct
 from ..wiring import Step
 from .affine import channel_affine, has_relu
+
+TAKERS = (Convolution, ConvolutionDepthwise, DepthwiseConvolution, InnerProduct)
 
 
 def folds(steps: Sequence[Step], ends: set[int]) -> tuple[dict[str, tuple[Tensor, Tensor]], set[str]]:
@@ -30,7 +33,7 @@ def folds(steps: Sequence[Step], ends: set[int]) -> tuple[dict[str, tuple[Tensor
     shared = Counter(step.layer.blob(0).data_ptr() for step in steps if step.layer.blob_specs)
     for step in steps:
         layer = step.layer
-        if not isinstance(layer, (Convolution, InnerProduct)) or layer.axis != 1 or len(step.top_values) != 1:
+        if type(layer) not in TAKERS or layer.axis != 1 or len(step.top_values) != 1:
             continue
         if shared[layer.blob(0).data_ptr()] > 1 or (isinstance(layer, InnerProduct) and layer.transpose):
             continue

@@ -10,7 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import CaffeError, NetError
+from ..forks.deconvnet.accuracy import EltwiseAccuracy
+from ..forks.deeplab.mat_write import MatWrite
+from ..forks.deeplab.seg_accuracy import SegAccuracy
+from ..forks.refinedet.detection_evaluate import RefinedDetectionEvaluate
+from ..forks.rfcn.ohem import BoxAnnotatorOHEM
 from ..forks.ssd.detection_evaluate import DetectionEvaluate
+from ..forks.warpctc.sequences import LabelsequenceAccuracy
 from ..layers import layer_class
 from ..layers.accuracy import Accuracy
 from ..layers.base import Shape, Source
@@ -27,7 +33,13 @@ from .fold import folds
 log = logging.getLogger(__name__)
 _LEFT_OUT = (
     Accuracy,
+    BoxAnnotatorOHEM,
     DetectionEvaluate,
+    EltwiseAccuracy,
+    LabelsequenceAccuracy,
+    MatWrite,
+    RefinedDetectionEvaluate,
+    SegAccuracy,
     Silence,
     HDF5Output,
     ImageOutput,

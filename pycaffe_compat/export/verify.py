@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import CaffeError
+from ..forks.fast_rcnn.roi_pooling import ROIPooling
+from ..forks.ssd.detection_output import DetectionOutput
 from ..layers.common import BatchReindex
 from ..layers.linear import Embed
 from ..layers.pooling import Pooling
@@ -167,35 +170,65 @@ def _choosing(masks: Mapping[Any, np.ndarray]) -> Iterator[list[int]]:
 
 
 def random_batches(found: Outline) -> list[dict[str, np.ndarray]]:
-    """Random inputs at the net's own batch size and, where axis 0 may change, at one more."""
-    random, rows = np.random.default_rng(0), _indices(found)
+    """Random inputs at the net's own batch size and, where axis 0 may change, at one more.
+
+    Those that hold indices, regions or priors hold valid ones.
+    """
+    random, makers = np.random.default_rng(0), _makers(found)
     movable = any(0 in value.moving for value in found.inputs.values())
-    made = []
+    batches = []
     for more in (0, 1) if movable else (0,):
-        shapes = {
-            name: tuple(n + more if a == 0 and 0 in value.moving else n for a, n in enumerate(value.shape))
-            for name, value in found.inputs.items()
-        }
-        made.append(
-            {
-                name: (random.integers(0, rows[name], shape) if name in rows else random.standard_normal(shape)).astype(
-                    "f4"
-                )
-                for name, shape in shapes.items()
-            }
-        )
-    return made
+        batch = {}
+        for name, value in found.inputs.items():
+            shape = tuple(n + more if a == 0 and 0 in value.moving else n for a, n in enumerate(value.shape))
+            made = makers[name](random, shape) if name in makers else random.standard_normal(shape)
+            batch[name] = made.astype("f4")
+        batches.append(batch)
+    return batches
 
 
-def _indices(found: Outline) -> dict[str, int]:
-    """The inputs that hold indices, and below what number."""
-    rows = {}
+def _makers(found: Outline) -> dict[str, Callable[[np.random.Generator, Sequence[int]], np.ndarray]]:
+    """The inputs that hold something special, and what makes it."""
+    makers = {}
     for step in found.steps:
-        if isinstance(step.layer, Embed):
-            rows[found.values[step.bottom_values[0]].name] = step.layer.rows
-        elif isinstance(step.layer, BatchReindex):
-            rows[found.values[step.bottom_values[1]].name] = found.values[step.bottom_values[0]].shape[0]
-    return rows
+        layer, bottoms = step.layer, [found.values[value] for value in step.bottom_values]
+        if isinstance(layer, Embed):
+            makers[bottoms[0].name] = _numbers(layer.rows)
+        elif isinstance(layer, BatchReindex):
+            makers[bottoms[1].name] = _numbers(bottoms[0].shape[0])
+        elif isinstance(layer, ROIPooling):
+            makers[bottoms[1].name] = _regions(bottoms[0].shape, 1 / layer.scale)
+        elif isinstance(layer, DetectionOutput):
+            makers[bottoms[0].name] = _codes
+            makers[bottoms[2].name] = _priors
+    return makers
+
+
+def _numbers(below: int) -> Callable[[np.random.Generator, Sequence[int]], np.ndarray]:
+    return lambda random, shape: random.integers(0, below, shape)
+
+
+def _regions(shape: Sequence[int], scale: float) -> Callable[[np.random.Generator, Sequence[int]], np.ndarray]:
+    """Rows of image, x1, y1, x2, y2 for planes of ``shape``, in whole cells: a rounding decides nothing."""
+
+    def make(random: np.random.Generator, rows: Sequence[int]) -> np.ndarray:
+        number = math.prod(rows) // 5
+        images = random.integers(0, shape[0], (number, 1))
+        corners = np.sort(random.integers(0, (shape[3], shape[2]), (number, 2, 2)), axis=1) * scale
+        return np.concatenate((images, corners.reshape(number, 4)), 1).reshape(rows)
+
+    return make
+
+
+def _codes(random: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
+    """Codes of boxes that no code turns inside out: what such boxes overlap is nobody's rule."""
+    return random.standard_normal(shape) * 0.2
+
+
+def _priors(random: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
+    corners = random.random((shape[0], shape[2] // 4, 2)) * 0.8
+    boxes = np.concatenate((corners, corners + 0.1 + random.random(corners.shape) * 0.1), -1)
+    return np.stack((boxes.reshape(shape[0], -1), np.full((shape[0], shape[2]), 0.1)), 1)
 
 
 def differences(

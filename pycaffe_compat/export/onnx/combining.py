@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from ...forks.ctpn.moving import Reverse, Transpose
+from ...forks.happynear.flip import Flip
 from ...forks.senet.axpy import Axpy
 from ...forks.shufflenet.shuffle_channel import ShuffleChannel
 from ...forks.ssd.permute import Permute
@@ -135,3 +139,23 @@ def axpy(e: Emitter, layer: Axpy, scale: Value, x: Value, y: Value) -> str:
     if len(scale.shape) == 2 and len(x.shape) > 2:
         factor = e.op("Unsqueeze", scale, e.ints(*range(2, len(x.shape))))
     return str(e.op("Add", e.op("Mul", factor, x), y))
+
+
+@emits(Transpose)
+def transpose(e: Emitter, layer: Transpose, x: Value) -> str:
+    return str(e.op("Transpose", x, perm=list(layer.order)))
+
+
+@emits(Reverse)
+def back_to_front(e: Emitter, layer: Reverse, x: Value) -> str:
+    return _reversed(e, x, [layer.axis])
+
+
+@emits(Flip)
+def flip(e: Emitter, layer: Flip, x: Value) -> str:
+    return _reversed(e, x, layer.axes) if layer.axes else str(e.op("Identity", x))
+
+
+def _reversed(e: Emitter, x: Value, axes: Sequence[int]) -> str:
+    last, least = e.ints(*[-1] * len(axes)), e.ints(*[-(2**62)] * len(axes))
+    return str(e.op("Slice", x, last, least, e.ints(*axes), last))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ...forks.fast_rcnn.roi_pooling import ROIPooling
+from ...forks.openvino.prior_box_clustered import PriorBoxClustered
 from ...forks.refinedet.detection_output import RefinedDetectionOutput
 from ...forks.ssd import boxes as bx
 from ...forks.ssd.detection_output import DetectionOutput
 from ...forks.ssd.normalize import Normalize
-from ...forks.ssd.prior_box import Priors
+from ...forks.ssd.prior_box import PriorBox, Priors
 from ..outline import Value
 from ..registry import static, unsaid
 from .emitter import FLOAT, INT64, Emitter, emits
@@ -26,7 +28,13 @@ def normalize(e: Emitter, layer: Normalize, x: Value) -> str:
     return str(e.op("Mul", e.op("Div", x, norm), e.array(layer, "scale", scale)))
 
 
-@emits(Priors)
+@emits(ROIPooling)
+def roi_pooling(e: Emitter, layer: ROIPooling, x: Value, regions: Value) -> str:
+    rows = e.op("Reshape", regions, e.ints(-1, 5))
+    return str(e.op("MaxRoiPool", x, rows, pooled_shape=list(layer.pooled), spatial_scale=float(layer.scale)))
+
+
+@emits(PriorBox, PriorBoxClustered)
 def priors(e: Emitter, layer: Priors, x: Value, picture: Value) -> str:
     for value in (x, picture):
         if len(value.shape) > 2:
@@ -34,7 +42,7 @@ def priors(e: Emitter, layer: Priors, x: Value, picture: Value) -> str:
     return e.array(layer, "priors", layer(torch.empty(x.shape), torch.empty(picture.shape)))
 
 
-@emits(DetectionOutput)
+@emits(DetectionOutput, RefinedDetectionOutput)
 def detection_output(e: Emitter, layer: DetectionOutput, loc: Value, conf: Value, prior: Value, *more: Value) -> str:
     """Groups are the classes of each image: ``NonMaxSuppression`` takes each for an image of one class."""
     if layer.eta < 1 and layer.overlap > 0.5:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
+from ...forks.happynear.inner_distance import InnerDistance
+from ...forks.happynear.inner_product import NormalizedInnerProduct
+from ...forks.intel.fused import FusedInnerProduct
 from ...layers.linear import Bias, Embed, InnerProduct, Scale
 from ..outline import Value
-from ..registry import static
+from ..registry import static, unsaid
 from .emitter import INT64, Emitter, emits
+from .neurons import rectified
 
 
 @emits(InnerProduct)
@@ -30,6 +35,31 @@ def inner_product(e: Emitter, layer: InnerProduct, x: Value) -> str:
     if layer.axis == 0:
         y = e.op("Squeeze", y, e.ints(0))
     return str(e.op("Add", y, e.blob(layer, 1)) if biased else y)
+
+
+@emits(FusedInnerProduct)
+def fused(e: Emitter, layer: FusedInnerProduct, x: Value) -> str:
+    y = inner_product(e, layer, x)
+    return rectified(e, y, layer.negative_slope) if layer.relu else str(y)
+
+
+@emits(NormalizedInnerProduct)
+def normalized(e: Emitter, layer: NormalizedInnerProduct, x: Value) -> str:
+    if layer.normalize:
+        layer(torch.zeros(x.shape, device=layer.weight.device, dtype=layer.weight.dtype))  # it divides its blob
+    return str(inner_product(e, layer, x))
+
+
+@emits(InnerDistance)
+def distance(e: Emitter, layer: InnerDistance, x: Value, rows: Value | None = None) -> str:
+    """The sum over inputs of ``|x - row|`` or its square, computed as the layer does, difference by difference."""
+    if layer.labelled or rows is not None or layer.axis != 1:
+        raise unsaid(layer, "only distances from rows of its own, of a whole item, are known here")
+    if layer.normalize:
+        layer(torch.zeros(x.shape, device=layer.weight.device, dtype=layer.weight.dtype))  # it divides its blob
+    apart = e.op("Sub", e.op("Unsqueeze", e.op("Flatten", x, axis=1), e.ints(1)), e.blob(layer, 0))
+    each = e.op("Abs", apart) if layer.power == 1 else e.op("Mul", apart, apart)
+    return str(e.op("ReduceSum", each, e.ints(2), keepdims=0))
 
 
 @emits(Embed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ...forks.happynear.neuron import Arccos, Cosine, Insanity, Noise, SoftTruncation, Truncation
 from ...forks.synopsys.relu import LimitedReLU
 from ...forks.yolo.relu6 import ReLU6
 from ...layers.neuron import (
@@ -30,6 +31,41 @@ def affine(e: Emitter, x: object, scale: float, shift: float) -> object:
     if scale != 1:
         x = e.op("Mul", x, e.number(scale))
     return e.op("Add", x, e.number(shift)) if shift else x
+
+
+def rectified(e: Emitter, x: object, slope: float) -> str:
+    """A ReLU with a slope below 0."""
+    return str(e.op("LeakyRelu", x, alpha=float(slope)) if slope else e.op("Relu", x))
+
+
+@emits(Cosine)
+def cosine(e: Emitter, layer: Cosine, x: Value) -> str:
+    return str(e.op("Cos", x))
+
+
+@emits(Arccos)
+def arccos(e: Emitter, layer: Arccos, x: Value) -> str:
+    return str(e.op("Acos", x))
+
+
+@emits(Truncation)
+def truncation(e: Emitter, layer: Truncation, x: Value) -> str:
+    return str(e.op("Clip", x, e.number(layer.lower), e.number(layer.upper)))
+
+
+@emits(SoftTruncation)
+def soft_truncation(e: Emitter, layer: SoftTruncation, x: Value) -> str:
+    return str(e.op("Sub", e.number(1), e.op("Exp", affine(e, x, -1 / layer.c, 0))))
+
+
+@emits(Insanity)
+def insanity(e: Emitter, layer: Insanity, x: Value) -> str:
+    return str(e.op("LeakyRelu", x, alpha=1 / layer.mean))
+
+
+@emits(Noise)
+def noise(e: Emitter, layer: Noise, x: Value) -> str:
+    return str(e.op("Identity", x))
 
 
 @emits(AbsVal)
@@ -106,7 +142,7 @@ def relu6(e: Emitter, layer: ReLU6, x: Value) -> str:
 @emits(LimitedReLU)
 def limited_relu(e: Emitter, layer: LimitedReLU, x: Value) -> str:
     slope = layer.negative_slope
-    y = e.op("LeakyRelu", x, alpha=float(slope)) if slope else e.op("Relu", x)
+    y: object = rectified(e, x, slope)
     if layer.most < math.inf:
         y = e.op("Min", y, e.number(layer.most))
     if layer.least > -math.inf:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import torch
 
+from ...forks.c3d.volumes import L2_EPS, L2Normalize
 from ...forks.happynear.batch_norm import PartialBatchNorm
+from ...forks.happynear.normalize import EPS as EPS_CHANNELS
+from ...forks.happynear.normalize import ChannelNormalize
 from ...forks.intel.batch_norm import ScaledBatchNorm
 from ...forks.nvidia.batch_norm import AveragedBatchNorm
 from ...forks.pspnet.batch_norm import UpdatedBatchNorm
 from ...forks.pspnet.bn import RunningBN
 from ...forks.segnet.bn import EPS, BatchBN
+from ...forks.tsn.normalize import ItemNormalize
 from ...layers.normalization import LRN, MVN, BatchNorm
 from ...layers.softmax import Softmax
 from ..affine import channel_affine, has_relu
@@ -77,6 +81,27 @@ def batch_bn(e: Emitter, layer: BatchBN, x: Value) -> list[str]:
     variance = e.op("Sub", e.op("ReduceMean", e.op("Mul", x, x), axes), e.op("Mul", mean, mean))
     y = e.op("Div", e.op("Sub", x, mean), e.op("Sqrt", e.op("Add", variance, e.number(EPS))))
     return [str(e.op("Add", e.op("Mul", y, scale), shift)), mean, variance][: len(e.tops)]
+
+
+@emits(ChannelNormalize)
+def channel_normalize(e: Emitter, layer: ChannelNormalize, x: Value) -> list[str]:
+    source: object = x
+    if len(x.shape) < 4:
+        source = e.op("Unsqueeze", x, e.ints(*range(len(x.shape), 4)))
+    if layer.norm == "L2":
+        squares = e.op("ReduceSum", e.op("Mul", source, source), e.ints(1))
+        norm = e.op("Sqrt", e.op("Add", squares, e.number(EPS_CHANNELS)))
+    else:
+        norm = e.op("Add", e.op("ReduceSum", e.op("Abs", source), e.ints(1)), e.number(EPS_CHANNELS))
+    return [str(e.op("Div", source, norm)), str(norm)][: len(e.tops)]
+
+
+@emits(ItemNormalize, L2Normalize)
+def item_normalize(e: Emitter, layer: ItemNormalize | L2Normalize, x: Value) -> str:
+    squares = e.op("ReduceSum", e.op("Mul", x, x), e.ints(*range(1, len(x.shape))))
+    if isinstance(layer, L2Normalize):
+        squares = e.op("Add", squares, e.number(L2_EPS))
+    return str(e.op("Div", x, e.op("Sqrt", squares)))
 
 
 @emits(LRN)

@@ -8,6 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...forks.c3d.volumes import Convolution3D, Deconvolution3D, Pooling3D
+from ...forks.deeplab_v1.padding import Padding
+from ...forks.intel.fused import FusedConvolution
+from ...forks.shufflenet.depthwise import ConvolutionDepthwise, DepthwiseConvolution
+from ...layers.base import Layer
 from ...layers.convolution import Convolution, Deconvolution, Filters, Im2col
 from ...layers.pooling import SPP, Depooling, Pooling, SafeInv
 from ...layers.volumes import VolumePooling
@@ -15,9 +20,10 @@ from ...ops.windows import Window
 from ..outline import Value
 from ..registry import static, unsaid
 from .emitter import FLOAT, INT64, Emitter, emits
+from .neurons import rectified
 
 
-@emits(Convolution, Deconvolution)
+@emits(Convolution, Deconvolution, ConvolutionDepthwise, DepthwiseConvolution)
 def filters(e: Emitter, layer: Filters, *bottoms: Value) -> list[str]:
     if not layer.spatial:
         raise unsaid(layer, "it has no spatial axes; an InnerProduct does the same")
@@ -38,6 +44,34 @@ def filters(e: Emitter, layer: Filters, *bottoms: Value) -> list[str]:
         flat = e.op("Reshape", bottom, e.ints(-1, *bottom.shape[layer.axis :]))
         tops.append(e.reshape(layer, e.op(kind, flat, *inputs, **options), Value("", ())))
     return tops
+
+
+@emits(FusedConvolution)
+def fused(e: Emitter, layer: FusedConvolution, *bottoms: Value) -> list[str]:
+    tops: list[str] = filters(e, layer, *(bottoms[:1] if layer.adds else bottoms))
+    if layer.adds:
+        tops = [str(e.op("Add", tops[0], bottoms[1]))]
+    return [rectified(e, top, layer.negative_slope) for top in tops] if layer.relu else tops
+
+
+@emits(Convolution3D, Deconvolution3D)
+def of_videos(e: Emitter, layer: Convolution3D | Deconvolution3D, x: Value) -> str:
+    inputs = [e.blob(layer, 0)]
+    if layer.bias is not None:
+        inputs.append(e.array(layer, "bias", layer.bias.flatten()))
+    kind = "Conv" if isinstance(layer, Convolution3D) else "ConvTranspose"
+    pads = [*layer.pad, *layer.pad]
+    return str(e.op(kind, x, *inputs, kernel_shape=list(layer.kernel), strides=list(layer.stride), pads=pads))
+
+
+@emits(Pooling3D)
+def pooling_of_videos(e: Emitter, layer: Pooling3D, x: Value) -> str | list[str]:
+    return _volumes(e, layer, layer.pooling, x)
+
+
+@emits(Padding)
+def padding(e: Emitter, layer: Padding, x: Value) -> str:
+    return str(e.op("Pad", x, e.ints(0, 0, layer.begin, layer.begin, 0, 0, layer.end, layer.end)))
 
 
 @emits(Im2col)
@@ -153,7 +187,7 @@ def pooling(e: Emitter, layer: Pooling, x: Value, mask: Value | None = None) -> 
     return e.reshape(layer, e.op("Where", inside, found, e.number(0)), x)
 
 
-def _volumes(e: Emitter, layer: Pooling, volumes: VolumePooling, x: Value) -> str | list[str]:
+def _volumes(e: Emitter, layer: Layer, volumes: VolumePooling, x: Value) -> str | list[str]:
     """Pooling over the last one to three axes, which keep their lengths."""
     n, size = len(volumes.stride), x.shape[-len(volumes.stride) :]
     static(layer, x, *range(len(x.shape) - n, len(x.shape)))

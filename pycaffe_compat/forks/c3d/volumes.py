@@ -21,6 +21,7 @@ from ...proto import caffe_pb2
 from ...tables import dims
 
 FORKS = ("c3d", "c3d_v10")
+L2_EPS = 1e-7  # the fork's
 
 
 class _Videos(Layer):
@@ -199,4 +200,4 @@ class L2Normalize(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(1)
-        return (flat / (flat.square().sum(1, keepdim=True) + 1e-7).sqrt()).view_as(x)
+        return (flat / (flat.square().sum(1, keepdim=True) + L2_EPS).sqrt()).view_as(x)
