@@ -29,13 +29,11 @@ class Registry(Generic[Emission]):
         return entered
 
     def find(self, layer: type[Layer]) -> Emission | None:
-        """What writes a class of layers, itself or one that it computes the same as; None if nothing does."""
-        for cls in layer.__mro__:
-            if cls in self._by_class:
-                return self._by_class[cls]
-            if "forward" in vars(cls) or "function" in vars(cls):
-                return None
-        return None
+        """What writes a class of layers; None if nothing does.
+
+        A subclass is not written as its parent is: forks change layers in ways that no rule could tell.
+        """
+        return self._by_class.get(layer)
 
 
 class Unsaid(LayerError):

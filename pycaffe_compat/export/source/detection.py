@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from ...forks.ssd.prior_box import Priors
+from ...forks.openvino.prior_box_clustered import PriorBoxClustered
+from ...forks.ssd.prior_box import PriorBox, Priors
 from ..outline import Value
 from ..registry import static
 from .writer import Writer, writes
 
 
-@writes(Priors)
+@writes(PriorBox, PriorBoxClustered)
 def priors(w: Writer, layer: Priors, x: Value, picture: Value) -> str:
     """Boxes that depend on sizes alone: a buffer."""
     for value in (x, picture):

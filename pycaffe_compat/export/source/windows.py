@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...forks.shufflenet.depthwise import ConvolutionDepthwise, DepthwiseConvolution
 from ...layers.convolution import Convolution, Deconvolution, Filters, Im2col
 from ...layers.pooling import SPP, Depooling, Pooling, SafeInv
 from ...layers.volumes import VolumePooling
@@ -16,7 +17,7 @@ from .resizing import MaskedUpsample, Unpooling
 from .writer import Several, Writer, writes
 
 
-@writes(Convolution, Deconvolution)
+@writes(Convolution, Deconvolution, ConvolutionDepthwise, DepthwiseConvolution)
 def filters(w: Writer, layer: Filters, *bottoms: Value) -> list[str]:
     if not 1 <= layer.spatial <= 3:
         raise unsaid(layer, f"it has {layer.spatial} spatial axes; PyTorch's convolutions have 1 to 3")
