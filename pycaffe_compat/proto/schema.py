@@ -8,6 +8,7 @@ forks have keep the numbers of the first fork that has them.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from ..forks import NAMES, added_file, all_forks
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _INTEGERS = {_FIELD.TYPE_INT32, _FIELD.TYPE_UINT32, _FIELD.TYPE_INT64, _FIELD.TYPE_UINT64}
 _LIFTED = {"V1LayerParameter": "LayerParameter"}  # what a fork adds to the old form is upgraded to the new one
+_WORDS = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # where the words of a layer type meet
 FORK = "fork"  # our own field of nets and solvers: the fork that the user named
 
 
@@ -74,11 +76,33 @@ def merged(forks: Iterable[tuple[str, Any]]) -> tuple[Any, Additions]:
             homes = [message.name, *filter(None, [_LIFTED.get(message.name)])]
             for home in homes:
                 _merge_message(file, home, message, name, package, own, additions)
+    _extend_old_form(file, additions)
     for message in file.message_type:
         if message.name in ("NetParameter", "SolverParameter"):
             number = _number_of(f"{message.name}.{FORK}")
             message.field.add(name=FORK, number=number, type=_FIELD.TYPE_STRING, label=_FIELD.LABEL_OPTIONAL)
     return file, additions
+
+
+def _extend_old_form(file: Any, additions: Additions) -> None:
+    """Let the old form, ``layers { type: ROI_POOLING … }``, hold the layers of all forks and their options, too."""
+    old, new = (next(m for m in file.message_type if m.name == name) for name in ("V1LayerParameter", "LayerParameter"))
+    known = {each.name for each in old.field}
+    for added in new.field:
+        forks = additions.fields.get((new.name, added.name), ())
+        if forks and added.type == _FIELD.TYPE_MESSAGE and added.name not in known:
+            copy = old.field.add()
+            copy.CopyFrom(added)
+            copy.number = _number_of(f"{old.name}.{copy.name}")
+            additions.fields[old.name, copy.name] = forks
+    enum = next(each for each in old.enum_type if each.name == "LayerType")
+    known = {value.name for value in enum.value}
+    for fork in all_forks():
+        for name in sorted({_WORDS.sub("_", each).upper() for each in fork.layer_types} - known):
+            full = f"{old.name}.{enum.name}"
+            if (full, name) not in additions.values:
+                enum.value.add(name=name, number=_number_of(f"{full}.{name}"))
+            additions.values[full, name] = (*additions.values.get((full, name), ()), fork.name)
 
 
 def _merge_message(

@@ -11,7 +11,7 @@ import pytest
 from pycaffe_compat import proto
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "forks.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "forks.md").read_text("utf-8").partition("## Your own fork")[2]
 CAFFE = Path(proto.__file__).with_name("caffe.proto").read_text("utf-8")
 NET = """
 input: "x" input_dim: [2, 3, 4, 4]

@@ -194,3 +194,14 @@ def test_solver_types(old, new):
 def test_solver_with_both_types():
     with pytest.raises(SolverError, match=r's.prototxt: both solver_type: ADAM .* type: "SGD"'):
         upgrade_solver(SOLVER(solver_type=5, type="SGD"), "s.prototxt")
+
+
+def test_the_old_form_holds_the_layers_of_forks_and_their_options() -> None:
+    text = """layers { name: "u" type: UPSAMPLE upsample_param { scale: 3 } }
+              layers { name: "b" type: BN bn_param { slope_filler { value: 2 } } }
+              layers { name: "r" type: ROI_POOLING roi_pooling_param { pooled_h: 7 } }
+              layers { name: "v" type: UNPOOLING unpooling_param { unpool_size: 4 } }"""
+    net = upgraded(text)
+    assert [layer.type for layer in net.layer] == ["Upsample", "BN", "ROIPooling", "Unpooling"]
+    assert net.layer[0].upsample_param.scale == 3 and net.layer[1].bn_param.slope_filler.value == 2
+    assert net.layer[2].roi_pooling_param.pooled_h == 7 and net.layer[3].unpooling_param.unpool_size == 4
