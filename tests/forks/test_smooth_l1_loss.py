@@ -3,8 +3,11 @@
 import golden_layer as gl
 import pytest
 import torch
+from google.protobuf import text_format
 
 from pycaffe_compat.errors import LayerError
+from pycaffe_compat.layers import layer_class
+from pycaffe_compat.proto import caffe_pb2
 
 TYPE = 'name: "l" type: "SmoothL1Loss"'
 SHAPE = (3, 2)
@@ -49,6 +52,38 @@ def test_weights_belong_to_the_gradient_as_each_fork_has_it() -> None:
     loss, grad = gradient("", a, b, inside)  # Fast R-CNN's
     torch.testing.assert_close(loss, error.sum() / 3)
     torch.testing.assert_close(grad, slope / 3)
+
+
+def test_r_fcn_divides_by_what_loss_param_says_and_shows_the_places() -> None:
+    a, b, weight = (random(2, 3, 4, 5, seed=seed) for seed in range(3))
+    losses = torch.nn.functional.smooth_l1_loss(weight * (a - b), torch.zeros_like(a), reduction="none")
+    for loss_param, divisor in {
+        "normalization: VALID": 40,
+        "normalization: FULL": 40,
+        "normalize: false": 2,
+        "normalization: PRE_FIXED pre_fixed_normalizer: 64": 64,
+    }.items():
+        layer = gl.build(f"{TYPE} loss_param {{ {loss_param} }} top: 'l' top: 'each'", *[a.shape] * 3)
+        total, each = layer(a, b, weight)
+        torch.testing.assert_close(total, losses.sum() / divisor)
+        torch.testing.assert_close(each, losses.sum(1, keepdim=True))
+    plain = gl.build(TYPE, a.shape, b.shape)
+    named = layer_class(plain.param, fork="rfcn")(plain.param, [a.shape, b.shape])
+    torch.testing.assert_close(named(a, b) * 20, plain(a, b))
+    four = gl.build(TYPE, *[a.shape] * 4)
+    named = layer_class(four.param, fork="rfcn")(four.param, [a.shape] * 4)
+    assert named(a, b, weight, weight) == four(a, b, weight, weight)
+
+
+def test_intels_sum_stays_undivided_if_asked() -> None:
+    a, b = random(*SHAPE), random(*SHAPE, seed=1)
+    plain = gl.build(TYPE, SHAPE, SHAPE)
+    none = text_format.Parse(
+        f"{TYPE} bottom: 'a' bottom: 'b' loss_param {{ normalization: NONE }}", caffe_pb2.LayerParameter()
+    )
+    intels = layer_class(none, likely=("intel", "rfcn"))(none, [SHAPE, SHAPE])
+    torch.testing.assert_close(intels(a, b), 3 * plain(a, b))
+    assert layer_class(none) is type(plain)
 
 
 def test_axes_of_length_1_at_the_end_do_not_matter() -> None:

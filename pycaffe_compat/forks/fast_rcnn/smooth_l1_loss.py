@@ -16,9 +16,10 @@ from torch import Tensor
 from ...layers.base import Shape, register
 from ...layers.loss import LossLayer, precise
 from ...layers.slope import WithSlope
+from ...proto import caffe_pb2
 from ...tables import dims
 
-FORKS = ("fast_rcnn", "rfcn", "ctpn", "mscnn", "intel", "openvino", "ssd", "refinedet", "nvidia", "yolo", "tsn")
+FORKS = ("fast_rcnn", "ctpn", "mscnn", "openvino", "ssd", "refinedet", "nvidia", "yolo", "tsn")
 
 
 class _SmoothL1(LossLayer):
@@ -31,9 +32,9 @@ class _SmoothL1(LossLayer):
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         self.inside_in_gradient = len(bottom_shapes) == 4
-        first = _four_axes(bottom_shapes[0])
+        first = four_axes(bottom_shapes[0])
         for index, shape in enumerate(bottom_shapes):
-            if _four_axes(shape) != first:
+            if four_axes(shape) != first:
                 raise self.error(
                     f"its bottoms must have one shape, but bottom {index} has {dims(shape)} and bottom 0 "
                     f"{dims(bottom_shapes[0])}"
@@ -43,7 +44,9 @@ class _SmoothL1(LossLayer):
         """f of each element."""
         raise NotImplementedError
 
-    def forward(self, a: Tensor, b: Tensor, inside: Tensor | None = None, outside: Tensor | None = None) -> Tensor:
+    def forward(
+        self, a: Tensor, b: Tensor, inside: Tensor | None = None, outside: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the loss as a tensor without axes. All bottoms have one shape (N, …)."""
         n = self.batch_size(a, b)
         difference = precise(a) - precise(b).reshape(a.shape)
@@ -53,11 +56,11 @@ class _SmoothL1(LossLayer):
         loss = self.smooth(difference)
         if outside is not None:
             loss = loss * outside.detach().reshape(a.shape)
-        return self.total(loss) / n
+        return self.finish(loss, n)
 
-    def total(self, loss: Tensor) -> Tensor:
-        """The sum of what the elements lose."""
-        return loss.sum()
+    def finish(self, loss: Tensor, n: int) -> Tensor | tuple[Tensor, Tensor]:
+        """The tops, by what each element loses and the length of the first axis."""
+        return loss.sum() / n
 
 
 class _WithSigma(_SmoothL1):
@@ -87,7 +90,7 @@ class SmoothL1Loss(_WithSigma):
 
     @classmethod
     def fits(cls, param: Any) -> bool:
-        return not param.HasField("smoothl1_param")
+        return not param.HasField("smoothl1_param") and len(param.top) < 2 and not pre_fixed(param)
 
 
 @register("SmoothL1Loss", fork="synopsys")
@@ -103,9 +106,9 @@ class SynopsysSmoothL1Loss(_WithSigma):
     def fits(cls, param: Any) -> bool:
         return param.smooth_l1_loss_param.HasField("abssum")
 
-    def total(self, loss: Tensor) -> Tensor:
-        value = loss.sum()
-        return WithSlope.apply(value, loss.detach().abs().sum(), None) if self.absolute else value
+    def finish(self, loss: Tensor, n: int) -> Tensor:
+        total = loss.sum()
+        return (WithSlope.apply(total, loss.detach().abs().sum(), None) if self.absolute else total) / n
 
 
 @register("SmoothL1Loss", fork="happynear")
@@ -131,5 +134,12 @@ class TurnPointSmoothL1Loss(_SmoothL1):
         return torch.where(size < self.turn, 0.5 * difference.square(), size - self.turn + 0.5 * self.turn**2)
 
 
-def _four_axes(shape: Shape) -> Shape:
+def pre_fixed(param: Any) -> bool:
+    """Whether a layer's ``loss_param`` has a divisor of the user's."""
+    options = param.loss_param
+    return options.HasField("pre_fixed_normalizer") or options.normalization == caffe_pb2.LossParameter.PRE_FIXED
+
+
+def four_axes(shape: Sequence[int]) -> Shape:
+    """A shape with axes of length 1 at its end, as Caffe's older layers see it."""
     return (*shape, *(1,) * (4 - len(shape)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,21 +25,13 @@ class NvidiaMultiBoxLoss(MultiBoxLoss):
 
     inert_options: ClassVar[frozenset[str]] = frozenset({"ignore_difficult_gt"})
 
-    @classmethod
-    def fits(cls, param: Any) -> bool:
-        return super().fits(param) and param.multibox_loss_param.HasField("ignore_difficult_gt")
-
     def relabel(self, labels: Tensor) -> Tensor:
         return above_background(labels, self.background)
 
 
 @register("DetectionEvaluate", fork="nvidia")
 class NvidiaDetectionEvaluate(DetectionEvaluate):
-    """SSD's, but true boxes of the background are left out. It is taken where the fork is named."""
-
-    @classmethod
-    def fits(cls, param: Any) -> bool:
-        return False
+    """SSD's, but true boxes of the background are left out."""
 
     def relabel(self, labels: Tensor) -> Tensor:
         return above_background(labels, self.background)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -20,11 +18,7 @@ def within_classes(labels: Tensor, background: int, classes: int) -> Tensor:
 
 @register("MultiBoxLoss", fork="openvino")
 class OpenvinoMultiBoxLoss(MultiBoxLoss):
-    """SSD's, but labels beyond the classes are the last class, and all one class where there are 2. The fork must be named."""
-
-    @classmethod
-    def fits(cls, param: Any) -> bool:
-        return False
+    """SSD's, but labels beyond the classes are the last class, and all one class where there are 2."""
 
     def relabel(self, labels: Tensor) -> Tensor:
         return within_classes(labels, self.background, self.classes)
@@ -32,11 +26,7 @@ class OpenvinoMultiBoxLoss(MultiBoxLoss):
 
 @register("DetectionEvaluate", fork="openvino")
 class OpenvinoDetectionEvaluate(DetectionEvaluate):
-    """SSD's, but labels beyond the classes are the last class, and all one class where there are 2. The fork must be named."""
-
-    @classmethod
-    def fits(cls, param: Any) -> bool:
-        return False
+    """SSD's, but labels beyond the classes are the last class, and all one class where there are 2."""
 
     def relabel(self, labels: Tensor) -> Tensor:
         return within_classes(labels, self.background, self.classes)

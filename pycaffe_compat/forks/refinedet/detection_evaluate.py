@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from ...layers.base import register
@@ -13,11 +11,7 @@ from .multibox_loss import one_object
 
 @register("DetectionEvaluate", fork="refinedet")
 class RefinedDetectionEvaluate(DetectionEvaluate):
-    """SSD's, but with 2 classes every true box is of class 1. It is taken where the fork is named."""
-
-    @classmethod
-    def fits(cls, param: Any) -> bool:
-        return False
+    """SSD's, but with 2 classes every true box is of class 1."""
 
     def relabel(self, labels: Tensor) -> Tensor:
         return one_object(labels, self.classes)
