@@ -31,7 +31,7 @@ from ..wiring import Step
 from .fold import folds
 
 log = logging.getLogger(__name__)
-_LEFT_OUT = (
+LEFT_OUT = (
     Accuracy,
     BoxAnnotatorOHEM,
     DetectionEvaluate,
@@ -126,7 +126,7 @@ def outline(net: Net, dynamic: Mapping[str, Sequence[int]] | None = None, fold: 
         NetError: a net without inputs or outputs, an input or axis that is not there or whose length cannot change.
     """
     notes = []
-    cut = [step for step in net.steps if step.layer.loss or isinstance(step.layer, _LEFT_OUT)]
+    cut = [step for step in net.steps if step.layer.loss or isinstance(step.layer, LEFT_OUT)]
     kept = [step for step in net.steps if step not in cut]
     consumed = {value for step in kept for value in step.bottom_values}
     ends = [v for step in kept if not step.is_source for v in step.top_values if v not in consumed]

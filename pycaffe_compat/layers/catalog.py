@@ -192,9 +192,19 @@ def _origin(cls: type[Layer], messages: dict[str, list[Field]]) -> str:
     return f"BVLC, extended by {', '.join(names)}" if names else "BVLC"
 
 
+def own_layers() -> list[tuple[str, type[Layer]]]:
+    """The types of this package and their classes, in order; a type of several forks has several."""
+    return [(name, cls) for name in sorted(REGISTRY) for cls in VARIANTS.get(name, [REGISTRY[name]]) if _is_ours(cls)]
+
+
+def family(cls: type[Layer]) -> str:
+    """The module of a class: ``pooling``, or ``ssd.normalize`` in a fork's folder."""
+    return cls.__module__.removeprefix("pycaffe_compat.").removeprefix("layers.").removeprefix("forks.")
+
+
 def catalog(goldens_folder: Path) -> str:
     """Return ``docs/layers.md``: every layer type of this package, its options, its origin and its goldens."""
-    own = [(name, cls) for name in sorted(REGISTRY) for cls in VARIANTS.get(name, [REGISTRY[name]]) if _is_ours(cls)]
+    own = own_layers()
     messages, goldens = schema(), goldens_by_type(goldens_folder)
     fields = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name
     cells: dict[str, str] = {}
@@ -222,9 +232,8 @@ def catalog(goldens_folder: Path) -> str:
     types = []
     for name, cls in own:
         used = ", ".join(f"`{option}`" for option in cls.option_fields())
-        family = cls.__module__.removeprefix("pycaffe_compat.").removeprefix("layers.").removeprefix("forks.")
         takes = (_takes(cls.bottoms), _takes(cls.tops))
-        types.append([f"`{name}`", _summary(cls), *takes, used, _blobs(cls), _origin(cls, messages), family])
+        types.append([f"`{name}`", _summary(cls), *takes, used, _blobs(cls), _origin(cls, messages), family(cls)])
     goldens["Input"] = ["every golden of a layer"]
     lines = [
         HEAD,

@@ -194,6 +194,7 @@ class PythonLayer(base.Layer):
 
     inert_options = frozenset({"share_in_parallel"})
     random = True
+    traceable = False
     bottoms = (0, None)
     tops = (0, None)
 

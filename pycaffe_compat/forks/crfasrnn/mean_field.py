@@ -34,6 +34,7 @@ class MultiStageMeanfield(Layer):
     stand in for them. The third begins as the Potts model.
     """
 
+    traceable = False
     inert_options = frozenset(
         {"threshold", "compatibility_mode", "forced_spatial_filter_weight", "forced_bilateral_filter_weight"}
     )

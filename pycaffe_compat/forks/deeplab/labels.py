@@ -21,6 +21,7 @@ class UniqueLabel(Layer):
     """
 
     differentiable = (False,)
+    traceable = False
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)

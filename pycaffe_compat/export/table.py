@@ -1,0 +1,61 @@
+"""Which layers can be written for which target: the table of ``docs/export.md``, made from the registries.
+
+``python -m pycaffe_compat.export.table docs/export.md`` writes it there, in a checkout.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..layers.base import Layer, Source
+from ..layers.catalog import family, own_layers
+from ..layers.common import Split
+from ..layers.inputs import DummyData
+from ..layers.neuron import Dropout
+from .onnx.model import EMITTERS as ONNX
+from .outline import LEFT_OUT
+from .source.module import EMITTERS as SOURCE
+
+BY_MODEL = (DummyData, Dropout, Split)  # of which the model needs no nodes, or constants
+BEGIN, END = "<!-- layers: begin -->", "<!-- layers: end -->"
+
+
+def table() -> Iterator[str]:
+    """The lines of the table."""
+    rows, missing = [], {"ONNX": 0, "programs": 0, ".py": 0}
+    for name, cls in own_layers():
+        if _is_cut(cls):
+            continue
+        marks = {"ONNX": ONNX.find(cls) or cls in BY_MODEL, "programs": cls.traceable, ".py": SOURCE.find(cls)}
+        for target, can in marks.items():
+            missing[target] += not can
+        rows.append(f"| `{name}` | {family(cls)} | {' | '.join('yes' if can else '–' for can in marks.values())} |")
+    lacking = ", ".join(f"{count} not {target}" for target, count in missing.items())
+    yield (
+        f"{len(rows)} layers compute something in a trained net (of them {lacking}); the others read data, compare with labels "
+        "or write files, and are left out. *Programs* are `.pt2` and `.ts.pt`. A dash is an error that names the layer. "
+        "Options that a target does not have are errors too. Every layer with a golden is run through every target by the tests."
+    )
+    yield ""
+    yield "| layer | family | ONNX | programs | .py |"
+    yield "| --- | --- | --- | --- | --- |"
+    yield from rows
+
+
+def _is_cut(cls: type[Layer]) -> bool:
+    """Whether a layer is left out of everything that is exported, or is the input that a caller fills."""
+    return cls.loss or issubclass(cls, LEFT_OUT) or (issubclass(cls, Source) and not issubclass(cls, DummyData))
+
+
+def replaced(page: str) -> str:
+    """``page`` with the table between its marks."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return "\n".join((before + BEGIN, *table(), END + after))
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(replaced(path.read_text("utf-8")), "utf-8")
