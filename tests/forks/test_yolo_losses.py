@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pycaffe_compat.errors import LayerError
+from pycaffe_compat.forks.yolo.iou_losses import gradient, similarity
 from pycaffe_compat.layers import layer_class
 from pycaffe_compat.proto import caffe_pb2, parse_text
 
@@ -48,11 +49,9 @@ V3 = f"yolov3_param {{ num: 1 num_class: 2 mask: 4 {ANCHORS} }}"
         ("RegionLoss", f"{REGION} coords: 5", "region_loss_param.coords: 5 must be 4"),
         ("RegionLoss", f'{REGION} softmax_tree: "a.tree"', "softmax_tree: a.tree is not done here"),
         ("RegionLoss", f"num: 2 num_class: 2 {ANCHORS}", "needs a map with 14 channels, num 2 times 5 and num_class 2"),
-        ("Yolov3", f"num: 1 num_class: 2 mask: 0 iou_loss: GIOU {ANCHORS}", "iou_loss: GIOU is not done here; MSE is"),
         (
             "Yolov3",
             f"num: 1 num_class: 2 mask: 0 use_focal_loss: true {ANCHORS}",
-            "use_focal_loss: true is not done here",
         ),
         ("Yolov3", f"num: 1 num_class: 2 {ANCHORS}", "needs yolov3_param.mask for num: 1 anchors, .* it is empty"),
         ("Yolov3", f"num: 1 num_class: 2 mask: 5 {ANCHORS}", "one of the 5 pairs of biases; it is 5"),
@@ -89,3 +88,14 @@ def test_labels_that_are_no_class_or_do_not_fit_are_errors() -> None:
         LayerError, match="needs labels of class, x, y, w and h for each of 1 images, not of shape 1×1×2×8"
     ):
         layer(torch.zeros(1, 7, 3, 3), torch.zeros(1, 1, 2, 8))
+
+
+@pytest.mark.parametrize("kind", ["IOU", "GIOU"])
+def test_the_gradient_of_an_overlap_is_its_derivative_but_twice_that_of_sides(kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    box, true = (torch.rand(40, 4, dtype=torch.float64, generator=generator) * 0.6 + 0.2 for _ in range(2))
+    meet = similarity("IOU", box, true) > 0
+    assert meet.sum() > 20
+    box, true = box[meet].requires_grad_(), true[meet]
+    similarity(kind, box, true).sum().backward()
+    torch.testing.assert_close(gradient(kind, box.detach(), true), box.grad * torch.tensor([1, 1, 2, 2]))

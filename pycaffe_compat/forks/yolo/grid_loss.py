@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -71,15 +71,10 @@ class GridLoss(LossLayer):
     @torch.compiler.disable
     def compare(self, x: Tensor, labels: Tensor) -> Tensor:
         """As :meth:`forward`, for tensors with memory."""
-        wrong, gradient = self.wrong(x.detach(), labels)
-        return WithSlope.apply(x, self.total(wrong), gradient / len(x))
+        return WithSlope.apply(x, *self.judge(x.detach(), labels))
 
-    def total(self, wrong: Tensor) -> Tensor:
-        """The loss, of what is wrong with each number of the map."""
-        return wrong.square().sum() / len(wrong)
-
-    def wrong(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """What is wrong with the map, and its gradient times N, both in the shape of the map."""
+    def judge(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of a map, as a tensor without axes, and its gradient, in the shape of the map."""
         raise NotImplementedError
 
     def truths(self, x: Tensor, labels: Tensor, side: int) -> tuple[Truths, Tensor]:
@@ -109,12 +104,15 @@ class GridLoss(LossLayer):
             at = int(((label < 0) | (label >= self.classes)).nonzero()[0])
             raise self.error(f"label {int(label[at])} is no class: there are {self.classes}, 0 to {self.classes - 1}")
 
-    def best_overlap(self, boxes: Tensor, truths: Truths, seen: Tensor) -> Tensor:
+    def best_overlap(
+        self, boxes: Tensor, truths: Truths, seen: Tensor, measure: Callable[[Tensor, Tensor], Tensor] = overlaps
+    ) -> Tensor:
         """The largest overlap of each predicted box with a box of truth of its image, at least 0.
 
         Args:
             boxes: (N, anchors, 4, H, W).
             seen: the boxes of truth that count, (K,).
+            measure: the overlaps of some boxes (n, 4) and others (m, 4), as (n, m).
 
         Returns:
             (N, anchors, H, W).
@@ -125,7 +123,7 @@ class GridLoss(LossLayer):
         for image in range(n):
             box = truths.box[(truths.image == image) & seen]
             if len(box):
-                best[image] = overlaps(flat[image], box).nan_to_num(0).amax(1)
+                best[image] = measure(flat[image], box).nan_to_num(0).amax(1).clamp(min=0)
         return best.view(n, anchors, height, width)
 
 

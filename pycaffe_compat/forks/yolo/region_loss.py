@@ -60,7 +60,7 @@ class RegionLoss(GridLoss):
         """The boxes of truth, and which of them forbid that a box predicts nothing."""
         return self.truths(x, labels, 1)
 
-    def wrong(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def judge(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         truths, seen = self.read_labels(x, labels)
         n, side = len(x), x.shape[-1]
         maps = by_cell(x, self.anchors)
@@ -96,7 +96,11 @@ class RegionLoss(GridLoss):
             1,
         )
         wrong.flatten(-2)[at] = found
-        return wrong.reshape(x.shape), wrong.reshape(x.shape)
+        return self.total(wrong), wrong.reshape(x.shape) / n
+
+    def total(self, wrong: Tensor) -> Tensor:
+        """The loss, of what is wrong with each number of the map."""
+        return wrong.square().sum() / len(wrong)
 
     def coordinates(self, difference: Tensor, true: Tensor) -> Tensor:
         """What is wrong with offsets or exponents (K, 2) that differ so from what they should be, for truths (K, 4)."""
