@@ -220,8 +220,12 @@ def change(blob: int, index: tuple[int, ...], value: float) -> list[torch.Tensor
     ],
 )
 def test_bottoms_that_do_not_fit_are_errors(blobs: list[torch.Tensor], words: str) -> None:
+    layer = build("num_classes: 4", blobs)
     with pytest.raises(LayerError, match=words):
-        build("num_classes: 4", blobs)(*blobs)
+        layer(*blobs)
+    if "of shape" in words or "an image" in words:  # known before there is data
+        with pytest.raises(LayerError, match=words):
+            gl.meta_shapes(layer, [blob.shape for blob in blobs])
 
 
 def test_boxes_without_area_match_nothing_unless_a_code_needs_it() -> None:
@@ -246,4 +250,4 @@ def test_what_refinedet_mixes_up_is_an_error() -> None:
 
 def test_mining_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
     build("num_classes: 4 nms_param { nms_threshold: 0.5 }", bottoms())
-    assert "nms_param has no top_k" in caplog.text
+    assert "nms_param: top_k is 0" in caplog.text

@@ -17,7 +17,7 @@ from ...proto import caffe_pb2
 from ...tables import dims
 from . import boxes as bx
 from .matching import UNMATCHED, match
-from .truth import Truth, label_id, read_truth
+from .truth import Truth, label_id, labels_table, read_truth
 
 Options = caffe_pb2.MultiBoxLossParameter
 SMALLEST = 1e-5  # boxes of less area have no part in the suppression before mining
@@ -130,16 +130,14 @@ class MultiBoxLoss(LossLayer):
                 f"num_classes: {self.classes} and background_label_id: {self.background}"
             )
         if mines and self.suppresses and self.top_k == 0:
-            log.warning(
-                'layer "%s" (MultiBoxLoss): nms_param has no top_k, which SSD\'s Caffe takes for 0: nothing is mined. '
-                "Say top_k: -1 for no limit",
-                self.name,
-            )
+            words = "nms_param: top_k is 0, as it is in SSD's Caffe if not given: nothing is mined. Say top_k: -1 for no limit"
+            log.warning("%s", self.error(words))
 
     @torch.compiler.disable
     def forward(self, loc: Tensor, conf: Tensor, prior: Tensor, label: Tensor, *more: Tensor) -> Tensor:
         """Return the loss as a tensor without axes."""
         images, places = self.sizes(loc, conf, prior, *more)
+        table = labels_table(self, label)
         codes = precise(loc).reshape(images, places, -1, 4).transpose(1, 2)
         scores = precise(conf).reshape(images, places, self.classes)
         if loc.is_meta:
@@ -148,7 +146,7 @@ class MultiBoxLoss(LossLayer):
         priors = Priors(boxes[None], variances)
         any_label = self.agnostic and self.mining == Options.NONE
         classes = None if any_label else self.classes
-        truth = read_truth(self, label, images, self.relabel, self.background, classes, self.use_difficult)
+        truth = read_truth(self, table, images, self.relabel, self.background, classes, self.use_difficult)
         truth = truth._replace(boxes=truth.boxes.to(boxes.dtype))
         with torch.no_grad():
             refined = self.refined(priors, *more)

@@ -68,7 +68,7 @@ def check_background(layer: Layer, table: Tensor, labels: Tensor, background: in
 
 def read_truth(
     layer: Layer,
-    label: Tensor,
+    table: Tensor,
     images: int,
     labels: Callable[[Tensor], Tensor],
     background: int,
@@ -78,7 +78,7 @@ def read_truth(
     """The boxes of a blob of labels by image; rows of images that the batch has not are skipped, as in the fork.
 
     Args:
-        label: (1, 1, G, 8).
+        table: of :func:`labels_table`.
         images: N.
         labels: how labels are read: floats to int64, :data:`LEFT_OUT` for boxes that are left out.
         background: the label that no box may have.
@@ -86,10 +86,9 @@ def read_truth(
         difficult: whether boxes that are marked difficult count.
 
     Raises:
-        LayerError: the blob has another shape, or a box has the label of the background or none of the classes.
+        LayerError: a box has the label of the background or none of the classes.
     """
-    device = label.device
-    table = labels_table(layer, label).cpu()  # a handful of rows, whose number shapes what follows
+    device, table = table.device, table.cpu()  # a handful of rows, whose number shapes what follows
     image, names = table[:, 0].long(), labels(table[:, 1])
     check_background(layer, table, names, background)
     used = (image >= 0) & (image < images) & (names != LEFT_OUT)
