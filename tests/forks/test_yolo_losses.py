@@ -49,10 +49,6 @@ V3 = f"yolov3_param {{ num: 1 num_class: 2 mask: 4 {ANCHORS} }}"
         ("RegionLoss", f"{REGION} coords: 5", "region_loss_param.coords: 5 must be 4"),
         ("RegionLoss", f'{REGION} softmax_tree: "a.tree"', "softmax_tree: a.tree is not done here"),
         ("RegionLoss", f"num: 2 num_class: 2 {ANCHORS}", "needs a map with 14 channels, num 2 times 5 and num_class 2"),
-        (
-            "Yolov3",
-            f"num: 1 num_class: 2 mask: 0 use_focal_loss: true {ANCHORS}",
-        ),
         ("Yolov3", f"num: 1 num_class: 2 {ANCHORS}", "needs yolov3_param.mask for num: 1 anchors, .* it is empty"),
         ("Yolov3", f"num: 1 num_class: 2 mask: 5 {ANCHORS}", "one of the 5 pairs of biases; it is 5"),
         ("Yolov3", f"num: 1 num_class: 2 mask: 0 anchors_scale: 0 {ANCHORS}", "anchors_scale: 0 must be at least 1"),
