@@ -23,7 +23,7 @@ from .plan import Call, plan
 from .proto import caffe_pb2, current, filter_net, read_net, upgrade_net, use_proto, write_weights
 from .proto.additions import unheeded
 from .proto.alignment import align_crops
-from .proto.recognise import forks_of
+from .proto.recognise import forks_of, mixture
 from .tables import dims
 from .wiring import Step, Wiring
 
@@ -136,6 +136,8 @@ class CaffeModule(nn.Module):
         likely = forks_of(self.param)
         self._check_fork_fields()
         check_layers(self.param, self.file, likely)
+        if not self.param.fork and (mixed := mixture(self.param)):
+            log.info("%s: %s", self.file or "the net", mixed)
         for param in self.param.layer:
             if not param.HasField("phase"):
                 param.phase = self.phase

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..forks import BVLC, NAMES, all_forks
-from .additions import additions
+from .additions import additions, titles
 
 
 def forks_of(net: Any) -> tuple[str, ...]:
@@ -22,14 +22,35 @@ def forks_of(net: Any) -> tuple[str, ...]:
         bare.CopyFrom(net)
         bare.ClearField("fork")
         return tuple(dict.fromkeys((net.fork, *forks_of(bare))))
-    types = {layer.type for layer in net.layer}
-    fields = {(each.message, each.field): each.forks for each in additions(net, inside=True)}
+    types, fields = _used(net)
     scores = scores_of(types, fields)
     best = max(scores.values(), default=0)
     everything = len(fields) + len(types & _fork_types())
     if best == everything:
         return tuple(name for name, score in scores.items() if score == best)
     return tuple(sorted(scores, key=lambda name: -scores[name]))
+
+
+def mixture(net: Any) -> str:
+    """Say what a ``NetParameter`` uses that the fork with most of it lacks; ``""`` if any fork has all of it, or none any."""
+    types, fields = _used(net)
+    scores = scores_of(types, fields)
+    types &= _fork_types()
+    best = max(scores, key=lambda name: scores[name], default="")
+    if not best or scores[best] == len(fields) + len(types):
+        return ""
+    of_types = {name: [fork.name for fork in all_forks() if name in fork.layer_types] for name in sorted(types)}
+    others = [f"{name} of {titles(forks)}" for name, forks in of_types.items() if best not in forks]
+    others += [
+        f"{message}.{field} of {titles(forks)}" for (message, field), forks in fields.items() if best not in forks
+    ]
+    return f"no one fork of Caffe has all that the net uses. Most is of {titles([best])}; besides: {'; '.join(others)}"
+
+
+def _used(net: Any) -> tuple[set[str], dict[tuple[str, str], tuple[str, ...]]]:
+    """The layer types of a net, and the fields that BVLC's Caffe lacks, each with the forks that have it."""
+    types = {layer.type for layer in net.layer}
+    return types, {(each.message, each.field): each.forks for each in additions(net, inside=True)}
 
 
 def scores_of(types: set[str], fields: Mapping[tuple[str, str], Sequence[str]]) -> dict[str, int]:

@@ -125,8 +125,8 @@ def test_options_of_another_type_are_noted_once(caplog: pytest.LogCaptureFixture
 
 
 def test_a_type_that_is_not_done_here_says_whose_it_is() -> None:
-    with pytest.raises(LayerError, match=r'"MultiStageMeanfield", which is a layer of CRF as RNN \(crfasrnn\)'):
-        net_of('layer { name: "m" type: "MultiStageMeanfield" bottom: "x" top: "y" }')
+    with pytest.raises(LayerError, match=r'"TRT", which is a layer of NVIDIA Caffe \(nvidia\)'):
+        net_of('layer { name: "m" type: "TRT" bottom: "x" top: "y" }')
 
 
 @pytest.mark.parametrize(
@@ -144,12 +144,26 @@ def test_a_net_says_of_which_fork_it_is(layers: str, first: str | None) -> None:
     assert (found[0] if found else None) == first
 
 
+def test_a_net_that_mixes_forks_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    segnets = 'layer { name: "b" type: "BN" bottom: "x" top: "b" bn_param { bn_mode: INFERENCE } }'
+    ctpns = 'layer { name: "r" type: "Reverse" bottom: "b" top: "r" }'
+    with caplog.at_level(logging.INFO):
+        net_of(segnets)
+        assert "no one fork" not in caplog.text
+        net_of(segnets + ctpns)
+    lines = [record.getMessage() for record in caplog.records if "no one fork" in record.getMessage()]
+    assert len(lines) == 1 and lines[0].startswith(
+        "net.prototxt: no one fork of Caffe has all that the net uses. Most is of"
+    )
+    assert "SegNet (segnet); besides: Reverse of CTPN (ctpn)" in lines[0]
+
+
 def test_a_file_of_an_unknown_fork_says_all_that_is_missing_and_which_fork_is_nearest(tmp_path: Path) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text(
         'layer { name: "n" type: "FancyNorm" fancy_norm_param { eps: 3 } }\n'
         'layer { name: "u" type: "Upsample" upsample_param { pad_out_h: true wobble: 2 } }\n'
-        'layer { name: "m" type: "MultiStageMeanfield" }\nlayer { name: "f" type: "FancyNorm" }'
+        'layer { name: "m" type: "TRT" }\nlayer { name: "f" type: "FancyNorm" }'
     )
     with pytest.raises(
         ParseError, match=r"1:37: in layer \"n\": LayerParameter has no field fancy_norm_param"
@@ -158,6 +172,4 @@ def test_a_file_of_an_unknown_fork_says_all_that_is_missing_and_which_fork_is_ne
     message = str(caught.value)
     assert "--proto or proto= reads a fork's own caffe.proto. Also unknown in this file: wobble of " in message
     assert ". Of the forks known here the file is most like SegNet (segnet)" in message
-    assert (
-        '. Unknown layer types besides: "FancyNorm" (layer "n"), "MultiStageMeanfield", which is a layer of' in message
-    )
+    assert '. Unknown layer types besides: "FancyNorm" (layer "n"), "TRT", which is a layer of' in message
