@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 
+from .groups import control_groups, counts, numbers
+
 SMALL = 1 << 28  # bytes that are asked for without looking
-_CGROUP = "/sys/fs/cgroup"
+_NO_LIMIT = 1 << 60  # bytes; version 1 has no word for it, but a number
+_FILES = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
 
 
 def available() -> int | None:
@@ -43,14 +49,11 @@ def _system() -> int | None:
 
 
 def _container() -> int | None:
-    """What the control group (version 2) of a container leaves: its limit less what it holds and cannot drop."""
-    try:
-        with open(f"{_CGROUP}/memory.max", encoding="ascii") as file:
-            most = int(file.read())  # "max", no limit, is no number
-        with open(f"{_CGROUP}/memory.current", encoding="ascii") as file:
-            used = int(file.read())
-        with open(f"{_CGROUP}/memory.stat", encoding="ascii") as file:
-            counts = {name: int(number) for name, number in (line.split() for line in file)}
-    except (OSError, ValueError):
-        return None
-    return max(most - used + counts.get("inactive_file", 0), 0)
+    """What the control groups of a container leave: the least of their limits less what they hold and cannot drop."""
+    left = []
+    for version, folder in control_groups("memory"):
+        limit, used, droppable = _FILES[version]
+        most, now = numbers(folder / limit), numbers(folder / used)
+        if most and now and most[0] < _NO_LIMIT:
+            left.append(max(most[0] - now[0] + counts(folder / "memory.stat").get(droppable, 0), 0))
+    return min(left, default=None)

@@ -9,19 +9,22 @@ from collections.abc import Iterator
 import torch
 
 from ..errors import SolverError
+from ..memory.groups import control_groups, numbers
 
 VARIABLE = "OMP_NUM_THREADS"
-_QUOTA = "/sys/fs/cgroup/cpu.max"
 
 
-def container_cores(path: str | None = None) -> int | None:
-    """The cores that a container's quota allows, rounded up; None where there is no quota (control groups, version 2)."""
-    try:
-        with open(path or _QUOTA, encoding="ascii") as file:
-            quota, period = file.read().split()
-        return max(1, -(-int(quota) // int(period)))  # "max", no quota, is no number
-    except (OSError, ValueError):
-        return None
+def container_cores() -> int | None:
+    """The cores that a container's quota allows, rounded up; None where there is no quota."""
+    found = []
+    for version, folder in control_groups("cpu"):
+        if version == 2:
+            given = numbers(folder / "cpu.max")  # "max", no quota, is no number
+        else:
+            given = [n for name in ("quota", "period") for n in numbers(folder / f"cpu.cfs_{name}_us") or ()]
+        if given and len(given) == 2 and min(given) > 0:
+            found.append(max(1, -(-given[0] // given[1])))
+    return min(found, default=None)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pycaffe_compat.memory import available, lacking, limits
+from pycaffe_compat.memory import available, groups, lacking
 
 MB = 1 << 20
 
@@ -18,7 +18,7 @@ def container(folder: Path, most: str, used: int, droppable: int) -> None:
 
 
 def test_a_container_with_less_than_the_system_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "_CGROUP", str(tmp_path))
+    monkeypatch.setattr(groups, "ROOT", str(tmp_path))
     system = available()  # nothing there: no container
     assert system is not None and system > 400 * MB
     container(tmp_path, str(400 * MB), 100 * MB, 50 * MB)
@@ -33,7 +33,24 @@ def test_a_container_with_less_than_the_system_counts(tmp_path: Path, monkeypatc
 def test_a_container_without_a_limit_leaves_the_systems(
     most: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "_CGROUP", str(tmp_path))
+    monkeypatch.setattr(groups, "ROOT", str(tmp_path))
     container(tmp_path, most, 0, 0)
     have = available()
     assert have is not None and have < 1 << 60
+
+
+def test_a_parents_limit_of_version_1_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, parent = tmp_path / "memory/pods/mine", tmp_path / "memory/pods"
+    own.mkdir(parents=True)
+    (tmp_path / "cgroup").write_text("5:cpu,cpuacct:/other\n4:memory:/pods/mine\n0::/\n")
+    monkeypatch.setattr(groups, "ROOT", str(tmp_path))
+    monkeypatch.setattr(groups, "OWN", str(tmp_path / "cgroup"))
+    for folder, most in ((own, 9223372036854771712), (parent, 300 * MB)):
+        (folder / "memory.limit_in_bytes").write_text(f"{most}\n")
+        (folder / "memory.usage_in_bytes").write_text(f"{200 * MB}\n")
+        (folder / "memory.stat").write_text(f"inactive_file 1\ntotal_inactive_file {40 * MB}\n")
+    assert available() == 140 * MB
+    (tmp_path / "cgroup").write_text("4:memory:/of/the/host\n")  # as a container sees it
+    (tmp_path / "memory/memory.limit_in_bytes").write_text(f"{90 * MB}\n")
+    (tmp_path / "memory/memory.usage_in_bytes").write_text(f"{20 * MB}\n")
+    assert available() == 70 * MB
