@@ -29,7 +29,7 @@ Size = tuple[int, int]
 
 
 Words = tuple[str, ...]
-_PATHS = ("IMAGE", "LABELMAP", "ANNOTATION", "PATH")
+_PATHS = ("IMAGE", "LABELMAP", "ANNOTATION", "INSTANCES", "PATH")
 
 
 class Sample(NamedTuple):
@@ -297,10 +297,10 @@ class PairFiles:
         with prefixed(f"image {self.root}{pair[0]}"):
             return read_image(self.root + pair[0], self.color, self.size)
 
-    def labels(self, pair: Words) -> np.ndarray:
-        """Return the label map that the second word names, H×W; raises as :meth:`image`."""
-        with prefixed(f"label map {self.root}{pair[1]}"):
-            labels = read_image(self.root + pair[1], color=False)
+    def labels(self, pair: Words, at: int = 1) -> np.ndarray:
+        """Return the label map that the second word (or that ``at``) names, H×W; raises as :meth:`image`."""
+        with prefixed(f"label map {self.root}{pair[at]}"):
+            labels = read_image(self.root + pair[at], color=False)
             return labels if self.label_size is None else resize(labels, self.label_size, self.nearest)
 
     def both(self, pair: Words) -> Sample:

@@ -102,6 +102,18 @@ class SegmentationSource(LabelMapSource):
     tops = (1, 3)
     nearest: ClassVar[bool] = True
     windows: ClassVar[bool] = False
+    forms: ClassVar[tuple[str, str, str]] = ("IMAGE LABELMAP", "IMAGE LABEL", "IMAGE")
+
+    def relabelling(self, options: Any, load: Load, files: PairFiles, at: int) -> Load | None:
+        """Return what reads a line, window and all, and changes its labels; None if they stay.
+
+        Args:
+            options: the layer's.
+            load: reads a line.
+            files: reads its files.
+            at: which word of a line is the first corner of the window.
+        """
+        return None
 
     def make_reader(self, param: Any) -> LabelMapReader:
         options, transform = param.image_data_param, param.transform_param
@@ -111,14 +123,15 @@ class SegmentationSource(LabelMapSource):
         whole = None if self.windows else size
         files = PairFiles(options.root_folder, options.is_color, whole, whole, self.nearest)
         kinds = caffe_pb2.ImageDataParameter
-        form, load = "IMAGE LABELMAP", cast(Load, files.both)
+        form, load = self.forms[0], cast(Load, files.both)
         if options.label_type == kinds.IMAGE:
-            form, load = "IMAGE LABEL", lambda words: files.filled(words, int(words[1]))
+            form, load = self.forms[1], lambda words: files.filled(words, int(words[1]))
         elif options.label_type == kinds.NONE:
-            form, load = "IMAGE", lambda pair: files.filled(pair, options.ignore_label)
+            form, load = self.forms[2], lambda pair: files.filled(pair, options.ignore_label)
         if self.windows:
-            form += " X1 Y1 X2 Y2"
-            load = functools.partial(_cut, load, options.ignore_label, size)
+            at = form.split().index("X1")
+            load = functools.partial(_cut, load, at, options.ignore_label, size)
+            load = self.relabelling(options, load, files, at) or load
         changes = Changes(
             crop=self.crop_of(param),
             at_random=self.phase == caffe_pb2.TRAIN,
@@ -131,7 +144,12 @@ class SegmentationSource(LabelMapSource):
         return self.read(param, form, load, changes, more=True)
 
 
-def _cut(load: Load, outside: int, size: Size | None, words: Words) -> Sample:
-    x1, y1, x2, y2 = map(int, words[-4:])
+def _cut(load: Load, at: int, outside: int, size: Size | None, words: Words) -> Sample:
     with prefixed(f"image {words[0]}"):
-        return cut_window(load(words), (x1, y1, x2, y2), outside, size)
+        return cut_window(load(words), corners(words, at), outside, size)
+
+
+def corners(words: Words, at: int) -> tuple[int, int, int, int]:
+    """The window in a line whose word ``at`` is its first corner: x1, y1, x2, y2, bounds included."""
+    x1, y1, x2, y2 = map(int, words[at : at + 4])
+    return x1, y1, x2, y2

@@ -45,7 +45,7 @@ def make(kind: str, folder: Path, options: str = "", transform: str = "", phase:
         {field} {{ source: "{folder}/list.txt" root_folder: "{folder}" {options} }} transform_param {{ {transform} }}"""
     param = parse_text(text, caffe_pb2.LayerParameter)
     param.phase = caffe_pb2.Phase.Value(phase)
-    layer = layer_class(param, fork=FORKS[kind])(param, [])
+    layer = layer_class(param, fork=FORKS.get(kind, "deconvnet"))(param, [])
     layer.seed = 3
     return layer
 
@@ -162,6 +162,59 @@ def test_windows_are_cut_padded_and_resized(pairs: Path, corners: tuple[int, int
     np.testing.assert_array_equal(images[0], cv2.resize(image[window], (14, 10)).transpose(2, 0, 1) - 2.0)
     np.testing.assert_array_equal(labels[0, 0], cv2.resize(grey[window], (14, 10), interpolation=cv2.INTER_NEAREST))
     assert sizes.flatten().tolist() == [HEIGHT, WIDTH]
+
+
+CORNERS = (-1, 2, 8, 7)
+
+
+def window(folder: Path, name: str, outside: int) -> np.ndarray:
+    """The window CORNERS of a label map, resized to 10 × 14."""
+    grey = np.pad(cv2.imread(str(folder / name), cv2.IMREAD_GRAYSCALE), 1, constant_values=outside)
+    return cv2.resize(grey[3:9, 0:10], (14, 10), interpolation=cv2.INTER_NEAREST)
+
+
+@pytest.mark.parametrize("size", ["new_height: 10 new_width: 14", ""])
+def test_windows_of_foreground_alone(pairs: Path, size: str) -> None:
+    """window_seg_binary_layer.cpp, which looks at the places of the resized window only."""
+    (pairs / "list.txt").write_text(f"/1.png /1_l.png {' '.join(map(str, CORNERS))}")
+    _, labels = batch(make("WindowSegBinary", pairs, f"{size} {PIXEL}"))
+    if size:
+        want = window(pairs, "1_l.png", 255)
+        np.testing.assert_array_equal(labels[0, 0], np.where((want > 0) & (want < 255), 1, want))
+    else:
+        assert labels[labels != 255].max() > 1
+
+
+def test_windows_of_one_instance(pairs: Path) -> None:
+    """window_inst_seg_data_layer.cpp: other instances become another label; 0 and ignore_label are none."""
+    instances = np.random.default_rng(0).choice(np.array([0, 1, 2, 3, 255], np.uint8), (HEIGHT, WIDTH))
+    cv2.imwrite(str(pairs / "1_i.png"), instances)
+    (pairs / "list.txt").write_text(f"/1.png /1_l.png /1_i.png {' '.join(map(str, CORNERS))} 2")
+    options = f"new_height: 10 new_width: 14 other_object_label: 30 {PIXEL}"
+    _, labels = batch(make("WindowInstSegData", pairs, options))
+    found = window(pairs, "1_i.png", 0)
+    want = np.where(np.isin(found, [1, 3]), 30, window(pairs, "1_l.png", 255))
+    np.testing.assert_array_equal(labels[0, 0], want)
+    assert (want == 30).any() and (want == 255).any()
+
+
+def test_which_classes_occur_in_a_window(pairs: Path) -> None:
+    """window_cls_data_layer.cpp: 1 for each label of the crop but 0 and 255."""
+    (pairs / "list.txt").write_text("/1.png /1_l.png 0 0 3 1\n/2.png /2_l.png 4 3 6 9\n")
+    text = f"""name: "d" type: "WindowClsData" top: "x" top: "c" image_data_param {{ source: "{pairs}/list.txt" {PIXEL}
+        root_folder: "{pairs}" batch_size: 2 new_height: 7 new_width: 4 }} window_cls_data_param {{ label_dim: 20 }}"""
+    param = parse_text(text, caffe_pb2.LayerParameter)
+    layer = layer_class(param)(param, [])
+    assert layer.top_shapes() == [(2, 3, 7, 4), (2, 20, 1, 1)]
+    _, occur = batch(layer)
+    for n, (x1, y1, x2, y2) in enumerate([(0, 0, 3, 1), (4, 3, 6, 8)]):
+        rows, columns = np.mgrid[y1 : y2 + 1, x1 : x2 + 1]
+        assert occur[n].flatten().nonzero().flatten().tolist() == sorted(
+            set((label_at(rows, columns) - 1).flatten()) - {-1}
+        )
+    param.window_cls_data_param.label_dim = 3
+    with pytest.raises(LayerError, match=r"is more than window_cls_data_param.label_dim: 3"):
+        batch(layer_class(param)(param, []))
 
 
 def test_enets_label_maps_are_smaller_than_images(pairs: Path) -> None:

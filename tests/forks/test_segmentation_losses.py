@@ -241,9 +241,70 @@ def test_eltwise_accuracy_counts_places() -> None:
     np.testing.assert_allclose(top.item(), hits / seen)
 
 
+def test_several_scores_a_class() -> None:
+    """red_softmax_loss_layer.cpp and red_accuracy_layer.cpp: class k of 3 has scores 7k/3 to 7(k + 1)/3, rounded down."""
+    x, label = scores(2, 7, 3, 4), labels(2, 1, 3, 4, classes=4)
+    ends = [0, 2, 4, 7]
+    text = 'type: "RedSoftmaxLoss" red_softmax_loss_param { class_num: 3 } loss_param { ignore_label: 3 }'
+    layer = gl.build(text, x.shape, label.shape)
+    value, (gradient, _) = value_and_gradients(layer, x, label)
+    probabilities = np.exp(x.numpy()) / np.exp(x.numpy()).sum(1, keepdims=True)
+    loss, hits, count, want = 0.0, 0, 0, np.zeros(x.shape)
+    for n, h, w in np.ndindex(2, 3, 4):
+        wanted = int(label[n, 0, h, w])
+        if wanted == 3:
+            continue
+        sums = [probabilities[n, ends[k] : ends[k + 1], h, w].sum() for k in range(3)]
+        loss -= np.log(sums[wanted])
+        want[n, :, h, w] = probabilities[n, :, h, w]
+        own = slice(ends[wanted], ends[wanted + 1])
+        want[n, own, h, w] -= probabilities[n, own, h, w] / sums[wanted]
+        hits += int(np.argmax(sums)) == wanted
+        count += 1
+    np.testing.assert_allclose(value, loss / count, rtol=1e-6)
+    np.testing.assert_allclose(gradient, want / count, rtol=1e-6, atol=1e-9)
+    text = 'type: "RedAccuracy" red_accuracy_param { class_num: 3 ignore_label: 3 }'
+    np.testing.assert_allclose(gl.build(text, x.shape, label.shape)(x, label).item(), hits / count)
+
+
+@pytest.mark.parametrize("mode", ["Accuracy", "Precision", "Recall", "F_measure"])
+def test_binary_accuracy(mode: str) -> None:
+    x, label = scores(4, 5), labels(4, 5)  # label 2 is neither
+    layer = gl.build(f'type: "BinAccuracy" binary_accuracy_param {{ accuracy_mode: {mode} }}', x.shape, label.shape)
+    pairs = [(a > 0, b) for a, b in zip(x.flatten().tolist(), label.flatten().tolist(), strict=True)]
+    tp, fn, fp, tn = (pairs.count(pair) for pair in ((True, 1), (False, 1), (True, 0), (False, 0)))
+    precision, recall = tp / (tp + fp), tp / (tp + fn)
+    want = {
+        "Accuracy": (tp + tn) / (tp + fn + fp + tn),
+        "Precision": precision,
+        "Recall": recall,
+        "F_measure": 2 * precision * recall / (precision + recall),
+    }
+    np.testing.assert_allclose(layer(x, label).item(), want[mode], rtol=1e-6)
+
+
+def test_channels_are_dropped_whole() -> None:
+    layer = gl.build('type: "DropoutChannel" dropout_param { dropout_ratio: 0.75 }', (20, 30, 2, 3))
+    planes = layer(torch.ones(20, 30, 2, 3)).flatten(2)
+    assert (planes == planes[..., :1]).all() and set(planes.flatten().tolist()) == {0.0, 4.0}
+    assert 0.2 < (planes[..., 0] > 0).float().mean() < 0.3
+
+
 @pytest.mark.parametrize(
     ("text", "shapes", "words"),
     [
+        (
+            '"RedSoftmaxLoss" red_softmax_loss_param { class_num: 4 }',
+            [(2, 3, 4, 4), (2, 1, 4, 4)],
+            "class_num: 4 must be",
+        ),
+        (
+            '"RedAccuracy" red_accuracy_param { class_num: 2 top_k: 3 }',
+            [(2, 3, 4, 4), (2, 1, 4, 4)],
+            "1 to the 2 classes",
+        ),
+        ('"BinAccuracy"', [(2, 3), (2, 1)], "scores and labels of one shape"),
+        ('"DropoutChannel"', [(2, 3)], "needs a bottom"),
         ('"SegAccuracy"', [(2, 3, 4, 4), (2, 1, 4, 5)], "labels .* but they have 2×3×4×4 and 2×1×4×5"),
         ('"EltwiseAccuracy"', [(2, 3), (2, 1)], "needs scores"),
         (
