@@ -98,7 +98,7 @@ class SegmentationSource(LabelMapSource):
     with ``ignore_label``.
     """
 
-    options = ("image_data_param", "transform_param")
+    options: ClassVar[tuple[str, ...] | None] = ("image_data_param", "transform_param")
     tops = (1, 3)
     nearest: ClassVar[bool] = True
     windows: ClassVar[bool] = False

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pycaffe_compat.data import draws
 from pycaffe_compat.data.mean import write_mean
 from pycaffe_compat.errors import DataError, LayerError, MissingFileError
 from pycaffe_compat.layers import layer_class
@@ -89,29 +90,28 @@ def test_image_and_label_map_are_cropped_and_mirrored_alike(
     assert images[:10, 2, 0, 0].tolist() == [0, 1, 2, 3, 4] * 2
 
 
-def test_an_image_smaller_than_the_crop_is_padded_with_its_mean_and_ignore_label(pairs: Path) -> None:
+@pytest.mark.parametrize("side", [11, 14])
+def test_an_image_smaller_than_the_crop_is_padded_with_its_mean_and_ignore_label(pairs: Path, side: int) -> None:
     """TransformImgAndSeg of the fork: pads at the bottom and right, crops, mirrors, subtracts the mean."""
     options, transform = (
         f"batch_size: 8 ignore_label: 200 {PIXEL}",
-        "crop_size: 11 mirror: true mean_value: 3 scale: 0.5",
+        f"crop_size: {side} mirror: true mean_value: 3 scale: 0.5",
     )
     images, labels, sizes = batch(make("ImageSegData", pairs, options, transform, "TEST", 3))
     seen = set()
-    for image, label in zip(images.numpy(), labels.numpy(), strict=True):
-        number = image[2, 0].max() * 2 + 3
-        whole = np.full((11, WIDTH, 3), 3.0)
-        whole[:HEIGHT, :, :2], whole[:HEIGHT, :, 2] = PLACES, number
-        classes = np.full((11, WIDTH), 200.0)
-        classes[:HEIGHT] = label_at(*np.moveaxis(PLACES.astype(int), -1, 0))
-        whole, classes = whole[:, :11], classes[:, :11]  # (12 - 11) / 2 is 0
-        mirrored = image[1, 0, 0] > image[1, 0, -1]
-        seen.add(bool(mirrored))
+    for index, (image, label) in enumerate(zip(images.numpy(), labels.numpy(), strict=True)):
+        whole, classes = np.full((side, max(side, WIDTH), 3), 3.0), np.full((side, max(side, WIDTH)), 200.0)
+        whole[:HEIGHT, :WIDTH, :2], whole[:HEIGHT, :WIDTH, 2] = PLACES, index % 5
+        classes[:HEIGHT, :WIDTH] = label_at(*np.moveaxis(PLACES.astype(int), -1, 0))
+        whole, classes = whole[:, :side], classes[:, :side]  # (12 - 11) / 2 is 0
+        mirrored = bool(label[0, 0, 0] != classes[0, 0])
+        seen.add(mirrored)
         if mirrored:
             whole, classes = whole[:, ::-1], classes[:, ::-1]
         np.testing.assert_array_equal(image, (whole.transpose(2, 0, 1) - 3) * 0.5)
         np.testing.assert_array_equal(label[0], classes)
     assert seen == {False, True}
-    assert sizes.shape == (8, 1, 1, 2) and sizes[0, 0, 0].tolist() == [HEIGHT, 11]
+    assert sizes.shape == (8, 1, 1, 2) and sizes[0, 0, 0].tolist() == [HEIGHT, min(side, WIDTH)]
 
 
 @pytest.mark.parametrize(("fork", "interpolation"), [("deeplab", cv2.INTER_LINEAR), ("deconvnet", cv2.INTER_NEAREST)])
@@ -287,17 +287,25 @@ def test_dilations_crops_have_a_margin_and_few_labels(pairs: Path, padding: str)
 
 
 def test_dilations_random_scales(pairs: Path) -> None:
+    """SampleScale: cubic where an image grows, means of areas where it shrinks; label maps by the nearest pixels."""
+    for number in range(5):
+        noise = np.random.default_rng(number).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        cv2.imwrite(str(pairs / f"{number}.png"), noise)
     text = "label_slice { dim: 40 dim: 40 stride: 1 stride: 1 offset: 0 offset: 0 }"
-    options = f"batch_size: 30 padding: ZERO rand_scale: true min_scale: 0.5 max_scale: 2 {text}"
-    images, labels = batch(dilation_layer(pairs, options, "crop_size: 40"))
-    heights = (labels[:, 0] != 255).sum(1).amax(1)
-    assert heights.min() < 8 and heights.max() > 14 and len(set(heights.tolist())) > 5
-    at = int(heights.argmax())
-    rows, columns = torch.nonzero(labels[at, 0] != 255).amin(0).tolist()
-    size = (int((labels[at, 0] != 255).sum(1).amax()), int(heights[at]))  # width, height
-    image = cv2.resize(cv2.imread(str(pairs / f"{at % 5}.png")), size, interpolation=cv2.INTER_CUBIC)
-    got = images[at, :, rows : rows + size[1], columns : columns + size[0]]
-    assert np.abs(got.numpy() - image.transpose(2, 0, 1)).max() <= 1  # the factor is not exactly that of the sides
+    options = f"batch_size: 12 padding: ZERO rand_scale: true min_scale: 0.5 max_scale: 2 {text}"
+    layer = dilation_layer(pairs, options, "crop_size: 40", "TEST")
+    images, labels = batch(layer)
+    factors = [0.5 + 1.5 * int(words[3]) / 2**64 for words in draws.words(layer.seed, np.arange(12), 4)]
+    assert min(factors) < 1 < max(factors)
+    for number, factor in enumerate(factors):
+        kind = cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA
+        image = cv2.resize(cv2.imread(str(pairs / f"{number % 5}.png")), None, fx=factor, fy=factor, interpolation=kind)
+        grey = cv2.imread(str(pairs / f"{number % 5}_l.png"), cv2.IMREAD_GRAYSCALE)
+        grey = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+        top, left = (40 - grey.shape[0]) // 2, 40 - grey.shape[1] - (40 - grey.shape[1]) // 2
+        at = (slice(top, top + grey.shape[0]), slice(left, left + grey.shape[1]))
+        np.testing.assert_array_equal(labels[number, 0][at], grey)
+        np.testing.assert_array_equal(images[number].permute(1, 2, 0)[at], image)
 
 
 @pytest.mark.parametrize(
