@@ -141,6 +141,9 @@ def test_no_truth_and_no_detections_are_fine() -> None:
     layer = build("num_classes: 3", nothing, labels)
     assert layer(nothing, labels)[0, 0].tolist() == [[-1, 1, 0, -1, -1], [-1, 2, 0, -1, -1]]
     assert layer(nothing, labels[:, :, :0]).shape == (1, 1, 2, 5)
+    assert layer(nothing[:, :, :0], labels).shape == (1, 1, 2, 5)
+    without_background = build("num_classes: 2 background_label_id: 4294967295", nothing, labels)
+    assert without_background(nothing, labels)[0, 0, :, 1].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -79,10 +79,11 @@ class DetectionEvaluate(Layer):
         rows, truth = detections.reshape(-1, 7), labels_table(self, label).to(detections.dtype)
         if detections.is_meta:
             return detections.new_empty((1, 1, len(self.labels) + len(rows), 5))
-        truth = truth[((truth[:, 0].long() == -1).cumsum(0) == 0)]
+        truth = truth[(truth[:, 0].long() == -1).cumsum(0) == 0]
         labels = self.relabel(truth[:, 1])
         check_background(self, truth, labels, self.background)
-        check_background(self, rows, rows[:, 1].long(), self.background, "detections")
+        if self.background >= 0:  # -1 is also the label of images without detections
+            check_background(self, rows, rows[:, 1].long(), self.background, "detections")
         truth = torch.cat((truth[:, :1], labels[:, None].to(truth.dtype), truth[:, 2:]), 1)[labels != LEFT_OUT]
         valid = rows[:, 0].long() != -1
         images = rows[valid, 0].long().unique().tolist()
