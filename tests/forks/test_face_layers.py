@@ -142,6 +142,23 @@ def test_margin_inner_product_has_the_forks_gradients(kind: str) -> None:
     np.testing.assert_allclose(x.grad, want, rtol=1e-9)
 
 
+@pytest.mark.parametrize(("kind", "margin"), [("SINGLE", 1), ("DOUBLE", 2), ("TRIPLE", 3), ("QUADRUPLE", 4)])
+def test_large_margin_inner_product(kind: str, margin: int) -> None:
+    option = f"largemargin_inner_product_param {{ num_output: {CLASSES} type: {kind} base: 2 }}"
+    layer = build(f'type: "LargeMarginInnerProduct" top: "y" top: "lambda" {option}', (N, K), (N,))
+    x, weight = features().detach(), layer.blob(0).detach().clone().numpy()
+    y, mix = layer(x, labels())
+    assert mix.tolist() == [2] and np.array_equal(layer.blob(0).detach(), weight)
+    want = x.numpy() @ weight.T
+    for i, label in enumerate(LABELS):
+        lengths = np.linalg.norm(x[i]) * np.linalg.norm(weight[label])
+        at_label = lengths * psi(want[i, label] / lengths, margin)
+        want[i, label] = (at_label + 2 * want[i, label]) / 3
+    np.testing.assert_allclose(y.detach(), want, rtol=1e-6)
+    alone = build(f'type: "LargeMarginInnerProduct" {option}', (N, K), (N,))
+    gl.check_gradients(alone, x, torch.tensor(LABELS))
+
+
 def test_a_net_with_a_margin_trains() -> None:
     text = """layer { name: "in" type: "Input" top: "x" top: "l" input_param { shape { dim: 5 dim: 3 } shape { dim: 5 } } }
         layer { name: "m" type: "MarginInnerProduct" bottom: "x" bottom: "l" top: "y" top: "lambda"

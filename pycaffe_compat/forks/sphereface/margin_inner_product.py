@@ -12,9 +12,6 @@ from torch import Tensor
 from ...layers.base import Layer, Shape, count, register
 from ...layers.loss import read_labels
 from ...layers.slope import TracedFunction
-from ...proto import caffe_pb2
-
-MARGINS = {"SINGLE": 1, "DOUBLE": 2, "TRIPLE": 3, "QUADRUPLE": 4}
 
 
 @register("MarginInnerProduct", fork=("sphereface", "happynear"))
@@ -39,13 +36,14 @@ class MarginInnerProduct(Layer):
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
-        options = param.margin_inner_product_param
-        self.axis = self.canonical_axis(options.axis, len(bottom_shapes[0]), "margin_inner_product_param.axis")
-        self.margin = MARGINS[caffe_pb2.MarginInnerProductParameter.MarginType.Name(options.type)]
+        (field,) = self.option_fields()
+        options = getattr(param, field)
+        self.axis = self.canonical_axis(options.axis, len(bottom_shapes[0]), f"{field}.axis")
+        self.margin = options.type + 1
         self.base, self.gamma, self.power, self.least = options.base, options.gamma, options.power, options.lambda_min
         self.register_buffer("passes", torch.tensor(float(options.iteration), dtype=torch.float64), persistent=False)
         if options.num_output < 1:
-            raise self.error(f"margin_inner_product_param.num_output: {options.num_output} must be at least 1")
+            raise self.error(f"{field}.num_output: {options.num_output} must be at least 1")
         self.add_blob("weight", (options.num_output, count(bottom_shapes[0], self.axis)), options.weight_filler)
 
     def prepare(self, bottom_shapes: Sequence[Shape], device: torch.device) -> None:
@@ -65,19 +63,35 @@ class MarginInnerProduct(Layer):
         weight = self.weight
         if not x.is_meta:
             self.passes.add_(1)
-            weight.data.div_(weight.detach().norm(dim=1, keepdim=True))
+            self.before(weight)
             mix = (self.base * (1 + self.gamma * self.passes) ** -self.power).clamp(min=self.least).to(x.dtype)
         else:
             mix = x.new_zeros(())
         rows = x.flatten(self.axis).reshape(-1, weight.shape[1])
         labels = read_labels(self, rows.new_empty((len(rows), len(weight)), device="meta"), 1, label)
-        y = _margins(rows, weight, labels.classes, self.margin, mix)
+        y = F.linear(rows, weight) if self.margin == 1 else self.scores(rows, weight, labels.classes, mix)
         y = labels.guard(y).reshape(*x.shape[: self.axis], len(weight))
         return y if self.n_tops == 1 else (y, mix.reshape(1))
 
+    def before(self, weight: Tensor) -> None:
+        """What is done to the weights before they are used."""
+        weight.data.div_(weight.detach().norm(dim=1, keepdim=True))
 
-def _margins(x: Tensor, weight: Tensor, classes: Tensor, margin: int, mix: Tensor) -> Tensor:
-    return F.linear(x, weight) if margin == 1 else _Margins.apply(x, weight, classes, margin, mix)
+    def scores(self, x: Tensor, weight: Tensor, classes: Tensor, mix: Tensor) -> Tensor:
+        """The scores of all classes with a margin of 2 to 4 at the labels; ``x`` are rows, ``classes`` a column."""
+        return _Margins.apply(x, weight, classes, self.margin, mix)
+
+
+def psi(cos: Tensor, margin: int) -> Tensor:
+    """``cos(margin * a)``, mirrored so that it falls from 1 at ``a = 0`` to ``1 - 2 * margin`` at pi; margin is 2 to 4."""
+    first = cos.detach().sign()
+    if margin == 2:
+        return 2 * first * cos**2 - 1
+    if margin == 3:
+        second = (cos.detach().abs() - 0.5).sign()
+        return second * (4 * cos**3 - 3 * cos) + first * (1 + second) - 2
+    third = first * (2 * cos.detach() ** 2 - 1).sign()
+    return third * (8 * cos**4 - 8 * cos**2 + 1) + 2 * first + third - 3
 
 
 def _cosines(x: Tensor, weight: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,16 +107,7 @@ class _Margins(TracedFunction):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, classes: Tensor, margin: int, mix: Tensor) -> Tensor:
         products, length, cos = _cosines(x, weight, classes)
-        first = cos.sign()
-        if margin == 2:
-            psi = 2 * first * cos**2 - 1
-        elif margin == 3:
-            second = (cos.abs() - 0.5).sign()
-            psi = second * (4 * cos**3 - 3 * cos) + first * (1 + second) - 2
-        else:
-            third = first * (2 * cos**2 - 1).sign()
-            psi = third * (8 * cos**4 - 8 * cos**2 + 1) + 2 * first + third - 3
-        mixed = (length * psi + mix * products.gather(1, classes)) / (1 + mix)
+        mixed = (length * psi(cos, margin) + mix * products.gather(1, classes)) / (1 + mix)
         return products.scatter(1, classes, mixed)
 
     @staticmethod
