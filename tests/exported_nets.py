@@ -7,23 +7,11 @@ import torch
 from golden_files import golden, names
 from google.protobuf import text_format
 
+from pycaffe_compat.layers import layer_class
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text
 
-# Nothing of a trained net's answer: these layers are left out of what is exported.
-SCORING = {
-    "Accuracy",
-    "ContrastiveLoss",
-    "DetectionEvaluate",
-    "EuclideanLoss",
-    "HingeLoss",
-    "InfogainLoss",
-    "MultiBoxLoss",
-    "MultinomialLogisticLoss",
-    "SigmoidCrossEntropyLoss",
-    "SmoothL1Loss",
-    "SoftmaxWithLoss",
-}
+SCORING = {"Accuracy", "DetectionEvaluate"}  # besides losses: left out of what is exported
 CONVNET = """
 name: "small" layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 19 dim: 17 } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
@@ -43,15 +31,15 @@ layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }
 )
 
 
-def types(folder: str, name: str) -> set[str]:
-    """The types of layers in a golden."""
+def scores(folder: str, name: str) -> bool:
+    """Whether a golden has layers that only train or score."""
     param = text_format.Parse(golden(folder, name).meta["prototxt"], caffe_pb2.NetParameter())
-    return {layer.type for layer in param.layer} - {"Input"}
+    return any(layer.type in SCORING or layer_class(layer).loss for layer in param.layer)
 
 
 def answering(folder: str) -> list[str]:
     """The goldens of a folder that do more than score."""
-    return [name for name in names(folder) if not types(folder, name) & SCORING]
+    return [name for name in names(folder) if not scores(folder, name)]
 
 
 def golden_net(folder: str, name: str) -> tuple[Net, dict[str, np.ndarray]]:

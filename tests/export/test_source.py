@@ -115,6 +115,72 @@ def test_folding_leaves_only_convolutions(classifier, tmp_path):
     assert "BatchNorm" not in path.read_text() and "x = self.relu(self.conv(data))" in path.read_text()
 
 
+@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *("scale_bias: true", "use_weight_bias: true relu: true", "bias_term: false", "use_global_stats: false"),
+        *("disable_variance: true", "disable_mean: true", "update_global_stats: true use_global_stats: true"),
+    ],
+)
+def test_batch_norms_of_forks(options, fold, tmp_path):
+    prototxt = CLASSIFIER.replace(
+        'bottom: "conv" top: "conv" }', f'bottom: "conv" top: "conv" batch_norm_param {{ {options} }} }}', 1
+    )
+    assert options in prototxt and worst(build_net(prototxt), tmp_path / "net.py", fold=fold) <= 1e-5
+
+
+@pytest.mark.parametrize("mode", ["MAX", "AVE", "SUM"])
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((2, 3, 5, 6, 7), "kernel_size: 3 stride: 2"),
+        (
+            (2, 3, 5, 6, 7),
+            "kernel_size_3d: 2 kernel_size_3d: 3 kernel_size_3d: 1 stride_3d: 2 pad_3d: 1 pad_3d: 1 pad_3d: 0",
+        ),
+        ((2, 3, 9), "kernel_size: 3 pad: 1 stride: 2 avg_include_pad: false"),
+        ((2, 3, 9, 8), "kernel_size: 3 dilation: 2 pad: 1"),
+        ((4, 9, 8), "axis: 0 kernel_size: 3 stride: 2 dilation: 2"),
+        ((2, 3, 5, 6, 7), "global_pooling: true"),
+        ((1, 2, 7, 8), "kernel_size: 3 stride: 2 pad: 2"),
+        ((1, 2, 7, 8), "kernel_h: 3 kernel_w: 2 stride: 3 pad_h: 0 pad_w: 1 round_mode: FLOOR"),
+    ],
+)
+def test_pooling(mode, shape, options, tmp_path):
+    dims = " ".join(f"dim: {n}" for n in shape)
+    mask = 'top: "mask"' if mode == "MAX" else ""
+    net = build_net(
+        f'layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ {dims} }} }} }}'
+        f'layer {{ name: "pool" type: "Pooling" bottom: "data" top: "pool" {mask} '
+        f"pooling_param {{ pool: {mode} {options} }} }}"
+    )
+    assert worst(net, tmp_path / "net.py") <= EXACT
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        'type: "Upsample" bottom: "mask" upsample_param { scale: 2 }',
+        'type: "Upsample" bottom: "mask" upsample_param { upsample_h: 7 upsample_w: 9 }',
+        'type: "Upsample" bottom: "mask" upsample_param { upsample_h: 9 upsample_w: 12 }',
+        'type: "Unpooling" bottom: "mask" unpooling_param { unpool: MAX kernel_size: 2 stride: 2 unpool_h: 8 unpool_w: 9 }',
+        'type: "Unpooling" unpooling_param { unpool: MAX kernel_size: 2 stride: 2 unpool_h: 9 unpool_w: 9 }',
+        'type: "Unpooling" unpooling_param { unpool: AVE kernel_size: 3 stride: 2 unpool_h: 10 unpool_w: 11 }',
+        'type: "Unpooling" unpooling_param { unpool: TILE kernel_size: 3 stride: 2 unpool_size: 10 }',
+    ],
+)
+def test_unpooling_of_forks(layer, tmp_path):
+    width = 12 if "w: 12" in layer else 9
+    net = build_net(
+        f'layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: 1 dim: 2 dim: 7 dim: {width} }} }} }}'
+        'layer { name: "pool" type: "Pooling" bottom: "data" top: "pool" top: "mask" '
+        "pooling_param { kernel_size: 2 stride: 2 } }"
+        f'layer {{ name: "up" bottom: "pool" top: "up" {layer} }}'
+    )
+    assert worst(net, tmp_path / "net.py") <= EXACT
+
+
 def test_names_become_identifiers(tmp_path):
     layer = 'layer {{ name: "{}" type: "{}" bottom: "{}" top: "{}" {} }}'
     conv = "convolution_param { num_output: 3 kernel_size: 1 weight_filler { type: 'xavier' } }"

@@ -168,17 +168,23 @@ class Body:
         return [*made, *broken(f"return {returned}", indent)]
 
     def ends(self) -> list[int]:
-        """The statements that end a part: branches have come together, or planes are smaller and all else is done with."""
+        """The statements that end a part: branches have come together, or planes are smaller.
+
+        Of what the part has made only the end is read later on, or what was pooled.
+        """
         last: dict[int, int] = {}
         for i, statement in enumerate(self.statements):
             last.update(dict.fromkeys(statement.reads, i))
-        found, alive = [], set(self._inputs)
+        found: list[int] = []
+        made: set[int] = set()
         for i, statement in enumerate(self.statements):
-            alive |= set(statement.targets)
-            alive = {v for v in alive if last.get(v, -1) > i}
-            if (statement.joins or statement.pools) and len(alive) <= 1:
+            made |= set(statement.targets)
+            alive = {v for v in made if last.get(v, -1) > i}
+            kept = {*statement.targets, *(statement.reads if statement.pools else ())}
+            if (statement.joins or statement.pools) and alive <= kept:
                 trailed = i + 1 < len(self.statements) and self.statements[i + 1].trails
                 found.append(i + 1 if trailed else i)
+                made = set()
         return found
 
 

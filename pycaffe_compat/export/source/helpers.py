@@ -64,6 +64,42 @@ def average_pool(
     return y
 
 
+def sum_windows(
+    x: Tensor,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    windows: tuple[int, ...],
+) -> Tensor:
+    """The sums of windows over the last axes, one axis after the other."""
+    sides = zip(kernel, stride, padding, dilation, windows, strict=True)
+    for axis, (k, s, p, d, n) in enumerate(sides, -len(kernel)):
+        span = d * (k - 1) + 1
+        after = max((n - 1) * s + span - x.shape[axis] - p, 0)
+        x = F.pad(x.transpose(axis, -1), (p, after)).unfold(-1, span, s)
+        x = x[..., :n, ::d].sum(-1).transpose(axis, -1)
+    return x
+
+
+def average_windows(
+    x: Tensor,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    windows: tuple[int, ...],
+    count_include_pad: bool = True,
+) -> Tensor:
+    """The means of windows whose places may lie apart."""
+    if count_include_pad:
+        x = F.pad(x, [p for p in reversed(padding) for _ in range(2)])
+        padding = (0,) * len(padding)
+    sums = sum_windows(x, kernel, stride, padding, dilation, windows)
+    ones = torch.ones_like(x)
+    return sums / sum_windows(ones, kernel, stride, padding, dilation, windows)
+
+
 def max_pool_with_mask(
     x: Tensor,
     kernel: tuple[int, int],

@@ -29,8 +29,8 @@ def literal(value: Any) -> str:
 
 
 def call(function: str, *arguments: Any, **options: Any) -> str:
-    """``function(argument, option=value)``, without the options that are None. Strings are source."""
-    given = [literal(each) for each in arguments]
+    """``function(argument, option=value)``, without what is None. Strings are source."""
+    given = [literal(each) for each in arguments if each is not None]
     given += [f"{name}={literal(value)}" for name, value in options.items() if value is not None]
     return f"{function}({', '.join(given)})"
 
@@ -70,24 +70,26 @@ def class_name(name: str, taken: Collection[str]) -> str:
 
 def broken(line: str, indent: int) -> list[str]:
     """A statement as lines of at most :data:`WIDTH`, where brackets allow that."""
-    if indent + len(line) <= WIDTH or (place := _last_bracket(line)) is None:
+    if indent + len(line) <= WIDTH:
         return [" " * indent + line]
-    start, end = place
-    head, body, tail = line[: start + 1], line[start + 1 : end], line[end:]
-    target = re.match(r"[\w., ]+ = ", head)
-    if target and not line[start - 1].isalnum() and line[start - 1] not in "_])":
-        target = None
-    terms = _split(line[target.end() :], _OPERATORS) if target else []
-    if target and len(terms) > 1:
-        head, body, tail = f"{target.group()}(", line[target.end() :], ")"
-    inside = indent + 4
-    if inside + len(body) <= WIDTH:
-        middle = [" " * inside + body]
-    elif len(terms := _split(body, _OPERATORS)) > 1 and len(_split(body, (", ",))) == 1:
-        middle = [each for term in terms for each in broken(term, inside)]
+    target, equals, value = line.partition(" = ")
+    place = _last_bracket(line)
+    if equals and (len(_split(value, _OPERATORS)) > 1 or (place is None and indent + 4 + len(value) <= WIDTH)):
+        head, body, tail = f"{target} = (", value, ")"
+    elif place is not None:
+        start, end = place
+        head, body, tail = line[: start + 1], line[start + 1 : end], line[end:]
     else:
-        parts = [part.removesuffix(",") for part in _split(body, (", ",))]
-        middle = [each for part in parts for each in broken(f"{part},", inside)]
+        return [" " * indent + line]
+    inside = indent + 4
+    parts = _split(body, (", ",))
+    if inside + len(body) <= WIDTH:
+        parts = [body]
+    elif len(parts) == 1:
+        parts = _split(body, _OPERATORS)
+    else:
+        parts = [f"{part.removesuffix(',')}," for part in parts]
+    middle = [each for part in parts for each in broken(part, inside)]
     return [" " * indent + head, *middle, " " * indent + tail]
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from ...convert.formats import safetensors_library
 from ...errors import CaffeError, NetError
 from ...files import atomic_path, require_writable
+from ...forks.senet.axpy import Axpy
+from ...layers.base import Layer
 from ...layers.common import Eltwise
 from ...layers.inputs import DummyData
 from ...layers.linear import Scale
@@ -29,7 +31,6 @@ from .writer import EMITTERS, Member, Several, Writer, as_float32
 
 FAMILIES = (combining, detection, linear, neurons, normalization, recurrent, resizing, windows)
 PathLike = str | os.PathLike[str]
-_JOINING = (Concat, Eltwise)
 
 
 def to_source(
@@ -139,6 +140,10 @@ def _statements(w: Writer) -> list[Statement]:
     return made
 
 
+def _sums(layer: Layer) -> bool:
+    return isinstance(layer, Eltwise) and layer.operation == "SUM"
+
+
 def _is_normalization(step: Step) -> bool:
     return bool(step.layer.blob_specs)
 
@@ -159,8 +164,8 @@ def _step(w: Writer, step: Step) -> list[Statement]:
     planes = [w.found.values[v].shape[2:] for v in (*step.bottom_values[:1], *step.top_values[:1])]
     kind: dict[str, bool] = {
         "light": light,
-        "joins": isinstance(layer, _JOINING) and len(bottoms) > 1,
-        "pools": isinstance(layer, Pooling) and planes[0] != planes[1],
+        "joins": len(bottoms) > 1 and (isinstance(layer, (Axpy, Concat)) or _sums(layer)),
+        "pools": isinstance(layer, Pooling) and layer.window is not None and planes[0] != planes[1],
         "trails": isinstance(layer, LRN),
     }
     if isinstance(result, Several):

@@ -10,7 +10,7 @@ from ...forks.yolo.upsample import NearestUpsample, UpsampleDarknet
 from ..outline import Value
 from ..registry import static, unsaid
 from . import helpers
-from .layout import call, unless
+from .layout import call, square, unless
 from .writer import Writer, writes
 
 
@@ -33,10 +33,36 @@ def nearest(w: Writer, layer: NearestUpsample | UpsampleDarknet, x: Value) -> st
 
 @writes(MaskedUpsample, Unpooling)
 def by_mask(w: Writer, layer: MaskedUpsample | Unpooling, x: Value, mask: Value | None = None) -> str:
-    if mask is None:
-        raise unsaid(layer, "unpooling without a mask")
     static(layer, x, 2, 3)
-    return call(w.helper(helpers.place_at_mask), x, mask, *layer.plane(x.shape))
+    height, width = layer.plane(x.shape)
+    if mask is None:
+        assert isinstance(layer, Unpooling)
+        return _unpooled(w, layer, x, height, width)
+    pool = layer.made_by
+    if pool is not None and pool.pad == (0, 0) and w.is_whole(mask):
+        kernel, stride, _ = pool
+        usual = pool.unpooled((x.shape[2], x.shape[3]))
+        if all(abs(n - m) < s for n, m, s in zip((height, width), usual, stride, strict=True)):
+            module = w.module(layer, "nn.MaxUnpool2d", square(kernel), unless(square(kernel), square(stride)))
+            return call(module, x, mask, output_size=unless(usual, (height, width)))
+    return call(w.helper(helpers.place_at_mask), x, mask, height, width)
+
+
+def _unpooled(w: Writer, layer: Unpooling, x: Value, height: int, width: int) -> str:
+    """Without a mask."""
+    window = layer.window
+    if layer.mode == "MAX":
+        if any((n - 1) * s >= side for n, s, side in zip(x.shape[2:], window.stride, (height, width), strict=True)):
+            raise unsaid(layer, "not all of its windows begin in the planes that it makes")
+        y = call(w.helper(helpers.unpool_at_place), x, (0, 0), *window)
+    else:
+        y = call(w.helper(helpers.unpool_everywhere), x, *window)
+    made = window.unpooled((x.shape[2], x.shape[3]))
+    if layer.mode == "AVE" and (made[0] > height or made[1] > width):
+        raise unsaid(layer, "its last windows reach beyond the planes that it makes")
+    if made != (height, width):
+        y = f"F.pad({y}, (0, {width - made[1]}, 0, {height - made[0]}))"
+    return f"{y} / {window.places}" if layer.mode == "AVE" else y
 
 
 @writes(Reorg)

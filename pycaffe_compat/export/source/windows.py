@@ -10,7 +10,7 @@ from ...layers.pooling import SPP, Depooling, Pooling, SafeInv
 from ...layers.volumes import VolumePooling
 from ...ops.windows import Window
 from ..outline import Value
-from ..registry import unsaid
+from ..registry import static, unsaid
 from . import helpers
 from .layout import call, square, unless
 from .resizing import MaskedUpsample, Unpooling
@@ -120,11 +120,17 @@ def pooling(w: Writer, layer: Pooling, x: Value, mask: Value | None = None) -> s
 def _volumes(w: Writer, layer: Pooling, volumes: VolumePooling, x: Value) -> str | Several:
     """Pooling over the last one to three axes, or with dilation."""
     n = len(volumes.stride)
-    kernel, _ = volumes.fit(x.shape, layer.error)
-    if any(2 * p > k for p, k in zip(volumes.pad, kernel, strict=True)):
+    kernel, windows = volumes.fit(x.shape, layer.error)
+    much = any(2 * p > k for p, k in zip(volumes.pad, kernel, strict=True))
+    if volumes.mode != "MAX" and (much or any(d > 1 for d in volumes.dilation) or (volumes.mode == "SUM" and n == 1)):
+        static(layer, x, *range(len(x.shape) - n, len(x.shape)))
+        sides = (kernel, volumes.stride, volumes.pad, volumes.dilation, windows)
+        if volumes.mode == "SUM":
+            return call(w.helper(helpers.sum_windows), x, *sides)
+        counts = unless(True, volumes.counts_pad)
+        return call(w.helper(helpers.average_windows), x, *sides, count_include_pad=counts)
+    if much:
         raise unsaid(layer, f"pad {volumes.pad} is more than half of the kernel {kernel}, which PyTorch does not pool")
-    if volumes.mode != "MAX" and any(d > 1 for d in volumes.dilation):
-        raise unsaid(layer, "PyTorch's averages have no dilation")
     options: dict[str, Any] = {
         "padding": unless(0, square(volumes.pad)),
         "ceil_mode": unless(False, volumes.ceil_mode),
@@ -135,8 +141,6 @@ def _volumes(w: Writer, layer: Pooling, volumes: VolumePooling, x: Value) -> str
         options["dilation"] = unless(1, square(volumes.dilation))
         options["return_indices"] = unless(False, masked)
     elif volumes.mode == "SUM":
-        if n == 1:
-            raise unsaid(layer, "PyTorch has no sums of lines")
         options["divisor_override"] = 1
     else:
         options["count_include_pad"] = unless(True, volumes.counts_pad)

@@ -169,8 +169,7 @@ class Writer:
     def blob(self, place: str, layer: Layer, index: int) -> None:
         """The module's parameter ``place`` is a blob of ``layer``, as it is; blobs that layers share stay shared."""
         value = layer.blob(index)
-        key = (value.data_ptr(), value.numel())
-        owner = self._owners.setdefault(key, place)
+        owner = self._owners.setdefault(_key(value), place)
         if owner == place or not value.numel():
             self.weight(place, value)
         else:
@@ -182,8 +181,22 @@ class Writer:
             for name, value in zip(("weight", "bias"), self.found.folded[layer.name], strict=True):
                 self.weight(f"{place}.{name}", value)
             return
+        if (twin := self._twin(place, layer)) is not None:
+            self.members[-1].text = f"{place} = {twin}"
+            return
         for index, spec in enumerate(layer.blob_specs):
             self.blob(f"{place}.{spec.name}", layer, index)
+
+    def _twin(self, place: str, layer: Layer) -> str | None:
+        """A module that is made as the newest one, ``place``, with the very blobs of its ``layer``."""
+        wanted = self.members[-1].text.removeprefix(place)
+        owners = {
+            self._owners.get(_key(layer.blob(i)), "").removesuffix(f".{spec.name}")
+            for i, spec in enumerate(layer.blob_specs)
+        }
+        same = [member.text for member in self.members if member.text.endswith(wanted)]
+        twin = owners.pop() if len(owners) == 1 else ""
+        return twin if twin and f"{twin}{wanted}" in same else None
 
     def has_bias(self, layer: Layer) -> bool:
         """Whether filters have a bias, of their own or by folding."""
@@ -211,6 +224,11 @@ class Writer:
     def forbidden(self) -> set[str]:
         """What no variable of ``forward`` may be called."""
         return _NAMES | self.used | set(dir(builtins)) - {"input"}
+
+
+def _key(value: Tensor) -> tuple[int, int]:
+    """What tensors have in common that are one."""
+    return value.data_ptr(), value.numel()
 
 
 def as_float32(value: Tensor) -> Tensor:
