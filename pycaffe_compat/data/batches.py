@@ -227,6 +227,9 @@ class DatabaseReader(ImageReader):
             self._database = Database(path, create)
         self._color = color
 
+    def __len__(self) -> int:
+        return len(self._database)
+
     def fetch(self, shard: Shard, position: int) -> tuple[bytes, memoryview]:
         return self._database.read(position)
 

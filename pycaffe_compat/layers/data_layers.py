@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any, ClassVar
 
 import numpy as np
@@ -63,6 +63,16 @@ class BatchSource(Source):
             self._shapes = self._reader.shapes()[: self.n_tops]
         if lacking := memory.lacking(4 * sum(map(count, self._shapes))):
             raise self.error(f"a batch of shape {dims(self._shapes[0])} needs {lacking}")
+
+    @property
+    def records(self) -> int | None:
+        """How many records its data has; None where that is not known."""
+        return len(self._reader) if isinstance(self._reader, Sized) else None
+
+    @property
+    def in_a_batch(self) -> int:
+        """The records in a batch."""
+        return self._reader.batch_size
 
     @classmethod
     def source(cls, param: Any) -> str:

@@ -28,7 +28,7 @@ from .courses import HEEDED, Course
 from .exhausted import explained, snapshots_named
 from .hooks import Callbacks, Display, Hook, Snapshot, Test
 from .log import log
-from .nets import test_net_params, train_net_param, warn_of_missing, warn_of_untrained
+from .nets import tell_of_records, test_net_params, train_net_param, warn_of_missing, warn_of_untrained
 from .policies import Policy
 from .rules import CaffeOptimizer, make_optimizer
 from .runner import GraphRunner, Runner
@@ -182,6 +182,7 @@ class Solver:
                 if self.param.eval_type == "detection":
                     check_outputs(self.test_nets[index], file or self.file or "the solver's parameters")
                 warn_of_untrained(index, self.test_nets[-1].load_report)
+                tell_of_records(index, self.test_nets[-1], self.param.test_iter[index])
         except BaseException:
             self._close_nets()
             raise

@@ -7,7 +7,9 @@ import os
 from typing import Any
 
 from ..errors import MissingFileError, SolverError
+from ..layers.data_layers import BatchSource
 from ..loading import LoadReport
+from ..net import Net
 from ..proto import caffe_pb2, read_net
 from . import log as lines
 from .log import log
@@ -122,3 +124,19 @@ def warn_of_untrained(index: int, report: LoadReport) -> None:
     if report.missing:
         message = "Test net (#%d): %s: not in the training net, and so not trained"
         log(lines.CREATING_TEST, message, index, ", ".join(report.missing), level=logging.WARNING)
+
+
+def tell_of_records(index: int, net: Net, iterations: int) -> None:
+    """Log which data layers of test net ``index`` a test does not pass through a whole number of times.
+
+    Batches are always full, as Caffe's: a test goes on where the last one stopped, and over the end of the data to its start.
+    """
+    for name, layer in net.sources.items():
+        if not isinstance(layer, BatchSource) or not layer.records:
+            continue
+        seen, records = iterations * layer.in_a_batch, layer.records
+        if seen % records == 0:
+            continue
+        message = 'Test net (#%d): test_iter %d times batch_size %d of layer "%s" is %d of its %d records: %s'
+        rest = "the next test goes on with the others" if seen < records else "some count once more than others"
+        log(lines.CREATING_TEST, message, index, iterations, layer.in_a_batch, name, seen, records, rest)

@@ -535,3 +535,14 @@ def test_events_for_tensorboard(tmp_path: Path) -> None:
         make(tmp_path, "test_interval: 2 test_iter: 1 max_iter: 3", hooks=[TensorBoard(folder, every=1)]).solve()
         written = b"".join(path.read_bytes() for path in folder.iterdir())
         assert written.count(b"train/loss") == 3 and written.count(b"test0/accuracy") == 2
+
+
+@pytest.mark.parametrize(
+    ("iterations", "said"),
+    [(12, ""), (2, "is 10 of its 12 records: the next test"), (3, "is 15 of its 12 records: some count once more")],
+)
+def test_a_test_that_is_no_whole_pass_over_the_data_is_told(iterations, said, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    Solver(solver_param(tmp_path, f"test_iter: {iterations} test_interval: 10")).close()
+    told = [each.getMessage() for each in caplog.records if "records: " in each.getMessage()]
+    assert len(told) == bool(said) and all(said in message for message in told)
