@@ -31,6 +31,12 @@ layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }
 )
 
 
+def types(folder: str, name: str) -> set[str]:
+    """The types of layers in a golden."""
+    param = text_format.Parse(golden(folder, name).meta["prototxt"], caffe_pb2.NetParameter())
+    return {layer.type for layer in param.layer} - {"Input"}
+
+
 def scores(folder: str, name: str) -> bool:
     """Whether a golden has layers that only train or score."""
     param = text_format.Parse(golden(folder, name).meta["prototxt"], caffe_pb2.NetParameter())
