@@ -12,6 +12,7 @@ from pycaffe_compat.commands import test_net
 from pycaffe_compat.errors import SolverError
 from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.solver import Solver
+from pycaffe_compat.solver.log import log_to
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from samples import annotated, database
@@ -84,6 +85,7 @@ def test_a_detector_learns_and_its_precision_rises(
         trained.step(1)
         first = trained.loss
         trained.step(39)
+        caplog.clear()
         with caplog.at_level(logging.INFO):
             after = trained.test()["detection_eval"]
         trained.net.save(tmp_path / "detector.caffemodel")
@@ -97,7 +99,8 @@ def test_a_detector_learns_and_its_precision_rises(
     # the command says the same of the files
     (tmp_path / "net.prototxt").write_text(NET.replace("SOURCE", source))
     files = ["--model", str(tmp_path / "net.prototxt"), "--weights", str(tmp_path / "detector.caffemodel")]
-    test_net.run([*files, "--iterations", "4", "--ap-version", "11point"])
+    with log_to(sys.stderr):  # puts the log back as it was
+        test_net.run([*files, "--iterations", "4", "--ap-version", "11point"])
     assert f"] detection_eval = {after:g}\n" in capsys.readouterr().err
 
 
