@@ -188,3 +188,56 @@ def test_an_image_that_is_not_finite_is_named(folder: Path) -> None:
     image[1, 0, 2, 2] = math.inf
     with pytest.raises(LayerError, match=r'layer "crf" \(MultiStageMeanfield\): a feature is not finite'):
         layer(torch.zeros(2, 3, 5, 6), torch.zeros(2, 3, 5, 6), image)
+
+
+CRF = """type: "DenseCRF" dense_crf_param { max_iter: 3 pos_xy_std: 2 pos_w: 3 bi_xy_std: 4 bi_rgb_std: 30 bi_w: 4
+    bi_xy_std: 9 bi_rgb_std: 60 bi_w: 1 output_probability: %s }"""
+
+
+@pytest.mark.parametrize("logarithms", [False, True])
+def test_deeplabs_dense_crf(logarithms: bool) -> None:
+    """densecrf_layer.cpp: the scores plus weighted and normalised filters of the probabilities, in the image's own size."""
+    text = CRF % str(not logarithms).lower()
+    layer = gl.build(text, (2, 3, 5, 6), (2, 1, 1, 2), (2, 3, 5, 6))
+    rng = np.random.default_rng(1)
+    scores, image = rng.standard_normal((2, 3, 5, 6)) * 4, rng.uniform(-100, 100, (2, 3, 5, 6)).astype(np.float32)
+    scores[0, 2, 0, 0] = -99
+    sizes = torch.tensor([[9.0, 9.0], [4.0, 5.0]]).reshape(2, 1, 1, 2)  # the second has a row and a column of padding
+    top = layer(torch.from_numpy(scores), sizes, torch.from_numpy(image)).numpy()
+    for n, (height, width) in enumerate([(5, 6), (4, 5)]):
+        rows, columns = np.mgrid[:height, :width].astype(np.float32)
+        place = np.stack([columns.ravel(), rows.ravel()], 1)
+        colour = image[n, :, :height, :width].reshape(3, -1).T
+        features = [place / np.float32(2)]
+        features += [np.concatenate([place / np.float32(a), colour / np.float32(b)], 1) for a, b in ((4, 30), (9, 60))]
+        own = scores[n, :, :height, :width].reshape(3, -1).T
+        ones = np.ones((len(own), 1))
+        norms = [filtered(f, ones, False) for f in features]
+
+        def shares(values: np.ndarray) -> np.ndarray:
+            below = values - values.max(1, keepdims=True)
+            terms = np.where(below < -20, 0, np.exp(below))
+            return terms / terms.sum(1, keepdims=True)
+
+        share = shares(own)
+        for _ in range(3):
+            parts = zip((3, 4, 1), features, norms, strict=True)
+            share = shares(own + sum(weight * filtered(f, share, False) / norm for weight, f, norm in parts))
+        want = np.log(np.maximum(share, np.finfo(np.float32).tiny)) if logarithms else share
+        np.testing.assert_allclose(top[n, :, :height, :width].reshape(3, -1).T, want, rtol=1e-4, atol=1e-4)
+        assert not top[n, :, height:].any() and not top[n, :, :, width:].any()
+
+
+@pytest.mark.parametrize(
+    ("options", "shapes", "words"),
+    [
+        ("pos_w: 1", [(1, 3, 4, 4), (1, 1, 1, 2)], "pos_xy_std, pos_w must be given equally often"),
+        ("pos_w: 1 pos_xy_std: 0", [(1, 3, 4, 4), (1, 1, 1, 2)], "pos_xy_std must be above 0"),
+        ("", [(1, 3, 4, 4), (1, 1, 1, 2), (1, 3, 4, 4)], "needs both images"),
+        ("bi_w: 1 bi_xy_std: 1 bi_rgb_std: 1", [(1, 3, 4, 4), (1, 1, 1, 2)], "needs both images"),
+        ("", [(1, 3, 4, 4), (1, 2)], "needs scores"),
+    ],
+)
+def test_faults_of_dense_crf_are_named(options: str, shapes: list[tuple[int, ...]], words: str) -> None:
+    with pytest.raises(LayerError, match=words):
+        gl.build(f'type: "DenseCRF" dense_crf_param {{ {options} }}', *shapes)

@@ -61,6 +61,27 @@ class Lattice:
         return F.embedding_bag(self._vertex, blurred, mode="sum", per_sample_weights=weights) * self._share
 
 
+def normalized(features: Tensor) -> tuple[Lattice, Tensor]:
+    """Return a lattice, and 1 over what it makes of ones, N × 1; raises as :class:`Lattice`."""
+    lattice = Lattice(features)
+    ones = torch.ones(len(features), 1, device=features.device)
+    return lattice, 1 / (lattice.filter(ones) + 1e-20)
+
+
+def places(height: int, width: int, theta: float, device: torch.device) -> Tensor:
+    """Return column and row of each pixel over ``theta``, row by row: features, N × 2."""
+    rows, columns = torch.meshgrid(
+        torch.arange(height, device=device).float(), torch.arange(width, device=device).float(), indexing="ij"
+    )
+    return torch.stack([columns.flatten(), rows.flatten()], 1) / theta
+
+
+def colours(image: Tensor, place_theta: float, colour_theta: float) -> Tensor:
+    """Return place and colour of each pixel of a picture, 3×H×W, over their thetas: features, N × 5."""
+    own = (image / colour_theta).float().flatten(1).T
+    return torch.cat([places(image.shape[1], image.shape[2], place_theta, image.device), own], 1)
+
+
 class Filtered(torch.autograd.Function):
     """``Filtered.apply(values, lattice)`` is ``lattice.filter(values)``."""
 

@@ -17,7 +17,7 @@ from ...errors import DataError
 from ...layers.base import Layer, Shape, register
 from ...layers.loss import precise
 from ...tables import dims
-from .lattice import Filtered, Lattice
+from .lattice import Filtered, Lattice, colours, normalized, places
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class MultiStageMeanfield(Layer):
             return torch.empty_like(unary)
         unary, scores = precise(unary), precise(begin)
         near, near_norm = self._by_place(unary)
-        alike = [self._by_colour(picture) for picture in image.detach()]
+        alike = [self._normalized(colours(picture, self.alpha, self.beta)) for picture in image.detach()]
         weights = [blob.reshape(blob.shape[2:]) for blob in (self.spatial, self.bilateral, self.compatibility)]
         for _ in range(self.steps):
             shares = scores.softmax(1).flatten(2).transpose(1, 2)
@@ -120,27 +120,11 @@ class MultiStageMeanfield(Layer):
     def _by_place(self, x: Tensor) -> tuple[Lattice, Tensor]:
         key = (x.shape[2:], x.device)
         if self._near is None or self._near[0] != key:
-            self._near = (key, *self._normalized(self._places(x.shape[2], x.shape[3], self.gamma, x.device)))
+            self._near = (key, *self._normalized(places(x.shape[2], x.shape[3], self.gamma, x.device)))
         return self._near[1:]
 
-    def _by_colour(self, image: Tensor) -> tuple[Lattice, Tensor]:
-        colours = (image / self.beta).float().flatten(1).T
-        places = self._places(image.shape[1], image.shape[2], self.alpha, image.device)
-        return self._normalized(torch.cat([places, colours], 1))
-
     def _normalized(self, features: Tensor) -> tuple[Lattice, Tensor]:
-        """A lattice, and 1 over what it makes of ones."""
         try:
-            lattice = Lattice(features)
+            return normalized(features)
         except DataError as error:
             raise self.error(str(error)) from error
-        ones = torch.ones(len(features), 1, device=features.device)
-        return lattice, 1 / (lattice.filter(ones) + 1e-20)
-
-    @staticmethod
-    def _places(height: int, width: int, theta: float, device: torch.device) -> Tensor:
-        """Column and row of each pixel over ``theta``, row by row."""
-        rows, columns = torch.meshgrid(
-            torch.arange(height, device=device).float(), torch.arange(width, device=device).float(), indexing="ij"
-        )
-        return torch.stack([columns.flatten(), rows.flatten()], 1) / theta
