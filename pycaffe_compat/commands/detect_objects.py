@@ -1,4 +1,4 @@
-"""Find objects in pictures with a detector such as SSD: boxes with labels and scores, as a table and drawn into the pictures."""
+"""Find objects in pictures with a detector such as SSD or YOLO: boxes with labels and scores, in a table and drawn."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ..export.preprocess import Preprocessing, picture_files, read_means, read_p
 from ..files import atomic_path
 from ..forks.ssd.detection_output import DetectionOutput
 from ..forks.ssd.label_map import read_label_map
+from ..forks.yolo.detection_output import GridDetections
 from ..net import CaffeModule
 from ..proto.text import read_bytes
 from ..solver.run import one_device
@@ -27,13 +28,15 @@ from .options import Parser, add_device, add_reading, command, reading
 EPILOG = """
 examples:
   %(prog)s deploy.prototxt VGG_VOC0712_SSD_300x300.caffemodel street.jpg --labels labelmap_voc.prototxt --out drawn/
+  %(prog)s mobilenet_yolov3_lite_deploy.prototxt mobilenet_yolov3_lite.caffemodel dog.jpg --mean 127.5 --scale 0.007843
   %(prog)s MobileNetSSD_deploy.prototxt MobileNetSSD_deploy.caffemodel photos/ --mean 127.5 --scale 0.007843 --json
 
 --labels is a label map (item { name: "cat" label: 8 display_name: "cat" } …), or a text file with a name on each line: that
 of label 0 first, which is the background as a rule; it may be left out.
 
-The net takes one picture, resized to the size of its input, and gives the detections of SSD's DetectionOutput: image, label,
-score, and a box in parts of the picture. Boxes are printed in pixels, left, top, right and bottom.
+The net takes one picture, resized to the size of its input, and gives the detections of SSD's DetectionOutput, or of YOLO's
+YoloDetectionOutput or Yolov3DetectionOutput: image, label, score, and a box in parts of the picture. Boxes are printed in
+pixels, left, top, right and bottom.
 """
 SSD_MEAN = "104,117,123"
 COLUMNS = ("picture", "label", "score", "left", "top", "right", "bottom")
@@ -70,8 +73,7 @@ class ObjectDetector:
         self._output = outputs[0]
         self._net, self._how = net, how
         net.reshape({self._input: (1, *self._shape)})
-        makers = [layer for layer in net.layers.values() if isinstance(layer, DetectionOutput)]
-        self._names = read_labels(labels, makers[-1].classes if makers else None) if labels else {}
+        self._names = read_labels(labels, _classes(net)) if labels else {}
 
     def detect(self, path: str, threshold: float) -> list[Found]:
         """The objects in a picture file with scores of at least ``threshold``, the highest first.
@@ -92,6 +94,16 @@ class ObjectDetector:
             left, top, right, bottom = np.clip(row[3:], 0, 1) * (width, height, width, height)
             found.append(Found(label, self._names.get(label, str(label)), row[2], (left, top, right, bottom)))
         return found
+
+
+def _classes(net: CaffeModule) -> int | None:
+    """The number of the net's classes, the background among them; None if it is not known."""
+    for layer in reversed(net.layers.values()):
+        if isinstance(layer, DetectionOutput):
+            return layer.classes
+        if isinstance(layer, GridDetections):
+            return layer.classes + 1
+    return None
 
 
 def read_labels(path: str, classes: int | None) -> dict[int, str]:

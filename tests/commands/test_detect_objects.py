@@ -105,6 +105,28 @@ def test_mistakes_are_one_line(
     assert words in error[0]
 
 
+YOLO = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "pool" type: "Pooling" bottom: "data" top: "pool" pooling_param { pool: AVE global_pooling: true } }
+layer { name: "map" type: "Convolution" bottom: "pool" top: "map" convolution_param { num_output: 7 kernel_size: 1 } }
+layer { name: "found" type: "Yolov3DetectionOutput" bottom: "map" top: "found" yolov3_detection_output_param {
+  num_classes: 2 num_box: 1 biases: 4 biases: 4 anchors_scale: 8 mask_group_num: 1 mask: 0 } }
+"""
+
+
+def test_yolo_finds_the_same(net: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    weight, bias = np.zeros((7, 3, 1, 1), np.float32), np.float32([0, 0, 0, 0, 20, -9, -5])
+    weight[6, 0] = 10  # the second class is blue
+    Path("deploy.prototxt").write_text(YOLO)
+    write_weights("net.caffemodel", parse_text(YOLO, caffe_pb2.NetParameter), {"map": [weight, bias]})
+    Path("labels.txt").write_text("sea\nsky\n")
+    assert main([*net, "--labels", "labels.txt", "--json"]) == 0
+    blue, red = map(json.loads, capsys.readouterr().out.splitlines())
+    score = pytest.approx(1 / (1 + np.exp(-3)), rel=1e-3)
+    assert blue["objects"] == [{"label": 2, "name": "sky", "score": score, "box": [20.0, 10.0, 60.0, 30.0]}]
+    assert red["objects"] == []
+
+
 def test_a_net_that_detects_nothing_is_refused(net: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     Path("deploy.prototxt").write_text(NET[: NET.index('layer { name: "found"')])
     assert main(net) == 1

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...layers.base import Layer, Shape, register
+from ...layers.loss import precise
 from ...tables import dims
 from ..fast_rcnn.bins import Bins, read_regions, rounded, whole
 
@@ -76,7 +77,7 @@ class PSROIPooling(Layer):
             maps.flatten(), *([axis.flatten()[:, None] for axis in grid.grid(side)] for side in (grid.first, grid.stop))
         )
         at, start = each.cells(sides)
-        rows = x.reshape(n, self.channels, group**2, -1).permute(0, 2, 3, 1).reshape(-1, self.channels)
+        rows = precise(x).reshape(n, self.channels, group**2, -1).permute(0, 2, 3, 1).reshape(-1, self.channels)
         area = torch.stack(each.sizes()).prod(0).clamp(min=1)
         means = F.embedding_bag(at, rows, start, mode="sum") / area[:, None]
-        return means.reshape(len(regions), group, group, self.channels).permute(0, 3, 1, 2).contiguous()
+        return means.reshape(len(regions), group, group, self.channels).permute(0, 3, 1, 2).contiguous().to(x.dtype)

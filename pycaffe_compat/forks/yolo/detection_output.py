@@ -18,7 +18,7 @@ from ..fast_rcnn.nms import suppress_by
 from .boxes import by_cell, decode, overlaps
 
 
-class _Detections(Layer):
+class GridDetections(Layer):
     """Detections that no better one overlaps by ``nms_threshold`` or more, of all classes and images together."""
 
     bottoms: ClassVar[tuple[int, int | None]] = (1, None)
@@ -93,7 +93,7 @@ class _Detections(Layer):
 
 
 @register("YoloDetectionOutput", fork="yolo")
-class YoloDetectionOutput(_Detections):
+class YoloDetectionOutput(GridDetections):
     """The boxes of YOLO v2, each with its best class, without those that a better one overlaps.
 
     The bottoms are maps (N, num_box * (5 + classes), H, H). A box is kept if its confidence, by softmax, is at least
@@ -133,7 +133,7 @@ class YoloDetectionOutput(_Detections):
 
 
 @register("Yolov3DetectionOutput", fork="yolo")
-class Yolov3DetectionOutput(_Detections):
+class Yolov3DetectionOutput(GridDetections):
     """The boxes of YOLO v3 with all of their classes, without those that a better one overlaps.
 
     As YoloDetectionOutput, but a box counts once for every class whose confidence, by a sigmoid, is above
