@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ...forks.ctpn.moving import Reverse, Transpose
+from ...forks.happynear.flip import Flip
 from ...forks.senet.axpy import Axpy
 from ...forks.shufflenet.shuffle_channel import ShuffleChannel
 from ...forks.ssd.permute import Permute
@@ -146,6 +148,21 @@ def permute(w: Writer, layer: Permute, x: Value) -> str:
     if list(layer.order) == list(range(len(x.shape))):
         return str(x)
     return call(f"{x}.permute", *layer.order)
+
+
+@writes(Transpose)
+def transpose(w: Writer, layer: Transpose, x: Value) -> str:
+    return call(f"{x}.permute", *layer.order)
+
+
+@writes(Reverse)
+def reverse(w: Writer, layer: Reverse, x: Value) -> str:
+    return f"{x}.flip({layer.axis})"
+
+
+@writes(Flip)
+def flip(w: Writer, layer: Flip, x: Value) -> str:
+    return call(f"{x}.flip", *layer.axes) if layer.axes else str(x)
 
 
 @writes(ShuffleChannel)

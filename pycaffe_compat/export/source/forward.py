@@ -59,7 +59,7 @@ class Body:
     Args:
         statements: in order.
         values: by number.
-        inputs: the numbers of the arguments, by name.
+        given: what stands for the arguments and for members, by number.
         outputs: the numbers of what is returned.
         forbidden: names that no variable may have.
     """
@@ -68,19 +68,19 @@ class Body:
         self,
         statements: Sequence[Statement],
         values: Mapping[int, Value],
-        inputs: Mapping[int, str],
+        given: Mapping[int, str],
         outputs: Sequence[int],
         forbidden: Collection[str],
     ) -> None:
         self.statements = list(statements)
-        self._values, self._inputs, self._outputs = values, inputs, outputs
+        self._values, self._outputs = values, outputs
         blobs = {identifier(value.name, (), "blob") for value in values.values()}
         self._passed = next((name for name in ("x", "h", "y", "z") if name not in blobs), "passed_on")
-        self._proper = dict(inputs)
+        self._proper = dict(given)
         for statement in self.statements:
             self._proper.update({v: identifier(values[v].name, forbidden, "blob") for v in statement.targets})
         self._merge()
-        named, taken = self._names(), {*forbidden, *inputs.values(), self._passed}
+        named, taken = self._names(), {*forbidden, *given.values(), self._passed}
         for value in (v for statement in self.statements for v in statement.targets):
             if named[value] not in (self._passed, "_"):
                 self._proper[value] = identifier(values[value].name, taken, "blob")

@@ -6,6 +6,8 @@ nothing here uses this package. Lines are at most 88 wide, which most formatters
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -352,6 +354,134 @@ def resize(x: Tensor, shrink: int, zoom: int) -> Tensor:
     height, width = ((n - 1) // shrink + 1 for n in x.shape[2:])
     size = (height + (height - 1) * (zoom - 1), width + (width - 1) * (zoom - 1))
     return F.interpolate(x, size, mode="bilinear", align_corners=True)
+
+
+def round_half_away(x: Tensor) -> Tensor:
+    """The nearest whole number, as C rounds."""
+    whole = x.trunc()
+    return whole + torch.where((x - whole).abs() >= 0.5, x.sign(), 0)
+
+
+def bin_edges(first: int, last: int, bins: int, side: int) -> list[tuple[int, int]]:
+    """Where the bins of a region begin and end along one axis of a plane."""
+    length = torch.tensor(float(max(last - first + 1, 1))) / bins
+    starts = (torch.arange(bins) * length).floor().long() + first
+    stops = (torch.arange(1, bins + 1) * length).ceil().long() + first
+    edges = torch.stack([starts, stops], 1).clamp(0, side)
+    return [(start, stop) for start, stop in edges.tolist()]
+
+
+def roi_pool(
+    x: Tensor,
+    regions: Tensor,
+    size: tuple[int, int],
+    scale: float,
+) -> Tensor:
+    """The maximum of each bin of regions, which are image, left, top, right, bottom."""
+    regions = regions.reshape(-1, 5)
+    corners = round_half_away(regions[:, 1:] * scale).long().tolist()
+    pooled = x.new_zeros(len(regions), x.shape[1], *size)
+    for n, (left, top, right, bottom) in enumerate(corners):
+        planes = x[int(regions[n, 0])]
+        for i, (a, b) in enumerate(bin_edges(top, bottom, size[0], x.shape[2])):
+            for j, (c, d) in enumerate(bin_edges(left, right, size[1], x.shape[3])):
+                if a < b and c < d:
+                    pooled[n, :, i, j] = planes[:, a:b, c:d].amax((1, 2))
+    return pooled
+
+
+def decode_corners(code: Tensor, prior: Tensor) -> Tensor:
+    """Boxes by how far their corners are from those of the priors."""
+    return prior + code
+
+
+def decode_corner_size(code: Tensor, prior: Tensor) -> Tensor:
+    """The same, by the size of the priors."""
+    size = prior[..., 2:] - prior[..., :2]
+    return prior + code * torch.cat([size, size], -1)
+
+
+def decode_centre_size(code: Tensor, prior: Tensor) -> Tensor:
+    """Boxes by how their centres and sizes differ from those of the priors."""
+    size = prior[..., 2:] - prior[..., :2]
+    centre = code[..., :2] * size + (prior[..., :2] + prior[..., 2:]) / 2
+    half = (code[..., 2:].double().exp() * size).to(code.dtype) / 2
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def box_areas(boxes: Tensor) -> Tensor:
+    """Width times height; 0 where a box ends before it begins."""
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    return torch.where((width < 0) | (height < 0), 0, width * height)
+
+
+def overlaps(box: Tensor, boxes: Tensor) -> Tensor:
+    """The intersection over union of one box (1, 4) and others."""
+    low = torch.maximum(box[:, :2], boxes[:, :2])
+    high = torch.minimum(box[:, 2:], boxes[:, 2:])
+    width, height = (high - low).clamp(min=0).unbind(1)
+    common = width * height
+    union = box_areas(box) + box_areas(boxes) - common
+    return common / union.clamp(min=torch.finfo(boxes.dtype).tiny)
+
+
+def suppress(boxes: Tensor, overlap: float, eta: float) -> list[int]:
+    """Non-maximum suppression of boxes, the best first: those that stay."""
+    kept, most = [], boxes.new_zeros(len(boxes))
+    for i in range(len(boxes)):
+        if most[i] <= overlap:
+            kept.append(i)
+            most = torch.maximum(most, overlaps(boxes[i : i + 1], boxes))
+            overlap *= eta if overlap > 0.5 else 1
+    return kept
+
+
+def detect(
+    loc: Tensor,
+    conf: Tensor,
+    prior: Tensor,
+    decode: Callable[[Tensor, Tensor], Tensor],
+    classes: int,
+    background: int,
+    overlap: float,
+    least_score: float,
+    top_k: int = -1,
+    keep_top_k: int = -1,
+    eta: float = 1,
+    use_variances: bool = True,
+) -> Tensor:
+    """SSD's detections, (1, 1, K, 7): image, label, score, xmin, ymin, xmax, ymax.
+
+    Without any they are (1, 1, N, 7): the image and -1.
+    """
+    images, priors = len(loc), prior.shape[2] // 4
+    prior, variance = prior[0].reshape(2, priors, 1, 4)
+    codes = loc.reshape(images, priors, -1, 4)
+    boxes = decode(variance * codes if use_variances else codes, prior)
+    boxes = boxes.expand(images, priors, classes, 4)
+    scores = conf.reshape(images, priors, classes)
+    found = []
+    for image in range(images):
+        rows = []
+        for label in (label for label in range(classes) if label != background):
+            chosen = (scores[image, :, label] > least_score).nonzero().flatten()
+            score = scores[image, chosen, label]
+            order = score.argsort(descending=True, stable=True)
+            order = order if top_k < 0 else order[:top_k]
+            box, score = boxes[image, chosen[order], label], score[order, None]
+            kept = suppress(box, overlap, eta)
+            head = score.new_tensor([image, label]).expand(len(kept), 2)
+            rows.append(torch.cat([head, score[kept], box[kept]], 1))
+        best = torch.cat(rows)
+        if -1 < keep_top_k < len(best):
+            order = best[:, 2].argsort(descending=True, stable=True)[:keep_top_k]
+            best = best[order.sort().values]
+        found.append(best)
+    made = torch.cat(found)
+    if not len(made):
+        made = loc.new_full((images, 7), -1)
+        made[:, 0] = torch.arange(images)
+    return made[None, None]
 
 
 class Scale(nn.Module):

@@ -6,10 +6,15 @@ import math
 
 from torch import Tensor
 
+from ...forks.happynear.inner_distance import InnerDistance
+from ...forks.happynear.inner_product import EPS, NormalizedInnerProduct
+from ...forks.intel.fused import FusedInnerProduct
 from ...layers.linear import Bias, Embed, InnerProduct, Scale
 from ..outline import Value
+from ..registry import unsaid
 from . import helpers
 from .layout import unless
+from .neurons import rectified
 from .writer import Writer, writes
 
 
@@ -25,6 +30,33 @@ def inner_product(w: Writer, layer: InnerProduct, x: Value) -> str:
         w.filters(module, layer)
     flat = x if len(x.shape) == layer.axis + 1 else f"{x}.flatten({layer.axis})"
     return f"{module}({flat})"
+
+
+@writes(FusedInnerProduct)
+def fused_inner_product(w: Writer, layer: FusedInnerProduct, x: Value) -> str:
+    return rectified(layer, inner_product(w, layer, x))
+
+
+@writes(NormalizedInnerProduct)
+def normalized_inner_product(w: Writer, layer: NormalizedInnerProduct, x: Value) -> str:
+    y = inner_product(w, layer, x)
+    if layer.normalize:
+        w.weight(f"{y.partition('(')[0]}.weight", _normalized(layer.weight))
+    return y
+
+
+def _normalized(rows: Tensor) -> Tensor:
+    """Rows divided by their lengths, as the fork does in every pass."""
+    return rows.detach() / (rows.detach().square().sum(1, keepdim=True) + EPS).sqrt()
+
+
+@writes(InnerDistance)
+def inner_distance(w: Writer, layer: InnerDistance, x: Value, *more: Value) -> str:
+    if more or layer.axis != 1:
+        raise unsaid(layer, "only distances from rows of its own, of a whole item, are known here")
+    rows = w.parameter(layer, _normalized(layer.weight) if layer.normalize else layer.weight)
+    apart = f"({x}.flatten(1)[:, None] - {rows})"
+    return f"{apart}.abs().sum(2)" if layer.power == 1 else f"{apart}.square().sum(2)"
 
 
 @writes(Embed)
@@ -50,7 +82,7 @@ def second(layer: Scale | Bias, operand: Value, x: Value) -> str:
 
 def with_axes(x: Value, after: int) -> str:
     """``x`` with so many axes of length 1 at its end."""
-    return f"{x}[..., {', '.join(['None'] * after)}]" if after else str(x)
+    return f"{x}[..., {', '.join(['None'] * after)}]" if after > 0 else str(x)
 
 
 @writes(Scale)

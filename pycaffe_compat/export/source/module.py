@@ -13,13 +13,14 @@ from ...convert.formats import safetensors_library
 from ...errors import CaffeError, NetError
 from ...files import atomic_path, require_writable
 from ...forks.senet.axpy import Axpy
+from ...forks.ssd.permute import Permute
 from ...layers.base import Layer
 from ...layers.common import Eltwise
 from ...layers.inputs import DummyData
 from ...layers.linear import Scale
 from ...layers.normalization import LRN, BatchNorm
 from ...layers.pooling import Pooling
-from ...layers.reshaping import Concat
+from ...layers.reshaping import Concat, Flatten, Reshape
 from ...net import Net
 from ...wiring import Step
 from ..outline import Outline, Value, outline
@@ -30,6 +31,7 @@ from .layout import WIDTH, broken, class_name, identifier
 from .writer import EMITTERS, Member, Several, Writer, as_float32
 
 FAMILIES = (combining, detection, linear, neurons, normalization, recurrent, resizing, windows)
+_LIGHT = (BatchNorm, Flatten, Permute, Reshape, Scale)  # besides those that treat every element alike
 PathLike = str | os.PathLike[str]
 
 
@@ -110,7 +112,7 @@ def write_source(found: Outline, module: str) -> tuple[str, dict[str, Tensor]]:
     for name, value in found.inputs.items():
         inputs[_number(found, value)] = identifier(name, {*names, *inputs.values()}, "blob")
     outputs = [writer.root(_number(found, value)) for value in found.outputs.values()]
-    body = Body(statements, found.values, inputs, outputs, names)
+    body = Body(statements, found.values, inputs | writer.constants, outputs, names)
     name = class_name(found.net.caffe_name, names | {"Net"} if found.net.caffe_name else names)
     return _text(found, writer, body, name, module, list(inputs.values())), writer.weights
 
@@ -158,7 +160,7 @@ def _step(w: Writer, step: Step) -> list[Statement]:
     result = function(w, layer, *bottoms)
     light = len(bottoms) == 1 and (
         function.__module__ == neurons.__name__
-        or isinstance(layer, (BatchNorm, Scale))
+        or isinstance(layer, _LIGHT)
         or (step.bottoms[:1] == step.tops[:1] and not isinstance(layer, Pooling))
     )
     planes = [w.found.values[v].shape[2:] for v in (*step.bottom_values[:1], *step.top_values[:1])]
@@ -176,6 +178,8 @@ def _step(w: Writer, step: Step) -> list[Statement]:
     for target, text in zip(w.targets, [result] if isinstance(result, str) else result, strict=True):
         if same := re.fullmatch(r"_value(\d+)_", text):
             w.same[target] = w.root(int(same[1]))
+        elif re.fullmatch(r"self\.\w+", text):
+            w.constants[target] = text
         else:
             made.append(Statement([target], text, [step.name], **kind))
     return made
@@ -216,7 +220,8 @@ def _text(found: Outline, w: Writer, body: Body, name: str, module: str, argumen
         ]
     )
     everything = f"{helpers}\n{source}"
-    imports = ["from pathlib import Path", ""]
+    imports = ["from collections.abc import Callable"] * ("Callable[" in everything)
+    imports += ["from pathlib import Path", ""]
     imports += ["import torch"] * bool(re.search(r"\btorch\.", everything))
     imports += ["import torch.nn.functional as F"] * bool(re.search(r"\bF\.", everything))
     imports += ["from safetensors.torch import load_model", "from torch import Tensor, nn"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from ...forks.happynear.neuron import Arccos, Cosine, Insanity, Noise, SoftTruncation, Truncation
+from ...forks.intel.fused import FusedConvolution, FusedInnerProduct
 from ...forks.synopsys.relu import LimitedReLU
 from ...forks.yolo.relu6 import ReLU6
 from ...layers.neuron import (
@@ -34,6 +36,36 @@ def affine(x: object, scale: float, shift: float) -> str:
     if not shift:
         return text
     return f"{text} + {literal(shift)}" if shift > 0 else f"{text} - {literal(-shift)}"
+
+
+@writes(Arccos)
+def arccos(w: Writer, layer: Arccos, x: Value) -> str:
+    return f"{x}.acos()"
+
+
+@writes(Cosine)
+def cosine(w: Writer, layer: Cosine, x: Value) -> str:
+    return f"{x}.cos()"
+
+
+@writes(Insanity)
+def insanity(w: Writer, layer: Insanity, x: Value) -> str:
+    return f"{w.module(layer, 'nn.LeakyReLU', 1 / layer.mean)}({x})"
+
+
+@writes(Noise)
+def noise(w: Writer, layer: Noise, x: Value) -> str:
+    return str(x)
+
+
+@writes(SoftTruncation)
+def soft_truncation(w: Writer, layer: SoftTruncation, x: Value) -> str:
+    return f"1 - torch.exp({affine(x, -1 / layer.c, 0)})"
+
+
+@writes(Truncation)
+def truncation(w: Writer, layer: Truncation, x: Value) -> str:
+    return f"{x}.clamp({literal(layer.lower)}, {literal(layer.upper)})"
 
 
 @writes(AbsVal)
@@ -144,3 +176,10 @@ def tanh(w: Writer, layer: TanH, x: Value) -> str:
 @writes(Threshold)
 def threshold(w: Writer, layer: Threshold, x: Value) -> str:
     return f"({x} > {literal(float(layer.threshold))}).float()"
+
+
+def rectified(layer: FusedConvolution | FusedInnerProduct, y: str) -> str:
+    """What a ReLU within a layer makes of its product."""
+    if not layer.relu:
+        return y
+    return f"F.leaky_relu({y}, {literal(layer.negative_slope)})" if layer.negative_slope else f"F.relu({y})"

@@ -5,13 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...forks.c3d.volumes import L2_EPS, L2Normalize
 from ...forks.happynear.batch_norm import PartialBatchNorm
+from ...forks.happynear.normalize import EPS as EPS_CHANNELS
+from ...forks.happynear.normalize import ChannelNormalize
 from ...forks.intel.batch_norm import ScaledBatchNorm
 from ...forks.nvidia.batch_norm import AveragedBatchNorm
 from ...forks.pspnet.batch_norm import UpdatedBatchNorm
 from ...forks.pspnet.bn import RunningBN
 from ...forks.segnet.bn import EPS, BatchBN
 from ...forks.ssd.normalize import Normalize
+from ...forks.tsn.normalize import ItemNormalize
 from ...layers.base import Layer
 from ...layers.linear import Scale
 from ...layers.normalization import LRN, MVN, BatchNorm
@@ -21,6 +25,7 @@ from ..outline import Value
 from ..registry import unsaid
 from . import helpers
 from .layout import call, literal, unless
+from .linear import with_axes
 from .writer import Several, Writer, writes
 
 
@@ -148,8 +153,7 @@ def lrn(w: Writer, layer: LRN, x: Value) -> str:
 
 @writes(MVN)
 def mvn(w: Writer, layer: MVN, x: Value) -> str:
-    missing = 4 - len(x.shape)
-    source = f"{x}[..., {', '.join(['None'] * missing)}]" if missing > 0 else str(x)
+    source = with_axes(x, 4 - len(x.shape))
     axes = tuple(range(layer.lead, max(len(x.shape), 4)))
     if all(n == 1 for n in (*x.shape, 1, 1, 1, 1)[layer.lead : len(axes) + layer.lead]):
         return f"torch.zeros_like({source})"
@@ -165,6 +169,22 @@ def normalize(w: Writer, layer: Normalize, x: Value) -> str:
     module = w.module(layer, helpers.L2Normalize, channels, layer.eps, *([(1, 2, 3)] if layer.across_spatial else []))
     w.weight(f"{module}.weight", layer.scale.detach().reshape(-1, 1, 1).expand(channels, 1, 1))
     return f"{module}({x})"
+
+
+@writes(ChannelNormalize)
+def channel_normalize(w: Writer, layer: ChannelNormalize, x: Value) -> list[str]:
+    source = with_axes(x, 4 - len(x.shape))
+    norm = f"{source}.abs().sum(1, keepdim=True) + {EPS_CHANNELS}"
+    if layer.norm == "L2":
+        norm = f"({source}.square().sum(1, keepdim=True) + {EPS_CHANNELS}).sqrt()"
+    return [f"{source} / {norm if layer.norm == 'L2' else f'({norm})'}", norm][: len(w.tops)]
+
+
+@writes(ItemNormalize, L2Normalize)
+def item_normalize(w: Writer, layer: ItemNormalize | L2Normalize, x: Value) -> str:
+    axes = tuple(range(1, len(x.shape)))
+    squares = f"{x}.square().sum({literal(axes[0] if len(axes) == 1 else axes)}, keepdim=True)"
+    return f"{x} / ({squares} + {L2_EPS}).sqrt()" if isinstance(layer, L2Normalize) else f"{x} / {squares}.sqrt()"
 
 
 @writes(Softmax)

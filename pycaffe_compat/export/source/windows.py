@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...forks.c3d.volumes import Convolution3D, Deconvolution3D, Pooling3D
+from ...forks.deeplab_v1.padding import Padding
+from ...forks.intel.fused import FusedConvolution
 from ...forks.shufflenet.depthwise import ConvolutionDepthwise, DepthwiseConvolution
+from ...layers.base import Layer
 from ...layers.convolution import Convolution, Deconvolution, Filters, Im2col
 from ...layers.pooling import SPP, Depooling, Pooling, SafeInv
 from ...layers.volumes import VolumePooling
@@ -13,6 +17,7 @@ from ..outline import Value
 from ..registry import static, unsaid
 from . import helpers
 from .layout import call, square, unless
+from .neurons import rectified
 from .resizing import MaskedUpsample, Unpooling
 from .writer import Several, Writer, writes
 
@@ -45,6 +50,42 @@ def filters(w: Writer, layer: Filters, *bottoms: Value) -> list[str]:
         lead = tuple(-1 if a == 0 else n for a, n in enumerate(x.shape[: layer.axis]))
         tops.append(f"{module}({x}.flatten(0, {layer.axis - 1})).unflatten(0, {lead})")
     return tops
+
+
+@writes(FusedConvolution)
+def fused_convolution(w: Writer, layer: FusedConvolution, *bottoms: Value) -> list[str]:
+    tops = filters(w, layer, *(bottoms[:1] if layer.adds else bottoms))
+    if layer.adds:
+        tops = [f"{tops[0]} + {bottoms[1]}"]
+    return [rectified(layer, top) for top in tops]
+
+
+@writes(Convolution3D, Deconvolution3D)
+def video_filters(w: Writer, layer: Convolution3D | Deconvolution3D, x: Value) -> str:
+    module = w.module(
+        layer,
+        "nn.Conv3d" if isinstance(layer, Convolution3D) else "nn.ConvTranspose3d",
+        x.shape[1],
+        w.tops[0].shape[1],
+        square(layer.kernel),
+        stride=unless(1, square(layer.stride)),
+        padding=unless(0, square(layer.pad)),
+        bias=unless(True, layer.bias is not None),
+    )
+    w.blob(f"{module}.weight", layer, 0)
+    if layer.bias is not None:
+        w.weight(f"{module}.bias", layer.bias.flatten())
+    return f"{module}({x})"
+
+
+@writes(Pooling3D)
+def video_pooling(w: Writer, layer: Pooling3D, x: Value) -> str | Several:
+    return _volumes(w, layer, layer.pooling, x)
+
+
+@writes(Padding)
+def padding(w: Writer, layer: Padding, x: Value) -> str:
+    return f"F.pad({x}, {(layer.begin, layer.end) * 2})"
 
 
 @writes(Im2col)
@@ -117,7 +158,7 @@ def pooling(w: Writer, layer: Pooling, x: Value, mask: Value | None = None) -> s
     return call(w.helper(helpers.pool_at_mask), x, mask, *window, local=unless(False, layer.local))
 
 
-def _volumes(w: Writer, layer: Pooling, volumes: VolumePooling, x: Value) -> str | Several:
+def _volumes(w: Writer, layer: Layer, volumes: VolumePooling, x: Value) -> str | Several:
     """Pooling over the last one to three axes, or with dilation."""
     n = len(volumes.stride)
     kernel, windows = volumes.fit(x.shape, layer.error)

@@ -38,7 +38,7 @@ class Several:
 Emission = Callable[..., "str | Several | list[str]"]
 EMITTERS: Registry[Emission] = Registry()
 writes = EMITTERS.enter  # f(writer, layer, *bottoms) -> what makes the tops, of bottoms as source
-_NAMES = {"self", "torch", "nn", "F", "Tensor", "Path", "load", "load_model", "_"}
+_NAMES = {"self", "torch", "nn", "F", "Tensor", "Path", "load", "load_model", "Callable", "_"}
 
 
 @dataclass
@@ -63,6 +63,7 @@ class Writer:
     Attributes:
         found: what is exported.
         same: values that are the same as others.
+        constants: values that are members, ``self.NAME``.
         members: in order.
         weights: by the keys of the module's ``state_dict``.
         ties: statements that make layers share a parameter.
@@ -76,6 +77,7 @@ class Writer:
 
     found: Outline
     same: dict[int, int] = field(default_factory=dict)
+    constants: dict[int, str] = field(default_factory=dict)
     members: list[Member] = field(default_factory=list)
     weights: dict[str, Tensor] = field(default_factory=dict)
     ties: list[str] = field(default_factory=list)
