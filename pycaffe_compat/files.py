@@ -63,6 +63,45 @@ def atomic_path(path: PathLike) -> Iterator[str]:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def staged_path(path: PathLike) -> Iterator[str]:
+    """Yield a path of the same name in a hidden folder beside ``path``; when the block ends well, its files move beside ``path``.
+
+    For results that are tried out before they take the place of what is there, and that consist of several files. Where the
+    block raises, the folder is removed, and whatever stood at ``path`` before is still there. The error speaks of ``path``.
+
+    Raises:
+        CaffeError: as :func:`atomic_path`; ``path`` is a pipe or a device.
+    """
+    given = os.fspath(path)
+    if _target(given)[1]:
+        raise CaffeError(f"cannot write {given}: it is no file, and what is written is tried out where it lies")
+    require_writable(given)
+    folder, name = os.path.split(given)
+    staging = tempfile.mkdtemp(prefix=f".{name[-_MOST:]}.", dir=folder or ".")
+    staged = os.path.join(staging, name)
+    try:
+        yield staged
+        for each in sorted(os.listdir(staging), key=lambda made: made == name):  # the file itself comes last
+            with atomic_path(os.path.join(folder, each)) as temporary:
+                shutil.move(os.path.join(staging, each), temporary)
+    except CaffeError as error:
+        raise type(error)(str(error).replace(staged, given)) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def refuse_overwriting(output: PathLike, *inputs: PathLike) -> None:
+    """Raise unless ``output`` is another file than each of ``inputs``, however they are spelled.
+
+    Raises:
+        CaffeError: it is one of them.
+    """
+    for each in inputs:
+        if os.path.exists(output) and os.path.exists(each) and os.path.samefile(output, each):
+            raise CaffeError(f"{os.fspath(output)} is {os.fspath(each)}, which is read: name another file to write")
+
+
 def remove_strays(folder: PathLike, names: str) -> list[str]:
     """Remove the temporary files in ``folder`` whose writer was killed; return their paths.
 

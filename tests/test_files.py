@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pycaffe_compat.errors import CaffeError
-from pycaffe_compat.files import atomic_path, remove_strays, require_writable
+from pycaffe_compat.files import atomic_path, refuse_overwriting, remove_strays, require_writable, staged_path
 
 
 def write(path, text="new"):
@@ -153,3 +153,40 @@ def test_only_what_dead_writers_left_is_removed(tmp_path, name):
     alive.communicate("")
     assert alive.returncode == 0 and (tmp_path / name).read_bytes() == b"half"
     assert remove_strays(tmp_path, SNAPSHOTS) == []
+
+
+def test_staged_files_take_their_places_together(tmp_path):
+    (tmp_path / "net.py").write_text("old")
+    with staged_path(tmp_path / "net.py") as staged:
+        assert os.path.basename(staged) == "net.py" and os.listdir(os.path.dirname(staged)) == []
+        write(staged)
+        write(os.path.join(os.path.dirname(staged), "net.weights"))
+        assert (tmp_path / "net.py").read_text() == "old" and not (tmp_path / "net.weights").exists()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"net.py": "new", "net.weights": "new"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, CaffeError])
+def test_staged_files_that_fail_leave_what_was_there(tmp_path, error):
+    (tmp_path / "net").write_text("old")
+    with pytest.raises(error) as raised, staged_path(tmp_path / "net") as staged:
+        write(staged)
+        raise error(f"{staged} is wrong")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"net": "old"}
+    assert error is not CaffeError or str(raised.value) == f"{tmp_path}/net is wrong"
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "nowhere/net", "."])
+def test_staging_needs_a_file_in_a_folder(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CaffeError, match="cannot write"), staged_path(path):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_read_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("a")
+    os.symlink("a", "b")
+    refuse_overwriting("c", "a", "")
+    with pytest.raises(CaffeError, match="b is a, which is read"):
+        refuse_overwriting("b", "c", "a")

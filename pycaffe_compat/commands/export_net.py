@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +15,9 @@ from ..errors import CaffeError, NetError
 from ..export.outline import Outline, refuse_files
 from ..export.preprocess import Preprocessing, picture_files, read_means, read_picture
 from ..export.programs import run_alone, to_pt2, to_torchscript
-from ..export.source.module import to_source, weights_path
+from ..export.source.module import require_own_weights, to_source
 from ..export.verify import TOLERANCE, Difference, compare_onnx, differences, random_batches
+from ..files import refuse_overwriting, staged_path
 from ..net import Net
 from ..tables import dims, format_table, human
 from .options import Parser, add_reading, command, reading
@@ -101,12 +104,13 @@ def run(argv: list[str]) -> None:
         parser.error("--int8 needs --pictures, by which the ranges of activations are found")
     options = vars(args)
     reading(options)
-    net = _load(args)
-    try:
+    refuse_overwriting(args.output, args.net, *args.weights.split(","), args.mean, *args.pictures)
+    if target == "py":
+        require_own_weights(args.output)
+    with staged_path(args.output) as path, contextlib.closing(_load(args)) as net:
         export = {"onnx": _onnx, "pt2": _program, "ts.pt": _program, "py": _source}[target]
-        export(net, args)
-    finally:
-        net.close()
+        found = export(net, args, path)
+    _say(found, args.output)
 
 
 def _load(args: Any) -> Net:
@@ -146,38 +150,31 @@ def _preprocessing(args: Any) -> Preprocessing:
     return Preprocessing(read_means(args.mean) if args.mean else (), args.scale, args.channel_order)
 
 
-def _onnx(net: Net, args: Any) -> None:
+def _onnx(net: Net, args: Any, path: str) -> Outline:
     from ..export.onnx.model import to_onnx
     from ..export.smaller import to_float16, to_int8
 
     how = _preprocessing(args) if args.preprocess or args.mean or args.scale != 1 else None
-    whole = f"{args.output}.whole" if args.fp16 or args.int8 else args.output
-    made = [whole, f"{whole}.data"]
-    try:
-        found = to_onnx(
-            net,
-            whole,
-            opset=args.opset,
-            dynamic=dict(args.dynamic or ()),
-            preprocessing=how,
-            bake=args.preprocess,
-            fold=args.fold,
-        )
-        batches = _batches(net, found, args)
-        raw = [_unprepared(found, batch, how) for batch in batches] if args.preprocess else None
-        if not args.no_verify:
-            _check(found, compare_onnx(net, found, whole, batches, raw), args.output)
-        if whole != args.output:
-            given = raw or batches
-            to_float16(whole, args.output) if args.fp16 else to_int8(whole, args.output, given)
-            print(f"{'float16' if args.fp16 else 'int8'} costs:")
-            _show(compare_onnx(net, found, args.output, batches, raw))
-    except BaseException:
-        _remove(made)
-        raise
-    if whole != args.output:
-        _remove(made)
-    _say(found, args.output)
+    found = to_onnx(
+        net,
+        path,
+        opset=args.opset,
+        dynamic=dict(args.dynamic or ()),
+        preprocessing=how,
+        bake=args.preprocess,
+        fold=args.fold,
+    )
+    batches = _batches(net, found, args)
+    raw = [_unprepared(found, batch, how) for batch in batches] if args.preprocess else None
+    if not args.no_verify:
+        _check(found, compare_onnx(net, found, path, batches, raw), args.output)
+    if args.fp16 or args.int8:
+        to_float16(path, path) if args.fp16 else to_int8(path, path, raw or batches)
+        print(f"{'float16' if args.fp16 else 'int8'} costs:")
+        _show(compare_onnx(net, found, path, batches, raw))
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(f"{path}.data")  # of the whole model
+    return found
 
 
 def _unprepared(found: Outline, batch: dict[str, np.ndarray], how: Preprocessing | None) -> dict[str, np.ndarray]:
@@ -189,36 +186,26 @@ def _unprepared(found: Outline, batch: dict[str, np.ndarray], how: Preprocessing
     return {**batch, name: np.ascontiguousarray(raw[:, ::-1] if how.order == "BGR" and x.shape[1] == 3 else raw)}
 
 
-def _program(net: Net, args: Any) -> None:
+def _program(net: Net, args: Any, path: str) -> Outline:
     write: Callable[..., Outline] = to_pt2 if args.output.endswith(".pt2") or args.to == "pt2" else to_torchscript
-    _alone(net, args, lambda: write(net, args.output, dict(args.dynamic or ())), [args.output])
+    return _alone(net, args, write(net, path, dict(args.dynamic or ())), path)
 
 
-def _source(net: Net, args: Any) -> None:
-    _alone(
-        net,
-        args,
-        lambda: to_source(net, args.output, dynamic=dict(args.dynamic or ()), fold=args.fold),
-        [args.output, weights_path(args.output)],
-    )
+def _source(net: Net, args: Any, path: str) -> Outline:
+    return _alone(net, args, to_source(net, path, dynamic=dict(args.dynamic or ()), fold=args.fold), path)
 
 
-def _alone(net: Net, args: Any, write: Callable[[], Outline], made: list[str]) -> None:
-    """Write the files ``made``, and run them where this package is not."""
-    found = write()
-    try:
-        if not args.no_verify:
-            batches = _batches(net, found, args)
-            tried = [
-                each
-                for batch, results in zip(batches, run_alone(args.output, batches), strict=True)
-                for each in differences(net, found, batch, results)
-            ]
-            _check(found, tried, args.output)
-    except BaseException:
-        _remove(made)
-        raise
-    _say(found, args.output)
+def _alone(net: Net, args: Any, found: Outline, path: str) -> Outline:
+    """Run what was written where this package is not."""
+    if not args.no_verify:
+        batches = _batches(net, found, args)
+        tried = [
+            each
+            for batch, results in zip(batches, run_alone(path, batches), strict=True)
+            for each in differences(net, found, batch, results)
+        ]
+        _check(found, tried, args.output)
+    return found
 
 
 def _check(found: Outline, tried: list[Difference], output: str) -> None:
@@ -228,7 +215,7 @@ def _check(found: Outline, tried: list[Difference], output: str) -> None:
         CaffeError: one is further than :data:`TOLERANCE`.
     """
     _show(tried)
-    worst = max(tried, key=lambda each: each.relative)
+    worst = max(tried, key=lambda each: math.inf if math.isnan(each.relative) else each.relative)
     if not worst.relative <= TOLERANCE:
         choosing = [step.name for step in found.steps if step.layer.type_name == "ArgMax"]
         why = ""
@@ -248,12 +235,6 @@ def _show(tried: list[Difference]) -> None:
         print(
             f"note: {chosen} pooling windows chose another of values that are equal but for rounding, and so did the net"
         )
-
-
-def _remove(paths: list[str]) -> None:
-    for path in paths:
-        if os.path.exists(path):
-            os.remove(path)
 
 
 def _say(found: Outline, path: str) -> None:

@@ -268,4 +268,4 @@ def outputs(net: Net, found: Outline, batch: Mapping[str, np.ndarray]) -> dict[s
             layer.reset()
     with torch.no_grad():
         blobs, _ = net.run({name: value.to(net.device, net.dtype) for name, value in tensors.items()})
-    return {name: blobs[name].float().cpu().numpy() for name in found.outputs}
+    return {name: blobs[name].detach().float().cpu().numpy() for name in found.outputs}

@@ -12,6 +12,7 @@ import torch
 from exported_nets import CLASSIFIER, CONVNET, build_net
 
 from pycaffe_compat.commands import export_net
+from pycaffe_compat.errors import CaffeError
 from pycaffe_compat.export import verify
 from pycaffe_compat.export.source import module
 
@@ -89,6 +90,9 @@ def test_folding(capfd):
         (["net.onnx", "--int8"], "--int8 needs --pictures"),
         (["net.onnx", "--opset", "9"], "opset 9: "),
         (["nowhere/net.onnx"], "nowhere"),
+        (["photos", "--to", "onnx"], "cannot write photos: it is a folder"),
+        (["photos/../net.caffemodel", "--to", "onnx"], "net.caffemodel, which is read: name another file"),
+        (["deploy.prototxt", "--to", "pt2"], "deploy.prototxt, which is read: name another file"),
         (["net.onnx", "--dynamic", "data=2,3"], "axes 2, 3 of data cannot change"),
         (["net.onnx", "--dynamic", "height"], '"height" is not INPUT=AXIS,AXIS'),
         (["net.onnx", "--mean", "1,2", "--preprocess"], "mean: 2 numbers for 3 channels"),
@@ -138,3 +142,27 @@ def test_a_result_that_differs_is_not_left_behind(capfd, monkeypatch):
     assert said.startswith("1: ") and "net.onnx is not written: its output prob differs from the net's" in said
     assert not Path("net.onnx").exists()
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("out", ["net.onnx", "net.py"])
+def test_a_failure_leaves_what_was_there(out, capfd):
+    Path(out).write_text("an older export")
+    Path("net.safetensors").write_text("its weights")
+    before = sorted(Path().iterdir())
+    assert export(capfd, out, "--dynamic", "nothing=2").startswith("1: ")
+    assert Path(out).read_text() == "an older export" and Path("net.safetensors").read_text() == "its weights"
+    assert sorted(Path().iterdir()) == before
+
+
+def test_an_output_that_is_no_number_differs(capfd):
+    outputs = [verify.Difference("a", 1, 0.0, 1.0), verify.Difference("b", 1, float("nan"), 1.0)]
+    with pytest.raises(CaffeError, match="output b differs"):
+        export_net._check(verify.Outline(None, [], {}, {}, {}), outputs, "net.onnx")  # type: ignore[arg-type]
+
+
+def test_a_blob_of_a_parameter_layer_is_an_output_as_others(capfd):
+    Path("more.prototxt").write_text(
+        CLASSIFIER + 'layer { name: "q" type: "Parameter" top: "q" parameter_param { shape { dim: 2 } } }'
+    )
+    said = export(capfd, "net.onnx", "--random-weights", net="more.prototxt")
+    assert said.startswith("0: ") and "output q: 2" in said

@@ -61,13 +61,8 @@ def to_source(
     path = os.fspath(path)
     if not path.endswith(".py"):
         raise CaffeError(f"{path}: the name of a Python file ends in .py")
+    require_own_weights(path)
     weights = weights_path(path)
-    for each in (path, weights):
-        require_writable(each)
-    if os.path.exists(weights) and not os.path.exists(path):
-        raise CaffeError(
-            f"{weights} is there already, and is not of {path}, whose weights would take its place; rename one"
-        )
     found = outline(net, dynamic, fold)
     text, state = write_source(found, Path(path).stem)
     with atomic_path(weights) as temporary, atomic_path(path) as source:
@@ -79,6 +74,21 @@ def to_source(
 def weights_path(path: PathLike) -> str:
     """Where the weights of a net's source lie: beside it."""
     return os.fspath(path).removesuffix(".py") + ".safetensors"
+
+
+def require_own_weights(path: PathLike) -> None:
+    """Find out before long work whether the files of the source ``path`` can be written and are not those of something else.
+
+    Raises:
+        CaffeError: a file cannot be written, or there are weights of the source's name without the source.
+    """
+    weights = weights_path(path)
+    for each in (path, weights):
+        require_writable(each)
+    if os.path.exists(weights) and not os.path.exists(path):
+        raise CaffeError(
+            f"{weights} is there already, and is not of {os.fspath(path)}, whose weights would take its place; rename one"
+        )
 
 
 def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
