@@ -240,7 +240,7 @@ def test_model_is_a_net_that_loads(tmp_path: Path) -> None:
         ((1000,), False),
         ((10, 100, 1), False),
         ((10, 10, 10), False),
-        ((1, 1, 1, 10, 100), False),
+        ((1, 1, 1, 10, 100), True),  # as C3D stores them
         ((), False),
     ],
 )
