@@ -67,6 +67,36 @@ def test_each_image_has_regions_of_its_own_and_small_boxes_score_nothing() -> No
 
 
 @pytest.mark.parametrize(
+    ("sizes", "score"), [((4.0, 8, 1, 2), 0.5), ((4, 8, 2, 1), 0), ((4, 8, 9), 0.5), ((4, 8, 1, 3), 0)]
+)
+def test_the_least_size_grows_with_the_factors_of_height_and_width(sizes: tuple[float, ...], score: float) -> None:
+    layer = gl.build(
+        f'name: "p" type: "Proposal" top: "r" top: "s" proposal_param {{ {OPTIONS} }}',
+        (1, 2, 1, 1),
+        (1, 4, 1, 1),
+        (1, len(sizes)),
+    )
+    shifts = torch.tensor([0.5, 0, 0.7, 0]).reshape(1, 4, 1, 1)  # to x 0 to 7, y 0 to 3
+    regions, found = layer(torch.full((1, 2, 1, 1), 0.5), shifts, torch.tensor([sizes]))
+    assert regions.round().tolist() == [[0, 0, 0, 7, 3]] and found.tolist() == [score]
+
+
+def test_synopsys_keeps_the_last_box_however_small() -> None:
+    options = "anchor_scale: 1 anchor_ratio: 1 anchor_base_size: 1 feat_stride: 32 rpn_min_size: 16"
+    layer = gl.build(
+        f'name: "p" type: "Proposal" top: "r" top: "s" proposal_param {{ {options} }}',
+        (1, 2, 1, 3),
+        (1, 4, 1, 3),
+        (1, 3),
+    )
+    shifts = torch.zeros(1, 4, 1, 3)
+    shifts[0, 2:, 0, 1:] = -2  # too small
+    scores = torch.tensor([0, 0, 0, 0.25, 0.5, 0.75]).reshape(1, 2, 1, 3)
+    regions, found = layer(scores, shifts, torch.tensor([[200.0, 200, 1]]))
+    assert found.tolist() == [[0.75], [0.25]] and regions[0, 3] - regions[0, 1] < 5
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ("scale: 1", r"needs proposal_param.ratio, once or more often, above 0"),

@@ -99,6 +99,15 @@ def test_gradient_in_float64() -> None:
     gl.check_gradients(layer, x, rois)
 
 
+@pytest.mark.parametrize("few", [0, 1e9], ids=["by cells", "by windows"])
+def test_of_zeros_of_both_signs_the_first_gets_the_gradient(few: float, monkeypatch) -> None:
+    monkeypatch.setattr(bins, "_FEW", few)
+    layer = gl.build('name: "r" type: "ROIPooling" roi_pooling_param { pooled_h: 1 pooled_w: 1 }', (1, 1, 1, 3), (1, 5))
+    x = torch.tensor([[[[-1.0, -0.0, 0.0]]]], requires_grad=True)
+    layer(x, torch.tensor([[0.0, 0, 0, 2, 0]])).sum().backward()
+    assert x.grad.flatten().tolist() == [0, 1, 0]
+
+
 def test_no_regions_give_an_empty_top() -> None:
     layer = gl.build('name: "r" type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 3 }', (1, 2, 4, 4), (0, 5))
     x = torch.ones(1, 2, 4, 4, requires_grad=True)

@@ -76,8 +76,7 @@ class RegionLoss(GridLoss):
         place = row * side + column
         flat = [part.flatten(-2) for part in (offsets, maps[:, :, 2:4], objects[:, :, None], classes, boxes)]
         sizes = anchors if self.match_anchors else flat[4][truths.image, :, 2:, place]
-        alike, anchor = shape_overlaps(sizes, truths).max(1)
-        anchor, image, place = (torch.where(alike > 0, each, 0) for each in (anchor, truths.image, place))
+        anchor, image = shape_overlaps(sizes, truths).argmax(1), truths.image
         last = last_of_each((image * self.anchors + anchor) * side**2 + place, n * self.anchors * side**2)
         at = image[last], anchor[last], slice(None), place[last]
         offset, exponent, thing, likely, box = (part[at] for part in flat)
