@@ -108,6 +108,19 @@ def test_of_zeros_of_both_signs_the_first_gets_the_gradient(few: float, monkeypa
     assert x.grad.flatten().tolist() == [0, 1, 0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_regions_that_lie_outside_give_zeros_without_a_gradient(dtype: torch.dtype) -> None:
+    rois = torch.tensor([[0.0, 90, 90, 99, 99], [0, -9, -9, -5, -5]])
+    for kind, options in (
+        ("ROIPooling", "roi_pooling_param { pooled_h: 2 pooled_w: 2 }"),
+        ("PSROIPooling", "psroi_pooling_param { spatial_scale: 1 output_dim: 1 group_size: 2 }"),
+    ):
+        x = torch.ones(1, 4, 5, 5, dtype=dtype, requires_grad=True)
+        top = gl.build(f'name: "r" type: "{kind}" {options}', x.shape, rois.shape)(x, rois)
+        top.sum().backward()
+        assert top.dtype == dtype and not top.any() and not x.grad.any()
+
+
 def test_no_regions_give_an_empty_top() -> None:
     layer = gl.build('name: "r" type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 3 }', (1, 2, 4, 4), (0, 5))
     x = torch.ones(1, 2, 4, 4, requires_grad=True)

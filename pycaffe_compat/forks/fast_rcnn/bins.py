@@ -120,7 +120,7 @@ def largest(x: Tensor, bins: Bins, places: bool) -> Tensor:
         return _by_windows(x, bins, places)
     at, start = bins.cells(x.shape[1:-1])
     values, _, _, where = torch.embedding_bag(x.reshape(-1, x.shape[-1]), at, start, False, 2)
-    return where if places else values
+    return where.clamp_(min=0) if places else values  # on a GPU the place of an empty bin is -1
 
 
 def _many(x: Tensor, bins: Bins) -> bool:
