@@ -192,7 +192,9 @@ def _program(net: Net, args: Any, path: str) -> Outline:
 
 
 def _source(net: Net, args: Any, path: str) -> Outline:
-    return _alone(net, args, to_source(net, path, dynamic=dict(args.dynamic or ()), fold=args.fold), path)
+    how = _preprocessing(args) if args.mean or args.scale != 1 else None
+    found = to_source(net, path, dynamic=dict(args.dynamic or ()), preprocessing=how, fold=args.fold)
+    return _alone(net, args, found, path)
 
 
 def _alone(net: Net, args: Any, found: Outline, path: str) -> Outline:

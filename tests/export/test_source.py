@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from exported_nets import CLASSIFIER, answering, build_net, golden_net
 
 from pycaffe_compat.errors import CaffeError, NetError
-from pycaffe_compat.export import to_source
+from pycaffe_compat.export import Preprocessing, to_source
 from pycaffe_compat.export.source.writer import EMITTERS
 from pycaffe_compat.export.verify import differences, random_batches
 from pycaffe_compat.net import Net
@@ -198,6 +199,23 @@ def test_names_become_identifiers(tmp_path):
     assert "class Net3WayNet(nn.Module):" in text and "self.train_2 = nn.Conv2d(3, 3, 1)" in text
     assert "self.layer_1x1_a_2 = nn.Conv2d(3, 3, 1)" in text and "(x - 1.5) ** 2" in text
     assert not is_formatted(tmp_path)
+
+
+def test_names_cannot_end_a_docstring_or_comment(tmp_path):
+    end = r"a\"\"\"\nraise SystemExit # \\"
+    layers = CLASSIFIER.replace('name: "small"', f'name: "{end}"').replace('name: "scale"', f'name: "{end}"')
+    assert worst(build_net(layers.replace('"prob"', f'"{end}"')), tmp_path / "net.py") <= EXACT
+    assert not is_formatted(tmp_path)
+
+
+def test_other_sizes_and_what_pictures_hold(convnet, tmp_path):
+    path = tmp_path / "net.py"
+    how = Preprocessing((104, 117, 123), 0.017)
+    data = np.random.default_rng(0).standard_normal((2, 3, 40, 23)).astype("f4")
+    assert worst(convnet, path, {"data": data}, dynamic={"data": (2, 3)}, preprocessing=how) <= EXACT
+    text = path.read_text()
+    assert "Inputs: data (N, 3, H, W)." in text
+    assert "data holds pictures in BGR, of 0 to 255, minus 104, 117, 123, times 0.017." in text
 
 
 def test_layers_that_share_weights_share_them(tmp_path):

@@ -59,6 +59,11 @@ def identifier(name: str, taken: Collection[str] = (), prefix: str = "layer") ->
     return candidate
 
 
+def plain(text: str) -> str:
+    """A name of the net as it may stand in a docstring or a comment, which it cannot end."""
+    return "".join(letter if letter.isprintable() and letter not in '"\\' else "_" for letter in text)
+
+
 def class_name(name: str, taken: Collection[str]) -> str:
     """The name of a net as that of a class."""
     words = re.findall(r"[A-Za-z0-9]+", name)

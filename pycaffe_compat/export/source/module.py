@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -24,10 +25,11 @@ from ...layers.reshaping import Concat, Flatten, Reshape
 from ...net import Net
 from ...wiring import Step
 from ..outline import Outline, Value, outline
+from ..preprocess import Preprocessing
 from ..registry import Unsaid
 from . import combining, detection, linear, neurons, normalization, recurrent, resizing, windows
 from .forward import Body, Statement, marker, shape
-from .layout import WIDTH, broken, class_name, identifier
+from .layout import WIDTH, broken, class_name, identifier, plain
 from .writer import EMITTERS, Member, Several, Writer, as_float32
 
 FAMILIES = (combining, detection, linear, neurons, normalization, recurrent, resizing, windows)
@@ -36,7 +38,12 @@ PathLike = str | os.PathLike[str]
 
 
 def to_source(
-    net: Net, path: PathLike, *, dynamic: Mapping[str, Sequence[int]] | None = None, fold: bool = False
+    net: Net,
+    path: PathLike,
+    *,
+    dynamic: Mapping[str, Sequence[int]] | None = None,
+    preprocessing: Preprocessing | None = None,
+    fold: bool = False,
 ) -> Outline:
     """Write ``net`` as the source of a PyTorch module, which needs torch and safetensors alone.
 
@@ -48,6 +55,7 @@ def to_source(
         net: built for the TEST phase, with its weights.
         path: ends in ``.py``; the weights go beside it, with the ending ``.safetensors``, as float32.
         dynamic: by input, the axes whose length may change besides axis 0, which always may where the net allows it.
+        preprocessing: what the net expects of pictures; the file says so.
         fold: let convolutions take over the BatchNorm and Scale after them.
 
     Returns:
@@ -64,7 +72,7 @@ def to_source(
     require_own_weights(path)
     weights = weights_path(path)
     found = outline(net, dynamic, fold)
-    text, state = write_source(found, Path(path).stem)
+    text, state = write_source(found, Path(path).stem, preprocessing)
     with atomic_path(weights) as temporary, atomic_path(path) as source:
         library.torch.save_file(_apart(state), temporary, {"format": "pt"})
         Path(source).write_text(text, encoding="utf-8")
@@ -105,12 +113,15 @@ def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return made
 
 
-def write_source(found: Outline, module: str) -> tuple[str, dict[str, Tensor]]:
+def write_source(
+    found: Outline, module: str, preprocessing: Preprocessing | None = None
+) -> tuple[str, dict[str, Tensor]]:
     """The text of the file, and the weights by the keys of the module's ``state_dict``.
 
     Args:
         found: what is exported.
         module: the name of the file, without its ending.
+        preprocessing: what the net expects of pictures.
 
     Raises:
         NetError: layers that cannot be written; the message names them all.
@@ -123,8 +134,8 @@ def write_source(found: Outline, module: str) -> tuple[str, dict[str, Tensor]]:
         inputs[_number(found, value)] = identifier(name, {*names, *inputs.values()}, "blob")
     outputs = [writer.root(_number(found, value)) for value in found.outputs.values()]
     body = Body(statements, found.values, inputs | writer.constants, outputs, names)
-    name = class_name(found.net.caffe_name, names | {"Net"} if found.net.caffe_name else names)
-    return _text(found, writer, body, name, module, list(inputs.values())), writer.weights
+    name = class_name(found.net.caffe_name, names)
+    return _text(found, writer, body, name, _Told(module, list(inputs.values()), preprocessing)), writer.weights
 
 
 def _number(found: Outline, value: Value) -> int:
@@ -195,10 +206,20 @@ def _step(w: Writer, step: Step) -> list[Statement]:
     return made
 
 
-def _text(found: Outline, w: Writer, body: Body, name: str, module: str, arguments: list[str]) -> str:
+@dataclass(frozen=True)
+class _Told:
+    """What the docstrings tell: the name of the module, the arguments of the net, what it expects of pictures."""
+
+    module: str
+    arguments: list[str]
+    preprocessing: Preprocessing | None
+
+
+def _text(found: Outline, w: Writer, body: Body, name: str, told: _Told) -> str:
     """The file."""
+    arguments = told.arguments
     outputs = list(found.outputs)
-    called = found.net.caffe_name or "A net"
+    called = plain(found.net.caffe_name) or "A net"
     lines = body.lines(8)
     returned = "Tensor" if len(outputs) == 1 else f"tuple[{', '.join(['Tensor'] * len(outputs))}]"
     forward = _signature("forward", ["self", *(f"{each}: Tensor" for each in arguments)], returned)
@@ -212,6 +233,7 @@ def _text(found: Outline, w: Writer, body: Body, name: str, module: str, argumen
             "",
             *(f"    {line}" for line in _described("Inputs", found.inputs, arguments)),
             *(f"    {line}" for line in _described("Outputs", found.outputs)),
+            *(f"    {line}" for line in _expected(arguments[0], told.preprocessing)),
             '    """',
             "",
             "    def __init__(self) -> None:",
@@ -237,7 +259,7 @@ def _text(found: Outline, w: Writer, body: Body, name: str, module: str, argumen
     imports += ["from safetensors.torch import load_model", "from torch import Tensor, nn"]
     given = ", ".join(body.names[w.root(_number(found, value))] for value in found.outputs.values())
     head = [
-        *_described_file(called, module, f"{given} = net({', '.join(arguments)})"),
+        *_described_file(called, told.module, f"{given} = net({', '.join(arguments)})"),
         "",
         *imports,
         "",
@@ -263,11 +285,20 @@ def _described_file(called: str, module: str, use: str) -> list[str]:
 
 def _described(what: str, values: Mapping[str, Value], names: Sequence[str] = ()) -> list[str]:
     """Names and shapes for a docstring."""
-    parts = [f"{name} {shape(value)}" for name, value in zip(names or values, values.values(), strict=True)]
+    parts = [f"{plain(name)} {shape(value)}" for name, value in zip(names or values, values.values(), strict=True)]
     line = f"{what}: {', '.join(parts)}."
     if len(line) <= WIDTH - 4:
         return [line]
     return [f"{what}:", *(f"    {part}" for part in parts)]
+
+
+def _expected(name: str, how: Preprocessing | None) -> list[str]:
+    """What the net expects of pictures."""
+    if how is None:
+        return []
+    means = ", ".join(f"{mean:g}" for mean in how.mean) or "0"
+    times = f", times {how.scale:g}" if how.scale != 1 else ""
+    return ["", f"{name} holds pictures in {how.order}, of 0 to 255, minus {means}{times}."]
 
 
 def _signature(name: str, arguments: Sequence[str], returned: str) -> list[str]:
@@ -291,7 +322,7 @@ def _members(w: Writer, body: Body) -> list[str]:
         for step in statement.steps:
             for member in of_layer.pop(step, []):
                 pieces = broken(member.text, 8)
-                note = f"  # {member.note}"
+                note = f"  # {plain(member.note)}"
                 if member.note and len(pieces[-1]) + len(note) <= WIDTH:
                     pieces[-1] += note
                 elif member.note:
