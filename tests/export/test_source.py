@@ -97,7 +97,7 @@ def test_a_classifier_reads_as_one_would_write_it(classifier, tmp_path):
         self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
 
         self.fc = nn.Linear(224, 5)
-        self.prob = nn.Softmax(1)
+        self.prob = nn.Softmax(dim=1)
 
     def forward(self, data: Tensor) -> Tensor:
         x = self.relu(self.bn(self.conv(data)))  # (N, 4, 17, 15)

@@ -94,7 +94,7 @@ def filter_items(w: Writer, layer: Filter, *bottoms: Value) -> list[str]:
 def concat(w: Writer, layer: Concat, *bottoms: Value) -> str:
     if len(bottoms) == 1:
         return str(bottoms[0])
-    return f"torch.cat([{', '.join(map(str, bottoms))}], {layer.axis})"
+    return f"torch.cat([{', '.join(map(str, bottoms))}], dim={layer.axis})"
 
 
 @writes(Slice)

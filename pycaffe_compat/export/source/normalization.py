@@ -190,4 +190,4 @@ def item_normalize(w: Writer, layer: ItemNormalize | L2Normalize, x: Value) -> s
 @writes(Softmax)
 def softmax(w: Writer, layer: Softmax, x: Value) -> str:
     axis = layer.canonical_axis(layer.axis, len(x.shape), "softmax_param.axis")
-    return f"{w.module(layer, 'nn.Softmax', literal(axis))}({x})"
+    return f"{w.module(layer, 'nn.Softmax', dim=axis)}({x})"
