@@ -81,9 +81,15 @@ def test_labels_that_are_no_class_or_do_not_fit_are_errors() -> None:
     with pytest.raises(LayerError, match=r'layer "l" \(Yolov3\): label 2 is no class: there are 2, 0 to 1'):
         layer(torch.zeros(1, 7, 3, 3), labels)
     with pytest.raises(
-        LayerError, match="needs labels of class, x, y, w and h for each of 1 images, not of shape 1×1×2×8"
+        LayerError, match=r"labels of class, x, y, w and h for each of 1 images, not of shape 2×1×300×5$"
     ):
-        layer(torch.zeros(1, 7, 3, 3), torch.zeros(1, 1, 2, 8))
+        layer(torch.zeros(1, 7, 3, 3), torch.zeros(2, 1, 300, 5))
+
+
+@pytest.mark.parametrize(("kind", "options"), [("RegionLoss", f"region_loss_param {{ {REGION} }}"), ("Yolov3", V3)])
+def test_labels_as_intels_are_refused_when_the_net_is_built(kind: str, options: str) -> None:
+    with pytest.raises(LayerError, match=r"not of shape 1×1×5×8; Intel's Caffe has 8 numbers: --fork intel"):
+        gl.build(f'name: "l" type: "{kind}" {options}', (1, 7, 3, 3), (1, 1, 5, 8))
 
 
 @pytest.mark.parametrize("kind", ["IOU", "GIOU"])

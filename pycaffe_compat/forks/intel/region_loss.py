@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Shape, register
+from ...layers.base import Shape, count, register
 from ...tables import dims
 from ..yolo.grid_loss import Truths
 from ..yolo.region_loss import RegionLoss
@@ -35,9 +35,12 @@ class FocalRegionLoss(RegionLoss):
                 f"region_loss_param.side: {options.side} must be that of its map, {dims(bottom_shapes[0][2:])}"
             )
 
+    def check_truths(self, map_shape: Sequence[int], shape: Sequence[int]) -> None:
+        if count(shape) % 8:
+            raise self.error(f"needs labels of 8 numbers for each box, not of shape {dims(shape)}")
+
     def read_labels(self, x: Tensor, labels: Tensor) -> tuple[Truths, Tensor]:
-        if labels.numel() % 8:
-            raise self.error(f"needs labels of 8 numbers for each box, not of shape {dims(labels.shape)}")
+        self.check_truths(x.shape, labels.shape)
         rows = labels.to(x.dtype).reshape(-1, 8)
         rows = rows[rows[:, 0].long() != -1]
         image, order = rows[:, 0].long().sort(stable=True)

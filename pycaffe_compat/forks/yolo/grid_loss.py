@@ -61,6 +61,18 @@ class GridLoss(LossLayer):
                 f"shape {dims(shape)}"
             )
 
+    def check_truths(self, map_shape: Sequence[int], shape: Sequence[int]) -> None:
+        """Check that labels have 5 numbers for each box, and are of as many images as the map.
+
+        Raises:
+            LayerError: they have not, or are not.
+        """
+        if shape[-1:] == (8,) or count(shape, 1) % 5 or tuple(shape[:1]) != tuple(map_shape[:1]):
+            hint = "; Intel's Caffe has 8 numbers: --fork intel" if shape[-1:] == (8,) else ""
+            raise self.error(
+                f"needs labels of class, x, y, w and h for each of {map_shape[0]} images, not of shape {dims(shape)}{hint}"
+            )
+
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """Return the loss as a tensor without axes."""
         self.check_map(x.shape)
@@ -86,11 +98,8 @@ class GridLoss(LossLayer):
         Raises:
             LayerError: there are other numbers of labels, or (on the CPU) one is of no class.
         """
+        self.check_truths(x.shape, labels.shape)
         n = len(x)
-        if labels.numel() % 5 or labels.numel() != n * count(labels.shape, 1) or len(labels) != n:
-            raise self.error(
-                f"needs labels of class, x, y, w and h for each of {n} images, not of shape {dims(labels.shape)}"
-            )
         rows = labels.to(x.dtype).reshape(n, -1, 5)
         there, seen = ((rows[..., k] != 0).cumprod(1).bool() for k in (3, side))
         image = there.nonzero()[:, 0]

@@ -50,6 +50,7 @@ class RegionLoss(GridLoss):
             )
         self.biases = list(zip(options.biases[::2], options.biases[1::2], strict=False))[: self.anchors]
         self.check_map(bottom_shapes[0])
+        self.check_truths(bottom_shapes[0], bottom_shapes[1])
 
     def check_map(self, shape: Sequence[int]) -> None:
         super().check_map(shape)

@@ -60,6 +60,7 @@ class Yolov3(GridLoss):
                 f"it is {', '.join(map(str, self.mask)) or 'empty'}"
             )
         self.check_map(bottom_shapes[0])
+        self.check_truths(bottom_shapes[0], bottom_shapes[1])
 
     def judge(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         truths, seen = self.truths(x, labels, 1)
