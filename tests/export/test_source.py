@@ -182,6 +182,28 @@ def test_unpooling_of_forks(layer, tmp_path):
     assert worst(net, tmp_path / "net.py") <= EXACT
 
 
+def test_detections_of_refinedet(tmp_path):
+    sizes = {
+        "loc": (2, 16),
+        "conf": (2, 12),
+        "map": (1, 1, 2, 2),
+        "picture": (1, 3, 20, 20),
+        "objects": (2, 8),
+        "moves": (2, 16),
+    }
+    tops = " ".join(f'top: "{name}"' for name in sizes)
+    shapes = " ".join(f"shape {{ {' '.join(f'dim: {n}' for n in shape)} }}" for shape in sizes.values())
+    net = build_net(
+        f'layer {{ name: "data" type: "Input" {tops} input_param {{ {shapes} }} }}'
+        'layer { name: "priors" type: "PriorBox" bottom: "map" bottom: "picture" top: "priors" prior_box_param { min_size: 8 } }'
+        'layer { name: "found" type: "DetectionOutput" bottom: "loc" bottom: "conf" bottom: "priors" bottom: "objects" '
+        'bottom: "moves" top: "found" detection_output_param { num_classes: 3 code_type: CENTER_SIZE objectness_score: -0.5 '
+        "keep_top_k: 5 nms_param { nms_threshold: 0.3 } } }"
+    )
+    assert worst(net, tmp_path / "net.py") <= EXACT
+    assert not is_formatted(tmp_path)
+
+
 def test_names_become_identifiers(tmp_path):
     layer = 'layer {{ name: "{}" type: "{}" bottom: "{}" top: "{}" {} }}'
     conv = "convolution_param { num_output: 3 kernel_size: 1 weight_filler { type: 'xavier' } }"

@@ -6,6 +6,7 @@ import torch
 
 from ...forks.fast_rcnn.roi_pooling import ROIPooling
 from ...forks.openvino.prior_box_clustered import PriorBoxClustered
+from ...forks.refinedet.detection_output import RefinedDetectionOutput
 from ...forks.ssd import boxes as bx
 from ...forks.ssd.detection_output import DetectionOutput
 from ...forks.ssd.prior_box import PriorBox, Priors
@@ -31,15 +32,24 @@ def priors(w: Writer, layer: Priors, x: Value, picture: Value) -> str:
     return w.parameter(layer, layer(torch.empty(x.shape), torch.empty(picture.shape)), learns=False)
 
 
-@writes(DetectionOutput)
+@writes(DetectionOutput, RefinedDetectionOutput)
 def detection_output(w: Writer, layer: DetectionOutput, loc: Value, conf: Value, prior: Value, *more: Value) -> str:
+    decode = w.helper(_DECODERS[layer.code_type])
+    variances = unless(True, not layer.variance_in_target)
+    scores = str(conf)
+    boxes = f"{prior}[:1]" if prior.shape[0] != 1 or 0 in prior.moving else str(prior)
+    if isinstance(layer, RefinedDetectionOutput):
+        if more:
+            scores = call(w.helper(helpers.drop_weak), conf, more[0], layer.classes, layer.objectness)
+        if len(more) > 1:
+            boxes = call(w.helper(helpers.move_priors), more[1], boxes, decode, use_variances=variances)
     background = [label for label in range(layer.classes) if label not in layer.labels]
     return call(
         w.helper(helpers.detect),
         loc,
-        conf,
-        prior,
-        w.helper(_DECODERS[layer.code_type]),
+        scores,
+        boxes,
+        decode,
         classes=layer.classes,
         background=background[0] if background else -1,
         overlap=layer.overlap,
@@ -47,7 +57,7 @@ def detection_output(w: Writer, layer: DetectionOutput, loc: Value, conf: Value,
         top_k=unless(-1, layer.top_k),
         keep_top_k=unless(-1, layer.keep_top_k),
         eta=unless(1, layer.eta),
-        use_variances=unless(True, not layer.variance_in_target),
+        use_variances=variances,
     )
 
 

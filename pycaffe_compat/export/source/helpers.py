@@ -455,7 +455,7 @@ def detect(
     Without any they are (1, 1, N, 7): the image and -1.
     """
     images, priors = len(loc), prior.shape[2] // 4
-    prior, variance = prior[0].reshape(2, priors, 1, 4)
+    prior, variance = prior.reshape(-1, 2, priors, 1, 4).unbind(1)
     codes = loc.reshape(images, priors, -1, 4)
     boxes = decode(variance * codes if use_variances else codes, prior)
     boxes = boxes.expand(images, priors, classes, 4)
@@ -482,6 +482,27 @@ def detect(
         made = loc.new_full((images, 7), -1)
         made[:, 0] = torch.arange(images)
     return made[None, None]
+
+
+def move_priors(
+    moves: Tensor,
+    prior: Tensor,
+    decode: Callable[[Tensor, Tensor], Tensor],
+    use_variances: bool = True,
+) -> Tensor:
+    """The priors of each image, which codes move: (N, 2, priors * 4)."""
+    boxes, variances = prior.reshape(2, -1, 4)
+    codes = moves.reshape(len(moves), -1, 4)
+    moved = decode(variances * codes if use_variances else codes, boxes)
+    return torch.stack([moved, variances.expand_as(moved)], 1).flatten(2)
+
+
+def drop_weak(conf: Tensor, objects: Tensor, classes: int, least: float) -> Tensor:
+    """The scores of priors, where those that hold no object count as class 0."""
+    scores = conf.reshape(len(conf), -1, classes)
+    weak = objects.reshape(len(conf), -1, 2)[..., 1:] < least
+    nothing = F.one_hot(torch.zeros_like(weak, dtype=torch.long), classes)[..., 0, :]
+    return torch.where(weak, nothing.to(conf.dtype), scores).flatten(1)
 
 
 class Scale(nn.Module):
