@@ -1,5 +1,6 @@
 """The way out: nets as files that run without Caffe and without this package."""
 
+from .caffe_nets.write import CaffeNet, program_to_caffe, to_caffe
 from .onnx.model import to_onnx
 from .outline import Outline
 from .preprocess import Preprocessing
@@ -9,11 +10,14 @@ from .source.module import to_source
 from .verify import Difference, compare_onnx
 
 __all__ = [
+    "CaffeNet",
     "Difference",
     "Outline",
     "Preprocessing",
     "compare_onnx",
+    "program_to_caffe",
     "run_alone",
+    "to_caffe",
     "to_float16",
     "to_int8",
     "to_onnx",

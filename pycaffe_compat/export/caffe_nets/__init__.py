@@ -1,0 +1,1 @@
+"""The way in: modules of PyTorch as prototxt and caffemodel."""
