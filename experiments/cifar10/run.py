@@ -16,7 +16,6 @@ import csv
 import fcntl
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 from config import FULL, KINDS, OBJECTIVES, SMOKE, VARIANTS, Config, Size
 from report import draw
+from results_table import machine
 from table import tables
 
 from pycaffe_compat.data.cifar10 import Pictures, write_database
@@ -397,16 +397,6 @@ class Experiment:
                 yield False
                 return
             yield True
-
-
-def machine() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def read_all(path: Path) -> Pictures:

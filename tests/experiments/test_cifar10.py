@@ -26,7 +26,7 @@ def report(monkeypatch):
     import report
 
     yield report
-    for name in ("report", "config", "table", "results_page"):
+    for name in ("report", "config", "table", "results_page", "results_table"):
         sys.modules.pop(name, None)
 
 
@@ -114,7 +114,7 @@ def test_pairs_are_of_one_seed(report):
 
 
 def test_a_table_of_other_columns_is_refused(report, tmp_path):
-    from table import Table
+    from results_table import Table
 
     (tmp_path / "errors.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="the columns are not a, c"):
