@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -37,6 +37,29 @@ class Preprocessing:
             "scale": f"{self.scale:g}",
             "channel_order": self.order,
         }
+
+    @classmethod
+    def of_metadata(cls, metadata: Mapping[str, str], where: str) -> Preprocessing:
+        """What a model with this metadata still wants to be done to an RGB or BGR picture; nothing, if it does all itself.
+
+        Args:
+            metadata: :attr:`metadata`, and ``preprocessed: model`` if the model does that itself.
+            where: the model, for errors.
+
+        Raises:
+            DataError: a mean or a scale that is no number, an order of channels that is none.
+        """
+        if metadata.get("preprocessed") == "model":
+            return cls(order="RGB")
+        order = metadata.get("channel_order", "BGR")
+        try:
+            mean = tuple(float(m) for m in metadata.get("mean", "0").split(","))
+            scale = float(metadata.get("scale", "1"))
+        except ValueError as error:
+            raise DataError(f"{where}: its metadata has a mean or a scale that is no number: {error}") from error
+        if order not in ("BGR", "RGB"):
+            raise DataError(f'{where}: its metadata has the channel_order "{order}"; valid: BGR, RGB')
+        return cls(mean, scale, order)
 
     def means(self, channels: int) -> np.ndarray:
         """The mean of each channel, float32 (channels,).

@@ -57,7 +57,7 @@ def test_pictures_mean_and_preprocessing(capfd):
     said = export(capfd, "net.onnx", "--mean", "mean.npy", "--scale", "0.02", "--preprocess", "--pictures", "photos")
     assert said.startswith("0: ") and sum(line.startswith("prob") for line in said.splitlines()) == 4
     metadata = {each.key: each.value for each in onnx.load("net.onnx").metadata_props}
-    assert metadata == {"mean": "100,100,100", "scale": "0.02", "channel_order": "BGR"}
+    assert metadata == {"mean": "100,100,100", "scale": "0.02", "channel_order": "BGR", "preprocessed": "model"}
 
 
 @pytest.mark.parametrize(("flag", "bits"), [("--fp16", 16), ("--int8", 8)])

@@ -267,6 +267,7 @@ def test_preprocessing_is_baked_in(convnet, tmp_path):
         "mean": "104,117,123",
         "scale": "0.017",
         "channel_order": "BGR",
+        "preprocessed": "model",
     }
     picture = np.random.default_rng(0).integers(0, 256, (2, 3, 19, 17)).astype("f4")  # RGB
     prepared = ((picture[:, ::-1] - np.array([104, 117, 123], "f4").reshape(3, 1, 1)) * np.float32(0.017)).astype("f4")

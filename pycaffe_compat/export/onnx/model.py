@@ -63,7 +63,10 @@ def to_onnx(
     require_writable(os.fspath(path))
     found = outline(net, dynamic, fold)
     emitter, renamed = _emit(found, opset, (preprocessing or Preprocessing()) if bake else None)
-    model = _model(onnx, found, emitter, renamed, opset, {} if preprocessing is None else preprocessing.metadata)
+    metadata = {} if preprocessing is None else preprocessing.metadata
+    if bake:
+        metadata["preprocessed"] = "model"
+    model = _model(onnx, found, emitter, renamed, opset, metadata)
     _write(onnx, model, emitter, os.fspath(path))
     return found
 
