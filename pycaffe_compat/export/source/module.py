@@ -16,9 +16,10 @@ from ...files import atomic_path, require_writable
 from ...forks.senet.axpy import Axpy
 from ...forks.ssd.permute import Permute
 from ...layers.base import Layer
-from ...layers.common import Eltwise
+from ...layers.common import Eltwise, Split
 from ...layers.inputs import DummyData
 from ...layers.linear import Scale
+from ...layers.neuron import Dropout
 from ...layers.normalization import LRN, BatchNorm
 from ...layers.pooling import Pooling
 from ...layers.reshaping import Concat, Flatten, Reshape
@@ -149,10 +150,10 @@ def _statements(w: Writer) -> list[Statement]:
     for step in w.found.steps:
         if step.is_source and not isinstance(step.layer, DummyData):
             continue
-        folded = step.name in w.found.aliases and _is_normalization(step)
-        if folded or step.name in w.absorbed:
-            if folded:
-                w.same[step.top_values[0]] = w.root(step.bottom_values[0])
+        if step.name in w.absorbed:
+            continue
+        if step.name in w.found.aliases and not isinstance(step.layer, (Dropout, Split)):  # folded
+            w.same[step.top_values[0]] = w.root(step.bottom_values[0])
             continue
         try:
             made += _step(w, step)
@@ -167,11 +168,12 @@ def _sums(layer: Layer) -> bool:
     return isinstance(layer, Eltwise) and layer.operation == "SUM"
 
 
-def _is_normalization(step: Step) -> bool:
-    return bool(step.layer.blob_specs)
-
-
 def _step(w: Writer, step: Step) -> list[Statement]:
+    """What one layer does.
+
+    Raises:
+        Unsaid: it cannot be written.
+    """
     layer = step.layer
     function = EMITTERS.find(type(layer))
     if function is None:

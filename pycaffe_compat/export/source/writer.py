@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import inspect
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -213,19 +212,21 @@ class Writer:
         if name in self.used:
             return
         self.used.add(name)
-        for word in set(re.findall(r"\w+", inspect.getsource(getattr(helpers, name)))):
-            thing = getattr(helpers, word, None)
-            if word != name and getattr(thing, "__module__", None) == helpers.__name__:
-                self._use(word)
+        for node in ast.walk(ast.parse(inspect.getsource(getattr(helpers, name)))):
+            if isinstance(node, ast.Name) and _is_helper(node.id):
+                self._use(node.id)
 
     def helper_sources(self) -> list[str]:
         """The helpers that are used, in the order of their file."""
-        names = [name for name, thing in vars(helpers).items() if not isinstance(thing, ModuleType)]
-        return [inspect.getsource(getattr(helpers, name)).rstrip() for name in names if name in self.used]
+        return [inspect.getsource(getattr(helpers, name)).rstrip() for name in vars(helpers) if name in self.used]
 
     def forbidden(self) -> set[str]:
         """What no variable of ``forward`` may be called."""
         return _NAMES | self.used | set(dir(builtins)) - {"input"}
+
+
+def _is_helper(name: str) -> bool:
+    return getattr(getattr(helpers, name, None), "__module__", "") == helpers.__name__
 
 
 def _key(value: Tensor) -> tuple[int, int]:
