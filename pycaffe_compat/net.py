@@ -258,6 +258,13 @@ class CaffeModule(nn.Module):
                 '%s: several layers are named "%s"; this one is called "%s"', self.file or "net", name, param.name
             )
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # a layer may be called as an attribute of the net: "inputs", "training"
+        if name in self.__dict__.get("_modules", ()) and not isinstance(value, nn.Module):
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._table.follow()

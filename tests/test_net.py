@@ -420,3 +420,10 @@ def test_a_bottom_that_a_later_layer_makes() -> None:
         net_of('layer { name: "r" type: "ReLU" bottom: "x" top: "r" }' + INPUT)
     with pytest.raises(NetError, match='unknown bottom blob "x": no earlier layer makes it'):
         net_of('layer { name: "r" type: "ReLU" bottom: "x" top: "x" }')
+
+
+@pytest.mark.parametrize("name", ["training", "inputs", "steps"])
+def test_a_layer_may_be_called_as_an_attribute_of_the_net(name):
+    net = net_of(INPUT + ip(name, "x", "y", 4))
+    assert net.train().training and not net.eval().training
+    assert net.inputs == ["x"] and net.layers[name].type_name == "InnerProduct" and f"{name}.weight" in net.state_dict()

@@ -43,8 +43,8 @@ examples:
   %(prog)s deploy.prototxt net.caffemodel net.onnx --int8 --pictures photos/ --mean 104,117,123
                            8 bits, ranges from the pictures; what that costs is printed
 
-Every export is run beside the net, on random input (at two batch sizes) or on --pictures. An output that differs by more than
-1e-4 of its range is an error, and no file is left. --no-verify skips that.
+Every export is run beside the net, on random input (at two batch sizes, and at other lengths of --dynamic axes) or on --pictures.
+An output that differs by more than 1e-4 of its range is an error, and no file is left. --no-verify skips that.
 """
 
 

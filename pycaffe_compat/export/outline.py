@@ -44,7 +44,7 @@ LEFT_OUT = (
     HDF5Output,
     ImageOutput,
 )  # besides losses: nothing of a trained net's answer
-_MORE = {0: 1, 2: 32, 3: 32}  # by how much an axis grows when the net is tried with another size
+MORE = {0: 1, 2: 32, 3: 32}  # by how much an axis grows when the net, or what is exported, is tried with another size
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,11 @@ class Outline:
     notes: list[str] = field(default_factory=list)
     folded: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     aliases: set[str] = field(default_factory=set)
+
+    @property
+    def results(self) -> dict[str, str]:
+        """By output, what it is called in a file where no output has the name of an input, as the blob may that is both."""
+        return {name: value.name if name in self.inputs else name for name, value in self.outputs.items()}
 
 
 def refuse_files(model: str, fork: str = "") -> None:
@@ -140,13 +145,13 @@ def outline(net: Net, dynamic: Mapping[str, Sequence[int]] | None = None, fold: 
     steps.reverse()
     if cut:
         notes.append(f"left out, for they only train, score or write: {', '.join(step.name for step in cut)}")
-    if not any(step.is_source and isinstance(step.layer, Source) and step.layer.is_input for step in steps):
+    if not any(map(_is_input, steps)):
         raise NetError(f"{net.file or 'the net'}: has no Input layer, so nothing could be given to what is exported")
     shapes = {v: tuple(net.wiring.shapes[v]) for step in steps for v in (*step.top_values, *step.bottom_values)}
     inputs = {
         top: v
         for step in steps
-        if isinstance(step.layer, Source) and step.layer.is_input
+        if _is_input(step)
         for top, v in zip(step.tops, step.top_values, strict=True)
         if v in needed
     }
@@ -170,18 +175,28 @@ def outline(net: Net, dynamic: Mapping[str, Sequence[int]] | None = None, fold: 
     )
 
 
+def _is_input(step: Step) -> bool:
+    return isinstance(step.layer, Source) and step.layer.is_input
+
+
 def _names(net: Net, steps: Sequence[Step], aliases: set[str]) -> dict[int, str]:
-    """What each value is called: as its blob, or, where a later layer works in place on it, BLOB/LAYER of its own maker."""
+    """What each value is called: as its blob, or, where a later layer works in place on it, BLOB/LAYER of its own maker.
+
+    An input keeps its name, and what layers make of it in place is BLOB/LAYER.
+    """
     root: dict[int, int] = {}
     for step in steps:
         for value in step.top_values:
             root[value] = root[step.bottom_values[0]] if step.name in aliases else value
     newest = net.wiring.newest
+    given = {v: net.wiring.names[v] for step in steps if _is_input(step) for v in step.top_values}
     maker = {value: step.name for step in steps for value in step.top_values}
     named: dict[int, str] = {}
     for value, first in root.items():
         blob = net.wiring.names[first]
-        if newest[blob] == value or (first == value and named.get(first) is None):
+        if blob in given.values():
+            named[first] = blob if first in given else f"{blob}/{maker[first]}"
+        elif newest[blob] == value or (first == value and named.get(first) is None):
             named[first] = blob if root.get(newest[blob], -1) == first else f"{blob}/{maker[first]}"
     return {value: named[first] for value, first in root.items()}
 
@@ -228,7 +243,7 @@ def _try(
     moving: dict[int, set[int]],
 ) -> None:
     given: dict[str, Any] = {
-        name: tuple(n + _MORE.get(a, 1) if a in axes.get(name, ()) else n for a, n in enumerate(shapes[v]))
+        name: tuple(n + MORE.get(a, 1) if a in axes.get(name, ()) else n for a, n in enumerate(shapes[v]))
         for name, v in inputs.items()
     }
     if any(0 in grown for grown in axes.values()):  # labels of what is left out

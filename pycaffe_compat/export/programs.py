@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import keyword
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,11 @@ from torch import Tensor, nn
 
 from ..errors import CaffeError, NetError
 from ..files import atomic_path
+from ..layers.recurrent import Carrying
 from ..net import Net
 from ..ops.operators import decompositions
 from .outline import Outline, outline
+from .source.layout import identifier
 
 PathLike = str | os.PathLike[str]
 _ALONE = """
@@ -41,7 +46,7 @@ for batch in range(int(inputs["batches"])):
     with torch.no_grad():
         result = run(*map(torch.from_numpy, given))
     for i, each in enumerate(result if isinstance(result, (tuple, list)) else [result]):
-        made[f"{batch}/{i}"] = each.numpy()
+        made[f"{batch}/{i}"] = each.detach().numpy()
 np.savez(out, **made)
 """
 
@@ -73,6 +78,7 @@ def to_pt2(net: Net, path: PathLike, dynamic: Mapping[str, Sequence[int]] | None
         NetError: a net that PyTorch cannot trace.
     """
     found = _outline(net, dynamic)
+    _forget(found)
     program = _program(found)
     with atomic_path(os.fspath(path)) as temporary, open(temporary, "wb") as file:
         torch.export.save(program, file)
@@ -83,14 +89,16 @@ def to_torchscript(net: Net, path: PathLike, dynamic: Mapping[str, Sequence[int]
     """Write ``net`` as TorchScript of aten operators, for ``torch.jit.load(path)``; arguments as for :func:`to_pt2`."""
     found = _outline(net, dynamic)
     examples = tuple(_example(value.shape) for value in found.inputs.values())
+    _forget(found)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), _readable_names(net):
             warnings.simplefilter("ignore")
             script = torch.jit.trace(_Answers(found), examples, check_trace=False)
     except CaffeError:
         raise
     except Exception as error:
         raise _untraced(found, error) from error
+    _forget(found)  # what tracing left in the states, which are the script's too
     with atomic_path(os.fspath(path)) as temporary:
         torch.jit.save(script, temporary)
     return found
@@ -137,6 +145,29 @@ def _outline(net: Net, dynamic: Mapping[str, Sequence[int]] | None) -> Outline:
             "take the layer out of the net and do its part where the program runs"
         )
     return found
+
+
+@contextmanager
+def _readable_names(net: Net) -> Iterator[None]:
+    """Within, layers whose names TorchScript could not read again have other ones."""
+    modules = dict(net._modules)
+    net._modules.clear()
+    for name, module in modules.items():
+        readable = name.isascii() and re.fullmatch(r'[^"\\]+', name) and not keyword.iskeyword(name)
+        fine = readable and name not in vars(net) and not hasattr(type(net), name)
+        net._modules[name if fine else identifier(name, {*modules, *net._modules})] = module
+    try:
+        yield
+    finally:
+        net._modules.clear()
+        net._modules.update(modules)
+
+
+def _forget(found: Outline) -> None:
+    """Let the layers that carry a state from pass to pass begin with zeros, so that the program does."""
+    for step in found.steps:
+        if isinstance(step.layer, Carrying):
+            step.layer.reset()
 
 
 def _example(shape: Sequence[int]) -> Tensor:

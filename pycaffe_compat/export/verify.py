@@ -22,9 +22,9 @@ from ..forks.ssd.detection_output import DetectionOutput
 from ..layers.common import BatchReindex
 from ..layers.linear import Embed
 from ..layers.pooling import Pooling
-from ..layers.recurrent import Recurrent
+from ..layers.recurrent import Carrying
 from ..net import Net
-from .outline import Outline
+from .outline import MORE, Outline
 
 TOLERANCE = 1e-4  # of the range of an output
 
@@ -77,7 +77,7 @@ def compare_onnx(
     given = list(given or tried)
     session = _session(path)
     made = [
-        differences(net, found, batch, _run(session, path, found.outputs, own))
+        differences(net, found, batch, _run(session, path, found.results.values(), own))
         for batch, own in zip(tried, given, strict=True)
     ]
     maskers = [
@@ -92,7 +92,7 @@ def compare_onnx(
         for i, (batch, own) in enumerate(zip(tried, given, strict=True)):
             if all(each.relative <= TOLERANCE for each in made[i]):
                 continue
-            results = _run(session, path, [*found.outputs, *masks], own)
+            results = _run(session, path, [*found.results.values(), *masks], own)
             chosen = dict(zip(masks.values(), results[len(found.outputs) :], strict=True))
             with _choosing(chosen) as counts:
                 again = differences(net, found, batch, results[: len(found.outputs)])
@@ -170,17 +170,19 @@ def _choosing(masks: Mapping[Any, np.ndarray]) -> Iterator[list[int]]:
 
 
 def random_batches(found: Outline) -> list[dict[str, np.ndarray]]:
-    """Random inputs at the net's own batch size and, where axis 0 may change, at one more.
+    """Random inputs at the net's own sizes; where axes may change, at other sizes too: of axis 0, then of the others.
 
     Those that hold indices, regions or priors hold valid ones.
     """
     random, makers = np.random.default_rng(0), _makers(found)
-    movable = any(0 in value.moving for value in found.inputs.values())
-    batches = []
-    for more in (0, 1) if movable else (0,):
+    moving = set().union(*(value.moving for value in found.inputs.values()))
+    batches: list[dict[str, np.ndarray]] = []
+    for grown in (set[int](), moving & {0}, moving - {0}):
+        if batches and not grown:
+            continue
         batch = {}
         for name, value in found.inputs.items():
-            shape = tuple(n + more if a == 0 and 0 in value.moving else n for a, n in enumerate(value.shape))
+            shape = tuple(n + MORE.get(a, 1) if a in grown & value.moving else n for a, n in enumerate(value.shape))
             made = makers[name](random, shape) if name in makers else random.standard_normal(shape)
             batch[name] = made.astype("f4")
         batches.append(batch)
@@ -264,7 +266,7 @@ def outputs(net: Net, found: Outline, batch: Mapping[str, np.ndarray]) -> dict[s
             first, *rest = net.blob_shapes[name] or (0,)
             tensors[name] = torch.zeros(first + more, *rest)
     for layer in net.layers.values():
-        if isinstance(layer, Recurrent):
+        if isinstance(layer, Carrying):
             layer.reset()
     with torch.no_grad():
         blobs, _ = net.run({name: value.to(net.device, net.dtype) for name, value in tensors.items()})

@@ -325,3 +325,25 @@ def test_opencv_reads_it(classifier, tmp_path):
     reader.setInput(data, "data")
     want = net.run({"data": torch.from_numpy(data)})[0]["prob"]
     np.testing.assert_allclose(reader.forward("prob"), want.detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_an_input_that_layers_change_in_place_keeps_its_name(tmp_path):
+    net = build_net(
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 } } }'
+        'layer { name: "half" type: "Power" bottom: "data" top: "data" power_param { scale: 0.5 } }'
+        'layer { name: "act" type: "ReLU" bottom: "data" top: "data" }'
+    )
+    found = to_onnx(net, tmp_path / "net.onnx")
+    graph = onnx.load(tmp_path / "net.onnx").graph
+    assert [each.name for each in (*graph.input, *graph.output)] == ["data", "data/act"]
+    assert found.notes == ["the output data is called data/act, as data is an input"]
+    assert all(each.largest == 0 for each in compare_onnx(net, found, tmp_path / "net.onnx"))
+
+
+@pytest.mark.parametrize("options", ["", "across_channels: true", "normalize_variance: false"])
+def test_mvn_of_volumes(options, tmp_path):
+    net = build_net(
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 5 dim: 2 } } }'
+        f'layer {{ name: "mvn" type: "MVN" bottom: "data" top: "y" mvn_param {{ {options} }} }}'
+    )
+    assert worst(net, tmp_path / "net.onnx") <= 1e-5

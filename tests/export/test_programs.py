@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from exported_nets import CLASSIFIER, answering, build_net, golden_net
+from exported_nets import CLASSIFIER, CONVNET, answering, build_net, golden_net
 from ssd_net import NET as SSD
 
 from pycaffe_compat.errors import CaffeError, NetError
@@ -86,3 +86,32 @@ def test_a_program_that_needs_more_than_pytorch_is_told(tmp_path):
     path.write_bytes(b"no program")
     with pytest.raises(CaffeError, match="does not run by itself"):
         run_alone(path, [{"data": np.zeros((1, 3, 19, 17), "f4")}])
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+def test_a_program_begins_with_no_state_of_the_net(ending, tmp_path):
+    net, batch = golden_net("layers", "lstm")
+    cont = net.inputs[1]
+    batch[cont] = np.ones_like(batch[cont])
+    with torch.no_grad():
+        net({name: torch.from_numpy(array) for name, array in batch.items()})
+    found = WRITERS[ending](net, tmp_path / f"net.{ending}")
+    load = torch.jit.load if ending == "ts.pt" else lambda path: torch.export.load(path).module()
+    compare(net, found, batch, load(tmp_path / f"net.{ending}"))
+
+
+@pytest.mark.parametrize("name", ["class", "forward", "größe", 'q\\"'])
+def test_names_that_torchscript_cannot_read(name, tmp_path):
+    net = build_net(CLASSIFIER.replace('name: "fc"', f'name: "{name}"'))
+    found = to_torchscript(net, tmp_path / "net.ts.pt")
+    compare(net, found, random_batches(found)[0], torch.jit.load(tmp_path / "net.ts.pt"))
+    assert list(net.layers)[-2] == name.replace("\\", "")
+
+
+def test_axes_that_a_trace_has_fixed_are_found(tmp_path):
+    net = build_net(
+        CONVNET + 'layer { name: "spp" type: "SPP" bottom: "pool" top: "spp" spp_param { pyramid_height: 2 } }'
+    )
+    found = to_torchscript(net, tmp_path / "net.ts.pt", {"data": [2, 3]})
+    with pytest.raises(CaffeError, match="output spp has shape"):
+        compare(net, found, random_batches(found)[-1], torch.jit.load(tmp_path / "net.ts.pt"))

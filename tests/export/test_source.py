@@ -277,3 +277,12 @@ def test_weights_of_something_else_are_not_overwritten(classifier, tmp_path):
     with pytest.raises(CaffeError, match=r"net\.safetensors is there already"):
         to_source(classifier, tmp_path / "net.py")
     assert (tmp_path / "net.safetensors").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("options", ["", "out_max_val: true"])
+def test_choices_of_a_vector(options, tmp_path):
+    net = build_net(
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 3 } } }'
+        f'layer {{ name: "max" type: "ArgMax" bottom: "data" top: "max" argmax_param {{ {options} }} }}'
+    )
+    assert worst(net, tmp_path / "net.py") == 0

@@ -37,7 +37,8 @@ def to_onnx(
 ) -> Outline:
     """Write ``net`` as an ONNX model of standard operators.
 
-    Blobs and layers keep their names: a blob that later layers change in place is called BLOB/LAYER before they do.
+    Blobs and layers keep their names: a blob that later layers change in place is called BLOB/LAYER before they do, and an
+    input after they do.
     Losses, Accuracy and layers that write files are left out. Weights are stored as float32.
 
     Args:
@@ -100,7 +101,10 @@ def _emit(found: Outline, opset: int, baked: Preprocessing | None) -> tuple[Emit
             node.input[i] = replaced.get(name, name)
     if faults:
         raise NetError(f"{found.net.file or 'the net'}: cannot be written as ONNX: {'; '.join(faults)}")
-    for name, value in found.outputs.items():
+    for blob, value in found.outputs.items():
+        name = found.results[blob]
+        if name != blob:
+            found.notes.append(f"the output {blob} is called {name}, as {blob} is an input")
         if value.name != name:
             emitter.begin(name, [])
             renamed[emitter.op("Identity", value)] = name
@@ -158,7 +162,7 @@ def _model(
             for i, name in enumerate(names):
                 names[i] = renamed.get(name, name)
     constants = [onnx.numpy_helper.from_array(array, name) for name, array in e.constants.items()]
-    outputs = [info(name, value) for name, value in found.outputs.items()]
+    outputs = [info(found.results[blob], value) for blob, value in found.outputs.items()]
     graph = helper.make_graph(
         e.nodes,
         found.net.caffe_name or "net",

@@ -125,7 +125,7 @@ def lrn(e: Emitter, layer: LRN, x: Value) -> str:
 
 @emits(MVN)
 def mvn(e: Emitter, layer: MVN, x: Value) -> str:
-    axes = e.ints(*range(layer.lead, 4))
+    axes = e.ints(*range(layer.lead, max(len(x.shape), 4)))
     source: object = x
     if len(x.shape) < 4:
         source = e.op("Unsqueeze", x, e.ints(*range(len(x.shape), 4)))

@@ -69,7 +69,8 @@ def argmax(w: Writer, layer: ArgMax, x: Value) -> str:
     largest = w.helper(helpers.largest)
     if layer.axis is not None:
         return f"{largest}({x}, {layer.top_k}, {layer.axis})[{0 if layer.out_max_val else 1}]"
-    found = f"{largest}({x}.flatten(1), {layer.top_k}, 1)"
+    flat = f"{x}.flatten(1)" if len(x.shape) > 1 else f"{x}[:, None]"
+    found = f"{largest}({flat}, {layer.top_k}, 1)"
     y = f"torch.stack({found}[::-1], 1)" if layer.out_max_val else f"{found}[1][:, None]"
     return y if len(x.shape) <= 3 else f"{y}[..., {', '.join(['None'] * (len(x.shape) - 3))}]"
 
