@@ -64,7 +64,7 @@ def run(argv: list[str]) -> None:
     parser.add_argument("weights", metavar="WEIGHTS", nargs="?", default="", help="its caffemodel; several with commas")
     parser.add_argument("output", metavar="OUT", help="the file to write")
     parser.add_argument("--to", choices=list(ENDINGS.values()), help="the target, whatever the ending of OUT")
-    parser.add_argument("--opset", type=int, default=18, metavar="N", help="version of ONNX's operators (default: 18)")
+    parser.add_argument("--opset", type=int, metavar="N", help="version of ONNX's operators (default: 18)")
     parser.add_argument(
         "--dynamic",
         action="append",
@@ -93,11 +93,13 @@ def run(argv: list[str]) -> None:
     target = args.to or next((to for end, to in ENDINGS.items() if args.output.endswith(end)), "")
     if not target:
         parser.error(f"{args.output}: the ending says no target; valid: {', '.join(ENDINGS)}, or --to")
-    only_onnx = [name for name in ("preprocess", "fp16", "int8") if getattr(args, name) and target != "onnx"]
+    only_onnx = [name for name in ("preprocess", "fp16", "int8", "opset") if getattr(args, name) and target != "onnx"]
     if only_onnx:
         parser.error(f"--{only_onnx[0]} is for ONNX, not for {target}")
     if args.fold and target not in ("onnx", "py"):
         parser.error(f"--fold is for ONNX and source, not for {target}")
+    if target in ("pt2", "ts.pt") and _says_of_pictures(args) and not args.pictures:
+        parser.error(f"--mean, --scale and --channel-order are for the --pictures that a {target} is tried with")
     if args.fp16 and args.int8:
         parser.error("give --fp16 or --int8, not both")
     if args.int8 and not args.pictures:
@@ -146,19 +148,23 @@ def _batches(net: Net, found: Outline, args: Any) -> list[dict[str, np.ndarray]]
     return batches
 
 
+def _says_of_pictures(args: Any) -> bool:
+    return bool(args.mean or args.scale != 1 or args.channel_order != "BGR")
+
+
 def _preprocessing(args: Any) -> Preprocessing:
     return Preprocessing(read_means(args.mean) if args.mean else (), args.scale, args.channel_order)
 
 
 def _onnx(net: Net, args: Any, path: str) -> Outline:
-    from ..export.onnx.model import to_onnx
+    from ..export.onnx.model import OPSET, to_onnx
     from ..export.smaller import to_float16, to_int8
 
-    how = _preprocessing(args) if args.preprocess or args.mean or args.scale != 1 else None
+    how = _preprocessing(args) if args.preprocess or _says_of_pictures(args) else None
     found = to_onnx(
         net,
         path,
-        opset=args.opset,
+        opset=OPSET if args.opset is None else args.opset,
         dynamic=dict(args.dynamic or ()),
         preprocessing=how,
         bake=args.preprocess,
@@ -192,7 +198,7 @@ def _program(net: Net, args: Any, path: str) -> Outline:
 
 
 def _source(net: Net, args: Any, path: str) -> Outline:
-    how = _preprocessing(args) if args.mean or args.scale != 1 else None
+    how = _preprocessing(args) if _says_of_pictures(args) else None
     found = to_source(net, path, dynamic=dict(args.dynamic or ()), preprocessing=how, fold=args.fold)
     return _alone(net, args, found, path)
 

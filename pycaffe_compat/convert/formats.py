@@ -257,14 +257,23 @@ def write_model(path: PathLike, model: Model, progress: Progress = lambda _: Non
             types = {layer.name: layer.type for layer in model.skeleton.layer}
             layers = [(name, types.get(name, "")) for name in model.blobs]
             metadata = {"format": "pt", _LAYERS_KEY: json.dumps(layers)}
-            library = safetensors_library()
-            try:
-                library.torch.save_file(tensors, temporary, metadata)
-            except library.SafetensorError as error:
-                raise OSError(0, str(error)) from error
+            save_safetensors(tensors, temporary, metadata)
         else:
             with sink(temporary) as file:
                 torch.save(tensors, file)  # type: ignore[arg-type]
+
+
+def save_safetensors(tensors: Mapping[str, torch.Tensor], path: PathLike, metadata: Mapping[str, str]) -> None:
+    """Write tensors, each with memory of its own, to a ``.safetensors`` file.
+
+    Raises:
+        OSError: it cannot be written: the disk is full, say.
+    """
+    library = safetensors_library()
+    try:
+        library.torch.save_file(dict(tensors), path, dict(metadata))
+    except library.SafetensorError as error:
+        raise OSError(0, str(error)) from error
 
 
 def _owned(array: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 
 from ..data.mean import read_mean
 from ..errors import DataError, require_file
+from .outline import Outline
 
 PathLike = str | os.PathLike[str]
 
@@ -23,18 +25,27 @@ class Preprocessing:
         mean: one number for all channels, or one each, in the net's order; none for 0.
         scale: multiplies what is left.
         order: the net's channels: ``"BGR"``, Caffe's, or ``"RGB"``.
+
+    Raises:
+        DataError: a mean or scale that is not finite, or a scale of 0.
     """
 
     mean: tuple[float, ...] = ()
     scale: float = 1.0
     order: str = "BGR"
 
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, self.mean)):
+            raise DataError(f"mean: {', '.join(map(str, self.mean))}; each must be a finite number")
+        if not math.isfinite(self.scale) or self.scale == 0:
+            raise DataError(f"scale: {self.scale:g} must be a finite number that is not 0")
+
     @property
     def metadata(self) -> dict[str, str]:
         """What goes into a model's metadata."""
         return {
-            "mean": ",".join(f"{m:g}" for m in self.mean) or "0",
-            "scale": f"{self.scale:g}",
+            "mean": ",".join(f"{m:.9g}" for m in self.mean) or "0",
+            "scale": f"{self.scale:.9g}",
             "channel_order": self.order,
         }
 
@@ -60,6 +71,16 @@ class Preprocessing:
         if order not in ("BGR", "RGB"):
             raise DataError(f'{where}: its metadata has the channel_order "{order}"; valid: BGR, RGB')
         return cls(mean, scale, order)
+
+    def check(self, found: Outline) -> None:
+        """Find out whether the mean is one for the pictures that a net takes: its first input, if that holds any.
+
+        Raises:
+            DataError: it is one for another number of channels.
+        """
+        shape = next(iter(found.inputs.values())).shape
+        if len(shape) == 4:
+            self.means(shape[1])
 
     def means(self, channels: int) -> np.ndarray:
         """The mean of each channel, float32 (channels,).

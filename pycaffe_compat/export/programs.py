@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CaffeError, NetError
-from ..files import atomic_path
+from ..files import atomic_path, sink
 from ..layers.recurrent import Carrying
 from ..net import Net
 from ..ops.operators import decompositions
@@ -80,8 +80,8 @@ def to_pt2(net: Net, path: PathLike, dynamic: Mapping[str, Sequence[int]] | None
     found = _outline(net, dynamic)
     _forget(found)
     program = _program(found)
-    with atomic_path(os.fspath(path)) as temporary, open(temporary, "wb") as file:
-        torch.export.save(program, file)
+    with atomic_path(os.fspath(path)) as temporary, sink(temporary) as file:
+        torch.export.save(program, file)  # type: ignore[arg-type]
     return found
 
 
@@ -99,8 +99,8 @@ def to_torchscript(net: Net, path: PathLike, dynamic: Mapping[str, Sequence[int]
     except Exception as error:
         raise _untraced(found, error) from error
     _forget(found)  # what tracing left in the states, which are the script's too
-    with atomic_path(os.fspath(path)) as temporary:
-        torch.jit.save(script, temporary)
+    with atomic_path(os.fspath(path)) as temporary, sink(temporary) as file:
+        torch.jit.save(script, file)
     return found
 
 

@@ -259,7 +259,7 @@ def differences(
 
 def outputs(net: Net, found: Outline, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the net itself makes of a batch: the exported outputs, by name."""
-    tensors: dict[str, Any] = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
+    tensors: dict[str, Any] = {name: torch.from_numpy(np.asarray(array, order="C")) for name, array in batch.items()}
     more = next((len(batch[n]) - v.shape[0] for n, v in found.inputs.items() if v.shape), 0)
     for name in net.inputs:  # those that only a part which was left out reads
         if name not in tensors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import cv2
@@ -69,6 +70,12 @@ def test_fewer_bits_say_what_they_cost(flag, bits, capfd):
     assert sorted(path.name for path in Path().glob("net.onnx*")) == ["net.onnx"]
 
 
+def test_what_pictures_must_be_is_exact(capfd):
+    export(capfd, "net.onnx", "--mean", "104.006989", "--channel-order", "RGB")
+    metadata = {each.key: each.value for each in onnx.load("net.onnx").metadata_props}
+    assert metadata == {"mean": "104.006989", "scale": "1", "channel_order": "RGB"}
+
+
 def test_axes_that_may_change(capfd):
     Path("fcn.prototxt").write_text(CONVNET)
     assert "input data: any×3×any×any" in export(capfd, "net.onnx", "--dynamic", "data=2,3", net="fcn.prototxt")
@@ -96,6 +103,11 @@ def test_folding(capfd):
         (["net.onnx", "--dynamic", "data=2,3"], "axes 2, 3 of data cannot change"),
         (["net.onnx", "--dynamic", "height"], '"height" is not INPUT=AXIS,AXIS'),
         (["net.onnx", "--mean", "1,2", "--preprocess"], "mean: 2 numbers for 3 channels"),
+        (["net.onnx", "--mean", "1,2", "--no-verify"], "mean: 2 numbers for 3 channels"),
+        (["net.onnx", "--mean", "nan"], "mean: nan; each must be a finite number"),
+        (["net.onnx", "--scale", "0"], "scale: 0 must be a finite number that is not 0"),
+        (["net.py", "--opset", "19"], "--opset is for ONNX, not for py"),
+        (["net.pt2", "--mean", "104"], "are for the --pictures that a pt2 is tried with"),
         (["net.onnx", "--pictures", "photos", "gone.png"], "gone.png"),
     ],
 )
@@ -166,3 +178,39 @@ def test_a_blob_of_a_parameter_layer_is_an_output_as_others(capfd):
     )
     said = export(capfd, "net.onnx", "--random-weights", net="more.prototxt")
     assert said.startswith("0: ") and "output q: 2" in said
+
+
+@pytest.mark.parametrize("out", ["net.onnx", "net.py", "net.ts.pt"])
+def test_a_number_without_axes(out, capfd):
+    Path("number.prototxt").write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { } } }'
+        'layer { name: "y" type: "Power" bottom: "x" top: "y" power_param { scale: 2 } }'
+    )
+    assert export(capfd, out, "--random-weights", net="number.prototxt").startswith("0: ")
+
+
+@pytest.mark.parametrize("out", ["net.onnx", "net.py"])
+def test_weights_that_layers_share_in_two_shapes(out, capfd):
+    weights = 'param { name: "w" share_mode: PERMISSIVE }'
+    filler = 'weight_filler { type: "gaussian" std: 1 }'
+    Path("shared.prototxt").write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 1 dim: 1 } } }'
+        f'layer {{ name: "y" type: "Convolution" bottom: "x" top: "y" {weights}'
+        f"  convolution_param {{ num_output: 4 kernel_size: 1 bias_term: false {filler} }} }}"
+        f'layer {{ name: "z" type: "InnerProduct" bottom: "y" top: "z" {weights}'
+        "  inner_product_param { num_output: 3 bias_term: false } }"
+    )
+    assert export(capfd, out, "--random-weights", net="shared.prototxt").startswith("0: ")
+
+
+@pytest.mark.parametrize("out", ["net.onnx", "net.py", "net.pt2", "net.ts.pt"])
+def test_a_full_disk(out, capfd, monkeypatch):
+    before = sorted(Path().iterdir())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        said = export(capfd, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert said.startswith("1: ") and f"cannot write {out}" in said.replace(".safetensors", ".py")
+    assert sorted(Path().iterdir()) == before

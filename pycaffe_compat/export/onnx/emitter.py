@@ -39,7 +39,7 @@ class Emitter:
         self.nodes: list[Any] = []
         self.weights: dict[str, Tensor] = {}  # by name, the blobs of layers; not copied
         self.constants: dict[str, np.ndarray] = {}
-        self._owners: dict[tuple[int, int], str] = {}
+        self._owners: dict[tuple[int, Shape], str] = {}
         self._step = ""
         self.tops: Sequence[Value] = ()  # of the layer at hand
         self._taken: set[str] = set(taken)
@@ -91,9 +91,9 @@ class Emitter:
         return self.constant(value)
 
     def blob(self, layer: Layer, index: int) -> str:
-        """The name of a layer's blob, as in the net's ``state_dict``; a blob that layers share is stored once."""
+        """The name of a layer's blob, as in the net's ``state_dict``; a blob that layers share in one shape is stored once."""
         value = layer.blob(index)
-        key = (value.data_ptr(), value.numel())
+        key = (value.data_ptr(), tuple(value.shape))
         if key not in self._owners or not value.numel():
             self._owners[key] = name = self.unique(f"{layer.name}.{layer.blob_specs[index].name}")
             self.weights[name] = value.detach()

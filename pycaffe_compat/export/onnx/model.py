@@ -63,6 +63,8 @@ def to_onnx(
         raise CaffeError(f"opset {opset}: this onnx ({onnx.__version__}) and this exporter know {OLDEST} to {newest}")
     require_writable(os.fspath(path))
     found = outline(net, dynamic, fold)
+    if preprocessing is not None:
+        preprocessing.check(found)
     emitter, renamed = _emit(found, opset, (preprocessing or Preprocessing()) if bake else None)
     metadata = {} if preprocessing is None else preprocessing.metadata
     if bake:

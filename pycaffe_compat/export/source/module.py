@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...convert.formats import safetensors_library
+from ...convert.formats import safetensors_library, save_safetensors
 from ...errors import CaffeError, NetError
 from ...files import atomic_path, require_writable
 from ...forks.senet.axpy import Axpy
@@ -66,16 +66,18 @@ def to_source(
         CaffeError: safetensors is not installed, or a file cannot be written.
         NetError: a net without inputs, or layers that cannot be written; the message names them all.
     """
-    library = safetensors_library()
+    safetensors_library()
     path = os.fspath(path)
     if not path.endswith(".py"):
         raise CaffeError(f"{path}: the name of a Python file ends in .py")
     require_own_weights(path)
     weights = weights_path(path)
     found = outline(net, dynamic, fold)
+    if preprocessing is not None:
+        preprocessing.check(found)
     text, state = write_source(found, Path(path).stem, preprocessing)
     with atomic_path(weights) as temporary, atomic_path(path) as source:
-        library.torch.save_file(_apart(state), temporary, {"format": "pt"})
+        save_safetensors(_apart(state), temporary, {"format": "pt"})
         Path(source).write_text(text, encoding="utf-8")
     return found
 

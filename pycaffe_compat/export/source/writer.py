@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...layers.base import Layer
+from ...layers.base import Layer, Shape
 from ...wiring import Step
 from ..outline import Outline, Value
 from ..registry import Registry
@@ -87,7 +87,7 @@ class Writer:
     absorbed: set[str] = field(default_factory=set)
     whole: set[int] = field(default_factory=set)
     _attributes: set[str] = field(default_factory=lambda: {*dir(nn.Module()), *_NAMES})
-    _owners: dict[tuple[int, int], str] = field(default_factory=dict)
+    _owners: dict[tuple[int, Shape], str] = field(default_factory=dict)
 
     def begin(self, step: Step) -> None:
         """What is written from now on is for the layer of ``step``."""
@@ -229,9 +229,9 @@ def _is_helper(name: str) -> bool:
     return getattr(getattr(helpers, name, None), "__module__", "") == helpers.__name__
 
 
-def _key(value: Tensor) -> tuple[int, int]:
-    """What tensors have in common that are one."""
-    return value.data_ptr(), value.numel()
+def _key(value: Tensor) -> tuple[int, Shape]:
+    """What tensors have in common that are one. Two layers may give one another shape: for modules these are two."""
+    return value.data_ptr(), tuple(value.shape)
 
 
 def as_float32(value: Tensor) -> Tensor:
