@@ -204,6 +204,27 @@ def test_detections_of_refinedet(tmp_path):
     assert not is_formatted(tmp_path)
 
 
+def test_switches_and_many_outputs(tmp_path):
+    pool = "pooling_param {{ pool: {} kernel_size: 2 stride: 2 }}"
+    sides = "".join(
+        f'layer {{ name: "{name}" type: "Power" bottom: "pool" top: "{name}" power_param {{ scale: {i} }} }}'
+        for i, name in enumerate(["a_rather_long_name_of_an_output_" + letter for letter in "bcde"], 2)
+    )
+    net = build_net(
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 2 dim: 8 dim: 6 } } }'
+        f'layer {{ name: "pool" type: "Pooling" bottom: "data" top: "pool" top: "mask" {pool.format("MAX")} }}'
+        'layer { name: "un" type: "Depooling" bottom: "pool" bottom: "mask" top: "un" '
+        + pool.format("SWITCH")
+        + "}"
+        + sides
+    )
+    path = tmp_path / "net.py"
+    assert worst(net, path) <= EXACT and not is_formatted(tmp_path)
+    text = path.read_text()
+    assert "self.un = nn.MaxUnpool2d(2)" in text and "un = self.un(pool, mask)  # (N, 2, 8, 6)" in text
+    assert "pool, mask = self.pool(data)  # (N, 2, 4, 3)" in text and "-> tuple[Tensor, ...]:" in text
+
+
 def test_names_become_identifiers(tmp_path):
     layer = 'layer {{ name: "{}" type: "{}" bottom: "{}" top: "{}" {} }}'
     conv = "convolution_param { num_output: 3 kernel_size: 1 weight_filler { type: 'xavier' } }"

@@ -129,9 +129,8 @@ class Body:
             for value in free:
                 if value not in last:
                     named[value] = "_"
-            passed = next((v for v in free if last.get(v) == i + 1), None)
-            if passed is not None:
-                named[passed] = self._passed
+            if statement.targets[0] in free and last.get(statement.targets[0]) == i + 1:
+                named[statement.targets[0]] = self._passed
         return named
 
     def _line(self, i: int) -> str:
@@ -146,7 +145,7 @@ class Body:
             before = self.statements[i - 1].targets
             if len(before) == 1 and self._values[before[0]].shape == self._values[now[0]].shape:
                 return ""
-        return "  # " + ", ".join(shape(self._values[value]) for value in now)
+        return "  # " + ", ".join(dict.fromkeys(shape(self._values[value]) for value in now))
 
     def lines(self, indent: int) -> list[str]:
         """The text, with blank lines between parts, and what is returned."""
@@ -165,7 +164,9 @@ class Body:
         if made and not made[-1]:
             made.pop()
         returned = ", ".join(self.names[value] for value in self._outputs)
-        return [*made, *broken(f"return {returned}", indent)]
+        if indent + len(returned) + 7 <= WIDTH:
+            return [*made, " " * indent + f"return {returned}"]
+        return [*made, *broken(f"return ({returned})", indent)]
 
     def ends(self) -> list[int]:
         """The statements that end a part: branches have come together, or planes are smaller.

@@ -196,7 +196,7 @@ def _step(w: Writer, step: Step) -> list[Statement]:
         "trails": isinstance(layer, LRN),
     }
     if isinstance(result, Several):
-        statements = [Statement(list(w.targets), result.expression, [step.name])]
+        statements = [Statement(list(w.targets), result.expression, [step.name], **kind)]
         statements += [Statement([w.targets[i]], f"{marker(w.targets[i])}.float()", [step.name]) for i in result.counts]
         return statements
     made = []
@@ -225,7 +225,8 @@ def _text(found: Outline, w: Writer, body: Body, name: str, told: _Told) -> str:
     outputs = list(found.outputs)
     called = plain(found.net.caffe_name) or "A net"
     lines = body.lines(8)
-    returned = "Tensor" if len(outputs) == 1 else f"tuple[{', '.join(['Tensor'] * len(outputs))}]"
+    several = ", ".join(["Tensor"] * len(outputs)) if len(outputs) <= 3 else "Tensor, ..."
+    returned = "Tensor" if len(outputs) == 1 else f"tuple[{several}]"
     forward = _signature("forward", ["self", *(f"{each}: Tensor" for each in arguments)], returned)
     made = "\n".join(lines)
     inside = "\n".join(_members(w, body))
