@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..errors import CaffeError, require_file
+from ..export.caffe_nets.conversion import Normalised
 from ..export.caffe_nets.write import CaffeNet, program_to_caffe, to_caffe
 from ..tables import dims, format_table
 from .options import Parser, command
@@ -28,6 +29,9 @@ examples:
   %(prog)s torchvision.models:resnet18 resnet18.prototxt resnet18.caffemodel --input 1,3,224,224 --weights resnet18-f37072fd.pth
   %(prog)s net.py:load net.prototxt net.caffemodel --input 1,3,227,227
   %(prog)s net.pt2 net.prototxt net.caffemodel
+  %(prog)s torchvision.models:vgg16 vgg16.prototxt vgg16.caffemodel --input 1,3,224,224 --weights vgg16.pth \\
+      --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+                           the net takes pictures as Caffe reads them: BGR, 0 to 255, nothing subtracted
 
 The module is traced in evaluation. Layers are called after its submodules; BatchNorm becomes Caffe's BatchNorm and Scale. What no
 layer of Caffe computes is one error that names all such operators with their places in the module. The net runs beside the
@@ -47,6 +51,17 @@ def shape(text: str) -> tuple[int, ...]:
     return found
 
 
+def numbers(text: str) -> tuple[float, ...]:
+    """``0.485,0.456,0.406`` as numbers."""
+    try:
+        found = tuple(map(float, text.split(",")))
+    except ValueError:
+        found = ()
+    if len(found) != 3:
+        raise argparse.ArgumentTypeError(f'"{text}" is not three numbers, such as 0.485,0.456,0.406')
+    return found
+
+
 def run(argv: list[str]) -> None:
     """Run the command with these arguments."""
     parser = Parser(__doc__, EPILOG)
@@ -63,6 +78,13 @@ def run(argv: list[str]) -> None:
         help="the shape of the input; once for each. A .pt2 knows its own",
     )
     parser.add_argument("--weights", default="", metavar="FILE", help="a state_dict to load (.pt, .pth, .safetensors)")
+    parser.add_argument(
+        "--mean",
+        type=numbers,
+        metavar="R,G,B",
+        help="of pictures from 0 to 1; the net does that itself, and takes BGR of 0 to 255",
+    )
+    parser.add_argument("--std", type=numbers, metavar="R,G,B", help="of pictures, after the mean (default: 1,1,1)")
     parser.add_argument("--name", default="", help="the net's name (default: the module's class)")
     parser.add_argument("--no-verify", action="store_true", help="do not run the net beside the module")
     args = parser.parse_args(argv)
@@ -71,7 +93,10 @@ def run(argv: list[str]) -> None:
         parser.error(f"{args.module} has its own inputs and weights: leave out --input and --weights")
     if not program and not args.input:
         parser.error("--input is missing: the shape of what the module takes, such as --input 1,3,224,224")
-    options: dict[str, Any] = {"name": args.name, "verify": not args.no_verify}
+    if args.std and not args.mean:
+        parser.error("--std without --mean")
+    pictures = Normalised(args.mean, args.std or (1.0, 1.0, 1.0)) if args.mean else None
+    options: dict[str, Any] = {"pictures": pictures, "name": args.name, "verify": not args.no_verify}
     if program:
         require_file(args.module, "program")
         found = program_to_caffe(args.module, args.prototxt, args.weights_out, **options)

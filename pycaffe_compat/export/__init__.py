@@ -1,5 +1,6 @@
 """The way out: nets as files that run without Caffe and without this package."""
 
+from .caffe_nets.conversion import Normalised
 from .caffe_nets.write import CaffeNet, program_to_caffe, to_caffe
 from .onnx.model import to_onnx
 from .outline import Outline
@@ -12,6 +13,7 @@ from .verify import Difference, compare_onnx
 __all__ = [
     "CaffeNet",
     "Difference",
+    "Normalised",
     "Outline",
     "Preprocessing",
     "compare_onnx",

@@ -67,7 +67,7 @@ def test_a_module_of_a_file_with_weights(capfd):
 
 
 def test_a_module_that_is_imported_and_a_program(capfd):
-    assert convert(capfd, "small_module:made", "--input", "1,3,7,6").startswith("0: ")
+    assert convert(capfd, "small_module:made", "--input", "1,3,7,6", "--mean", "0.4,0.5,0.6").startswith("0: ")
     program = torch.export.export(nn.ReLU(), (torch.zeros(1, 4),))
     torch.export.save(program, "relu.pt2")
     said = convert(capfd, "relu.pt2")
@@ -101,6 +101,8 @@ def test_faults_are_one_line(module, arguments, why, capfd):
     [
         (["small_module.py:Small"], "--input is missing"),
         (["small_module.py:Small", "--input", "3,x"], '"3,x" is not a shape'),
+        (["small_module.py:Small", "--input", "1,3,7,6", "--std", "1,1,1"], "--std without --mean"),
+        (["small_module.py:Small", "--input", "1,3,7,6", "--mean", "1,1"], '"1,1" is not three numbers'),
         (["net.pt2", "--input", "1,3"], "net.pt2 has its own inputs and weights"),
     ],
 )

@@ -13,7 +13,7 @@ from exported_nets import CLASSIFIER, build_net
 from torch import Tensor, nn
 
 from pycaffe_compat.errors import CaffeError, NetError
-from pycaffe_compat.export import program_to_caffe, to_caffe, to_source
+from pycaffe_compat.export import Normalised, program_to_caffe, to_caffe, to_source
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import read_net
 
@@ -79,6 +79,7 @@ OPERATORS = [
     (nn.Conv1d(6, 4, 3), (1, 6, 9), ["Convolution"]),
     (nn.Conv3d(2, 4, (1, 2, 3)), (1, 2, 4, 5, 6), ["Convolution"]),
     (nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1), PLANES, ["Deconvolution"]),
+    (nn.Sequential(nn.ZeroPad2d((1, 1, 2, 2)), nn.Conv2d(6, 4, 3, padding=1)), PLANES, ["Convolution"]),
     (nn.Linear(6, 4), (1, 6), ["InnerProduct"]),
     (nn.Linear(6, 4, bias=False), (1, 3, 6), ["InnerProduct"]),
     (nn.Sequential(nn.Flatten(), nn.Linear(432, 4)), PLANES, ["InnerProduct"]),
@@ -112,6 +113,7 @@ OPERATORS = [
     (of(lambda x: torch.add(x, x.relu(), alpha=-2) * x), PLANES, ["ReLU", "Eltwise", "Eltwise"]),
     (of(lambda x: torch.maximum(x, 1 - x)), PLANES, ["Power", "Eltwise"]),
     (of(lambda x: x * x.mean((2, 3), keepdim=True)), PLANES, ["Pooling", "Reshape", "Scale"]),
+    (of(lambda x: F.adaptive_avg_pool2d(x, 1) + x), PLANES, ["Pooling", "Reshape", "Bias"]),
     (of(lambda x: x.mean((2, 3))), PLANES, ["Pooling", "Flatten"]),
     (of(lambda x: x.sum((1, 2, 3))), PLANES, ["Reduction"]),
     (Function(lambda self, x: x * self.factor + self.factor), PLANES, ["Scale", "Bias"]),
@@ -233,6 +235,23 @@ def test_whole_nets(name, tmp_path):
         assert not found.notes
 
 
+def test_a_net_may_take_pictures_as_caffe_reads_them(tmp_path):
+    pictures = Normalised((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    module = randomised(NETS["squeezenet"]).eval()
+    paths = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+    found = to_caffe(module, torch.zeros(1, 3, 32, 32), *paths, pictures=pictures)
+    assert [layer.type for layer in found.net.layer][:3] == ["Input", "Scale", "Convolution"]
+    rgb = torch.randint(0, 256, (2, 3, 32, 32)).float()
+    mean, std = (torch.tensor(each).reshape(3, 1, 1) for each in (pictures.mean, pictures.std))
+    with torch.no_grad():
+        (have,) = Net(str(paths[0]), "TEST", weights=[str(paths[1])])(data=rgb.flip(1)).values()
+        torch.testing.assert_close(have, module((rgb / 255 - mean) / std), rtol=1e-4, atol=1e-5)
+    with pytest.raises(NetError, match="reads the picture itself; with mean and std a convolution must"):
+        to_caffe(nn.MaxPool2d(2), torch.zeros(1, 3, 8, 8), *paths, pictures=pictures)
+    with pytest.raises(NetError, match="three numbers each, for one input N×3×H×W; its input is N×4×8×8"):
+        to_caffe(nn.MaxPool2d(2), torch.zeros(1, 4, 8, 8), *paths, pictures=pictures)
+
+
 def test_a_value_that_is_read_again_is_not_changed_in_place(tmp_path):
     def twice(x: Tensor) -> tuple[Tensor, ...]:
         y = x + 1
@@ -288,6 +307,24 @@ class Choosing(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+class Unpooling(nn.Module):
+    """Pools, and places the maxima where they were."""
+
+    def __init__(self, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.pool, self.conv = nn.MaxPool2d(kernel, stride, return_indices=True), nn.Conv2d(6, 6, 1)
+        self.unpool = nn.MaxUnpool2d(kernel, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, places = self.pool(x)
+        return self.unpool(self.conv(y), places, output_size=x.shape[2:])
+
+
+def test_unpooling_is_depooling_by_switches(tmp_path):
+    made, found = written(Unpooling(2, 2), tmp_path, (1, 6, 8, 10))
+    assert made == ["Pooling", "Convolution", "Depooling"] and "SWWAE" in found.notes[0]
+
+
 class Counting(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -311,9 +348,16 @@ REFUSED = [
     (nn.MaxPool2d(3, dilation=2), "dilation 2×2; Caffe's Pooling has none"),
     (nn.Conv2d(6, 4, 2, padding="same"), "padding 'same' of windows of 2×2|pads by"),
     (nn.ConvTranspose2d(6, 4, 3, stride=2, output_padding=1), "output_padding 1×1"),
-    (nn.Sequential(nn.ZeroPad2d(1), nn.ReLU()), r"0 \(ZeroPad2d\): pads by \(1, 1, 1, 1\); Caffe pads in convolutions"),
+    (
+        nn.Sequential(nn.ZeroPad2d(1), nn.MaxPool2d(2)),
+        r"1 \(MaxPool2d\): reads data padded by 1×1; Caffe pads in convolutions",
+    ),
+    (nn.ZeroPad2d((1, 0, 1, 0)), r"pads by \(1, 0, 1, 0\); Caffe's convolutions pad with zeros, as much on one side"),
+    (nn.ZeroPad2d(1), "its output data is padded"),
+    (Unpooling(3, 2), "windows of 3×3 overlap"),
+    (Unpooling(2, 2), "makes planes of 9×8 of those of 9×8; Depooling makes 8×8"),
     (nn.GroupNorm(2, 6), "no layer computes group_norm"),
-    (of(lambda x: x + x[:, :1]), "adds 1×6×9×8|adds 2×6×9×8 and 2×1×9×8; Eltwise takes blobs of one shape"),
+    (of(lambda x: x + x[:, :1]), "combines N×6×9×8 and N×1×9×8, which no layer spreads so"),
     (of(lambda x: x.argmax(1)), "PyTorch takes the first and Caffe's ArgMax the last"),
     (of(lambda x: x / x.sum(1, keepdim=True)), "reduces axes|divides by a value that depends on the input"),
     (Choosing(), r"Choosing: what it does depends on the values of its input.*test_to_caffe\.py"),

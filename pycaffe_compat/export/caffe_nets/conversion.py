@@ -67,6 +67,9 @@ class Blob:
         reads: how many operators read it.
         given: whether it is an input of the net.
         node: what made it in the module.
+        padding: zeros on both sides of each axis after the channels, which the convolution that reads it must add.
+        turned: whether its channels are blue, green, red where the module has red, green, blue.
+        window: of a mask, kernel, stride and pad of the Pooling that made it, and the size of its planes.
     """
 
     name: str
@@ -74,6 +77,26 @@ class Blob:
     reads: int = 1
     given: bool = False
     node: torch.fx.Node | None = None
+    padding: tuple[int, ...] = ()
+    window: tuple[tuple[int, ...], ...] = ()
+    turned: bool = False
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """What a module wants of pictures: RGB, ``(x / 255 - mean) / std``.
+
+    Attributes:
+        mean, std: of each channel, red first.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    def __call__(self, picture: Tensor) -> Tensor:
+        """What the module takes for pictures in BGR with values from 0 to 255, (N, 3, H, W)."""
+        mean, std = (torch.tensor(each, dtype=picture.dtype)[:, None, None] for each in (self.mean, self.std))
+        return (picture.flip(1) / 255 - mean) / std
 
 
 class Conversion:
@@ -85,8 +108,8 @@ class Conversion:
         rare: what not every Caffe knows, and the layers that use it.
     """
 
-    def __init__(self, graph: Graph, name: str) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, name: str, pictures: Normalised | None = None) -> None:
+        self.graph, self.pictures = graph, pictures
         self.net = caffe_pb2.NetParameter(name=name)
         self.blobs: dict[str, list[Tensor]] = {}
         self.rare: dict[str, list[str]] = {}
@@ -129,6 +152,10 @@ class Conversion:
             value = self._values[node.name]
             if not isinstance(value, Blob):
                 raise NetError(f"{self.graph.name}: its output {node.name} does not depend on its input")
+            if any(value.padding):
+                raise NetError(
+                    f"{self.graph.name}: its output {value.name} is padded, which Caffe does in convolutions alone"
+                )
             outputs.append(value)
         return outputs
 
@@ -146,7 +173,24 @@ class Conversion:
         name = self.unique("data" if len(self.graph.inputs) == 1 else node.name)
         layer = self.net.layer.add(name=name, type="Input", top=[name])
         layer.input_param.shape.add(dim=shape)
-        self._values[node.name] = Blob(name, shape, len(node.users), True, node)
+        blob = Blob(name, shape, len(node.users), True, node)
+        self._values[node.name] = blob if self.pictures is None else self._normalise(blob, self.pictures)
+
+    def _normalise(self, blob: Blob, pictures: Normalised) -> Blob:
+        """A Scale that makes what the module wants of pictures, but for the order of their channels."""
+        wrong = [len(each) for each in (pictures.mean, pictures.std) if len(each) != 3]
+        if len(self.graph.inputs) > 1 or len(blob.shape) != 4 or blob.shape[1] != 3 or wrong:
+            raise NetError(
+                f"{self.graph.name}: mean and std are three numbers each, for one input N×3×H×W; its input is "
+                f"{self.said(blob.shape)}"
+            )
+        factor = 1 / torch.tensor(pictures.std[::-1])
+        name = self.unique("normalise")
+        layer = self.net.layer.add(name=name, type="Scale", bottom=[blob.name], top=[name])
+        layer.param.extend([caffe_pb2.ParamSpec(lr_mult=0, decay_mult=0)] * 2)
+        layer.scale_param.bias_term = True
+        self.blobs[name] = [factor / 255, -torch.tensor(pictures.mean[::-1]) * factor]
+        return replace(blob, name=name, turned=True)
 
     def _stand_in(self, node: torch.fx.Node) -> Any:
         """What stands for a value that could not be made, so that other faults are found too."""
@@ -255,6 +299,13 @@ class Conversion:
             tops: the shapes of several tops.
             fixed: whether solvers shall leave its numbers as they are.
         """
+        padded = next((each for each in bottoms if any(each.padding)), None)
+        if padded is not None:
+            raise self.unsaid(f"reads {padded.name} padded by {dims(padded.padding)}; Caffe pads in convolutions alone")
+        if any(each.turned for each in bottoms):
+            raise self.unsaid(
+                "reads the picture itself; with mean and std a convolution must, whose filters can be turned to BGR"
+            )
         name = self.name(what)
         layer = self.net.layer.add(name=name, type=kind, bottom=[each.name for each in bottoms])
         for field, values in (options or {}).items():
@@ -308,6 +359,11 @@ class Conversion:
     def part(self, blob: Blob) -> Blob:
         """A blob in the middle of an operator, which its next layer alone reads."""
         return Blob(blob.name, blob.shape, 1, False, blob.node)
+
+    def said(self, shape: Sequence[int]) -> str:
+        """A shape of the net in a message: N for the batch, where that may be any."""
+        whole = dims(shape)
+        return f"N{whole[len(str(shape[0])) :]}" if shape and self.graph.any_batch else whole
 
     def unsaid(self, why: str) -> Unsaid:
         """Return (for the caller to raise) that the operator cannot be written, where it is, and why."""

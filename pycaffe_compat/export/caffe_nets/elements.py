@@ -237,8 +237,12 @@ def _sum(c: Conversion, x: Any, y: Any, by_x: float, by_y: float) -> Blob:
     if not isinstance(x, Blob):
         x, y, by_x, by_y = y, x, by_y, by_x
     if isinstance(y, Blob):
+        if x.shape != y.shape and (by_x, by_y) == (1, 1):
+            return _spread(c, "Bias", x, y)
         if x.shape != y.shape:
-            raise c.unsaid(f"adds {dims(x.shape)} and {dims(y.shape)}; Eltwise takes blobs of one shape")
+            raise c.unsaid(
+                f"adds {c.said(x.shape)} and {c.said(y.shape)} with factors; Eltwise takes blobs of one shape"
+            )
         coeffs = None if (by_x, by_y) == (1, 1) else [float(by_x), float(by_y)]
         return c.layer("Eltwise", [x, y], {"eltwise_param": {"coeff": coeffs}})  # type: ignore[no-any-return]
     if isinstance(y, Tensor) and y.numel() > 1:
@@ -256,7 +260,7 @@ def multiply(c: Conversion, a: SimpleNamespace) -> Blob:
     if isinstance(y, Blob):
         if x.shape == y.shape:
             return c.layer("Eltwise", [x, y], {"eltwise_param": {"operation": "PROD"}})  # type: ignore[no-any-return]
-        return _gate(c, x, y)
+        return _spread(c, "Scale", x, y)
     if isinstance(y, Tensor) and y.numel() > 1:
         axis, blob = _axes(c, x, y)
         options = {"axis": None if axis == 1 else axis, "num_axes": None if blob.dim() == 1 else blob.dim()}
@@ -264,17 +268,17 @@ def multiply(c: Conversion, a: SimpleNamespace) -> Blob:
     return _power(c, x, scale=c.number(y, "what it multiplies by"))
 
 
-def _gate(c: Conversion, x: Blob, y: Blob) -> Blob:
-    """A product with one number for each channel of each image: Scale with two bottoms."""
+def _spread(c: Conversion, kind: str, x: Blob, y: Blob) -> Blob:
+    """A product (Scale) or sum (Bias) with one number for each channel of each image, the second bottom."""
     if math.prod(x.shape) < math.prod(y.shape):
         x, y = y, x
     lead = next((i for i, (m, n) in enumerate(zip(x.shape, y.shape, strict=False)) if m != n), len(y.shape))
     if len(x.shape) != len(y.shape) or c.shape != x.shape or any(n != 1 for n in y.shape[lead:]) or not lead:
-        raise c.unsaid(f"multiplies {dims(x.shape)} by {dims(y.shape)}, which no layer spreads so")
+        raise c.unsaid(f"combines {c.said(x.shape)} and {c.said(y.shape)}, which no layer spreads so")
     if lead < len(y.shape):
         flat = {"shape": {"dim": [0] * lead}}
-        y = c.layer("Reshape", [y], {"reshape_param": flat}, shape=y.shape[:lead], what="gate")
-    return c.layer("Scale", [x, y], {"scale_param": {"axis": 0}})  # type: ignore[no-any-return]
+        y = c.layer("Reshape", [y], {"reshape_param": flat}, shape=y.shape[:lead], what="spread")
+    return c.layer(kind, [x, y], {f"{kind.lower()}_param": {"axis": 0}})  # type: ignore[no-any-return]
 
 
 @converts("div.Tensor", "div.Scalar")
@@ -298,12 +302,12 @@ def _axes(c: Conversion, x: Blob, value: Tensor) -> tuple[int, Tensor]:
     """The first axis that a constant covers, and the constant without its axes of length 1 at both ends."""
     shape = list(value.shape)
     if len(shape) > len(x.shape):
-        raise c.unsaid(f"combines {dims(x.shape)} with a constant of {dims(shape)}")
+        raise c.unsaid(f"combines {c.said(x.shape)} with a constant of {dims(shape)}")
     axis = len(x.shape) - len(shape)
     while shape and shape[0] == 1:
         shape, axis = shape[1:], axis + 1
     while shape and shape[-1] == 1:
         shape = shape[:-1]
     if list(x.shape[axis : axis + len(shape)]) != shape or not axis:
-        raise c.unsaid(f"combines {dims(x.shape)} with a constant of {dims(value.shape)}, which no layer spreads so")
+        raise c.unsaid(f"combines {c.said(x.shape)} with a constant of {dims(value.shape)}, which no layer spreads so")
     return axis, value.reshape(shape)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from ...tables import dims
 from .conversion import Blob, Conversion, converts
 from .graph import size
 
@@ -51,7 +50,7 @@ def reshaped(c: Conversion, x: Blob) -> Blob:
         if axis == 0 and target[0] == 0:
             continue
         if -1 in target:
-            raise c.unsaid(f"makes {dims(x.shape)} to {dims(shape)}, in which several axes depend on the batch")
+            raise c.unsaid(f"makes {c.said(x.shape)} to {c.said(shape)}, in which several axes depend on the batch")
         target[axis] = -1
     if not target:
         raise c.unsaid("makes a value without axes")
@@ -139,16 +138,22 @@ def reduce(c: Conversion, a: SimpleNamespace) -> Blob:
 
 @converts("constant_pad_nd.default", "pad.default")
 def pad(c: Conversion, a: SimpleNamespace) -> Blob:
-    before = ", ".join(map(str, a.pad))
-    raise c.unsaid(
-        f"pads by ({before}); Caffe pads in convolutions and poolings alone, on both sides alike: give it there"
-    )
+    """Nothing yet: the convolution that reads the value pads it."""
+    before, after = list(a.pad)[::2], list(a.pad)[1::2]
+    n = len(a.self.shape) - 2
+    zeros = getattr(a, "mode", "constant") == "constant" and not a.value
+    if not zeros or before != after or min(before) < 0 or any(before[n:]):
+        amounts = ", ".join(map(str, a.pad))
+        raise c.unsaid(f"pads by ({amounts}); Caffe's convolutions pad with zeros, as much on one side as on the other")
+    padding = [*[0] * (n - len(before)), *before[:n][::-1]]
+    known = a.self.padding or (0,) * n
+    return replace(a.self, padding=tuple(p + q for p, q in zip(known, padding, strict=True)))
 
 
 @converts("expand.default")
 def expand(c: Conversion, a: SimpleNamespace) -> Blob:
     if math.prod(c.shape) != math.prod(a.self.shape):
-        raise c.unsaid(f"spreads {dims(a.self.shape)} to {dims(c.shape)}")
+        raise c.unsaid(f"spreads {c.said(a.self.shape)} to {c.said(c.shape)}")
     return a.self  # type: ignore[no-any-return]
 
 

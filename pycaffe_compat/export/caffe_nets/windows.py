@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -87,6 +88,11 @@ def _filters(
         raise c.unsaid("its filters are computed from the input")
     if len(x.shape) != weight.dim():
         raise c.unsaid("its input has no batch axis")
+    if x.padding and kind == "Convolution":
+        pad = [n + more for n, more in zip(pad, x.padding, strict=True)]
+        x = replace(x, padding=())
+    if x.turned and kind == "Convolution" and groups == 1:
+        weight, x = weight.flip(1), replace(x, turned=False)
     outputs = weight.shape[0] if kind == "Convolution" else weight.shape[1] * groups
     options = {
         "num_output": outputs,
@@ -106,12 +112,30 @@ def max_pool(c: Conversion, a: SimpleNamespace) -> Any:
     if any(d != 1 for d in each(a.dilation, n)):
         raise c.unsaid(f"dilation {dims(each(a.dilation, n))}; Caffe's Pooling has none")
     x = a.self
-    made = _pool(c, x, "MAX", list(a.kernel_size), a.stride, each(a.padding, n), a.ceil_mode)
     if str(c.node.target).startswith("aten.max_pool2d_with_indices"):
-        if any(user.args[1] == 1 and user.users for user in c.node.users):
-            raise c.unsaid("return_indices: its indices are read; Depooling of the paper's fork is not written yet")
-        return made, None
-    return made
+        masked = any(user.args[1] == 1 for user in c.node.users if user.users or user in c.graph.outputs)
+        return _pool(c, x, "MAX", list(a.kernel_size), a.stride, each(a.padding, n), a.ceil_mode, masked)
+    return _pool(c, x, "MAX", list(a.kernel_size), a.stride, each(a.padding, n), a.ceil_mode)[0]
+
+
+@converts("max_unpool2d.default")
+def max_unpool(c: Conversion, a: SimpleNamespace) -> Blob:
+    """Depooling by the mask of the Pooling that made the indices."""
+    x, mask = a.self, a.indices
+    if not isinstance(mask, Blob) or not mask.window:
+        raise c.unsaid("its indices are not those of a max pooling")
+    kernel, stride, pad, plane = mask.window
+    if any(k > s for k, s in zip(kernel, stride, strict=True)):
+        raise c.unsaid(
+            f"windows of {dims(kernel)} overlap: PyTorch keeps one of the values at a place, Depooling adds them up"
+        )
+    made = tuple(s * (n - 1) + k - 2 * p for n, k, s, p in zip(x.shape[2:], kernel, stride, pad, strict=True))
+    if made != c.shape[2:] or made != plane:
+        raise c.unsaid(f"makes planes of {dims(c.shape[2:])} of those of {dims(plane)}; Depooling makes {dims(made)}")
+    options = {"pool": "SWITCH", **_once(sides("kernel_size", kernel)), **_once(sides("stride", stride, 1))}
+    options.update(_once(sides("pad", pad, 0)))
+    c.note("Depooling is a layer of the SWWAE fork; BVLC's Caffe has none", c.path)
+    return c.layer("Depooling", [x, mask], {"pooling_param": options})  # type: ignore[no-any-return]
 
 
 @converts("avg_pool1d.default", "avg_pool2d.default", "avg_pool3d.default")
@@ -122,10 +146,13 @@ def avg_pool(c: Conversion, a: SimpleNamespace) -> Blob:
         raise c.unsaid("count_include_pad=False: Caffe's average counts the padding")
     if getattr(a, "divisor_override", None) not in (None, math.prod(each(a.kernel_size, n))):
         raise c.unsaid(f"divisor_override={a.divisor_override}: Caffe divides by the places of the window")
-    return _pool(c, a.self, "AVE", list(a.kernel_size), a.stride, padding, a.ceil_mode)
+    return _pool(c, a.self, "AVE", list(a.kernel_size), a.stride, padding, a.ceil_mode)[0]
 
 
-def _pool(c: Conversion, x: Any, mode: str, kernel: list[int], stride: Any, pad: list[int], ceil: bool) -> Blob:
+def _pool(
+    c: Conversion, x: Any, mode: str, kernel: list[int], stride: Any, pad: list[int], ceil: bool, masked: bool = False
+) -> tuple[Blob, Blob | None]:
+    """A Pooling; its top, and its mask if that is wanted."""
     n = len(kernel)
     if n != 2:
         raise c.unsaid(f"pools {n} axes; Caffe's Pooling pools planes")
@@ -141,10 +168,14 @@ def _pool(c: Conversion, x: Any, mode: str, kernel: list[int], stride: Any, pad:
     up = [_windows(*axis) for axis in zip(x.shape[2:], kernel, stride, pad, strict=True)]
     if not ceil and tuple(up) != c.shape[2:]:
         options["round_mode"] = "FLOOR"
-    made: Blob = c.layer("Pooling", [x], {"pooling_param": options})
+    if masked:
+        made, mask = c.layer("Pooling", [x], {"pooling_param": options}, tops=[c.shape, c.shape])
+        mask = replace(mask, window=(tuple(kernel), tuple(stride), tuple(pad), x.shape[2:]))
+    else:
+        made, mask = c.layer("Pooling", [x], {"pooling_param": options}), None
     if "round_mode" in options:
         c.note(ROUNDING, c.net.layer[-1].name)
-    return made
+    return made, mask
 
 
 def _once(options: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ...net import Net
 from ...proto import format_text, write_weights
 from ..verify import TOLERANCE, Difference
 from . import elements, shapes, windows
-from .conversion import Blob, Conversion, several
+from .conversion import Blob, Conversion, Normalised, several
 from .graph import Graph, read, trace
 
 FAMILIES = (elements, shapes, windows)
@@ -48,6 +48,7 @@ def to_caffe(
     caffemodel: PathLike,
     *,
     name: str = "",
+    pictures: Normalised | None = None,
     verify: bool = True,
 ) -> CaffeNet:
     """Write a module as a net of Caffe with its weights.
@@ -61,6 +62,8 @@ def to_caffe(
         example: the input, or a tuple of them; its shape is that of the net's ``Input``.
         prototxt, caffemodel: the files to write.
         name: of the net; the module's class unless given.
+        pictures: what the module wants of pictures; the net then takes them in BGR with values from 0 to 255, nothing
+            subtracted, and does that itself.
         verify: run the net beside the module, on random input at two batch sizes, before anything is written.
 
     Raises:
@@ -69,23 +72,35 @@ def to_caffe(
         CaffeError: an output differs by more than 1e-4 of its range, or a file cannot be written.
     """
     inputs = (example,) if isinstance(example, Tensor) else tuple(example)
-    return _write(trace(module, example), inputs, prototxt, caffemodel, name, verify)
+    return _write(trace(module, example), inputs, prototxt, caffemodel, name, pictures, verify)
 
 
 def program_to_caffe(
-    program: PathLike, prototxt: PathLike, caffemodel: PathLike, *, name: str = "", verify: bool = True
+    program: PathLike,
+    prototxt: PathLike,
+    caffemodel: PathLike,
+    *,
+    name: str = "",
+    pictures: Normalised | None = None,
+    verify: bool = True,
 ) -> CaffeNet:
     """Write a program that ``torch.export.save`` stored (``.pt2``) as a net of Caffe; see :func:`to_caffe`."""
     graph, inputs = read(program)
-    return _write(graph, inputs, prototxt, caffemodel, name, verify)
+    return _write(graph, inputs, prototxt, caffemodel, name, pictures, verify)
 
 
 def _write(
-    graph: Graph, inputs: Sequence[Tensor], prototxt: PathLike, caffemodel: PathLike, name: str, verify: bool
+    graph: Graph,
+    inputs: Sequence[Tensor],
+    prototxt: PathLike,
+    caffemodel: PathLike,
+    name: str,
+    pictures: Normalised | None,
+    verify: bool,
 ) -> CaffeNet:
     for path in (prototxt, caffemodel):
         require_writable(os.fspath(path))
-    conversion = Conversion(graph, name or graph.name)
+    conversion = Conversion(graph, name or graph.name, pictures)
     outputs = conversion.convert()
     shapes_of = [tuple(each.shape) for each in inputs]
     layers = [layer for layer in conversion.net.layer if layer.type == "Input"]
@@ -120,8 +135,12 @@ def _compare(conversion: Conversion, net: Net, outputs: Sequence[Blob], inputs: 
     for more in (0, 1) if conversion.graph.any_batch else (0,):
         shapes_of = [(len(each) + more, *each.shape[1:]) if each.dim() else () for each in inputs]
         batch = [_like(random, each, shape) for each, shape in zip(inputs, shapes_of, strict=True)]
+        given = [each.clone() for each in batch]  # which the module may change
+        if conversion.pictures is not None:
+            batch = [torch.rand_like(batch[0]) * 255]
+            given = [conversion.pictures(batch[0])]
         with torch.no_grad():
-            wanted = conversion.graph.run(*(each.clone() for each in batch))  # which it may change
+            wanted = conversion.graph.run(*given)
             blobs, _ = net.run({name: value.float().cpu() for name, value in zip(names, batch, strict=True)})
         flat = list(wanted) if isinstance(wanted, (tuple, list)) else [wanted]
         if isinstance(wanted, dict):
