@@ -89,7 +89,7 @@ def test_a_detector_learns_and_its_precision_rises(
         with caplog.at_level(logging.INFO):
             after = trained.test()["detection_eval"]
         trained.net.save(tmp_path / "detector.caffemodel")
-        assert trained.loss < first / 4
+        assert trained.loss < first / 2
     assert before < 0.2
     assert after > 0.6
     said = [record.getMessage().strip() for record in caplog.records]
