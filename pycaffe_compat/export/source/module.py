@@ -283,7 +283,7 @@ def _described_file(called: str, module: str, use: str) -> list[str]:
         "",
         *imported,
         "    net = load()",
-        f"    {use}",
+        f"    {use if len(use) <= WIDTH - 4 else 'outputs = net(...)'}",
         '"""',
     ]
 
