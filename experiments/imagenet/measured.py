@@ -11,7 +11,7 @@ import time
 
 report, line = sys.argv[1:]
 began = time.monotonic()
-process = subprocess.Popen(["bash", "-c", line])
+process = subprocess.Popen(["bash", "-ec", line])
 _, status, usage = os.wait4(process.pid, 0)
 process.returncode = os.waitstatus_to_exitcode(status)
 taken = {

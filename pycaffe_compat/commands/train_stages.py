@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import MissingFileError
 from ..swwae.generate import VARIANTS
 from ..swwae.loss_weights import STRENGTH
+from ..swwae.progress import progress_text
 from ..swwae.prototxt import FOLDER
 from ..swwae.run_folder import BASELINE, Recipe, train_run
 from ..swwae.stages import train_in_stages
@@ -24,6 +25,8 @@ examples:
                            any chain of convolutions, ReLUs and max poolings; writes all files into runs/first
   %(prog)s --net my_train_val.prototxt --variant swwae_first --weights my.caffemodel --out runs/mine \\
            --solver finetune.prototxt --decoder-solver decode.prototxt --loss-weight data=1e-3 --seed 1
+  %(prog)s --out runs/first --status
+                           how far that run is, how fast each step goes, and what the rest will take
 
 steps:
   1. The classification net takes its pretrained weights (--weights).
@@ -68,7 +71,7 @@ def run(argv: list[str]) -> None:
     variants = {each.name: each for each in VARIANTS}
     parser.add_argument("given", nargs="?", metavar="VARIANT", help=f"{', '.join(variants)}, or with --out {BASELINE}")
     parser.add_argument("--variant", default="", metavar="A,B", help="the same; several share step 2 (with --out)")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="the caffemodel of the classification net")
+    parser.add_argument("--weights", metavar="FILE", help="the caffemodel of the classification net")
     parser.add_argument("--out", default="", metavar="RUN", help="the folder for all files of the run; made if missing")
     parser.add_argument(
         "--net", default="", metavar="FILE", help="the classification net (default: VGG-16 on ImageNet)"
@@ -107,8 +110,20 @@ def run(argv: list[str]) -> None:
     parser.add_argument(
         "--trainer-options", default="", metavar="OPTIONS", help="more options for caffe-train-net, in quotes"
     )
+    parser.add_argument(
+        "--status",
+        action="store_true",
+        help="only say how far the steps in --out RUN are and what the rest will take; may be added to the command of a run",
+    )
     args = parser.parse_args(argv)
+    if args.status:
+        if not args.out:
+            parser.error("--status needs --out RUN, the folder of the run")
+        print(progress_text(args.out))
+        return
     names = [name for name in (args.variant or args.given or "").split(",") if name]
+    if not args.weights:
+        parser.error("--weights FILE is needed, the caffemodel of the classification net")
     if not names or (args.variant and args.given):
         parser.error("name the variant, once: --variant swwae_all")
     trainer = Parser("Options of each training step; caffe-train-net --help explains them.", prog="--trainer-options")

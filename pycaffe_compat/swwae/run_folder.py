@@ -109,6 +109,28 @@ def parse_variant(name: str) -> Decoder | None:
     return None if name == BASELINE else Decoder(kind, objective)
 
 
+def step_folders(variants: Sequence[str], until: int) -> list[str]:
+    """Return the names of the folders of a run's steps, in the order of the steps' numbers.
+
+    Raises:
+        NetError: there is no such variant.
+    """
+    names = [
+        f"step{number}_{name}"
+        for variant in variants
+        for number, name in _numbered(variant, parse_variant(variant), until)
+    ]
+    return sorted(dict.fromkeys(names), key=lambda name: name[:5])
+
+
+def _numbered(variant: str, decoder: Decoder | None, until: int) -> list[tuple[int, str]]:
+    """The number and the name of each step of a variant, in order."""
+    if decoder is None:
+        return [(4, variant)]
+    steps = [(2, f"{decoder.kind}_layerwise"), (3, decoder.name), (4, variant)]
+    return [(n, name) for n, name in steps if n <= until and (n != 3 or decoder.objective != "layerwise")]
+
+
 def train_run(recipe: Recipe, folder: str, **options: Any) -> dict[str, str]:
     """Train all variants of a recipe in ``folder`` and write the report; return the path of each one's final weights.
 
@@ -410,18 +432,18 @@ def _steps(net: Any, variant: str, decoder: Decoder | None, facts: Mapping[str, 
         "image_scale": facts["image_scale"],
     }
     steps = []
-    for number, objective in ((2, "layerwise"), (3, decoder.objective)):
-        if number == 3 and objective == "layerwise":
-            continue
-        each = Decoder(decoder.kind, objective, **induced)
-        about = f"{each.name}, the encoder fixed (lr_mult 0), every loss with weight 1: {LOSSES[objective]}."
-        title = f"the {each.name} decoder, the encoder fixed"
-        steps.append(_Step(number, each.name, title, reconstruction_net(net, each, recipe.source), about))
-    if recipe.until < 4:
-        return [step for step in steps if step.number <= recipe.until]
-    augmented = augment(net, Decoder(decoder.kind, decoder.objective, **induced), facts["loss_weights"], recipe.source)
-    about = f"The net with a mirrored decoder, {variant}: {LOSSES[decoder.objective]}."
-    return [*steps, _Step(4, variant, f"{variant}, the whole net", augmented, about)]
+    for number, name in _numbered(variant, decoder, recipe.until):
+        if number < 4:
+            each = Decoder(decoder.kind, name.partition("_")[2], **induced)
+            about = f"{each.name}, the encoder fixed (lr_mult 0), every loss with weight 1: {LOSSES[each.objective]}."
+            title = f"the {each.name} decoder, the encoder fixed"
+            steps.append(_Step(number, name, title, reconstruction_net(net, each, recipe.source), about))
+        else:
+            whole = Decoder(decoder.kind, decoder.objective, **induced)
+            augmented = augment(net, whole, facts["loss_weights"], recipe.source)
+            about = f"The net with a mirrored decoder, {variant}: {LOSSES[decoder.objective]}."
+            steps.append(_Step(number, name, f"{variant}, the whole net", augmented, about))
+    return steps
 
 
 def _files(

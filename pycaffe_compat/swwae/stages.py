@@ -17,11 +17,12 @@ from typing import Any
 
 from ..errors import CaffeError, SolverError, require_file
 from ..proto import caffe_pb2, read_solver
-from ..solver import distributed, run
+from ..solver import Hook, distributed, run
 from ..solver.resume import newest_sound
 from ..solver.snapshot import filename
 from .curves import CurveFile
 from .decoder import Decoder
+from .pace import PACE, PaceFile
 from .prototxt import FOLDER
 
 CPU = caffe_pb2.SolverParameter.CPU
@@ -35,7 +36,7 @@ class Stage:
         step: its number in the paper.
         title: what is trained.
         solver: the path of the solver file.
-        curve: where losses and test scores are written as a table; ``""`` for nowhere.
+        curve: where losses and test scores are written as a table, and beside it the pace; ``""`` for nowhere.
     """
 
     step: int
@@ -115,7 +116,9 @@ def _train_stage(stage: Stage, start: str, options: Mapping[str, Any]) -> None:
     if first:
         print(f"step {stage.step}: {stage.title}, from {state or start}", flush=True)
     begin = {"snapshot": state} if state else {"weights": start}
-    hooks = [CurveFile(stage.curve)] if stage.curve and first else []
+    hooks: list[Hook] = []
+    if stage.curve and first:
+        hooks = [CurveFile(stage.curve), PaceFile(os.path.join(os.path.dirname(stage.curve), PACE))]
     again = "the same command goes on with it"
     try:
         solver = run.train(stage.solver, **begin, sigterm_effect="stop", hooks=hooks, **options)

@@ -110,6 +110,8 @@ def test_time_memory_and_disk_are_the_commands_own(miniature, tmp_path):
     assert miniature.run("true", tmp_path).peak < 30e6  # not that of the process that starts it
     with pytest.raises(CaffeError, match=r"status 3: echo no; exit 3; .*log\.txt ends with: no"):
         miniature.run("echo no; exit 3", tmp_path)
+    with pytest.raises(CaffeError, match="status 1: for v in 1 2"):  # a loop that fails on its way
+        miniature.run('for v in 1 2; do test "$v" = 2; done', tmp_path)
 
 
 def test_what_is_extrapolated(miniature):
