@@ -6,6 +6,7 @@ Source: NVIDIA/caffe 0.17 and intel/caffe, sgd_solver.cpp.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ _LARS = ("local_lr_auto", "local_gw_ratio")
 _DECAY = ("weight_decay_policy", "max_weight_decay", "weight_decay_power")
 HEEDED = frozenset({*FORKS_FIELDS, *FORKS_LISTS, *_MOMENTUM, *_LARC, *_LARS, *_DECAY, "test_offset"})
 """The fields of forks that a solver heeds."""
+_NUMBERS = (*_MOMENTUM[1:], "larc_eta", "local_gw_ratio", *_DECAY[1:])
 _KEPT = 0.95  # how much of the mean correlation larc_turbo keeps in a step
 _SHARE = 0.9  # how much of it larc_turbo takes off the rate
 
@@ -51,6 +53,10 @@ class Course:
         ):
             if getattr(param, field) not in valid:
                 raise SolverError(f'{field}: "{getattr(param, field)}" is none of {", ".join(valid)}')
+        for field in _NUMBERS:
+            value = getattr(param, field)
+            if not (math.isfinite(value) and value >= 0):
+                raise SolverError(f"{field}: {value:g} must be a finite number that is not negative")
         moving = param.momentum_policy == "poly" or param.weight_decay_policy == "poly"
         if moving and param.max_iter <= 0:
             raise SolverError(
@@ -90,7 +96,7 @@ class Course:
         if param.momentum_policy == "poly":
             value = self._between(param.momentum, param.max_momentum, param.momentum_power, iteration)
         elif param.momentum_policy == "opt":
-            value = (1 - 0.5 * rate**0.5) ** 2
+            value = (1 - 0.5 * max(rate, 0.0) ** 0.5) ** 2
             value = min(value, param.max_momentum) if param.HasField("max_momentum") else value
         return value * self._policy.warmup_ratio(param.base_lr, iteration)
 

@@ -73,8 +73,7 @@ class Policy:
 
     def _check_forks_fields(self) -> None:
         for field in ("warmup_iter", "rampup_interval", "warmup_start_lr", "rampup_lr", "min_lr"):
-            if getattr(self, field) < 0:
-                raise SolverError(f"{field}: {getattr(self, field):g} must not be negative")
+            _check_not_negative(field, getattr(self, field))
         if self.warmup_iter and self.rampup_interval:
             raise SolverError(
                 f"warmup_iter: {self.warmup_iter} of Intel's Caffe and rampup_interval: {self.rampup_interval} of NVIDIA's "
@@ -84,6 +83,10 @@ class Policy:
             raise SolverError(
                 'lr_policy "plateau" takes no step without plateau_winsize (add "plateau_winsize: …" for each)'
             )
+        if any(size < 1 for size in self.plateau_winsize):
+            raise SolverError(f"plateau_winsize: {', '.join(map(str, self.plateau_winsize))}; each must be at least 1")
+        for rate in self.stagelr:
+            _check_not_negative("stagelr", rate)
         if self.name == "multifixed" and (not self.stagelr or len(self.stagelr) != len(self.stageiter)):
             raise SolverError(
                 f'lr_policy "multifixed" needs as many stagelr as stageiter, and one at least, but there are '
@@ -149,13 +152,17 @@ class Policy:
             return float(np.float32(self._risen(base_lr, iteration)))
         if self.name == "multifixed":
             stage = sum(iteration > end for end in self.stageiter[:-1])
-            return max(float(np.float32(self.stagelr[stage])), self.min_lr)
+            return self._least(self.stagelr[stage])
         if self.name == "plateau":
             self._watch(loss, iteration)
         factor = self.factor(iteration)
         if self.name == "poly":
             return float(np.float32((base_lr - self.min_lr) * factor + self.min_lr))
-        return max(float(np.float32(base_lr * factor)), self.min_lr)
+        return self._least(base_lr * factor)
+
+    def _least(self, rate: float) -> float:
+        """``rate``, or ``min_lr`` if that is given and more; a ``base_lr`` below 0 stays, as in BVLC's Caffe."""
+        return max(float(np.float32(rate)), self.min_lr) if self.min_lr else float(np.float32(rate))
 
     def rising(self, iteration: int) -> bool:
         """Whether the rate still rises to where the policy begins."""
@@ -190,6 +197,11 @@ class Policy:
         """Take over what :meth:`state` returned."""
         self.least_loss = state.get("least_loss", self.least_loss)
         self.last_event = state.get("last_event", self.last_event)
+
+
+def _check_not_negative(field: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise SolverError(f"{field}: {value:g} must be a finite number that is not negative")
 
 
 def _fixed(p: Any, iteration: np.float64) -> np.float64:

@@ -70,7 +70,11 @@ def test_multifixed_has_a_rate_for_each_stage() -> None:
         ('lr_policy: "plateau" gamma: 0.1', 'lr_policy "plateau" takes no step without plateau_winsize'),
         ('lr_policy: "multifixed" stagelr: 1', "as many stagelr as stageiter, and one at least, but there are 1 and 0"),
         ('lr_policy: "fixed" warmup_iter: 2 rampup_interval: 2', "are two ways to begin; give one of them"),
-        ('lr_policy: "fixed" warmup_iter: -1', "warmup_iter: -1 must not be negative"),
+        ('lr_policy: "fixed" warmup_iter: -1', "warmup_iter: -1 must be a finite number that is not negative"),
+        ('lr_policy: "fixed" min_lr: nan', "min_lr: nan must be a finite number"),
+        ('lr_policy: "fixed" warmup_iter: 3 warmup_start_lr: inf', "warmup_start_lr: inf must be a finite number"),
+        ('lr_policy: "plateau" gamma: 0.1 plateau_winsize: 9 plateau_winsize: 0', "plateau_winsize: 9, 0; each"),
+        ('lr_policy: "multifixed" stagelr: -0.1 stageiter: 2', "stagelr: -0.1 must be a finite number"),
     ],
 )
 def test_rates_that_cannot_be(text: str, words: str) -> None:
@@ -83,6 +87,10 @@ def test_rates_that_cannot_be(text: str, words: str) -> None:
     [
         ('momentum_policy: "polly"', 's.prototxt: momentum_policy: "polly" is none of fixed, poly, opt'),
         ('larc: true larc_policy: "x"', 'larc_policy: "x" is none of scale, clip'),
+        ("larc: true larc_eta: nan", "larc_eta: nan must be a finite number"),
+        ("local_lr_auto: true local_gw_ratio: -1", "local_gw_ratio: -1 must be a finite number that is not negative"),
+        ('momentum_policy: "poly" momentum_power: -1', "momentum_power: -1 must be a finite number"),
+        ('weight_decay_policy: "poly" weight_decay_power: -2', "weight_decay_power: -2 must be a finite number"),
         ("larc: true local_lr_auto: true", "two ways to adapt rates; give one"),
         ('momentum_policy: "poly" max_iter: 0', "max_iter: 0 must be positive"),
     ],
@@ -107,6 +115,15 @@ def test_momentum_and_decay_change_as_nvidias_formulas_say() -> None:
     best = solver("momentum_policy: 'opt' max_momentum: 0.7")
     best.step(1)
     assert best.optimizer.param_groups[0]["momentum"] == pytest.approx(min((1 - 0.5 * 0.1**0.5) ** 2, 0.7))
+
+
+def test_a_rate_below_0_stays_where_no_min_lr_is_given() -> None:
+    falling = policy('lr_policy: "step" gamma: 0.5 stepsize: 1')
+    assert [falling.rate(-0.5, i) for i in range(3)] == [-0.5, -0.25, -0.125]
+    param = parse_text(f"{NET} lr_policy: 'fixed' base_lr: -0.1 momentum_policy: 'opt'", caffe_pb2.SolverParameter)
+    trained = Solver(param)
+    trained.step(1)
+    assert trained.optimizer.param_groups[0]["momentum"] == 1
 
 
 def test_intels_warm_up_corrects_the_momentum() -> None:
