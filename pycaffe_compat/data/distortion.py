@@ -5,6 +5,7 @@ The steps, their order and what they draw are those of weiliu89/caffe, branch ss
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -122,15 +123,15 @@ class Expansion:
         DRAWS: how many random numbers a picture needs.
 
     Raises:
-        DataError: ``max_expand_ratio`` is not above 1.
+        DataError: ``max_expand_ratio`` is not above 1, or infinite.
     """
 
     DRAWS = 4
 
     def __init__(self, param: Any, ground: Sequence[float]) -> None:
-        if not param.max_expand_ratio > 1:
+        if not 1 < param.max_expand_ratio < math.inf:
             raise DataError(
-                f"transform_param.expand_param.max_expand_ratio is {param.max_expand_ratio:g}; it must be above 1"
+                f"transform_param.expand_param.max_expand_ratio is {param.max_expand_ratio:g}; it must be above 1 and finite"
             )
         self._prob, self._most, self._ground = param.prob, param.max_expand_ratio, list(ground) or [0.0]
 
@@ -145,7 +146,7 @@ class Expansion:
             encoded: whether it was; SSD's Caffe puts raw pictures on a ground of 32, which is a space in ASCII.
 
         Raises:
-            DataError: ``mean_value`` does not fit its channels.
+            DataError: ``mean_value`` does not fit its channels, or the larger picture does not fit the memory.
         """
         if drawn[0] > self._prob or self._most - 1 < 1e-2:
             return picture, None
@@ -159,6 +160,12 @@ class Expansion:
         require_mean_values(len(ground), channels)
         values = tuple(np.clip(np.rint(ground), 0, 255).tolist())
         margins = top, height - rows - top, left, width - columns - left
-        larger = cv2.copyMakeBorder(picture, *margins, cv2.BORDER_CONSTANT, value=values)
+        try:
+            larger = cv2.copyMakeBorder(picture, *margins, cv2.BORDER_CONSTANT, value=values)
+        except cv2.error as error:
+            raise DataError(
+                f"is {rows} × {columns} (height × width) and cannot be laid on {height} × {width} by "
+                f"transform_param.expand_param, whose max_expand_ratio is {self._most:g}"
+            ) from error
         window = np.array([-left, -top, width - left, height - top], np.float32)
         return larger, window / np.array([columns, rows, columns, rows], np.float32)

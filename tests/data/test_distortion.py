@@ -85,3 +85,9 @@ def test_expanded_pictures() -> None:
     assert Expansion(param, [])(picture[..., 0], [0, 0.9, 0, 0])[0][-1, -1] == 0
     with pytest.raises(DataError, match="2 mean_values for 3 channels"):
         Expansion(param, [1, 2])(picture, [0, 0.9, 0, 0])
+    with pytest.raises(DataError, match="max_expand_ratio is inf; it must be above 1 and finite"):
+        Expansion(caffe_pb2.ExpansionParameter(prob=1, max_expand_ratio=np.inf), [])
+    with pytest.raises(
+        DataError, match=r"is 40 × 60 \(height × width\) and cannot be laid on .*max_expand_ratio is 1e\+09"
+    ):
+        Expansion(caffe_pb2.ExpansionParameter(prob=1, max_expand_ratio=1e9), [])(picture, [0, 0.9, 0, 0])
