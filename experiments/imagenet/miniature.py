@@ -224,9 +224,11 @@ def as_run(command: str, work: Path, args: argparse.Namespace) -> tuple[str, str
     """A command of the page as it is run here, and what of it is cut: the whole would take months."""
     if command.startswith("caffe-train-stages"):
         options = shorten(work, args.iterations, args.batch)
-        return re.sub(r"--net \S+", options, command), f"{args.iterations} iterations, batches of {args.batch}"
+        return re.sub(
+            r"--net \S+", options, command
+        ), f"{counted(args.iterations, 'iteration')}, batches of {args.batch}"
     line = re.sub(r"(--mode \w+)", rf"\1 --limit {args.limit}", command)
-    return line, f"{args.limit} pictures" if line != command else ""
+    return line, counted(args.limit, "picture") if line != command else ""
 
 
 def measure(args: argparse.Namespace) -> None:
@@ -353,7 +355,7 @@ def section_of(rows: list[dict[str, Any]], stages: list[dict[str, Any]], command
     yield ""
     cuts = {name: row["cut"] for row in rows if row["cut"] and (name := re.search(r"caffe-[a-z-]+", row["command"])[0])}
     if cuts:
-        yield "Training and scoring were cut: " + "; ".join(f"`{name}` to {cut}" for name, cut in cuts.items()) + "."
+        yield ("Training and scoring were cut: " + "; ".join(f"`{name}` to {cut}" for name, cut in cuts.items()) + ".")
         yield ""
     yield (
         f"{last['machine'].strip()}, {last['threads']} {'thread' if last['threads'] == '1' else 'threads'}, shared with other "
@@ -369,7 +371,7 @@ def section_of(rows: list[dict[str, Any]], stages: list[dict[str, Any]], command
             yield f"| `{abbreviated(row['command'])}` | {' | '.join(values)} |"
     if len(by_number) < commands + 1:
         yield ""
-        yield f"Not finished: {commands + 1 - len(by_number)} commands are left."
+        yield f"Not finished: {counted(commands + 1 - len(by_number), 'command')} left."
     yield ""
     yield from extrapolated(by_number, stages)
     yield (
@@ -378,8 +380,14 @@ def section_of(rows: list[dict[str, Any]], stages: list[dict[str, Any]], command
     )
 
 
+def counted(number: int, thing: str) -> str:
+    """``1 picture``, ``2 pictures``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def abbreviated(command: str, width: int = 72) -> str:
     """A command in at most about ``width`` characters, its middle left out; for a cell of a table."""
+    command = command.replace("|", "\\|")  # else it would end the cell
     if len(command) <= width:
         return command
     words = command.split(" ")

@@ -51,7 +51,7 @@ def test_from_photographs_to_the_page(miniature, tmp_path):
     assert [row["command"] for row in rows[1:]] == miniature.page_commands(page)[:4]
     assert rows[0]["peak_mb"] > 30 and rows[2]["peak_mb"] < 30
     text = page.read_text()
-    assert text.count("## What it takes") == 1 and "Not finished: 9 commands are left." in text
+    assert text.count("## What it takes") == 1 and "Not finished: 9 commands left." in text
     assert "| `tar -xf ILSVRC2012_img_val.tar -C ILSVRC2012/val` | 0." in text
 
     write_lists(str(work / "ILSVRC2012"), read_devkit(str(work / miniature.DEVKIT)), str(work / "ILSVRC2012"))
@@ -127,3 +127,10 @@ def test_what_is_extrapolated(miniature):
     assert "`val_lmdb`, 50,000 pictures: 2.0 GB and 2 minutes" in text
     assert "1.0 to 2.0 GB" in text and "2 trainings leave 52 GB" in text  # 12 snapshots of 1 GB, 20 of 2 GB
     assert not list(miniature.extrapolated({}, []))
+
+
+def test_a_cell_of_the_table_is_one_cell(miniature):
+    for command in miniature.page_commands(ROOT / "docs/imagenet.md"):
+        cell = miniature.abbreviated(command)
+        assert len(cell) <= 80 and "|" not in cell.replace(r"\|", "")
+        assert cell.startswith(command.split(" ")[0]) and cell.endswith(command.split(" ")[-1])
