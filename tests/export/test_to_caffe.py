@@ -291,6 +291,10 @@ def test_programs(tmp_path):
     assert {each.batch for each in found.differences} == {2, 3} and read_net(
         str(tmp_path / "net.prototxt")
     ).name == "ResNet"
+    norm = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LocalResponseNorm(3, 0.02, 0.7, 2.0), nn.Dropout(0.3)).eval()
+    torch.export.save(torch.export.export(norm, (x,)), tmp_path / "norm.pt2")
+    found = program_to_caffe(tmp_path / "norm.pt2", tmp_path / "norm.prototxt", tmp_path / "norm.caffemodel")
+    assert [layer.type for layer in found.net.layer] == ["Input", "Convolution", "LRN", "Dropout"]
     (tmp_path / "no.pt2").write_bytes(b"no program")
     with pytest.raises(CaffeError, match=r"no\.pt2: not a program that torch\.export\.load reads"):
         program_to_caffe(tmp_path / "no.pt2", tmp_path / "a.prototxt", tmp_path / "a.caffemodel")

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...errors import NetError
 from ...proto import caffe_pb2
 from ...tables import dims
-from .graph import Graph, shape_of
+from .graph import Graph, operator_name, shape_of
 
 Convert = Callable[..., Any]
 CONVERTERS: dict[str, Convert] = {}
@@ -127,13 +127,14 @@ class Conversion:
         faults: dict[str, list[str]] = {}
         for node in self.graph.inputs:
             self._input(node)
-        needed = self._needed()
+        needed, norms = self._needed(), response_norms(self.graph.nodes)
         for node in self.graph.nodes:
-            if node.op != "call_function" or node not in needed:
+            if node.op != "call_function" or node not in needed or norms.get(node, node) is None:
                 continue
             self.node = node
             try:
-                value = self._convert(node)
+                norm = norms.get(node)
+                value = self._convert(node) if norm is None else self._response_norm(norm)
             except Unsaid as error:
                 faults.setdefault(str(error), []).append(error.where)
                 value = self._stand_in(node)
@@ -203,7 +204,7 @@ class Conversion:
         if node.target is operator.getitem:
             source, index = node.args
             return self._values[source.name][index]  # type: ignore[union-attr, index]
-        name = str(node.target).removeprefix("aten.").removeprefix("pycaffe_compat_way_in.")
+        name = operator_name(node.target)
         schema = getattr(node.target, "_schema", None)
         if schema is None:
             return node.meta.get("val")  # arithmetic on lengths
@@ -224,6 +225,11 @@ class Conversion:
             raise self.unsaid("makes constants as large as the batch")
         first = [given.pop("self")] if "self" in given else []
         return self.node.target(*first, **given)  # type: ignore[operator]
+
+    def _response_norm(self, norm: SimpleNamespace) -> Any:
+        return CONVERTERS["local_response_norm.default"](
+            self, SimpleNamespace(**{**vars(norm), "input": self._values[norm.input.name]})
+        )
 
     def _arguments(self, node: torch.fx.Node, schema: Any) -> SimpleNamespace:
         found = {}
@@ -262,7 +268,7 @@ class Conversion:
     def name(self, what: str = "") -> str:
         """A name for a layer of the operator: the path of PyTorch's module, or that of the user's with the operator's behind."""
         base = self.path
-        function = what or str(self.node.target).removeprefix("aten.").partition(".")[0]
+        function = what or operator_name(self.node.target).partition(".")[0]
         if what or not base or not self.kind.startswith("torch.nn."):
             base = f"{base}/{function}" if base else function
         return self.unique(base)
@@ -379,6 +385,27 @@ class Conversion:
         if isinstance(value, (Tensor, Blob)):
             raise self.unsaid(f"{what} is a tensor of {dims(value.shape)}; a layer takes one number")
         return float(value)
+
+
+def response_norms(nodes: Sequence[torch.fx.Node]) -> dict[torch.fx.Node, SimpleNamespace | None]:
+    """The operators that a program has for a ``LocalResponseNorm``: by the last of them its options, None for the others."""
+    groups: dict[str, list[torch.fx.Node]] = {}
+    for node in nodes:
+        stack = list((node.meta.get("nn_module_stack") or {}).items())
+        if node.op == "call_function" and stack and stack[-1][1][1].endswith(".LocalResponseNorm"):
+            groups.setdefault(stack[-1][0], []).append(node)
+    found: dict[torch.fx.Node, SimpleNamespace | None] = {}
+    for group in groups.values():
+        by_name = {operator_name(node.target): node for node in group}  # of two products the last, by alpha
+        names = ("avg_pool3d.default", "mul.Tensor", "add.Tensor", "pow.Tensor_Scalar", "div.Tensor")
+        if any(name not in by_name for name in names):
+            continue  # one operator by itself, or something else
+        last = by_name["div.Tensor"]
+        window, alpha, k, beta, _ = (by_name[name].args[1] for name in names)
+        found.update(dict.fromkeys(group, None))
+        size = window[0]  # type: ignore[index]
+        found[last] = SimpleNamespace(input=last.args[0], size=size, alpha=alpha, beta=beta, k=k)
+    return found
 
 
 def _flat(values: Iterable[Any]) -> Iterator[Any]:

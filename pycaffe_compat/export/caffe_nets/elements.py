@@ -175,9 +175,12 @@ def clamp(c: Conversion, a: SimpleNamespace) -> Blob:
 def same(c: Conversion, a: SimpleNamespace) -> Blob:
     """Nothing, or the Dropout that was there when the module was trained."""
     x = a.self if hasattr(a, "self") else a.input
-    if c.kind.rsplit(".", 1)[-1] != "Dropout" or c.graph.module is None:
+    if hasattr(a, "p"):
+        ratio = a.p
+    elif c.kind.rsplit(".", 1)[-1] == "Dropout" and c.graph.module is not None:
+        ratio = getattr(c.graph.module.get_submodule(c.path), "p", 0.5)
+    else:
         return x  # type: ignore[no-any-return]
-    ratio = getattr(c.graph.module.get_submodule(c.path), "p", 0.5)
     return c.layer("Dropout", [x], {"dropout_param": {"dropout_ratio": None if ratio == 0.5 else ratio}})  # type: ignore[no-any-return]
 
 
@@ -206,6 +209,11 @@ def _power(c: Conversion, x: Blob, power: float = 1, scale: float = 1, shift: fl
 @converts("pow.Tensor_Scalar")
 def power(c: Conversion, a: SimpleNamespace) -> Blob:
     return _power(c, a.self, float(a.exponent))
+
+
+@converts("square.default")
+def square(c: Conversion, a: SimpleNamespace) -> Blob:
+    return _power(c, a.self, 2)
 
 
 @converts("sqrt.default")

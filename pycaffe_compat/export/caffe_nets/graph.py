@@ -6,7 +6,7 @@ import copy
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -49,8 +49,13 @@ class Graph:
     any_batch: bool
 
 
-def trace(module: nn.Module, example: Tensor | Sequence[Tensor]) -> Graph:
+def trace(module: nn.Module, example: Tensor | Sequence[Tensor], known: Container[str]) -> Graph:
     """Trace a module, in evaluation, for inputs like these.
+
+    Args:
+        module: stays as it is.
+        example: the input, or several.
+        known: the names of operators (:func:`operator_name`) that need not be rewritten.
 
     Raises:
         NetError: PyTorch cannot trace it, or not for these inputs.
@@ -80,10 +85,10 @@ def trace(module: nn.Module, example: Tensor | Sequence[Tensor]) -> Graph:
             program = _export(module, tuple(each.clone() for each in inputs), None)
         except Exception as error:
             raise NetError(_untraceable(name, error)) from error
-    return _graph(name, program, module, module, any_batch)
+    return _graph(name, program, module, module, any_batch, known)
 
 
-def read(path: PathLike) -> tuple[Graph, tuple[Tensor, ...]]:
+def read(path: PathLike, known: Container[str]) -> tuple[Graph, tuple[Tensor, ...]]:
     """Read a ``.pt2``; return its graph, and the inputs that it was made with.
 
     Raises:
@@ -98,12 +103,15 @@ def read(path: PathLike) -> tuple[Graph, tuple[Tensor, ...]]:
     args, kwargs = program.example_inputs or ((), {})
     if not args or kwargs or not all(isinstance(each, Tensor) for each in args):
         raise CaffeError(f"{file}: its inputs must be tensors that are given by position, with examples in the file")
-    with _quiet():
-        program = program.run_decompositions({})
     inputs = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in program.graph_signature.user_inputs]
     any_batch = all(isinstance(n.meta["val"].shape[0], torch.SymInt) for n in inputs if n.meta["val"].dim())
     name = os.path.basename(file).partition(".")[0]
-    return _graph(name, program, None, program.module(), any_batch), args
+    return _graph(name, program, None, program.module(), any_batch, known), args
+
+
+def operator_name(target: Any) -> str:
+    """An operator of PyTorch as its namespace calls it, such as ``conv2d.default``."""
+    return str(target).partition(".")[2]
 
 
 def shape_of(node: torch.fx.Node) -> tuple[int, ...]:
@@ -118,8 +126,7 @@ def size(value: Any) -> int:
 
 def _export(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: Any) -> Any:
     with _quiet(), torch.no_grad(), _kept_whole():
-        traced = torch.export.export(module, inputs, dynamic_shapes=dynamic, strict=False)
-        return traced.run_decompositions({})
+        return torch.export.export(module, inputs, dynamic_shapes=dynamic, strict=False)
 
 
 @contextmanager
@@ -151,7 +158,17 @@ def _kept_whole() -> Iterator[None]:
         F.local_response_norm = before
 
 
-def _graph(name: str, program: Any, module: nn.Module | None, run: Any, any_batch: bool) -> Graph:
+def _graph(
+    name: str, program: Any, module: nn.Module | None, run: Any, any_batch: bool, known: Container[str]
+) -> Graph:
+    """The graph of a program.
+
+    Where operators change their arguments, or are not known, it is the one that PyTorch rewrites with operators that do not.
+    """
+    targets = [node.target for node in program.graph.nodes if hasattr(node.target, "_schema")]
+    if any(target._schema.is_mutable or operator_name(target) not in known for target in targets):
+        with _quiet(), torch.no_grad():
+            program = program.run_decompositions({})
     signature = program.graph_signature
     nodes = list(program.graph.nodes)
     found = {**dict(program.state_dict), **dict(program.constants)}

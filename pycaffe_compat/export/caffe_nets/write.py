@@ -17,7 +17,7 @@ from ...net import Net
 from ...proto import format_text, write_weights
 from ..verify import TOLERANCE, Difference
 from . import elements, shapes, windows
-from .conversion import Blob, Conversion, Normalised, several
+from .conversion import CONVERTERS, Blob, Conversion, Normalised, several
 from .graph import Graph, read, trace
 
 FAMILIES = (elements, shapes, windows)
@@ -72,7 +72,7 @@ def to_caffe(
         CaffeError: an output differs by more than 1e-4 of its range, or a file cannot be written.
     """
     inputs = (example,) if isinstance(example, Tensor) else tuple(example)
-    return _write(trace(module, example), inputs, prototxt, caffemodel, name, pictures, verify)
+    return _write(trace(module, example, CONVERTERS), inputs, prototxt, caffemodel, name, pictures, verify)
 
 
 def program_to_caffe(
@@ -85,7 +85,7 @@ def program_to_caffe(
     verify: bool = True,
 ) -> CaffeNet:
     """Write a program that ``torch.export.save`` stored (``.pt2``) as a net of Caffe; see :func:`to_caffe`."""
-    graph, inputs = read(program)
+    graph, inputs = read(program, CONVERTERS)
     return _write(graph, inputs, prototxt, caffemodel, name, pictures, verify)
 
 
