@@ -48,6 +48,8 @@ class CurveFile(Hook):
         path: the table, a CSV of iteration, phase, output and value.
     """
 
+    reads_update = False
+
     def __init__(self, path: str) -> None:
         self._path = path
         self._file: Any = None
