@@ -63,7 +63,7 @@ def written(module: nn.Module, folder: Path, *shapes: tuple[int, ...]) -> tuple[
     wanted = wanted if isinstance(wanted, tuple) else (wanted,)
     for name, want in zip(found.outputs, wanted, strict=True):
         assert blobs[name].shape == want.shape == found.outputs[name]
-        torch.testing.assert_close(blobs[name], want, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(blobs[name], want, rtol=1e-4, atol=1e-5, equal_nan=True)
     return [layer.type for layer in found.net.layer if layer.type != "Input"], found
 
 
@@ -114,6 +114,9 @@ OPERATORS = [
     (of(lambda x: torch.maximum(x, 1 - x)), PLANES, ["Power", "Eltwise"]),
     (of(lambda x: x * x.mean((2, 3), keepdim=True)), PLANES, ["Pooling", "Reshape", "Scale"]),
     (of(lambda x: F.adaptive_avg_pool2d(x, 1) + x), PLANES, ["Pooling", "Reshape", "Bias"]),
+    (of(lambda x: x - 2 * x.mean((2, 3), keepdim=True)), PLANES, ["Pooling", "Power", "Power", "Reshape", "Bias"]),
+    (of(lambda x: (x - 0.5).log().repeat(1, 2, 1, 3)), PLANES, ["Power", "Log", "Tile", "Tile"]),
+    (nn.UpsamplingBilinear2d((17, 20)), PLANES, ["Interp"]),
     (of(lambda x: x.mean((2, 3))), PLANES, ["Pooling", "Flatten"]),
     (of(lambda x: x.sum((1, 2, 3))), PLANES, ["Reduction"]),
     (Function(lambda self, x: x * self.factor + self.factor), PLANES, ["Scale", "Bias"]),
@@ -360,6 +363,7 @@ REFUSED = [
     (nn.ZeroPad2d(1), "its output data is padded"),
     (Unpooling(3, 2), "windows of 3×3 overlap"),
     (Unpooling(2, 2), "makes planes of 9×8 of those of 9×8; Depooling makes 8×8"),
+    (nn.Upsample(scale_factor=2, mode="bilinear"), "bilinear without align_corners"),
     (nn.GroupNorm(2, 6), "no layer computes group_norm"),
     (of(lambda x: x + x[:, :1]), "combines N×6×9×8 and N×1×9×8, which no layer spreads so"),
     (of(lambda x: x.argmax(1)), "PyTorch takes the first and Caffe's ArgMax the last"),

@@ -203,7 +203,7 @@ def _power(c: Conversion, x: Blob, power: float = 1, scale: float = 1, shift: fl
         "scale": None if scale == 1 else scale,
         "shift": None if shift == 0 else shift,
     }
-    return c.layer("Power", [x], {"power_param": options}, what=what)  # type: ignore[no-any-return]
+    return c.layer("Power", [x], {"power_param": options}, shape=x.shape, what=what)  # type: ignore[no-any-return]
 
 
 @converts("pow.Tensor_Scalar")
@@ -245,12 +245,9 @@ def _sum(c: Conversion, x: Any, y: Any, by_x: float, by_y: float) -> Blob:
     if not isinstance(x, Blob):
         x, y, by_x, by_y = y, x, by_y, by_x
     if isinstance(y, Blob):
-        if x.shape != y.shape and (by_x, by_y) == (1, 1):
-            return _spread(c, "Bias", x, y)
         if x.shape != y.shape:
-            raise c.unsaid(
-                f"adds {c.said(x.shape)} and {c.said(y.shape)} with factors; Eltwise takes blobs of one shape"
-            )
+            factors = [each if by == 1 else c.part(_power(c, each, scale=by)) for each, by in ((x, by_x), (y, by_y))]
+            return _spread(c, "Bias", *factors)
         coeffs = None if (by_x, by_y) == (1, 1) else [float(by_x), float(by_y)]
         return c.layer("Eltwise", [x, y], {"eltwise_param": {"coeff": coeffs}})  # type: ignore[no-any-return]
     if isinstance(y, Tensor) and y.numel() > 1:

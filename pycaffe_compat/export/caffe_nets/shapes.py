@@ -140,6 +140,8 @@ def reduce(c: Conversion, a: SimpleNamespace) -> Blob:
 def pad(c: Conversion, a: SimpleNamespace) -> Blob:
     """Nothing yet: the convolution that reads the value pads it."""
     before, after = list(a.pad)[::2], list(a.pad)[1::2]
+    if not any(a.pad):
+        return a.self  # type: ignore[no-any-return]
     n = len(a.self.shape) - 2
     zeros = getattr(a, "mode", "constant") == "constant" and not a.value
     if not zeros or before != after or min(before) < 0 or any(before[n:]):
@@ -148,6 +150,19 @@ def pad(c: Conversion, a: SimpleNamespace) -> Blob:
     padding = [*[0] * (n - len(before)), *before[:n][::-1]]
     known = a.self.padding or (0,) * n
     return replace(a.self, padding=tuple(p + q for p, q in zip(known, padding, strict=True)))
+
+
+@converts("repeat.default")
+def tile(c: Conversion, a: SimpleNamespace) -> Blob:
+    if len(a.repeats) != len(a.self.shape):
+        raise c.unsaid("repeats along new axes; Tile repeats along those that are there")
+    y: Blob = a.self
+    for axis, times in enumerate(a.repeats):
+        if times != 1:
+            shape = [n * times if i == axis else n for i, n in enumerate(y.shape)]
+            options = {"axis": None if axis == 1 else axis, "tiles": times}
+            y = c.layer("Tile", [y], {"tile_param": options}, shape=shape, what="tile")
+    return y
 
 
 @converts("expand.default")

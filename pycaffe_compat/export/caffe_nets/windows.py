@@ -220,6 +220,16 @@ def _adaptive(c: Conversion, x: Blob, mode: str, size: Any) -> Blob:
     return c.layer("Pooling", [x], {"pooling_param": options})  # type: ignore[no-any-return]
 
 
+@converts("upsample_bilinear2d.vec", "upsample_bilinear2d.default")
+def bilinear(c: Conversion, a: SimpleNamespace) -> Blob:
+    if not a.align_corners:
+        raise c.unsaid("bilinear without align_corners; Interp of DeepLab's Caffe aligns them")
+    x = a.input if hasattr(a, "input") else a.self
+    height, width = c.shape[2:]
+    c.note("Interp is a layer of DeepLab's and PSPNet's Caffe; BVLC's has none", c.path or "the module itself")
+    return c.layer("Interp", [x], {"interp_param": {"height": height, "width": width}})  # type: ignore[no-any-return]
+
+
 @converts("upsample_nearest2d.vec", "upsample_nearest2d.default")
 def nearest(c: Conversion, a: SimpleNamespace) -> Blob:
     """A Deconvolution of ones, whose windows lie side by side."""

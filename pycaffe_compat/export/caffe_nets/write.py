@@ -175,7 +175,14 @@ def _like(random: np.random.Generator, example: Tensor, shape: tuple[int, ...]) 
 def _difference(name: str, batch: int, have: Tensor, want: Tensor) -> Difference:
     if have.shape != want.shape:
         raise CaffeError(f"output {name} has shape {tuple(have.shape)}, the module's has {tuple(want.shape)}")
-    values = want.double()
-    apart = (have.double() - values).abs().max().item() if want.numel() else 0.0
-    reach = max(values.abs().max().item(), (values.max() - values.min()).item()) if want.numel() else 0.0
+    finite = want.isfinite()
+    values = want[finite].double()
+    if not torch.equal(have[~finite].nan_to_num(), want[~finite].nan_to_num()) or not torch.equal(
+        have.isfinite(), finite
+    ):
+        return Difference(name, batch, float("inf"), 1.0)
+    if not values.numel():
+        return Difference(name, batch, 0.0, 0.0)
+    apart = (have[finite].double() - values).abs().max().item()
+    reach = max(values.abs().max().item(), (values.max() - values.min()).item())
     return Difference(name, batch, apart, reach)
