@@ -17,7 +17,6 @@ import fcntl
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ import numpy as np
 from config import FULL, KINDS, OBJECTIVES, SMOKE, VARIANTS, Config, Size
 from report import draw
 from results_table import machine
+from run_tools import run_tool
 from table import tables
 
 from pycaffe_compat.data.cifar10 import Pictures, write_database
@@ -361,20 +361,8 @@ class Experiment:
         return {variant: path for variant, _, path in lines if variant in variants}
 
     def _tool(self, base: Path, name: str, *arguments: object) -> str:
-        """Run a tool of this project; return its standard output. Both outputs are in ``log`` in the folder.
-
-        Raises:
-            SystemExit: it failed; the message ends with what it said.
-        """
-        command = [sys.executable, str(ROOT / f"tools/{name}.py"), *map(str, arguments)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        with open(base / "log", "a") as file:
-            file.write(f"{' '.join(command)}\n{done.stderr}{done.stdout}")
-        if done.returncode:
-            last = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-            raise SystemExit(f"{name} ended with status {done.returncode}; {base / 'log'} ends with: {last}")
-        return done.stdout
+        """Run a tool of this project; return its standard output. Both outputs are in ``log`` in the folder."""
+        return run_tool(name, *arguments, log=base / "log")
 
     # ---- several processes
 

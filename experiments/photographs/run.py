@@ -14,7 +14,6 @@ import csv
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 import zipfile
@@ -38,6 +37,7 @@ from pycaffe_compat.swwae.prototxt import net_text
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from results_page import write_section
+from run_tools import run_tool
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -94,26 +94,6 @@ def main() -> int:
     return 0
 
 
-def tool(*arguments: object, log: Path) -> None:
-    """Run a tool of this project, its output in a log file.
-
-    Raises:
-        SystemExit: it failed; the message ends with what it said.
-    """
-    name, *rest = map(str, arguments)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with open(log, "a") as file:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / f"tools/{name}.py"), *rest],
-            stdout=file,
-            stderr=file,
-            env=environment,
-            check=False,
-        )
-    if done.returncode:
-        raise SystemExit(f"{name} failed; {log} ends with: {log.read_text().strip().splitlines()[-1]}")
-
-
 def measure(args: argparse.Namespace) -> None:
     """Train encoder and decoders as far as they are missing, and write the CSV."""
     began, work = time.monotonic(), args.work
@@ -131,7 +111,7 @@ def measure(args: argparse.Namespace) -> None:
     for encoder in ENCODERS:
         look = work / f"look_{encoder}"
         folders = [word for (name, _), run in runs.items() if name == encoder for word in ("--run", run)]
-        tool(
+        run_tool(
             *("reconstruct", work / "held_out", *folders, "--crop", CROP, "--rows", ROWS, "--out", look, "--overwrite"),
             log=work / "reconstruct.log",
         )
@@ -226,7 +206,9 @@ def train_encoder(args: argparse.Namespace, work: Path) -> tuple[str, str, str]:
     if not weights.exists():
         print("training the encoder on CIFAR-10", flush=True)
         data = work / "cifar10"
-        tool("get_cifar10", "--out", data, *(("--npz", args.cifar10) if args.cifar10 else ()), log=work / "cifar10.log")
+        run_tool(
+            "get_cifar10", "--out", data, *(("--npz", args.cifar10) if args.cifar10 else ()), log=work / "cifar10.log"
+        )
         inputs = lmdb_layers(
             *(f"{data}/train_lmdb", f"{data}/test_lmdb", (50, 100)),
             crop_size=32,
@@ -240,7 +222,7 @@ def train_encoder(args: argparse.Namespace, work: Path) -> tuple[str, str, str]:
         net.write_text(net_text(param, "A small VGG for CIFAR-10."))
         solver = SOLVER.format(rate=2e-3, iterations=args.encoder_iterations, snapshot=500, tested=100, decay=5e-4)
         (work / "cifar10_solver.prototxt").write_text(f'net: "{net}"\nsnapshot_prefix: "{work}/encoder"\n{solver}')
-        tool("train_net", "--solver", work / "cifar10_solver.prototxt", "--resume", log=work / "cifar10.log")
+        run_tool("train_net", "--solver", work / "cifar10_solver.prototxt", "--resume", log=work / "cifar10.log")
     right = re.findall(r"Test net output #\d+: accuracy = (\S+)", (work / "cifar10.log").read_text())[-1]
     widths = ", ".join(str(width) for _, width in STAGES)
     about = (
@@ -255,7 +237,7 @@ def train_decoders(work: Path, key: tuple[str, str], run: Path) -> None:
     began = time.monotonic()
     options = ("--net", work / "encoder.prototxt", "--weights", work / f"{key[0]}.caffemodel", "--filler", "xavier")
     run.parent.mkdir(exist_ok=True)
-    tool(
+    run_tool(
         *(
             "train_stages",
             "--variant",

@@ -26,7 +26,7 @@ def report(monkeypatch):
     import report
 
     yield report
-    for name in ("report", "config", "table", "results_page", "results_table"):
+    for name in ("report", "config", "table", "results_page", "results_table", "run_tools"):
         sys.modules.pop(name, None)
 
 
