@@ -28,9 +28,9 @@ def values_of_bvlc(enum):
     return [value.number for value in enum.values if not value_forks(value)]
 
 
-def randomise(message, rng):
-    """Set some fields of ``message`` to odd values."""
-    fields = [field for field in SCHEMA[message.DESCRIPTOR.name] if set(field.forks) <= {"SWWAE"}]
+def randomise(message, rng, forks):
+    """Set some fields of ``message``, of BVLC's Caffe or of ``forks``, to odd values."""
+    fields = [field for field in SCHEMA[message.DESCRIPTOR.name] if not field.forks or forks & set(field.forks)]
     for field in fields:
         if rng.random() > max(0.2, 1 / len(fields)) and field.name not in ("num_output", "kernel_size"):
             continue
@@ -38,7 +38,7 @@ def randomise(message, rng):
         if described.message_type:
             if field.label != "repeated":
                 getattr(message, field.name).SetInParent()
-                randomise(getattr(message, field.name), rng)
+                randomise(getattr(message, field.name), rng, forks)
             continue
         values = ODD[field.type] if described.enum_type is None else values_of_bvlc(described.enum_type)
         if field.label == "repeated":
@@ -51,7 +51,7 @@ def random_layer(type_name, rng) -> tuple[Layer, list[tuple[int, ...]]]:
     cls = REGISTRY[type_name]
     param = caffe_pb2.LayerParameter(name="odd", type=type_name)
     for option in cls.option_fields():
-        randomise(getattr(param, option), rng)
+        randomise(getattr(param, option), rng, {"SWWAE", *cls.forks})
     shape = tuple(rng.choices([0, 1, 2, 3, 4, 6], k=rng.randint(0, 5)))
     bottoms = rng.choice([cls.bottoms[0]] * 3 + [cls.bottoms[0] + 1, 0])
     shapes = [

@@ -77,8 +77,10 @@ class Insanity(Layer):
         super().__init__(param, bottom_shapes)
         options = param.insanity_param
         self.lower, self.upper = options.lb, options.ub
-        if not self.lower < self.upper or not self.lower * self.upper:
-            raise self.error(f"insanity_param: ub: {self.upper:g} must be above lb: {self.lower:g}, and neither be 0")
+        if not -math.inf < self.lower < self.upper < math.inf or not self.lower * self.upper:
+            raise self.error(
+                f"insanity_param: ub: {self.upper:g} must be above lb: {self.lower:g}, both finite and neither 0"
+            )
         spread = math.log(abs(self.upper)) - math.log(abs(self.lower))
         self.mean = (self.upper - self.lower) / spread if spread else math.inf
 
@@ -106,6 +108,10 @@ class Noise(Layer):
         self.share = options.gaussian_std if options.HasField("gaussian_std") else None
         if self.share is None and not options.HasField("uniform_range"):
             raise self.error("noise_param needs gaussian_std or uniform_range")
+        if not math.isfinite(self.bias) or not 0 <= self.range < math.inf:
+            raise self.error(
+                f"noise_param: bias: {self.bias:g} must be finite, and uniform_range: {self.range:g} finite and not below 0"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
