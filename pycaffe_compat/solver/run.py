@@ -23,8 +23,9 @@ from .hooks import Hook, Progress, TensorBoard
 from .log import init_log, log, log_to
 from .loop import Solver, choose_device
 from .nets import warn_of_missing
+from .precision import slow_precision
 from .resume import newest_sound
-from .runner import GraphRunner, prefers_channels_last
+from .runner import AMP, GraphRunner, prefers_channels_last
 from .scores import Means, Precision, evaluates_detections
 from .threads import operator_threads
 
@@ -176,6 +177,8 @@ def train(
             )
             try:
                 _say_layout(amp, channels_last)
+                if amp and device.type == "cpu" and (slow := slow_precision(AMP[amp])):
+                    log(lines.LAYOUT, "%s", slow, level=logging.WARNING)
                 log(lines.STARTING, "Starting Optimization")
                 it.solve(snapshot or None)
                 log(lines.ENDED, "Optimization Done.")
