@@ -35,6 +35,8 @@ def folds(steps: Sequence[Step], ends: set[int]) -> tuple[dict[str, tuple[Tensor
         layer = step.layer
         if type(layer) not in TAKERS or layer.axis != 1 or len(step.top_values) != 1:
             continue
+        if isinstance(layer, DepthwiseConvolution) and layer.spare:
+            continue
         if shared[layer.blob(0).data_ptr()] > 1 or (isinstance(layer, InnerProduct) and layer.transpose):
             continue
         weight = layer.blob(0).detach().double()

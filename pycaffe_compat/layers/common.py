@@ -150,8 +150,9 @@ class Silence(Layer):
 
 @register("Parameter")
 class Parameter(Layer):
-    """A blob of the given shape that is learned."""
+    """A blob of the given shape that is learned. happynear's Caffe fills it by ``blob_filler``."""
 
+    fork_options = frozenset({"parameter_param.blob_filler"})
     blobs_declared = ("weight",)
     shares_memory = True
     bottoms = (0, 0)
@@ -162,7 +163,8 @@ class Parameter(Layer):
         shape = tuple(param.parameter_param.shape.dim)
         if any(n < 0 for n in shape):
             raise self.error(f"parameter_param.shape {list(shape)} has a negative dim")
-        self.add_blob("weight", shape)
+        filler = param.parameter_param.blob_filler
+        self.add_blob("weight", shape, filler if param.parameter_param.HasField("blob_filler") else None)
 
     def forward(self) -> Tensor:
         return self.weight.view_as(self.weight)

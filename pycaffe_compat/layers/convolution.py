@@ -63,7 +63,15 @@ class Windows(Layer):
     options = ("convolution_param",)
     inert_options = frozenset({"engine", "force_nd_im2col"})
     fork_options = frozenset(
-        f"convolution_param.{name}" for name in ("hole", "hole_h", "hole_w", "weight_filler.num_groups")
+        f"convolution_param.{name}"
+        for name in (
+            "hole",
+            "hole_h",
+            "hole_w",
+            "dilation_h",
+            "dilation_w",
+            "weight_filler.num_groups",
+        )
     )
     bottoms: ClassVar[tuple[int, int | None]] = (1, None)
     tops: ClassVar[tuple[int, int | None]] = (1, None)
@@ -113,10 +121,19 @@ class Windows(Layer):
         return window
 
     def _read_dilation(self, options: Any) -> Extent:
-        """``dilation``, which DeepLab v1 calls ``hole``, or ``hole_h`` and ``hole_w``."""
+        """``dilation``, or ``dilation_h`` and ``dilation_w``; DeepLab v1 calls them ``hole``, ``hole_h`` and ``hole_w``.
+
+        Each of the two may be 0 where the kernel has one place.
+        """
         names = [name for name in ("hole", "hole_h", "hole_w") if options.HasField(name)]
         if not names:
-            return self._window("dilation", (), 1, 1)
+            pair = ("dilation_h", "dilation_w")
+            dilation = self._window("dilation", pair, 1, 0 if any(map(options.HasField, pair)) else 1)
+            if any(d < 1 < k for d, k in zip(dilation, self.kernel, strict=True)):
+                raise self.error(
+                    f"dilation is {dims(dilation)}; it must be at least 1 where the kernel is larger than 1"
+                )
+            return tuple(max(d, 1) for d in dilation)
         if options.dilation or names not in (["hole"], ["hole_h", "hole_w"]):
             raise self.error(f"has {' and '.join(names)}; give hole, or hole_h and hole_w, or dilation")
         if self.spatial != 2:

@@ -90,7 +90,8 @@ def _xavier(tensor: Tensor, filler: Any) -> None:
 
 
 def _msra(tensor: Tensor, filler: Any) -> None:
-    tensor.normal_(0, math.sqrt(2 / _fan(tensor, filler)))
+    slope = filler.alpha  # of a leaky ReLU: happynear's Caffe
+    tensor.normal_(0, math.sqrt(2 / _fan(tensor, filler) / (1 + slope * slope)))
 
 
 def _bilinear(tensor: Tensor, filler: Any) -> None:

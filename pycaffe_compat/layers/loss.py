@@ -215,6 +215,10 @@ class SoftmaxWithLoss(SoftmaxLoss):
                     f"{len(self.class_weights)}"
                 )
 
+    @classmethod
+    def fits(cls, param: Any) -> bool:
+        return len(param.top) != 3  # which R-FCN's has
+
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return the loss as a tensor without axes, and the probabilities if there is a top for them."""
         logarithms, axis, labels = self.log_probabilities(x, label)

@@ -31,6 +31,8 @@ def choose(param: Any, classes: Sequence[type[Layer]], given: str, likely: Seque
     if named:
         return named[0]
     fitting = [cls for cls in classes if not _foreign(param, cls) and cls.fits(param)]
+    if not fitting:  # a value that is the default anyway hinders no class
+        fitting = [cls for cls in classes if all(each.is_default for each in _foreign(param, cls)) and cls.fits(param)]
     if not fitting:
         raise LayerError(f"{where}: {_why_none(param, classes)}")
     if not fitting[0].forks:  # the layer is as in BVLC's Caffe, unless the net's fork gave the type another meaning
@@ -63,11 +65,16 @@ def _foreign(param: Any, cls: type[Layer]) -> list[Addition]:
     return [
         each
         for each in _own_options(param, cls)
-        if each.path not in cls.fork_options
+        if not _heeded(each, cls)
         and each.field not in cls.inert_options
         and not set(each.forks) & set(cls.forks)
         and not speed_only(each)
     ]
+
+
+def _heeded(each: Addition, cls: type[Layer]) -> bool:
+    """Whether the layer heeds the field, or what fills its blobs does."""
+    return each.path in cls.fork_options or (each.message, each.field) == ("FillerParameter", "alpha")
 
 
 def _own_options(param: Any, cls: type[Layer]) -> Iterator[Addition]:
@@ -113,7 +120,7 @@ def check_fork_options(param: Any, cls: type[Layer], where: str, noted: set[str]
     own = cls.option_fields()
     refused = []
     for each in additions(param):
-        if each.path in own or each.path in cls.fork_options or each.is_default:
+        if each.path in own or _heeded(each, cls) or each.is_default:
             continue
         if each.path.partition(".")[0] in own and set(each.forks) & set(cls.forks):
             continue

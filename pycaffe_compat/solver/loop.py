@@ -148,7 +148,7 @@ class Solver:
 
     def _check(self) -> None:
         param, where = self.param, f"{self.file}: " if self.file else ""
-        if not param.HasField("base_lr"):
+        if not param.HasField("base_lr") and param.lr_policy != "multifixed":
             raise SolverError(f"{where}base_lr is not set; say how fast to learn, for example base_lr: 0.01")
         for field, least in (("average_loss", 1), ("iter_size", 1), ("max_iter", 0), ("display", 0), ("snapshot", 0)):
             if getattr(param, field) < least:

@@ -98,7 +98,7 @@ class Policy:
         value = getattr(self, field)
         if value is None:
             raise SolverError(f'lr_policy "{self.name}" divides by {field}, which is not set (add "{field}: …")')
-        if value <= 0:
+        if value < 0 or (value == 0 and field != "max_iter"):  # with max_iter: 0 a solver only tests
             raise SolverError(f'{field}: {value} must be positive for lr_policy "{self.name}"')
 
     def assumed(self) -> str:
@@ -228,7 +228,7 @@ def _multistep(p: Any, iteration: np.float64) -> np.float64:
 
 
 def _poly(p: Any, iteration: np.float64) -> np.float64:
-    return (1 - iteration / p.max_iter) ** p.power
+    return (1 - iteration / np.float64(p.max_iter or math.nan)) ** p.power
 
 
 def _sigmoid(p: Any, iteration: np.float64) -> np.float64:

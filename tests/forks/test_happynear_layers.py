@@ -77,3 +77,84 @@ def test_gram_and_slope() -> None:
     assert y.shape == (2, 5, 4, 5) and torch.equal(y[:, :3], x)
     np.testing.assert_allclose(y[1, 3, :, 2], [0, 0.25, 0.5, 0.75])
     np.testing.assert_allclose(y[0, 4, 1], [0, 0.2, 0.4, 0.6, 0.8])
+
+
+@pytest.mark.parametrize(
+    ("options", "trained", "tested"),
+    [("scale_train: false", 1, 0.75), ("sqrt_scale: true", 0.75**-0.5, 1), ("scale_train: true", 1 / 0.75, 1)],
+)
+def test_dropout_scales_where_the_fork_says(options: str, trained: float, tested: float) -> None:
+    text = f'type: "Dropout" dropout_param {{ dropout_ratio: 0.25 {options} }}'
+    x = torch.ones(100, 100, dtype=torch.float64, requires_grad=True)
+    y = build(text, shape=(100, 100))(x)
+    y.sum().backward()
+    assert torch.equal(x.grad, y) and abs((y == 0).double().mean() - 0.25) < 0.02
+    np.testing.assert_allclose(y.max().item(), trained)
+    np.testing.assert_allclose(build(text, phase=1, shape=(100, 100))(x).unique().item(), tested)
+
+
+def test_limits_of_a_scale_move_its_factors() -> None:
+    layer = build('type: "Scale" scale_param { min_value: 0.5 max_value: 2 }')
+    layer.weight.data.copy_(torch.tensor([0.1, 1, 3]))
+    x = torch.randn(SHAPE, dtype=torch.float64)
+    y = layer(x)
+    assert layer.weight.tolist() == [0.5, 1, 2]
+    np.testing.assert_allclose(y.detach(), x * torch.tensor([0.5, 1, 2])[:, None, None])
+
+
+def test_a_parameter_has_a_filler() -> None:
+    layer = gl.build('name: "p" type: "Parameter" parameter_param { shape { dim: 2 } blob_filler { value: 3 } }')
+    assert layer().tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("options", ["", "do_backward_feature: false", "do_backward_scale: false", "do_forward: false"])
+def test_channel_scale_and_what_its_gradients_leave_out(options: str) -> None:
+    rng = np.random.default_rng(1)
+    x, scale, seed = (rng.standard_normal(shape) for shape in ((2, 3, 4, 5), (2, 1, 4, 5), (2, 3, 4, 5)))
+    layer = gl.build(f'name: "c" type: "ChannelScale" channel_scale_param {{ {options} }}', x.shape, scale.shape)
+    a, b = torch.tensor(x, requires_grad=True), torch.tensor(scale, requires_grad=True)
+    y = layer(a, b)
+    np.testing.assert_allclose(y.detach(), x if "do_forward" in options else x * scale)
+    y.backward(torch.tensor(seed))
+    np.testing.assert_allclose(a.grad, seed if "feature" in options else seed * scale)
+    want = (seed * x).sum(1, keepdims=True)
+    np.testing.assert_allclose(0 * want if b.grad is None else b.grad, 0 * want if "_scale: f" in options else want)
+
+
+def test_a_global_scale_follows_the_mean_of_the_scales() -> None:
+    text = 'name: "c" type: "ChannelScale" top: "y" top: "s" channel_scale_param { global_scale: true max_global_scale: 5 }'
+    layer = gl.build(text, (2, 3), (2, 1))
+    x, wanted = torch.ones(2, 3), None
+    for low, high in ((1, -3), (2, 4), (90, 90)):
+        mean = (abs(low) + abs(high)) / 2
+        wanted = min(mean if wanted is None else wanted * 0.99 + mean * 0.01, 5)
+        y, s = layer(x, torch.tensor([[float(low)], [float(high)]]))
+        np.testing.assert_allclose(s, [wanted], rtol=1e-6)
+        np.testing.assert_allclose(y, np.full((2, 3), wanted), rtol=1e-6)
+    assert layer.eval()(x, torch.ones(2, 1))[1] == s  # and stands still in tests
+    with pytest.raises(LayerError, match="one factor for each place"):
+        gl.build('name: "c" type: "ChannelScale"', (2, 3, 4), (2, 1, 3))
+
+
+def test_label_specific_add_moves_the_scores_of_labels_in_training() -> None:
+    scores, labels = torch.tensor([[0.9, 0.2], [0.1, 0.3]], dtype=torch.float64), torch.tensor([0.0, 1.0])
+    options = "bias: 0.35"
+    for sign, fork in ((-1, ""), (-1, "openvino")):
+        text = f'name: "l" type: "LabelSpecificAdd" label_specific_add_param {{ {options if fork else "bias: -0.35"} }}'
+        param = gl.text_format.Parse(f'{text} bottom: "a" bottom: "b" top: "t"', gl.caffe_pb2.LayerParameter())
+        layer = gl.layer_class(param, fork=fork or "happynear")(param, [(2, 2), (2,)])
+        np.testing.assert_allclose(layer(scores, labels), [[0.9 + sign * np.float32(0.35), 0.2], [0.1, 0.3]])
+        gl.check_gradients(layer, scores.clone(), labels.long())
+        assert torch.equal(layer.eval()(scores, labels), scores)
+
+
+def test_label_specific_add_lets_the_bias_grow() -> None:
+    options = "bias_base: 1 bias_gamma: 0.5 bias_power: 2 bias_max: 3 bias_min: 1 iteration: 1"
+    layer = gl.build(
+        f'name: "l" type: "LabelSpecificAdd" top: "y" top: "b" label_specific_add_param {{ {options} }}', (1, 2), (1,)
+    )
+    x, label = torch.ones(1, 2), torch.zeros(1)
+    assert layer(x, label)[1].item() == 2.25
+    layer.seek(layer.state())
+    y, bias = layer(x, label)
+    assert bias.item() == 3 and y.tolist() == [[4, 1]]

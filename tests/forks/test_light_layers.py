@@ -12,25 +12,38 @@ def test_layer_agrees_with_caffe(name: str) -> None:
     gl.check(name, "forks")
 
 
-def test_convolution_depthwise_needs_no_group() -> None:
+def test_convolution_depthwise_reads_neither_group_nor_outputs() -> None:
     layer = gl.build(
-        'name: "c" type: "ConvolutionDepthwise" convolution_param { num_output: 3 kernel_size: 2 dilation: 2 }',
+        'name: "c" type: "ConvolutionDepthwise" convolution_param { num_output: 7 kernel_size: 2 dilation: 2 }',
         (1, 3, 5, 6),
     )
     assert layer.weight.shape == (3, 1, 2, 2) and layer(torch.zeros(1, 3, 5, 6)).shape == (1, 3, 3, 4)
 
 
 @pytest.mark.parametrize(
-    ("type_name", "options", "words"),
+    ("options", "words"),
     [
-        ("ConvolutionDepthwise", "num_output: 6", "num_output: 6 must be the number of its bottom's channels, 3"),
-        ("DepthwiseConvolution", "num_output: 3", "group: 1 must be the number of its bottom's channels, 3"),
-        ("DepthwiseConvolution", "num_output: 6 group: 3", "num_output: 6 must be"),
+        ("num_output: 6 group: 3", "num_output: 6 must be the number of its bottom's channels, 3"),
+        ("num_output: 3 group: 2", "group: 2 must divide"),
     ],
 )
-def test_depthwise_convolution_refuses_other_outputs(type_name: str, options: str, words: str) -> None:
+def test_depthwise_convolution_refuses_other_outputs(options: str, words: str) -> None:
     with pytest.raises(LayerError, match=words):
-        gl.build(f'name: "c" type: "{type_name}" convolution_param {{ kernel_size: 2 {options} }}', (1, 3, 5, 6))
+        gl.build(
+            f'name: "c" type: "DepthwiseConvolution" convolution_param {{ kernel_size: 2 {options} }}', (1, 3, 5, 6)
+        )
+
+
+def test_depthwise_convolution_in_fewer_groups_uses_its_first_weights(caplog: pytest.LogCaptureFixture) -> None:
+    text = 'name: "c" type: "DepthwiseConvolution" convolution_param { num_output: 3 kernel_size: 2 pad: 1'
+    layer = gl.build(f'{text} weight_filler {{ type: "gaussian" }} }}', (2, 3, 4, 5), dtype=torch.float64)
+    assert layer.weight.shape == (3, 3, 2, 2) and "group: 1 is not the number" in caplog.text
+    plain = gl.build(f"{text} group: 3 }}", (2, 3, 4, 5), dtype=torch.float64)
+    plain.weight.data.copy_(layer.weight.data.flatten()[:12].reshape(3, 1, 2, 2))
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), plain(x))
+    layer(x).sum().backward()
+    assert layer.weight.grad.flatten()[:12].all() and not layer.weight.grad.flatten()[12:].any()
 
 
 def test_shuffle_channel_has_its_gradient_and_any_axes() -> None:

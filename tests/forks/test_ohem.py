@@ -24,6 +24,13 @@ def tensors(*arrays: Any) -> list[torch.Tensor]:
     return [torch.tensor(np.asarray(array, np.float32)) for array in arrays]
 
 
+def test_softmax_loss_with_three_tops_is_r_fcns() -> None:
+    x, label = torch.randn(4, 3), torch.tensor([2.0, 0, 1, 1])
+    layer, plain = (build(name, "", 3, (4, 3), (4,)) for name in ("SoftmaxWithLoss", "SoftmaxWithLossOHEM"))
+    for have, want in zip(layer(x, label), plain(x, label), strict=True):
+        assert torch.equal(have, want)
+
+
 @pytest.mark.parametrize(
     ("options", "divisor"),
     [

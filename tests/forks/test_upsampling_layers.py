@@ -80,7 +80,7 @@ def test_reorg_takes_darknets_places() -> None:
 @pytest.mark.parametrize(
     ("options", "shape", "words"),
     [
-        ("", (1, 4, 2, 2), "needs reorg_param.stride"),
+        ("stride: 0", (1, 4, 2, 2), "stride: 0 must be at least 1"),
         ("stride: 2", (1, 6, 2, 2), "stride: 2, squared, must divide its bottom's 6 channels"),
         ("stride: 2", (1, 4, 2, 3), "stride: 2 must divide the sides of planes of 2×3"),
     ],

@@ -210,3 +210,12 @@ def test_deeplabs_holes_are_dilation(holes, dilation):
 def test_holes_that_cannot_be(holes):
     with pytest.raises(LayerError, match="hole"):
         gl.build(f'type: "Convolution" convolution_param {{ num_output: 2 kernel_size: 3 {holes} }}', (1, 2, 8, 8))
+
+
+def test_dilation_of_height_and_width():
+    """yjxiong/caffe has fields for them; 0 is found beside kernels of one row."""
+    text = 'name: "c" type: "Convolution" convolution_param { num_output: 1 kernel_h: 1 kernel_w: 3'
+    layer = gl.build(f"{text} dilation_h: 0 dilation_w: 4 }}", (1, 1, 9, 9))
+    assert layer.dilation == (1, 4) and layer(torch.zeros(1, 1, 9, 9)).shape == (1, 1, 9, 1)
+    with pytest.raises(LayerError, match="dilation is 2×0; it must be at least 1 where"):
+        gl.build(f"{text} dilation_h: 2 dilation_w: 0 }}", (1, 1, 9, 9))

@@ -48,6 +48,11 @@ def test_sparse_gaussian_keeps_so_many_weights_an_input():
     assert x[x != 0].std().item() == pytest.approx(1, abs=0.05)
 
 
+def test_msra_for_leaky_relus():
+    x = filled((100, 50), 'type: "msra" alpha: 2')
+    assert x.std().item() == pytest.approx((2 / 50 / 5) ** 0.5, rel=0.05)
+
+
 def test_positive_unitball():
     x = filled((5, 3, 4), 'type: "positive_unitball"')
     assert (x >= 0).all()

@@ -58,6 +58,13 @@ def test_multistep_takes_one_step_a_call_and_goes_on_from_a_state() -> None:
     assert restored.factor(3) == 0.125
 
 
+def test_poly_of_no_iterations_has_no_rate() -> None:
+    policy = Policy("poly", power=0.5, max_iter=0)  # of a solver that only tests
+    for iteration in (0, 1):
+        with pytest.raises(SolverError, match="no value at iteration"):
+            policy.factor(iteration)
+
+
 def test_extremes_are_numbers_or_errors() -> None:
     assert Policy("exp", gamma=10.0).factor(10**6) == math.inf
     assert Policy("sigmoid", gamma=100.0, stepsize=10**6).factor(0) == 0
@@ -74,7 +81,7 @@ def test_extremes_are_numbers_or_errors() -> None:
         ('lr_policy: "step" gamma: 0.1 stepsize: 0', ["stepsize: 0"]),
         ('lr_policy: "step" gamma: -0.1 stepsize: 1', ["gamma: -0.1"]),
         ('lr_policy: "poly" power: 1', ["divides by max_iter", "not set"]),
-        ('lr_policy: "poly" power: 1 max_iter: 0', ["max_iter: 0"]),
+        ('lr_policy: "poly" power: 1 max_iter: -1', ["max_iter: -1"]),
     ],
 )
 def test_what_a_policy_cannot_work_with_is_named(text: str, words: list[str]) -> None:

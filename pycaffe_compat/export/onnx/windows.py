@@ -25,6 +25,8 @@ from .neurons import rectified
 
 @emits(Convolution, Deconvolution, ConvolutionDepthwise, DepthwiseConvolution)
 def filters(e: Emitter, layer: Filters, *bottoms: Value) -> list[str]:
+    if isinstance(layer, DepthwiseConvolution) and layer.spare:
+        raise unsaid(layer, "it has weights that are not used: its group is not the number of channels")
     if not layer.spatial:
         raise unsaid(layer, "it has no spatial axes; an InnerProduct does the same")
     inputs = e.filters(layer)

@@ -24,6 +24,8 @@ from .writer import Several, Writer, writes
 
 @writes(Convolution, Deconvolution, ConvolutionDepthwise, DepthwiseConvolution)
 def filters(w: Writer, layer: Filters, *bottoms: Value) -> list[str]:
+    if isinstance(layer, DepthwiseConvolution) and layer.spare:
+        raise unsaid(layer, "it has weights that are not used: its group is not the number of channels")
     if not 1 <= layer.spatial <= 3:
         raise unsaid(layer, f"it has {layer.spatial} spatial axes; PyTorch's convolutions have 1 to 3")
     kind = "nn.Conv" if isinstance(layer, Convolution) else "nn.ConvTranspose"

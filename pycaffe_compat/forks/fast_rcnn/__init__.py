@@ -7,7 +7,4 @@ FORK = Fork(
     title="Fast and Faster R-CNN",
     source="rbgirshick/caffe-fast-rcnn",
     types="ROIPooling SmoothL1Loss",
-    refused={
-        "DropoutParameter.scale_train": "says when dropout scales: in training, or else in tests",
-    },
 )

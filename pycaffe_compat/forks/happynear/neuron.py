@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...layers.base import Layer, Shape, register
@@ -62,6 +63,28 @@ class SoftTruncation(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         return 1 - torch.exp(x / -self.c)
+
+
+@register("Dropout", fork="happynear")
+class RootDropout(Layer):
+    """With ``sqrt_scale``: in training 0 with probability ``dropout_ratio``, else ``x / sqrt(1 - dropout_ratio)``."""
+
+    random = True
+    keeps_positive = True
+    passes_places = True
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.ratio = param.dropout_param.dropout_ratio
+        if not 0 <= self.ratio < 1:
+            raise self.error(f"dropout_param.dropout_ratio: {self.ratio:g} must be at least 0 and below 1")
+
+    @classmethod
+    def fits(cls, param: Any) -> bool:
+        return bool(param.dropout_param.sqrt_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.ratio) * math.sqrt(1 - self.ratio) if self.training else x.clone()
 
 
 @register("Insanity", fork="happynear")

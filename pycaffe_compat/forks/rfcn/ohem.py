@@ -26,6 +26,10 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss):
     fork_options = PRE_FIXED
     tops = (1, 3)
 
+    @classmethod
+    def fits(cls, param: Any) -> bool:
+        return True
+
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return the loss as a tensor without axes, the probabilities and the losses, as many as there are tops."""
         logarithms, axis, labels = self.log_probabilities(x, label)
@@ -35,6 +39,15 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss):
             return made
         each = loss.detach() if labels.keep is None else loss.detach().masked_fill(~labels.keep, 0)
         return (*made, each.reshape(label.shape))
+
+
+@register("SoftmaxWithLoss", fork="rfcn")
+class SoftmaxWithLossOfEach(SoftmaxWithLossOHEM):
+    """SoftmaxWithLoss with three tops, which R-FCN's Caffe later called SoftmaxWithLossOHEM."""
+
+    @classmethod
+    def fits(cls, param: Any) -> bool:
+        return len(param.top) == 3
 
 
 @register("SmoothL1LossOHEM", fork=("rfcn", "intel"))

@@ -10,6 +10,8 @@ from torch import Tensor
 from ...layers.base import Layer, Shape, register
 from ...tables import dims
 
+DEFAULT_STRIDE = 2  # choasup/caffe-yolo9000's; the others have none, and crash without a stride
+
 
 @register("Reorg", fork=("yolo", "intel"))
 class Reorg(Layer):
@@ -23,9 +25,10 @@ class Reorg(Layer):
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         options, shape = param.reorg_param, bottom_shapes[0]
-        self.stride, self.reverse = options.stride, options.reverse
+        self.stride = options.stride if options.HasField("stride") else DEFAULT_STRIDE
+        self.reverse = options.reverse
         if self.stride < 1:
-            raise self.error("needs reorg_param.stride, at least 1")
+            raise self.error(f"reorg_param.stride: {self.stride} must be at least 1")
         if len(shape) != 4:
             raise self.error(f"needs a bottom (num, channels, height, width), not of shape {dims(shape)}")
         if shape[1] % self.stride**2:

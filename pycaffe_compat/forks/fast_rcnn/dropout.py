@@ -1,0 +1,38 @@
+"""Dropout with scale_train, as Fast R-CNN's Caffe and its heirs have it (daijifeng001/caffe-rfcn, dropout_layer.cpp)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...layers.base import Layer, Shape, register
+
+
+@register("Dropout", fork=("fast_rcnn", "rfcn", "ctpn"))
+class LateDropout(Layer):
+    """With ``scale_train: false``: in training each element is 0 with probability ``dropout_ratio``, else ``x``.
+
+    Outside training it is ``x * (1 - dropout_ratio)``.
+    """
+
+    random = True
+    keeps_positive = True
+    passes_places = True
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.ratio = param.dropout_param.dropout_ratio
+        if not 0 <= self.ratio < 1:
+            raise self.error(f"dropout_param.dropout_ratio: {self.ratio:g} must be at least 0 and below 1")
+
+    @classmethod
+    def fits(cls, param: Any) -> bool:
+        return not param.dropout_param.scale_train
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return x * torch.empty_like(x).bernoulli_(1 - self.ratio)
+        return x * (1 - self.ratio)
