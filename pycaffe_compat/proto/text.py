@@ -7,6 +7,7 @@ does not: any bytes inside comments, space or a comment between a sign and its n
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from typing import Any
@@ -19,6 +20,7 @@ from . import caffe_pb2
 from .diagnosis import explain
 from .outline import Source, Token, read_outline
 
+log = logging.getLogger(__name__)
 _LAX = re.compile(
     r"""(?P<comment>\#[^\n]*)
       | (?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
@@ -27,8 +29,9 @@ _LAX = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _REPEATED = re.compile(
-    r'multiple "(?:kernel_size|stride|pad)" fields|integer: \['
+    r'multiple "(?:kernel_size|stride|pad|device_id)" fields|integer: \['
 )  # what protobuf says of a number that is given again
+_DEVICES = re.compile(r"\bdevice_id\s*:?\s*(\[[0-9,\s]*\]|[0-9]+)")
 _ESCAPE = re.compile(r"\\.")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _CONTROL = frozenset(range(32)) - set(b"\t\n\v\f\r")
@@ -110,14 +113,19 @@ def _parse(text: str, cls: Any) -> tuple[Any, Any]:
     except text_format.ParseError as error:
         load_plug_ins()
         current = getattr(caffe_pb2, cls.DESCRIPTOR.name, cls)
-        renamed = _repeatable(text) if _REPEATED.search(str(error)) else text
+        is_solver = cls.DESCRIPTOR.name == "SolverParameter"
+        renamed = text
+        if _REPEATED.search(str(error)):
+            renamed = _first_device(text) if is_solver else _repeatable(text)
         if current is cls and renamed == text:
             raise
         parsed, cls = current(), current
         try:
             text_format.Parse(renamed, parsed)
         except text_format.ParseError as second:
-            raise (second if renamed == text else error) from None  # the places of a renamed text are not the file's
+            raise (
+                second if is_solver or renamed == text else error
+            ) from None  # the places of a renamed text are not the file's
     return parsed, cls
 
 
@@ -139,6 +147,28 @@ def _repeatable(text: str) -> str:
     for token in sorted(starts, key=lambda token: -token.start):
         end = token.start + len(token.text)
         text = f"{text[:end]}_3d{text[end:]}"
+    return text
+
+
+def _first_device(text: str) -> str:
+    """Return the text of a solver whose ``device_id`` lists GPUs, one for each process of MPI, with the first of them alone.
+
+    Solvers of temporal segment networks are of that kind. No line moves.
+    """
+    found = list(_DEVICES.finditer(text))
+    numbers = [number for match in found for number in re.findall("[0-9]+", match[1])]
+    if not numbers:
+        return text
+    for match in reversed(found):
+        blank = re.sub(r"[^\n]", " ", match[0])
+        kept = f"device_id: {numbers[0]}" if match is found[0] else ""
+        text = f"{text[: match.start()]}{kept}{blank[len(kept) :]}{text[match.end() :]}"
+    if len(numbers) > 1:
+        log.warning(
+            "device_id lists the GPUs %s, one for each process; the first is used here. --gpu %s trains on all of them",
+            ", ".join(numbers),
+            ",".join(numbers),
+        )
     return text
 
 

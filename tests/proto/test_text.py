@@ -146,6 +146,19 @@ layer # a layer {
 """
 
 
+@pytest.mark.parametrize(
+    "written", ["device_id: [2, 0,\n 1]", "device_id: 2 device_id: 0\ndevice_id: 1", "device_id:[2,0,1]"]
+)
+def test_a_list_of_gpus_stands_for_its_first(written: str, caplog: pytest.LogCaptureFixture) -> None:
+    """SolverParameter.device_id is repeated in yjxiong's Caffe, whose processes take one each (caffe.cpp)."""
+    text = f"base_lr: 0.1  # device_id: 7\n{written}\nmax_iter: 5"
+    solver = parse_text(text, caffe_pb2.SolverParameter, "s.prototxt")
+    assert (solver.device_id, solver.max_iter) == (2, 5)
+    assert "2, 0, 1" in caplog.text and "--gpu 2,0,1" in caplog.text
+    with pytest.raises(ParseError, match=rf"s.prototxt:{text.count(chr(10)) + 1}:1.*max_itr"):
+        parse_text(text.replace("max_iter", "max_itr"), caffe_pb2.SolverParameter, "s.prototxt")
+
+
 def test_comments_may_stand_between_any_two_tokens():
     (layer,) = parse_text(COMMENTED, NET).layer
     assert (layer.name, layer.loss_weight, layer.pooling_param.pool) == ("ab", [3, 5], 1)
