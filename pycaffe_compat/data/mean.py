@@ -25,8 +25,10 @@ def require_mean_values(values: int, channels: int) -> None:
         )
 
 
-def read_mean(path: str | os.PathLike[str]) -> np.ndarray:
+def read_mean(path: str | os.PathLike[str], axes: int | None = 3) -> np.ndarray:
     """Return the mean image of a file: ``float32``, C×H×W.
+
+    ``axes`` is the number of its axes; None takes any, as for the mean clip of videos, C×L×H×W.
 
     Raises:
         MissingFileError, DataError: the file is missing, or does not hold exactly one image.
@@ -34,17 +36,17 @@ def read_mean(path: str | os.PathLike[str]) -> np.ndarray:
     name = require_file(path, "mean file")
     array = "; write_mean of pycaffe_compat.data.mean makes one of an array" if name.endswith(".npy") else ""
     with told_apart(name, BLOBS, f"a mean file (.binaryproto){array}"):
-        return _read_mean(name)
+        return _read_mean(name, axes)
 
 
-def _read_mean(name: str) -> np.ndarray:
+def _read_mean(name: str, axes: int | None) -> np.ndarray:
     try:
         mean = np.asarray(blob_to_array(read_message(name, caffe_pb2.BlobProto)), np.float32)
     except ParseError as error:
         raise DataError(f"mean file {name} is not a BlobProto: {error}") from error
-    if mean.ndim == 4 and mean.shape[0] == 1:
+    if mean.ndim > 3 and mean.shape[0] == 1:
         mean = mean[0]
-    if mean.ndim != 3 or not mean.size:
+    if mean.ndim != (axes or mean.ndim) or not mean.size:
         raise DataError(f"mean file {name} holds an array of shape {mean.shape}; wanted one image, C×H×W")
     return mean
 

@@ -65,7 +65,8 @@ class LabelMapSource(BatchSource):
         """
         field = self.option_fields()[0]
         options = getattr(param, field)
-        self.warn_moved(options, field)
+        if field != "dense_image_data_param":
+            warn_moved(self, options, field)
         size = self.batch_size(options)
         with prefixed(f"{field}.source"):
             pairs = read_pairs(options.source, form, more)
@@ -76,19 +77,20 @@ class LabelMapSource(BatchSource):
         order = Order(len(pairs), options.shuffle, options.rand_skip)
         return LabelMapReader(load, pairs, size, order, changes, param.transform_param, self.phase)
 
-    def warn_moved(self, options: Any, field: str) -> None:
-        """Warn of options that this layer does not read, in the fork either, but that other data layers know."""
-        fields = options.DESCRIPTOR.fields_by_name
-        for name in _MOVED:
-            if field != "dense_image_data_param" and name in fields and options.HasField(name):
-                log.warning(
-                    'layer "%s" (%s): %s.%s has no effect; only transform_param.%s has',
-                    self.name,
-                    self.type_name,
-                    field,
-                    name,
-                    name,
-                )
+
+def warn_moved(layer: BatchSource, options: Any, field: str) -> None:
+    """Warn of options that ``layer`` does not read, in the fork either, but that other data layers know."""
+    fields = options.DESCRIPTOR.fields_by_name
+    for name in _MOVED:
+        if name in fields and options.HasField(name):
+            log.warning(
+                'layer "%s" (%s): %s.%s has no effect; only transform_param.%s has',
+                layer.name,
+                layer.type_name,
+                field,
+                name,
+                name,
+            )
 
 
 class SegmentationSource(LabelMapSource):
