@@ -42,6 +42,7 @@ NAMES = (
     "crfasrnn",
     "ctpn",
     "mscnn",
+    "cascade_rcnn",
     "refinedet",
     "openvino",
     "flownet2",

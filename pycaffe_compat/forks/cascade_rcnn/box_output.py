@@ -1,0 +1,168 @@
+"""Proposals and detections, as Cascade R-CNN's Caffe has them.
+
+Sources: zhaoweicai/cascade-rcnn, box_group_output_layer.cpp and frcnn_output_layer.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...layers.base import Layer, Shape, register
+from ...tables import dims
+from ..fast_rcnn.nms import suppress_by
+from ..mscnn.boxes import NMS_TYPES, Fields, decode_from_regions, nearness, read_normalization, tops_of
+
+
+@register("BoxGroupOutput", fork="cascade_rcnn")
+class BoxGroupOutput(Layer):
+    """Regions from pairs of maps: probabilities (N G, classes, H, W) and boxes (N G, 4, H, W), for G fields each.
+
+    A ``box_group_param`` for each pair gives the fields' sizes ``field_w`` x ``field_h`` and the ``stride`` of the places in
+    pixels. A place that is background with at most ``1 - fg_thr`` gives a box. Boxes are cut to the picture, those with a
+    side below ``min_size`` are left out, and of those that overlap by more than ``iou_thr`` the best stay. The tops are as
+    BoxOutput's. Of equal scores the first counts, where Caffe's own sort has no rule. No gradient flows.
+    """
+
+    options = ("box_group_output_param", "bbox_reg_param")
+    bottoms = (2, None)
+    tops = (1, 2)
+    differentiable = (False,)
+    open_axes = (0,)
+    traceable = False
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.box_group_output_param
+        if len(bottom_shapes) != 2 * len(options.box_group_param):
+            raise self.error(
+                "needs two bottoms, probabilities and boxes, for each box_group_output_param.box_group_param: there are "
+                f"{len(bottom_shapes)} bottoms for {len(options.box_group_param)}"
+            )
+        if options.nms_type not in NMS_TYPES:
+            raise self.error(f'box_group_output_param.nms_type: "{options.nms_type}" is none of {", ".join(NMS_TYPES)}')
+        self.groups = []
+        for group in options.box_group_param:
+            if not group.field_w or len(group.field_w) != len(group.field_h):
+                raise self.error(
+                    f"box_group_param needs as many field_h as field_w, at least one; there are {len(group.field_h)} and "
+                    f"{len(group.field_w)}"
+                )
+            self.groups.append((list(zip(group.field_w, group.field_h, strict=True)), group.stride))
+        self.fields = Fields(self, options, *read_normalization(self, param.bbox_reg_param))
+        self.threshold, self.min_size = options.fg_thr, options.min_size
+        self.before, self.after = options.max_nms_num or None, options.max_post_nms_num or None
+        self.near = nearness(options.nms_type, options.iou_thr, inclusive=True)
+        for scores, boxes, (fields, _) in zip(bottom_shapes[::2], bottom_shapes[1::2], self.groups, strict=True):
+            if len(scores) != 4 or boxes != (scores[0], 4, *scores[2:]) or scores[0] % len(fields):
+                raise self.error(
+                    f"needs probabilities N G×classes×H×W and boxes N G×4×H×W for {len(fields)} fields, not {dims(scores)} "
+                    f"and {dims(boxes)}"
+                )
+
+    def forward(self, *maps: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the regions, and with their scores if there is a top for them."""
+        if maps[0].is_meta:
+            regions = maps[0].new_empty((1, 5, 1, 1))
+            return regions if self.n_tops == 1 else (regions, maps[0].new_empty((1, 6, 1, 1)))
+        return self.find([x.detach() for x in maps])
+
+    @torch.compiler.disable
+    def find(self, maps: Sequence[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+        """As :meth:`forward`, for tensors with memory."""
+        boxes, scores = [], []
+        for probabilities, codes, (fields, stride) in zip(maps[::2], maps[1::2], self.groups, strict=True):
+            picture = codes.new_tensor((codes.shape[3] * stride, codes.shape[2] * stride))
+            for k, field in enumerate(fields):
+                low, sides = self.fields.decode(codes[k :: len(fields)], *field, stride)
+                high = torch.minimum(low + sides - 1, picture)
+                low = low.clamp(min=0)
+                score = 1 - probabilities[k :: len(fields), 0].flatten(1)
+                keep = (score >= self.threshold) & (high - low + 1 >= self.min_size).all(-1)
+                boxes.append(torch.cat((low, high), -1))
+                scores.append(torch.where(keep, score, -torch.inf))
+        found = []
+        for image, (corners, score) in enumerate(zip(torch.cat(boxes, 1), torch.cat(scores, 1), strict=True)):
+            best, at = score.sort(descending=True, stable=True)
+            at = at[best > -torch.inf][: self.before]
+            at = at[suppress_by(self.near, corners[at], self.after)]
+            found.append(torch.cat((score.new_full((len(at), 1), image), corners[at], score[at, None]), 1))
+        return tops_of(found, maps[0], self.n_tops)
+
+
+@register("FrcnnOutput", fork="cascade_rcnn")
+class FrcnnOutput(Layer):
+    """Detections (D + 1, 7, 1, 1): image, x1, y1, x2, y2, label, score; by label, the best first. The first row is -1 but for 0.
+
+    The bottoms are probabilities (R, classes), codes (R, 8), of which the second four count, or with ``cls_aware`` four for
+    each class, regions (R, 5) or (R, 6), all of image 0, and height and width of the picture (1, 2). Of boxes of a class,
+    with a probability of ``conf_thr`` or more, that overlap by more than ``iou_thr``, the best stay, and of all the best
+    ``max_det_num``. Of equal scores the first counts, where Caffe's own sort has no rule. No gradient flows.
+    """
+
+    options = ("frcnn_output_param", "bbox_reg_param")
+    bottoms = (4, 4)
+    differentiable = (False,)
+    open_axes = (0,)
+    traceable = False
+    head = True
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.frcnn_output_param
+        if options.save_output_param.output_directory:
+            raise self.error("frcnn_output_param.save_output_param: its files are not written here; take the field out")
+        if options.nms_type not in NMS_TYPES:
+            raise self.error(f'frcnn_output_param.nms_type: "{options.nms_type}" is none of {", ".join(NMS_TYPES)}')
+        self.mean, self.std = read_normalization(self, param.bbox_reg_param)
+        self.aware = param.bbox_reg_param.cls_aware
+        self.threshold, self.most = options.conf_thr, options.max_det_num
+        self.near = nearness(options.nms_type, options.iou_thr, inclusive=True)
+        scores, codes, regions, size = (tuple(shape) for shape in bottom_shapes)
+        wide = 4 * scores[1] if self.aware and len(scores) > 1 else 8
+        if len(scores) < 2 or codes[1:2] != (wide,) or regions[1:2] not in ((5,), (6,)) or size[:2] != (1, 2):
+            raise self.error(
+                f"needs probabilities R×classes, codes R×{wide}, regions R×5 or R×6 and height and width of the picture, 1×2, "
+                f"not {', '.join(map(dims, bottom_shapes))}"
+            )
+
+    def forward(self, scores: Tensor, codes: Tensor, regions: Tensor, size: Tensor) -> Tensor:
+        """Return the detections.
+
+        Raises:
+            LayerError: there are not as many codes, scores and regions, or a region is of another image than 0.
+        """
+        if scores.is_meta:
+            return scores.new_empty((1, 7, 1, 1))
+        if not len(scores) == len(codes) == len(regions):
+            raise self.error(
+                f"has {len(scores)} rows of probabilities, {len(codes)} of codes and {len(regions)} regions"
+            )
+        return self.detect(*(x.detach().flatten(1) for x in (scores, codes, regions, size)))
+
+    @torch.compiler.disable
+    def detect(self, scores: Tensor, codes: Tensor, regions: Tensor, size: Tensor) -> Tensor:
+        """As :meth:`forward`, for matrices with memory."""
+        if bool(regions[:, 0].any()):
+            raise self.error("has regions of several images; it takes one picture at a time")
+        boxes = decode_from_regions(codes.reshape(len(codes), -1, 4), regions[:, 1:5], self.mean, self.std)
+        high = torch.minimum(boxes[..., 2:], size.flip(1))
+        boxes = torch.cat((boxes[..., :2].clamp(min=0), high), -1)
+        found = []
+        for label in range(1, scores.shape[1]):
+            best, at = scores[:, label].sort(descending=True, stable=True)
+            at = at[best >= self.threshold]
+            corners = boxes[at, label if self.aware else 1]
+            kept = suppress_by(self.near, corners)
+            row = torch.zeros((len(kept), 7), dtype=scores.dtype, device=scores.device)
+            row[:, 1:5], row[:, 5], row[:, 6] = corners[kept], label, scores[at[kept], label]
+            found.append(row)
+        rows = torch.cat(found)
+        if self.most and len(rows) > self.most:
+            rows = rows[rows[:, 6].sort(descending=True, stable=True).indices[: self.most]]
+            rows = rows[rows[:, 5].sort(stable=True).indices]
+        first = rows.new_tensor([[0, -1, -1, -1, -1, -1, -1]])
+        return torch.cat((first, rows)).reshape(-1, 7, 1, 1)

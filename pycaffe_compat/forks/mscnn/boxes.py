@@ -1,0 +1,114 @@
+"""Boxes of MS-CNN and Cascade R-CNN: what a net's numbers mean, and how far boxes overlap.
+
+Sources: zhaoweicai/mscnn, math_functions.cpp, and zhaoweicai/cascade-rcnn, bbox_util.cpp.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...layers.base import Layer
+
+NMS_TYPES = ("IOU", "IOMU", "IOFU")
+NO_BOX = (0, 1, 1, 10, 10)  # the region where there is none
+
+
+def read_normalization(layer: Layer, options: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The means and deviations of a ``bbox_reg_param``, four each; 0 and 1 where it lacks either.
+
+    Raises:
+        LayerError: there are not four.
+    """
+    mean, std = tuple(options.bbox_mean), tuple(options.bbox_std)
+    if not mean or not std:
+        return (0.0,) * 4, (1.0,) * 4
+    for name, values in (("bbox_mean", mean), ("bbox_std", std)):
+        if len(values) != 4:
+            raise layer.error(f"bbox_reg_param.{name} is given {len(values)} times; give it for x, y, width and height")
+    if min(std) <= 0:
+        raise layer.error(f"bbox_reg_param.bbox_std: {min(std):g} must be above 0")
+    return mean, std
+
+
+def decode_from_regions(codes: Tensor, regions: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """The boxes (R, K, 4) of corners that ``codes`` (R, K, 4) make of ``regions`` (R, 4): shifts, and logarithms of sizes."""
+    codes = codes * codes.new_tensor(std) + codes.new_tensor(mean)
+    size = (regions[:, 2:] - regions[:, :2] + 1)[:, None]
+    centre = (0.5 * (regions[:, 2:] + regions[:, :2]))[:, None]
+    sides = size * codes[..., 2:].exp()
+    low = codes[..., :2] * size + centre - (sides - 1) / 2
+    return torch.cat((low, low + sides - 1), -1)
+
+
+class Fields:
+    """How numbers of a map (N, 4, H, W) become boxes around its places: shifts and sizes by fields of ``width`` x ``height``.
+
+    ``xyr`` and ``whr`` bound them: a centre moves by at most ``1 / xyr`` of the field, a side is its ``1 / whr`` to ``whr``.
+    """
+
+    def __init__(self, layer: Layer, options: Any, mean: Sequence[float], std: Sequence[float]) -> None:
+        for field in ("field_xyr", "field_whr"):
+            if getattr(options, field) <= 0:
+                raise layer.error(f"{field}: {getattr(options, field):g} must be above 0")
+        self.mean, self.std = mean, std
+        self.far, self.large = 1 / options.field_xyr, math.log(options.field_whr)
+
+    def decode(self, codes: Tensor, width: float, height: float, stride: float) -> tuple[Tensor, Tensor]:
+        """The first corners and the sides, (N, H W, 2) each, of ``codes`` (N, 4, H, W)."""
+        rows, columns = codes.shape[2:]
+        codes = codes.flatten(2).mT * codes.new_tensor(self.std) + codes.new_tensor(self.mean)
+        field = codes.new_tensor((width, height))
+        y, x = torch.meshgrid(*(torch.arange(n, device=codes.device) for n in (rows, columns)), indexing="ij")
+        places = torch.stack((x, y), -1).reshape(-1, 2).to(codes.dtype)
+        centre = codes[..., :2].clamp(min=-self.far).clamp(max=self.far) * field + (places + 0.5) * stride
+        sides = field * codes[..., 2:].clamp(min=-self.large).clamp(max=self.large).exp()
+        return centre - sides / 2, sides
+
+
+def nearness(nms_type: str, threshold: float, inclusive: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    """What :func:`..fast_rcnn.nms.suppress_by` takes: whether boxes (n, 4) of corners and others (m, 4) are too near.
+
+    Args:
+        nms_type: of what the common area is a part: ``IOMU`` of the smaller box, ``IOFU`` of the first, else of both.
+        inclusive: corners are pixels of the box, as in Cascade R-CNN.
+    """
+    edge = 1 if inclusive else 0
+
+    def near(a: Tensor, b: Tensor) -> Tensor:
+        (x1, y1, x2, y2), (left, top, right, bottom) = a.T[..., None], b.T
+        width = torch.minimum(x2, right) - torch.maximum(x1, left)
+        height = torch.minimum(y2, bottom) - torch.maximum(y1, top)
+        apart = (height <= 0) | ((width < 0) if inclusive else (width <= 0))  # Cascade R-CNN's is no mistake of ours
+        common = ((width + edge) * (height + edge)).masked_fill(apart, 0)
+        first, second = (x2 - x1 + edge) * (y2 - y1 + edge), (right - left + edge) * (bottom - top + edge)
+        if nms_type == "IOMU":
+            of = torch.minimum(first, second)
+        else:
+            of = first.expand_as(common) if nms_type == "IOFU" else first + second - common
+        if inclusive:
+            invalid = (x2 < x1) | (y2 < y1) | (right < left) | (bottom < top)
+        else:
+            invalid = (x2 <= x1) | (y2 <= y1) | (right <= left) | (bottom <= top)
+        return (common / of > threshold) & ~invalid
+
+    return near
+
+
+def ranked(scores: Tensor) -> Tensor:
+    """The order of ``scores``, the best first, of equal ones the last first."""
+    return len(scores) - 1 - scores.flip(0).argsort(descending=True, stable=True)
+
+
+def tops_of(found: Sequence[Tensor], like: Tensor, tops: int) -> Tensor | tuple[Tensor, Tensor]:
+    """Regions (R, 5, 1, 1), and with their scores (R, 6, 1, 1) for two tops; ``found`` has (r, 6) for each image."""
+    rows = torch.cat(tuple(found)).to(like.dtype)
+    regions = rows[:, :5] if len(rows) else like.new_tensor([NO_BOX])
+    regions = regions.reshape(-1, 5, 1, 1).contiguous()
+    if tops == 1:
+        return regions
+    return regions, (rows if len(rows) else like.new_zeros((1, 6))).reshape(-1, 6, 1, 1)
