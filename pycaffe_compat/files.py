@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -155,15 +156,24 @@ def require_writable(path: PathLike) -> None:
         raise _cannot_write(path, error) from error
 
 
-class Sink:
+class Sink(io.RawIOBase):
     """A new binary file whose writes never fail: the first error is kept in :attr:`error`, and what comes after it dropped.
 
     For libraries that do not get over a write that fails: they find out late, in their own words, or crash.
     """
 
     def __init__(self, path: PathLike) -> None:
-        self._file = open(path, "w+b", buffering=0)  # noqa: SIM115
         self.error: OSError | None = None
+        self._file = open(path, "w+b", buffering=0)  # noqa: SIM115
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
 
     def write(self, data: Any) -> int:
         """Write all of ``data``, or note why not."""
@@ -191,10 +201,8 @@ class Sink:
     def truncate(self, size: int | None = None) -> int:
         return self._file.truncate(size)
 
-    def flush(self) -> None:
-        """There is no buffer to write out."""
-
     def close(self) -> None:
+        super().close()
         self._file.close()
 
 

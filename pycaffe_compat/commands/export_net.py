@@ -15,7 +15,7 @@ from ..errors import CaffeError, NetError
 from ..export.outline import Outline, refuse_files
 from ..export.preprocess import Preprocessing, picture_files, read_means, read_picture
 from ..export.programs import run_alone, to_pt2, to_torchscript
-from ..export.source.module import require_own_weights, to_source
+from ..export.source.module import require_own_weights, to_source, weights_path
 from ..export.verify import TOLERANCE, Difference, compare_onnx, differences, random_batches
 from ..files import refuse_overwriting, staged_path
 from ..net import Net
@@ -252,7 +252,11 @@ def _say(found: Outline, path: str) -> None:
         for name, value in values.items():
             shape = ["any" if a in value.moving else str(n) for a, n in enumerate(value.shape)]
             print(f"{what} {name}: {'×'.join(shape) or dims(())}")
-    print(f"{path}: {len(found.steps)} layers, {human(os.path.getsize(path), 'B')}")
+    sizes = [f"{len(found.steps)} layers", human(os.path.getsize(path), "B")]
+    for weights in (f"{path}.data", weights_path(path)):  # of a large ONNX; of source
+        if weights != path and os.path.exists(weights):
+            sizes.append(f"weights in {weights}, {human(os.path.getsize(weights), 'B')}")
+    print(f"{path}: {', '.join(sizes)}")
 
 
 main = command("export_net", run)

@@ -52,6 +52,9 @@ def test_every_target_is_verified_at_two_batch_sizes(out, capfd):
     assert said.startswith("0: ") and "prob" in said and "input data: any×3×19×17" in said
     assert [line.split()[1] for line in said.splitlines() if line.startswith("prob")] == ["1", "2"]
     assert Path(out).stat().st_size > 1000
+    assert f"{out}: 8 layers, " in said
+    assert "Expect archive file" not in said, "a library's warning"
+    assert ("weights in net.safetensors, " in said) == (out == "net.py")
 
 
 def test_pictures_mean_and_preprocessing(capfd):
