@@ -36,9 +36,9 @@ generated from the registry: `python -m pycaffe_compat.layers.catalog tests/gold
   those in parentheses.
 - *Source* names the Caffe that has the type. A type that stands there twice means different things in different forks.
 - A type's *family* is its module in `pycaffe_compat/layers`, or in a fork's folder in `pycaffe_compat/forks`. The tests of a
-  family carry its name. They check gradients
-  against finite differences in float64, cases that the goldens leave open, and bad options and shapes.
-- A *golden* holds what Caffe itself computed, forward and backward (`tests/goldens`). The third table lists the goldens
+  family carry its name. They check gradients against finite differences in float64, cases that the goldens leave open, and
+  bad options and shapes.
+- A *golden* holds what Caffe itself computed, forward and backward (`tests/goldens`). The last table lists the goldens
   in which a type occurs.
 """
 
@@ -192,6 +192,15 @@ def _origin(cls: type[Layer], messages: dict[str, list[Field]]) -> str:
     return f"BVLC, extended by {', '.join(names)}" if names else "BVLC"
 
 
+def _forks(types: set[str]) -> list[list[str]]:
+    """A row for each fork: its name, its title, where its facts are from, and those of its types that are not in ``types``."""
+    forks = [fork_named(name) for name in NAMES]
+    return [
+        [f"`{fork.name}`", fork.title, fork.source, ", ".join(f"`{each}`" for each in sorted(fork.layer_types - types))]
+        for fork in forks
+    ]
+
+
 def own_layers() -> list[tuple[str, type[Layer]]]:
     """The types of this package and their classes, in order; a type of several forks has several."""
     return [(name, cls) for name in sorted(REGISTRY) for cls in VARIANTS.get(name, [REGISTRY[name]]) if _is_ours(cls)]
@@ -242,6 +251,9 @@ def catalog(goldens_folder: Path) -> str:
         "\n## Options\n\nWith their defaults. `…` marks a field that can be repeated, † a field of a fork, ‡ an option "
         "that is accepted but\nchanges no result: in Caffe it steers speed, memory or logging.\n",
         *_table(["in", "options"], [[option, cell] for option, cell in cells.items()]),
+        f"\n## The {len(NAMES)} forks\n\nWhat `--fork` takes, where its fields and layers were read, and its types that are not here: "
+        "an error names them.\n",
+        *_table(["`--fork`", "files of", "read from", "not here"], _forks({name for name, _ in own})),
         "\n## Goldens\n",
         *_table(["type", "occurs in"], [[f"`{name}`", ", ".join(goldens.get(name, "–"))] for name in dict(own)]),
     ]

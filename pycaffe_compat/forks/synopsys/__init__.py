@@ -4,7 +4,7 @@ from ..fork import Fork
 
 FORK = Fork(
     name="synopsys",
-    title="synopsys-caffe, which gathers layers of many forks",
+    title="synopsys-caffe",
     source="foss-for-synopsys-dwc-arc-processors/synopsys-caffe",
     types=(
         "Axpy BN ConvolutionDepthwise DetectionOutput Interp L1Loss Normalize Permute PriorBox Proposal "
