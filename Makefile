@@ -19,7 +19,7 @@ install: $(VENV)/.installed
 TORCH ?= torch==2.13.0
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --upgrade pip "setuptools>=68" wheel ninja
+	$(BIN)/python -m pip install -q --upgrade pip "setuptools>=77" ninja
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml setup.py $(wildcard csrc/* csrc/*/*)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install -q $(TORCH) numpy

@@ -121,7 +121,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert package <= names
     others = {name for name in names - package if ".dist-info/" not in name}
     assert {Path(name).name for name in others} == {"geometry.h", "switch_pool.cuh"}
-    assert "License: MIT" in metadata
+    assert "License-Expression: MIT" in metadata
     assert any(name.endswith("/LICENSE") for name in names)
 
 
