@@ -15,7 +15,7 @@ def load() -> str | None:
     """Load the library once; return None if that went well, otherwise why not."""
     spec = importlib.util.find_spec(NAME)
     if spec is None or spec.origin is None:
-        return "not built (installing the package with a C++ compiler at hand builds it)"
+        return "not built (pip install --no-build-isolation builds it, where PyTorch and a C++ compiler are installed)"
     try:
         torch.ops.load_library(spec.origin)
     except (OSError, RuntimeError) as error:

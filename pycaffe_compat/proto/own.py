@@ -36,7 +36,7 @@ def use_proto(path: str | os.PathLike[str], name: str = "") -> str:
         MissingFileError: there is no such file. ParseError: it is no proto2 file of Caffe's messages.
         CaffeError: the compiler of proto files is not installed, or the name is that of a fork that is known.
     """
-    file = require_file(path, "the caffe.proto")
+    file = require_file(path, "caffe.proto")
     name = name or _name(file)
     if name in NAMES:
         raise CaffeError(f'{file}: "{name}" is the name of a fork that is known; give yours another name')

@@ -99,7 +99,7 @@ def test_a_name_of_another_kind_is_the_users(folder: Path) -> None:
             'syntax = "proto2"; message Other { optional int32 a = 1; }',
             "not a caffe.proto: it has no message NetParameter",
         ),
-        (None, "the caffe.proto not found"),
+        (None, "caffe.proto not found"),
     ],
 )
 def test_a_file_that_is_no_caffe_proto_is_one_error(folder: Path, text: str | None, words: str) -> None:
