@@ -245,3 +245,48 @@ def test_items_stay_where_they_are_in_one_process(kind: str) -> None:
     assert all(torch.equal(top, x) and top.data_ptr() == x.data_ptr() for top, x in zip(tops, xs, strict=True))
     with pytest.raises(LayerError, match="has 2 bottoms and 1 tops"):
         gl.build(f'name: "g" type: "{kind}" bottom: "a" bottom: "b" top: "c"', (2, 3), (2,))
+
+
+def frames(path: Path | str, options: str = "", transform: str = "") -> BatchSource:
+    text = f"""name: "d" type: "VideoData" top: "data" top: "label" transform_param {{ {transform} }}
+        data_param {{ batch_size: 2 }} video_data_param {{ {options or f'video_type: VIDEO video_file: "{path}"'} }}"""
+    param = parse_text(text, caffe_pb2.LayerParameter)
+    layer = layer_class(param)(param, [])
+    assert isinstance(layer, BatchSource)
+    return layer
+
+
+def test_frames_of_a_video_come_in_order_until_it_ends(film: Path) -> None:
+    """load_batch of SSD's video_data_layer.cpp."""
+    layer = frames(film / "film.avi", transform="crop_size: 8 mean_value: 5")
+    seen = []
+    for _ in range(4):
+        data, label = layer()
+        assert data.shape == (2, 3, 8, 8) and label.tolist() == [0, 0]
+        seen += data[:, 0, 0, 0].tolist()
+    np.testing.assert_allclose(seen, 10 * np.arange(1, 9) - 5, atol=3)
+    with pytest.raises(
+        DataError, match=r'"d" \(VideoData\): video .*film.avi has ended before frame 9: it has 9 frames'
+    ):
+        layer()
+    layer.seek({"position": 2, "seed": 0})
+    np.testing.assert_allclose(layer()[0][:, 0, 0, 0], [25, 35], atol=3)
+    layer.close()
+
+
+def test_frames_may_be_left_out(film: Path) -> None:
+    layer = frames("", f'video_type: VIDEO video_file: "{film}/film.avi" skip_frames: 2')
+    np.testing.assert_allclose(layer()[0][:, 0, 0, 0], [30, 60], atol=3)
+    layer.close()
+
+
+def test_a_video_or_camera_that_is_not_there_is_named(film: Path) -> None:
+    (film / "text.avi").write_text("text")
+    with pytest.raises(MissingFileError, match=r"video not found: none.avi"):
+        frames("none.avi")
+    with pytest.raises(DataError, match=r"text.avi cannot be opened by OpenCV"):
+        frames(film / "text.avi")
+    with pytest.raises(LayerError, match="there is no video_file"):
+        frames("", "video_type: VIDEO")
+    with pytest.raises(DataError, match="camera 93 cannot be opened"):
+        frames("", "device_id: 93")
