@@ -7,6 +7,7 @@ A net that names such a class runs its code, so this is done only for those who 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 import os
 import traceback
@@ -23,6 +24,7 @@ from ..tables import dims
 from . import base
 
 VARIABLE = "PYCAFFE_COMPAT_PYTHON_LAYERS"
+STAND_INS: dict[tuple[str, str], int] = {}  # classes in whose place a layer of this package can run: their bottoms
 _allowed = False
 
 
@@ -35,6 +37,22 @@ def allow(yes: bool = True) -> None:
 def allowed() -> bool:
     """Whether Python layers may run: by :func:`allow` or the environment."""
     return _allowed or os.environ.get(VARIABLE, "").lower() in ("1", "true", "yes", "on")
+
+
+def stands_in(param: Any) -> bool:
+    """Whether a layer of this package runs in place of the Python class: one that it knows, and that may or can not run."""
+    options = param.python_param
+    known = STAND_INS.get((options.module, options.layer)) == len(param.bottom)
+    return known and not (allowed() and _is_there(options.module))
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its package
+        return False
+    except Exception:  # its package is there, and broken: importing it says how
+        return True
 
 
 class Blob:
@@ -197,6 +215,10 @@ class PythonLayer(base.Layer):
     traceable = False
     bottoms = (0, None)
     tops = (0, None)
+
+    @classmethod
+    def fits(cls, param: Any) -> bool:
+        return not stands_in(param)
 
     @classmethod
     def blob_names(cls, number: int) -> tuple[str, ...]:

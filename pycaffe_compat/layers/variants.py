@@ -19,7 +19,7 @@ def choose(param: Any, classes: Sequence[type[Layer]], given: str, likely: Seque
     Args:
         param: the ``LayerParameter``.
         classes: all that are registered for its type.
-        given: the fork that the user named; it decides. Empty if none.
+        given: the fork that the user named; it decides, unless the layer can only be BVLC's. Empty if none.
         likely: the forks that the net may be of by all that it uses, the likeliest first.
         where: the layer and its file, for messages.
 
@@ -28,7 +28,7 @@ def choose(param: Any, classes: Sequence[type[Layer]], given: str, likely: Seque
             else in the net tells which is meant.
     """
     named = [cls for cls in classes if given in cls.forks]
-    if named:
+    if named and (named[0].fits(param) or classes[0].forks or not classes[0].fits(param)):
         return named[0]
     fitting = [cls for cls in classes if not _foreign(param, cls) and cls.fits(param)]
     if not fitting:  # a value that is the default anyway hinders no class

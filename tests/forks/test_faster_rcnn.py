@@ -1,4 +1,4 @@
-"""A net as Faster R-CNN's, whose proposals come from a Python layer of the user's own folder."""
+"""A net as Faster R-CNN's, whose proposals come from a Python layer of the user's own folder, or from its stand-in."""
 
 import sys
 from pathlib import Path
@@ -114,3 +114,68 @@ def test_the_layer_is_not_run_unless_it_is_allowed(monkeypatch: pytest.MonkeyPat
         LayerError, match=rf"runs the Python class rpn\.proposal_layer\.ProposalLayer, .* set {python_layer.VARIABLE}=1"
     ):
         Net(parse_text(DEPLOY, caffe_pb2.NetParameter()), "TEST", file="tiny.prototxt")
+
+
+STAND_IN = """
+layer { name: "in" type: "Input" top: "s" top: "d" top: "i" input_param {
+  shape { dim: 1 dim: 18 dim: 4 dim: 5 } shape { dim: 1 dim: 36 dim: 4 dim: 5 } shape { dim: 1 dim: 3 } } }
+layer { name: "proposal" type: "Python" bottom: "s" bottom: "d" bottom: "i" top: "rois" top: "scores"
+  python_param { module: "rpn.proposal_layer" layer: "ProposalLayer" param_str: "PARAMETERS" } }
+"""
+
+
+def stand_in(parameters: str = "'feat_stride': 16", phase: str = "TEST", fork: str = "") -> Net:
+    param = parse_text(STAND_IN.replace("PARAMETERS", parameters), caffe_pb2.NetParameter(fork=fork))
+    return Net(param, phase, file="tiny.prototxt")
+
+
+@pytest.mark.parametrize("fork", ["", "fast_rcnn"])
+def test_a_stand_in_makes_py_faster_rcnns_proposals(fork: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Its algorithm, step by step: anchors, clipping, least size, order, suppression."""
+    net = stand_in(fork=fork)
+    assert "as by py-faster-rcnn's rpn.proposal_layer" in caplog.text
+    anchors = net.layers["proposal"].anchors
+    assert anchors[0].tolist() == [-84, -40, 99, 55] and anchors[8].tolist() == [-168, -344, 183, 359]  # its own list
+    rng = np.random.default_rng(0)
+    scores, deltas = rng.random((1, 18, 4, 5)), rng.standard_normal((1, 36, 4, 5)) * 0.3
+    tall, wide, scale = 64.0, 80.0, 1.5
+    rows = []
+    for y in range(4):
+        for x in range(5):
+            for a, (x1, y1, x2, y2) in enumerate(anchors + 16 * np.array([x, y, x, y])):
+                dx, dy, dw, dh = deltas[0, 4 * a : 4 * a + 4, y, x]
+                w, h = x2 - x1 + 1, y2 - y1 + 1
+                cx, cy, w, h = dx * w + x1 + w / 2, dy * h + y1 + h / 2, np.exp(dw) * w, np.exp(dh) * h
+                box = np.clip([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], 0, [wide - 1, tall - 1] * 2)
+                if min(box[2] - box[0], box[3] - box[1]) + 1 >= 16 * scale:
+                    rows.append((*box, scores[0, 9 + a, y, x]))
+    kept: list[tuple[float, ...]] = []
+    for row in sorted(rows, key=lambda row: -row[4]):
+        for other in kept:
+            width = max(0, min(row[2], other[2]) - max(row[0], other[0]) + 1)
+            height = max(0, min(row[3], other[3]) - max(row[1], other[1]) + 1)
+            areas = sum((box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (row, other))
+            if width * height / (areas - width * height) > 0.7:
+                break
+        else:
+            kept.append(row)
+    made = net.double()(s=torch.tensor(scores), d=torch.tensor(deltas), i=torch.tensor([[tall, wide, scale]]).double())
+    np.testing.assert_allclose(made["rois"], [(0, *row[:4]) for row in kept[:300]], rtol=1e-6)
+    np.testing.assert_allclose(made["scores"][:, 0], [row[4] for row in kept[:300]])
+
+
+def test_a_stand_in_reads_the_parameters_of_its_class() -> None:
+    assert stand_in(phase="TRAIN").layers["proposal"].after == 2000
+    many = r"{'feat_stride': 8, 'ratios': [0.5, 1, 2], 'scales': !!python/tuple [4, 8, 16]}"
+    assert stand_in(many).layers["proposal"].anchors[0].tolist() == [-38, -16, 53, 31]
+    with pytest.raises(LayerError, match=r"is not of py-faster-rcnn's rpn.proposal_layer, which takes feat_stride"):
+        stand_in("'feat_stride': 16, 'classes': 3")
+    with pytest.raises(LayerError, match="feat_stride: x is no number"):
+        stand_in("'feat_stride': x")
+    with pytest.raises(LayerError, match=r"needs scores 1×6×H×W and shifts 1×12×H×W for its 3 anchors"):
+        stand_in("'feat_stride': 16, 'scales': [8]")
+
+
+def test_the_users_own_class_goes_before_its_stand_in(own_folder: Path) -> None:
+    with pytest.raises(LayerError, match=r"rpn\.proposal_layer\.ProposalLayer"):  # which has another number of anchors
+        stand_in()(s=torch.zeros(1, 18, 4, 5), d=torch.zeros(1, 36, 4, 5), i=torch.zeros(1, 3))
