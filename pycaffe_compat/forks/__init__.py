@@ -26,6 +26,7 @@ NAMES = (
     "senet",
     "shufflenet",
     "yolo",
+    "yolo_v1",
     "nvidia",
     "intel",
     "happynear",
