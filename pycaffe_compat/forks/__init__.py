@@ -50,6 +50,8 @@ NAMES = (
     "ristretto",
     "synopsys",
     "warpctc",
+    "video_caffe",
+    "greentea",
 )
 
 

@@ -357,20 +357,32 @@ class WindowData(BatchSource):
 
 @register("MemoryData")
 class MemoryData(Source):
-    """Caffe's ``MemoryData``: batches of arrays that the program gives with :meth:`reset`, round and round."""
+    """Caffe's ``MemoryData``: batches of arrays that the program gives with :meth:`reset`, round and round.
+
+    ``dim`` gives a shape of any number of axes; then labels are N×1×…, and may be left out.
+    """
 
     options = ("memory_data_param", "transform_param")
-    tops = (2, 2)
+    fork_options = frozenset({"memory_data_param.dim"})
+    tops = (1, 2)
 
     @classmethod
     def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape]:
         options = param.memory_data_param
+        if options.dim:
+            shape = tuple(options.dim)
+            return [shape, (*shape[:1], *(1,) * (len(shape) - 1))]
         return [(options.batch_size, options.channels, options.height, options.width), (options.batch_size,)]
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
-        self._shape = self.known_shapes(param)[0]
-        if min(self._shape) < 1:
+        self._shape, self._label_shape = self.known_shapes(param)
+        if param.memory_data_param.dim:
+            if min(self._shape) < 1:
+                raise self.error(f"memory_data_param.dim: {dims(self._shape)} must be positive")
+        elif len(param.top) == 1:
+            raise self.error("has 1 top blob, but takes exactly 2")
+        elif min(self._shape) < 1:
             raise self.error(
                 "batch_size, channels, height and width must be given and positive; they are "
                 f"{', '.join(map(str, self._shape))}"
@@ -381,7 +393,7 @@ class MemoryData(Source):
         self._position = 0
 
     def top_shapes(self) -> list[Shape]:
-        return [self._shape, self._shape[:1]]
+        return [self._shape, self._label_shape][: self.n_tops]
 
     def reset(self, data: Any, labels: Any) -> None:
         """Take batches from these arrays from now on, beginning at the first.
@@ -389,14 +401,14 @@ class MemoryData(Source):
         ``float32`` arrays are not copied: what is written into them later is what the next batches hold.
 
         Args:
-            data: N×C×H×W, N a multiple of ``batch_size``.
+            data: N×C×H×W, or as ``dim`` says, N a multiple of ``batch_size``.
             labels: N values, of any shape.
 
         Raises:
             LayerError: a shape that does not fit.
         """
         images, targets = _float32(data), _float32(labels)
-        if images.ndim != 4 or tuple(images.shape[1:]) != self._shape[1:]:
+        if not images.ndim or tuple(images.shape[1:]) != self._shape[1:]:
             raise self.error(f"data has shape {dims(images.shape)}; wanted N×{dims(self._shape[1:])}")
         if not len(images) or len(images) % self._shape[0]:
             raise self.error(f"data has {len(images)} images; wanted a multiple of batch_size {self._shape[0]}")
@@ -406,7 +418,7 @@ class MemoryData(Source):
             )
         if self._transforms:
             log.warning('layer "%s" (MemoryData) does not transform arrays: transform_param has no effect', self.name)
-        self._data, self._labels = images, targets.reshape(-1)
+        self._data, self._labels = images, targets.reshape(-1, *self._label_shape[1:])
         self._position = 0
 
     def forward(self) -> tuple[Tensor, ...]:
@@ -419,7 +431,7 @@ class MemoryData(Source):
             raise self.error("has no data yet: give it arrays first, with reset(data, labels) or Net.set_input_arrays")
         part = slice(self._position, self._position + self._shape[0])
         self._position = (self._position + self._shape[0]) % len(self._data)
-        return self._data[part], self._labels[part]
+        return (self._data[part], self._labels[part])[: self.n_tops]
 
     def state(self) -> dict[str, Any]:
         return {"position": self._position}

@@ -323,6 +323,10 @@ class ReLU(Overwritten):
 
     inert_options = frozenset({"engine"})
 
+    @classmethod
+    def fits(cls, param: Any) -> bool:
+        return len(param.top) != 2  # a second top is DeconvNet's
+
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         self.negative_slope = param.relu_param.negative_slope

@@ -183,14 +183,23 @@ class Pooling(_Windows):
     ``ceil_mode: false``, of DenseNet's Caffe, is ``round_mode: FLOOR``.
 
     MAX, AVE and SUM also pool volumes, ``(N, C, D, H, W)``, and lines, ``(N, C, W)``, as forks do: ``kernel_size``,
-    ``stride`` and ``pad`` once, or once for each axis. ``dilation`` spreads the places of a window, and with
+    ``stride``, ``pad`` and ``dilation`` once, or once for each axis. ``dilation`` spreads the places of a window, and with
     ``avg_include_pad: false`` averages do not count the padding.
     """
 
     random = True
     fork_options = frozenset(
         f"pooling_param.{name}"
-        for name in ("ceil_mode", "dilation", "avg_include_pad", "axis", "kernel_size_3d", "stride_3d", "pad_3d")
+        for name in (
+            "ceil_mode",
+            "dilation",
+            "avg_include_pad",
+            "axis",
+            "kernel_size_3d",
+            "stride_3d",
+            "pad_3d",
+            "dilation_3d",
+        )
     )
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
@@ -215,7 +224,9 @@ class Pooling(_Windows):
         """What pools this bottom if it is no stack of planes, or the windows are not those of BVLC's Caffe; else None."""
         axis = self.canonical_axis(options.axis, len(shape), "pooling_param.axis") if options.HasField("axis") else 1
         plain = (len(shape), axis, options.dilation, options.avg_include_pad) == (4, 1, 1, True)
-        if plain and not any(len(getattr(options, f"{name}_3d")) for name in ("kernel_size", "stride", "pad")):
+        if plain and not any(
+            len(getattr(options, f"{name}_3d")) for name in ("kernel_size", "stride", "pad", "dilation")
+        ):
             return None
         mode = caffe_pb2.PoolingParameter.PoolMethod.Name(options.pool)
         if options.mask_index_type == caffe_pb2.PoolingParameter.LOCAL:

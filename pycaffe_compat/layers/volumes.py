@@ -167,7 +167,8 @@ def volume_pooling(
 ) -> VolumePooling:
     """Read ``pooling_param`` for a bottom that is pooled over the axes behind ``axis``.
 
-    A number that is given once is for all axes; ``kernel_size_3d``, ``stride_3d`` and ``pad_3d`` also once for each.
+    A number that is given once is for all axes; ``kernel_size_3d``, ``stride_3d``, ``pad_3d`` and ``dilation_3d``
+    also once for each.
 
     Args:
         options: the ``PoolingParameter``.
@@ -200,10 +201,19 @@ def volume_pooling(
         kernel,
         stride or (1,) * n,
         pad or (0,) * n,
-        (options.dilation,) * n,
+        _dilation(options, n, error),
         ceil_mode,
         options.avg_include_pad,
     )
+
+
+def _dilation(options: Any, n: int, error: Callable[[str], LayerError]) -> Ints:
+    given = tuple(options.dilation_3d)
+    if given and options.HasField("dilation"):
+        raise error("pooling_param: dilation beside dilation_3d; give one of them")
+    if len(given) not in (0, 1, n):
+        raise error(f"pooling_param: {len(given)} values of dilation_3d for {n} axes; give one, or one for each")
+    return given * (n if len(given) == 1 else 1) or (options.dilation,) * n
 
 
 def _numbers(options: Any, field: str, sides: str, n: int, error: Callable[[str], LayerError]) -> Ints | None:

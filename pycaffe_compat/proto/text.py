@@ -29,7 +29,7 @@ _LAX = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _REPEATED = re.compile(
-    r'multiple "(?:kernel_size|stride|pad|device_id)" fields|integer: \['
+    r'multiple "(?:kernel_size|stride|pad|dilation|device_id)" fields|integer: \['
 )  # what protobuf says of a number that is given again
 _DEVICES = re.compile(r"\bdevice_id\s*:?\s*(\[[0-9,\s]*\]|[0-9]+)")
 _ESCAPE = re.compile(r"\\.")
@@ -139,7 +139,7 @@ def _repeatable(text: str) -> str:
     starts: list[Token] = []
     for pooling in poolings:
         inside = [t for t in outline.tokens if t.kind == "word" and pooling.start < t.start < pooling.end]
-        for name in ("kernel_size", "stride", "pad"):
+        for name in ("kernel_size", "stride", "pad", "dilation"):
             places = [token for token in inside if token.text == name]
             is_list = any(re.match(r"\s*:\s*\[", text[t.start + len(name) :]) for t in places)
             if len(places) > 1 or is_list:

@@ -191,3 +191,13 @@ def test_unpooling_refuses_the_mask_of_other_planes() -> None:
         LayerError, match=r'places of planes of 8×8, the bottom of layer "p" .* the planes here are 6×6'
     ):
         Net(parse_text(text, caffe_pb2.NetParameter), "TEST")
+
+
+def test_a_relu_with_two_tops_tells_where_it_passed_values() -> None:
+    """relu_layer.cpp of HyeonwooNoh/caffe."""
+    layer = gl.build('type: "ReLU" relu_param { negative_slope: 0.5 } top: "y" top: "mask"', (2, 3))
+    x = torch.tensor([[-2.0, 0, 3], [1, -1, 0]], requires_grad=True)
+    y, mask = layer(x)
+    assert y.tolist() == [[-1, 0, 3], [1, -0.5, 0]] and mask.tolist() == [[0, 0, 1], [1, 0, 0]]
+    (y.sum() + mask.sum()).backward()
+    assert x.grad is not None and x.grad.tolist() == [[0.5, 0.5, 1], [1, 0.5, 0.5]]

@@ -290,3 +290,20 @@ def test_a_video_or_camera_that_is_not_there_is_named(film: Path) -> None:
         frames("", "video_type: VIDEO")
     with pytest.raises(DataError, match="camera 93 cannot be opened"):
         frames("", "device_id: 93")
+
+
+@pytest.mark.parametrize("color", [True, False])
+def test_clips_of_video_caffe_count_frames_from_1(videos: Path, film: Path, color: bool) -> None:
+    """ReadVideoToCVMat of io.cpp, chuckcho/video-caffe."""
+    for frame in (3, 4):
+        flat = np.full((24, 32, 3), 10 * frame, np.uint8)
+        assert cv2.imwrite(str(videos / "v0" / f"image_{frame:04d}.jpg"), flat)
+    (videos / "list.txt").write_text("film.avi 3 1\nv0 3 2\n")
+    options = f'batch_size: 2 new_length: 2 root_folder: "{videos}/" is_color: {str(color).lower()}'
+    data, label = batch(source(videos, options, fork="video_caffe"))
+    assert data.shape == (2, 3 if color else 1, 2, 24, 32) and label.tolist() == [1, 2]
+    np.testing.assert_allclose(data[:, 0, :, 0, 0], [[30, 40], [30, 40]], atol=3)
+    for line, words in (("v0 0 1", "begins at frame 0; frames are counted from 1"), ("film.avi 9 1", "needs 10")):
+        (videos / "list.txt").write_text(line)
+        with pytest.raises(DataError, match=words):
+            source(videos, options, fork="video_caffe")

@@ -151,3 +151,23 @@ def test_caffemodels_of_version_1_0_are_read(tmp_path: Path) -> None:
     (conv, bias), (weight, more) = ([torch.from_numpy(a) for a in arrays] for arrays in values.values())
     y = F.max_pool3d(F.relu(F.conv3d(x, conv, bias.flatten(), 1, 1)), 2)
     torch.testing.assert_close(net(x=x)["f"], F.linear(y.flatten(1), weight[0, 0, 0], more.flatten()))
+
+
+def test_video_caffes_layers_have_a_size_for_each_axis() -> None:
+    """cudnn_ndconv_layer.cpp and cudnn_ndpooling_layer.cpp of chuckcho/video-caffe."""
+    x = torch.randn(SHAPE, dtype=torch.float64)
+    sizes = (
+        "kernel_shape { dim: 2 dim: 3 dim: 1 } stride_shape { dim: 1 dim: 2 dim: 3 } pad_shape { dim: 1 dim: 0 dim: 2 }"
+    )
+    layer = build("NdConvolution", f"convolution_param {{ num_output: 4 group: 2 {sizes} {FILLERS} }}")
+    assert [tuple(blob.shape) for blob in layer.blobs] == [(4, 1, 2, 3, 1), (4,)]
+    torch.testing.assert_close(layer(x), F.conv3d(x, *layer.blobs, (1, 2, 3), (1, 0, 2), groups=2))
+    sizes = "kernel_shape { dim: 1 dim: 2 dim: 2 } stride_shape { dim: 1 dim: 2 dim: 2 }"
+    pool = build("NdPooling", f"pooling_param {{ pool: MAX {sizes} }}")
+    torch.testing.assert_close(pool(x), F.max_pool3d(x, (1, 2, 2), ceil_mode=True))
+    whole = build("NdPooling", "pooling_param { pool: AVE global_pooling: true kernel_shape { dim: 1 dim: 1 dim: 1 } }")
+    torch.testing.assert_close(whole(x).flatten(2), x.flatten(2).mean(2, keepdim=True))
+    with pytest.raises(LayerError, match=r'"v" \(NdPooling\): pooling_param has no kernel_shape'):
+        build("NdPooling", "pooling_param { pool: MAX }")
+    with pytest.raises(LayerError, match=r"convolution_param.pad_shape has 1 sizes, but kernel_shape 3"):
+        build("NdConvolution", "convolution_param { kernel_shape { dim: 1 dim: 1 dim: 1 } pad_shape { dim: 1 } }")
