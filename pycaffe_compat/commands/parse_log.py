@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 
@@ -34,6 +35,8 @@ def parse_log(log: str, folder: str, delimiter: str = ",") -> list[str]:
         raise DataError(
             f"{log} has no outputs of a train or test net; the solver logs them if display or test_interval is set"
         )
+    with contextlib.suppress(OSError):  # what cannot be written there says why
+        os.makedirs(folder or ".", exist_ok=True)
     written = []
     for ending, rows in (("train", read.train), ("test", read.test)):
         if rows:
@@ -54,7 +57,7 @@ def run(argv: list[str]) -> None:
     """Run the command with these arguments."""
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("log", metavar="LOGFILE", help="what `caffe train` wrote to standard error")
-    parser.add_argument("folder", metavar="OUTPUTDIR", help="the folder to write the tables to")
+    parser.add_argument("folder", metavar="OUTPUTDIR", help="the folder to write the tables to; made if missing")
     parser.add_argument("--verbose", action="store_true", help="print the names of the files written")
     parser.add_argument(
         "--delimiter", default=",", metavar="CHARACTER", help="separator of the columns (default: a comma)"

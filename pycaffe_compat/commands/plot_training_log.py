@@ -72,7 +72,8 @@ def plot_training_log(chart_type: int, picture: str, logs: Sequence[str], output
         raise CaffeError(f"{picture}: the ending says the format; known are {', '.join(sorted(formats))}")
     for path in logs:
         for label, column, rows in _lines(chart, path, read_log(path), output):
-            axes.plot([row[chart.over] for row in rows], [row[column] for row in rows], label=label)
+            marker = "o" if len(rows) < 20 else ""  # a line of one point is not seen
+            axes.plot([row[chart.over] for row in rows], [row[column] for row in rows], marker=marker, label=label)
     axes.set_title(chart.title)
     axes.set_xlabel(chart.over)
     axes.set_ylabel(chart.title.split(" vs. ")[0])

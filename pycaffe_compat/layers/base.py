@@ -68,7 +68,7 @@ def layer_class(param: Any, file: str = "", fork: str = "", likely: Sequence[str
     if param.type not in REGISTRY:
         broken = load_plug_ins()
         if param.type not in REGISTRY:
-            known = _whose(param.type) or f"{nearest(param.type, REGISTRY)}; known types: {', '.join(sorted(REGISTRY))}"
+            known = _whose(param.type) or f"{nearest(param.type, REGISTRY)}; docs/layers.md lists all that are known"
             unloaded = "".join(f". A plug-in that failed to load may have it: {each}" for each in broken)
             raise LayerError(f'{where}: unknown layer type "{param.type}"{known}{_REGISTER}{unloaded}')
     variants = VARIANTS.get(param.type)
@@ -118,7 +118,7 @@ def check_layers(net: Any, file: str = "", likely: Sequence[str] = ()) -> None:
         try:
             check_fork_options(param, layer_class(param, file, net.fork, likely), where, noted)
         except LayerError as error:
-            words = str(error).removeprefix(f"{where}: ").split("; known types:")[0].removesuffix(_REGISTER)
+            words = str(error).removeprefix(f"{where}: ").removesuffix(_REGISTER)
             first = first or str(error)
             faults.setdefault(words, []).append(f'"{param.name}"')
     if first:

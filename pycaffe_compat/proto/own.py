@@ -19,6 +19,7 @@ from . import caffe_pb2, numbers
 from .schema import bvlc
 
 _FOLDERS = ("", "src", "caffe", "proto")  # on the way to a caffe.proto, they say nothing about whose it is
+_CHATTER = re.compile(r"warning|^WARNING: All log messages|^[IW]\d{4} ")  # of the compiler and the library that it logs with
 
 
 def use_proto(path: str | os.PathLike[str], name: str = "") -> str:
@@ -70,7 +71,7 @@ def compile_proto(file: str) -> list[Any]:
         command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{folder}", "--include_imports"]
         done = subprocess.run([*command, f"--descriptor_set_out={out}", base], capture_output=True, text=True)
         if done.returncode:
-            faults = [line for line in done.stderr.splitlines() if "warning" not in line]
+            faults = [line for line in done.stderr.splitlines() if not _CHATTER.search(line)]
             raise ParseError(f"{file}: does not compile: {'; '.join(faults[:5]) or done.stderr.strip()}")
         with open(out, "rb") as compiled:
             return list(descriptor_pb2.FileDescriptorSet.FromString(compiled.read()).file)

@@ -48,8 +48,8 @@ def test_tables_are_those_that_caffes_parser_writes(log: Path, tmp_path: Path) -
     assert (tmp_path / "train.log.test").read_bytes() == (
         b"NumIters,Seconds,LearningRate,accuracy,loss\r\n0.0,1.5,0.01,0.125,2.31\r\n200.0,62.0,0.001,0.75,nan\r\n"
     )
-    parse_log(str(log), str(tmp_path), "\t")
-    with open(tmp_path / "train.log.test", newline="") as file:
+    parse_log(str(log), str(tmp_path / "new" / "tables"), "\t")
+    with open(tmp_path / "new" / "tables" / "train.log.test", newline="") as file:
         assert next(csv.reader(file, delimiter="\t"))[3] == "accuracy"
 
 
@@ -86,8 +86,8 @@ def test_a_file_that_is_not_a_log(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no outputs of a train or test net"):
         parse_log(str(path), str(tmp_path))
     path.write_text(LOG)
-    with pytest.raises(CaffeError, match=r"nowhere"):
-        parse_log(str(path), str(tmp_path / "nowhere"))
+    with pytest.raises(CaffeError, match=r"cannot write .*x\.log/x\.log\.train"):
+        parse_log(str(path), str(path))
     with pytest.raises(DataError, match=r"one character"):
         parse_log(str(path), str(tmp_path), "::")
 
@@ -110,6 +110,13 @@ def test_all_charts(number: int, log: Path, tmp_path: Path) -> None:
     assert f"<!-- {'Seconds' if number % 2 else 'NumIters'} -->" in words
     assert f"<!-- train.log {column} -->" in words
     assert f"<!-- other.log {column} -->" in words
+
+
+def test_a_line_of_one_point_is_seen(tmp_path: Path) -> None:
+    log, picture = tmp_path / "once.log", tmp_path / "chart.svg"
+    log.write_text(LOG[: LOG.index("Iteration 200, Testing net")])
+    plot_training_log(0, str(picture), [str(log)])
+    assert 'xlink:href="#m' in picture.read_text().split('id="line2d_')[-1].split("legend")[0], "no marker"
 
 
 def test_a_chart_of_a_named_output(log: Path, tmp_path: Path) -> None:

@@ -94,7 +94,8 @@ def test_a_name_of_another_kind_is_the_users(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("message {", "does not compile: .*my_caffe.proto"),
+        ("message {", "does not compile: [^;]*my_caffe.proto"),
+        ("message A { optional B b = 1; }", 'does not compile: [^;]*my_caffe.proto:1:22: "B" is not defined'),
         (
             'syntax = "proto2"; message Other { optional int32 a = 1; }',
             "not a caffe.proto: it has no message NetParameter",
