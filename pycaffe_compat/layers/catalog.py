@@ -251,7 +251,7 @@ def catalog(goldens_folder: Path) -> str:
         "\n## Options\n\nWith their defaults. `…` marks a field that can be repeated, † a field of a fork, ‡ an option "
         "that is accepted but\nchanges no result: in Caffe it steers speed, memory or logging.\n",
         *_table(["in", "options"], [[option, cell] for option, cell in cells.items()]),
-        f"\n## The {len(NAMES)} forks\n\nWhat `--fork` takes, where its fields and layers were read, and its types that are "
+        "\n## Forks\n\nWhat `--fork` takes, where its fields and layers were read, and its types that are "
         "not here: an error names them.\n",
         *_table(["`--fork`", "files of", "read from", "not here"], _forks({name for name, _ in own})),
         "\n## Goldens\n",
