@@ -19,7 +19,7 @@ from . import caffe_pb2, numbers
 from .schema import bvlc
 
 _FOLDERS = ("", "src", "caffe", "proto")  # on the way to a caffe.proto, they say nothing about whose it is
-_CHATTER = re.compile(r"warning|^WARNING: All log messages|^[IW]\d{4} ")  # of the compiler and the library that it logs with
+_CHATTER = re.compile(r"warning|^WARNING: All log messages|^[IW]\d{4} ")  # the compiler's, and of what it logs with
 
 
 def use_proto(path: str | os.PathLike[str], name: str = "") -> str:
