@@ -61,21 +61,34 @@ class BatchNorm(Layer):
             return F.batch_norm(x, self.running_mean * factor, self.running_var * factor, eps=self.eps)
         if not x.numel():
             return x
-        mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
-        y = self._normalise(x, mean, variance)
+        y, mean, variance = by_batch(x, None, None, self.eps)
         with torch.no_grad():
             self.running_mean.mul_(self.fraction).add_(mean)
             self.running_var.mul_(self.fraction).add_(variance)
             self.scale_factor.mul_(self.fraction).add_(1)
         return y
 
-    def _normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        """Return ``x`` normalised by its own statistics; write these to ``mean`` and ``variance`` (corrected)."""
-        if x.numel() > self.channels:
-            # momentum 1: torch's running statistics become those of this batch; F.batch_norm would refuse an eps of 0
-            return torch.batch_norm(x, None, None, mean, variance, True, 1.0, self.eps, torch.backends.cudnn.enabled)
-        mean.copy_(x.detach().flatten())
-        return x - x
+
+def by_batch(x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalise ``x`` (N, C, …), not empty, by its own mean and biased variance over all axes but the second.
+
+    Args:
+        scale, shift: (C), what the result is multiplied by, and what is added to it; both or neither.
+
+    Returns:
+        The result, and the mean and the corrected variance, (C), without a gradient. The variance of a single value is 0.
+    """
+    channels = x.shape[1]
+    if x.numel() > channels:
+        mean, variance = x.new_zeros((2, channels))
+        # momentum 1: torch's running statistics become those of this batch; F.batch_norm would refuse an eps of 0
+        y = torch.batch_norm(x, scale, shift, mean, variance, True, 1.0, eps, torch.backends.cudnn.enabled)
+        return y, mean, variance
+    y = x - x
+    if scale is not None and shift is not None:
+        y = y * scale.reshape(x.shape) + shift.reshape(x.shape)
+    mean = x.detach().flatten()
+    return y, mean, torch.zeros_like(mean)
 
 
 @register("LRN")

@@ -7,8 +7,9 @@ import torch
 from pycaffe_compat.errors import LayerError
 
 
-def test_relu6_agrees_with_caffe() -> None:
-    gl.check("relu6", "forks")
+@pytest.mark.parametrize("name", gl.names("relu", folder="forks"))
+def test_limited_relu_agrees_with_caffe(name: str) -> None:
+    gl.check(name, "forks")
 
 
 @pytest.mark.parametrize("type_name", ["ReLU6", "ReLU"])

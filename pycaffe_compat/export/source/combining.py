@@ -168,9 +168,7 @@ def flip(w: Writer, layer: Flip, x: Value) -> str:
 
 @writes(ShuffleChannel)
 def shuffle_channel(w: Writer, layer: ShuffleChannel, x: Value) -> str:
-    if len(x.shape) > 2:
-        return f"{w.module(layer, 'nn.ChannelShuffle', layer.group)}({x})"
-    return f"{x}.unflatten(1, ({layer.group}, -1)).transpose(1, 2).flatten(1)"
+    return f"{w.module(layer, 'nn.ChannelShuffle', layer.group)}({with_axes(x, 4 - len(x.shape))})"
 
 
 @writes(Axpy)

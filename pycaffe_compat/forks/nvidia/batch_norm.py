@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...layers.base import Layer, Shape, register
+from ...layers.normalization import by_batch
 from ...proto import caffe_pb2
 
 log = logging.getLogger(__name__)
@@ -94,14 +95,10 @@ class AveragedBatchNorm(Layer):
             return F.batch_norm(x, self.running_mean * factor, self.running_var * factor, scale, bias, eps=self.eps)
         if not x.numel():
             return x.clone()
-        mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
-        # momentum 1: torch's running statistics become those of this batch, with the variance corrected
-        y = torch.batch_norm(x, scale, bias, mean, variance, True, 1.0, self.eps, torch.backends.cudnn.enabled)
+        y, mean, variance = by_batch(x, scale, bias, self.eps)
         if not x.is_meta:
             places = x.numel() // x.shape[1]
-            if places == 1:
-                variance = torch.zeros_like(variance)
-            elif self.own_engine:
+            if self.own_engine:
                 variance = variance * ((places - 1) / places)
             self._follow(mean, variance, factor)
         return y

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...layers.base import Layer, Shape, register
+from ...layers.normalization import by_batch
 from ...tables import dims
 
 SEGNETS_FIELDS = ("scale_filler", "shift_filler", "bn_mode")
@@ -58,12 +59,9 @@ class RunningBN(Layer):
             return F.batch_norm(x, mean, variance, slope, bias, eps=self.eps)
         if not x.numel():
             return x.clone()
-        mean, variance = torch.zeros_like(bias), torch.zeros_like(bias)
+        y, mean, variance = by_batch(x, slope, bias, self.eps)
         places = x.numel() // x.shape[1]
-        # momentum 1: torch's running statistics become those of this batch, with the variance corrected
-        y = torch.batch_norm(x, slope, bias, mean, variance, True, 1.0, self.eps, torch.backends.cudnn.enabled)
         with torch.no_grad():
-            biased = variance * ((places - 1) / places) if places > 1 else torch.zeros_like(variance)
-            for running, now in ((self.running_mean, mean), (self.running_var, biased)):
+            for running, now in ((self.running_mean, mean), (self.running_var, variance * ((places - 1) / places))):
                 running.mul_(self.momentum).add_(now.reshape(running.shape), alpha=1 - self.momentum)
         return y

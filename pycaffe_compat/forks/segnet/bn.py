@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...layers.base import Layer, Shape, register
+from ...layers.slope import WithSlope
 from ...proto import caffe_pb2
 from ...tables import dims
 
@@ -20,7 +22,8 @@ class BatchBN(Layer):
     """Batch normalisation by the batch's own statistics in both phases, with the blobs scale and shift; no running ones.
 
     ``bn_mode: INFERENCE`` is ``scale * x + shift`` alone, with blobs that hold the statistics too. Further tops are the
-    batch's mean and biased variance, without a gradient. Where several passes add up to one step (``iter_size``) or
+    batch's mean and biased variance, without a gradient. In place, INFERENCE has the gradient of its scale from what it wrote
+    over its bottom, as in the fork. Where several passes add up to one step (``iter_size``) or
     layers share the blobs, gradients add up here; the fork keeps those of the last pass.
     """
 
@@ -40,6 +43,7 @@ class BatchBN(Layer):
         self.inference = options.bn_mode == caffe_pb2.BNParameter.INFERENCE
         if self.inference and self.n_tops > 1:
             raise self.error(f"bn_mode: INFERENCE makes no statistics, so it takes 1 top, not {self.n_tops}")
+        self.in_place = param.top[:1] == param.bottom[:1]
         self.add_blob("scale", (1, shape[1], 1, 1), options.scale_filler)
         self.add_blob("shift", (1, shape[1], 1, 1), options.shift_filler)
 
@@ -49,7 +53,7 @@ class BatchBN(Layer):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         if self.inference:
-            return self.scale * x + self.shift
+            return self._overwritten(x) if self.in_place and torch.is_grad_enabled() else self.scale * x + self.shift
         axes = (0, 2, 3)
         mean = x.mean(axes, keepdim=True)
         centred = x - mean
@@ -58,3 +62,8 @@ class BatchBN(Layer):
         value = (x.square().mean(axes, keepdim=True) - mean.square()).detach()
         y = self.scale * (centred / (variance + (value - variance.detach()) + EPS).sqrt()) + self.shift
         return y if self.n_tops == 1 else (y, mean.detach(), value)[: self.n_tops]
+
+    def _overwritten(self, x: Tensor) -> Tensor:
+        """``scale * x + shift``, in whose gradient by ``scale`` that very result stands for ``x``."""
+        y = self.scale.detach() * x + self.shift
+        return y + WithSlope.apply(self.scale.expand_as(x), torch.zeros_like(x), y.detach())

@@ -13,7 +13,7 @@ from ...tables import dims
 
 @register("Axpy", fork=("senet", "densenet", "yolo", "nvidia", "intel", "happynear", "synopsys"))
 class Axpy(Layer):
-    """``a * x + y`` for bottoms ``a`` (N, C) or (N, C, 1, 1), one factor per map, and ``x`` and ``y`` of one shape."""
+    """``a * x + y`` for ``a`` (N, C, …), one factor per map, further axes being 1, and ``x`` and ``y`` of one shape."""
 
     bottoms = (3, 3)
     options = ()
@@ -23,7 +23,7 @@ class Axpy(Layer):
         scale, x, y = (tuple(shape) for shape in bottom_shapes)
         if x != y:
             raise self.error(f"its second and third bottoms must have one shape, but have {dims(x)} and {dims(y)}")
-        if len(x) < 2 or scale[:2] != x[:2] or scale[2:] not in ((), (1, 1)):
+        if len(x) < 2 or scale[:2] != x[:2] or set(scale[2:]) - {1}:
             allowed = f"{dims(x[:2])} or {dims((*x[:2], 1, 1))}"
             raise self.error(f"its first bottom must have shape {allowed} for a second of {dims(x)}, not {dims(scale)}")
 

@@ -13,16 +13,20 @@ from ...tables import dims
 
 @register("ShuffleChannel", fork=("shufflenet", "synopsys"))
 class ShuffleChannel(Layer):
-    """The channels of ``group`` groups dealt out in turn: channel ``g * (C / group) + k`` becomes ``k * group + g``."""
+    """The channels of ``group`` groups dealt out in turn: channel ``g * (C / group) + k`` becomes ``k * group + g``.
+
+    The top has four axes, those that the bottom lacks being 1.
+    """
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         self.group = param.shuffle_channel_param.group
         shape = bottom_shapes[0]
-        if len(shape) < 2:
-            raise self.error(f"needs a bottom with channels (axis 1), not of shape {dims(shape)}")
+        if not 2 <= len(shape) <= 4:
+            raise self.error(f"needs a bottom with 2 to 4 axes, not of shape {dims(shape)}")
         if self.group < 1 or shape[1] % self.group:
             raise self.error(f"shuffle_channel_param.group: {self.group} must divide its bottom's {shape[1]} channels")
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.reshape(*x.shape, *(1,) * (4 - x.dim()))
         return x.unflatten(1, (self.group, x.shape[1] // self.group)).transpose(1, 2).flatten(1, 2)

@@ -44,7 +44,7 @@ def match(
     while True:
         # a pair that is the best for both is taken by whoever goes through all pairs from the largest overlap on
         best, place = open_.max(2)
-        rival = open_.gather(2, place[:, None].expand_as(open_[..., : len(number)])).max(1).indices
+        rival = open_.gather(2, place[:, None].expand(-1, len(number), -1)).max(1).indices
         group, true = ((best > 0) & (rival == number)).nonzero(as_tuple=True)
         if not len(group):
             break

@@ -75,7 +75,9 @@ class _Normalize(torch.autograd.Function):
         factor = _along_channels(scale, x)
         by_x = by_scale = None
         if ctx.needs_input_grad[0]:
-            by_x = (grad - x * (_sum(x * grad, ctx.across_spatial) / norm.square())) / norm * factor
+            along = _sum(x * grad, ctx.across_spatial)  # what follows cancels: its order is the fork's
+            along = x * (along / norm / norm) if ctx.across_spatial else x * along / norm.square()
+            by_x = (grad - along) / norm * factor
         if ctx.needs_input_grad[1]:
             shares = x / norm * factor * grad / factor
             by_scale = shares.sum() if not scale.dim() else shares.transpose(0, 1).flatten(1).sum(1)

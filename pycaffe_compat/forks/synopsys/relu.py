@@ -37,8 +37,8 @@ class LimitedReLU(Overwritten):
 
     def function(self, x: Tensor) -> Tensor:
         y = F.leaky_relu(x, self.negative_slope) if self.negative_slope else F.relu(x)
-        y = torch.where(x < self.most, y, y.detach().clamp(max=self.most))
-        return torch.where(x > self.least, y, y.detach().clamp(min=self.least))
+        value = y.detach().clamp(max=self.most).clamp(min=self.least)
+        return torch.where((x < self.most) & (x > self.least) & (value == y), y, value)
 
     def slope(self, bottom: Tensor, top: Tensor) -> Tensor:
         rising = torch.where(bottom > 0, 1, self.negative_slope).to(bottom.dtype)
