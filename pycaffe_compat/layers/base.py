@@ -15,6 +15,7 @@ from ..forks import all_forks
 from ..plug_ins import load_plug_ins
 from ..proto import caffe_pb2
 from ..proto.additions import titles
+from ..proto.finite import not_numbers
 from ..proto.recognise import forks_of
 from ..tables import dims
 from .variants import check_fork_options, choose
@@ -107,8 +108,8 @@ def check_layers(net: Any, file: str = "", likely: Sequence[str] = ()) -> None:
         likely: the forks that it may be of, the likeliest first.
 
     Raises:
-        LayerError: what :func:`layer_class` and :func:`.variants.check_fork_options` say of all layers together, each kind
-            of fault once.
+        LayerError: what :func:`layer_class`, :func:`.variants.check_fork_options` and :func:`.not_numbers` say of all layers
+            together, each kind of fault once.
     """
     faults: dict[str, list[str]] = {}  # what is wrong, to the layers with it
     first = ""
@@ -117,6 +118,8 @@ def check_layers(net: Any, file: str = "", likely: Sequence[str] = ()) -> None:
         where = f'layer "{param.name}"{f" in {file}" if file else ""}'
         try:
             check_fork_options(param, layer_class(param, file, net.fork, likely), where, noted)
+            if wrong := next(not_numbers(param), ""):
+                raise LayerError(f"{where}: {wrong}")
         except LayerError as error:
             words = str(error).removeprefix(f"{where}: ").removesuffix(_REGISTER)
             first = first or str(error)

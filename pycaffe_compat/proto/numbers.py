@@ -119,13 +119,17 @@ def _recognised(data: bytes, fork: str, file: str) -> tuple[Any, str]:
     own = caffe_pb2.NetParameter()
     try:
         own.ParseFromString(data)
-        fork = fork or own.fork
-        if not fork and next(additions(own), None) and not next(unknown_fields(own), None):
-            return own, BVLC.name  # written here, with fields of several forks
+        is_own = next(additions(own), None) is not None and next(unknown_fields(own), None) is None
     except DecodeError:
-        pass
-    if fork:
-        return _as(data, fork_named(fork).name, file), fork
+        is_own = False
+    named = own.fork or fork  # a file that was written here says whose numbers it has
+    if is_own and (not named or not _is_of(data, named)):  # written here, with fields of several forks
+        own.fork = fork or own.fork
+        return own, BVLC.name
+    if named:
+        net = _as(data, fork_named(named).name, file)
+        net.fork = fork or named
+        return net, named
     plain = reading(data, BVLC.name)
     is_plain = plain.net is not None and not plain.unknown and not plain.types
     names = [each.name for each in all_forks()]
@@ -150,13 +154,17 @@ def forget() -> None:
     _other_meanings.cache_clear()
 
 
+def _is_of(data: bytes, fork: str) -> bool:
+    found = reading(data, fork_named(fork).name)
+    return found.net is not None and not found.unknown
+
+
 def _as(data: bytes, fork: str, file: str) -> Any:
     found = reading(data, fork)
     if found.net is None:
         raise ParseError(f"{file}: the bytes are no net of {titles([fork])}")
     if found.unknown:
         raise ParseError(f"{file}: {titles([fork])} has no {_listed(found.unknown)}; is it another fork's?")
-    found.net.fork = fork
     return found.net
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import WeightsError
 from ..files import atomic_path
 from . import caffe_pb2, wire
+from .additions import additions
 from .blob_proto import blob_parts, to_numpy
 from .hdf5 import write_hdf5
 from .numbers import bare_net, fork_to_write, numbered
@@ -57,7 +58,8 @@ def write_weights(
             return
         with open(temporary, "wb") as file:
             fork = fork_to_write(net)
-            file.write(caffe_pb2.NetParameter(name=net.name, **({"fork": fork} if fork else {})).SerializeToString())
+            said = fork or (net.fork if next(additions(net), None) else "")
+            file.write(caffe_pb2.NetParameter(name=net.name, **({"fork": said} if said else {})).SerializeToString())
             for layer in numbered(_bare(net), fork).layer if fork else net.layer:
                 _write_layer(file, layer, blobs.get(layer.name, ()), (diffs or {}).get(layer.name))
 

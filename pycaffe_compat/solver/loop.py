@@ -22,6 +22,7 @@ from ..loading import open_weights
 from ..net import Net
 from ..proto import caffe_pb2, read_solver, upgrade_solver, use_proto
 from ..proto.additions import unheeded
+from ..proto.finite import not_numbers
 from . import debug, denormals, distributed
 from . import log as lines
 from .courses import HEEDED, Course
@@ -148,6 +149,8 @@ class Solver:
 
     def _check(self) -> None:
         param, where = self.param, f"{self.file}: " if self.file else ""
+        if wrong := next(not_numbers(param), ""):
+            raise SolverError(f"{where}{wrong}")
         if not param.HasField("base_lr") and param.lr_policy != "multifixed":
             raise SolverError(f"{where}base_lr is not set; say how fast to learn, for example base_lr: 0.01")
         for field, least in (("average_loss", 1), ("iter_size", 1), ("max_iter", 0), ("display", 0), ("snapshot", 0)):

@@ -134,3 +134,18 @@ def test_what_the_fork_lacks_is_not_written_with_its_numbers(tmp_path: Path) -> 
     upgrade_net_binary(tmp_path / "old.caffemodel", tmp_path / "new.caffemodel")
     net = read_net(tmp_path / "new.caffemodel")
     assert list(net.layer[0].input_param.shape[0].dim) == [1, 3, 8, 8] and net.layer[2].interp_param.height == 713
+
+
+@pytest.mark.parametrize("fork", ["", "segnet", "enet"])
+def test_a_net_that_was_saved_here_is_read_whatever_fork_is_named(fork: str, tmp_path: Path) -> None:
+    """SegNet's Caffe is older than Input layers, so its numbers cannot hold such a net; ENet's can."""
+    text = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 } } }' + NETS["segnet"]
+    net = parse_text(text, NET)
+    net.fork = fork
+    write_weights(tmp_path / "net.caffemodel", net, {"b": [np.ones(3, np.float32)]})
+    assert read_weights(tmp_path / "net.caffemodel").skeleton().layer == net.layer
+    for named in ("", "segnet"):
+        again = read_net(tmp_path / "net.caffemodel", named)
+        assert again.layer[1].blobs[0].data[:] == [1] * 3 and again.fork == (named or fork or again.fork)
+        del again.layer[1].blobs[:]
+        assert again.layer == net.layer
