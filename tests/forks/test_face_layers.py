@@ -280,3 +280,46 @@ def test_flip(options: str, axes: tuple[int, ...]) -> None:
     layer = build(f'type: "Flip" flip_param {{ {options} }}', (2, 3, 4, 5))
     assert torch.equal(layer(x), x.flip(axes))
     gl.check_gradients(layer, x)
+
+
+# ---- inter-class distances
+
+
+@pytest.mark.parametrize("kind", ["AMONG", "MEAN"])
+def test_inter_class_pushes_the_weights_of_the_batch_apart(kind: str) -> None:
+    """inter_class_layer.cpp of wy1iu/sphereface-plus, weight by weight."""
+    layer = build(
+        f'type: "InterClass" top: "d" top: "a" inter_class_param {{ num_output: {CLASSES} type: {kind} iteration: 5 '
+        "alpha_start_iter: 6 alpha_start_value: 10 alpha_step: 0.5 alpha_stepvalue: 7 alpha_stepvalue: 9 }",
+        (N, K),
+        (N,),
+    )
+    weight = layer.weight.detach().numpy().copy()
+    mean = weight.mean(0)
+    mean /= np.sqrt(mean @ mean + 1e-5)
+    alphas = []
+    for _ in range(4):
+        layer.weight.grad = None
+        distance, alpha = layer(features(), labels())
+        alphas.append(alpha.item())
+        (0.1 * distance).backward()  # whose weight makes no difference
+        want = np.zeros_like(weight)
+        if kind == "AMONG":
+            value = sum(((weight[i] - weight[j]) ** 2).sum() for i in range(CLASSES) for j in LABELS) / CLASSES
+            for j in LABELS:
+                want[j] += -4 * alphas[-1] / (N * value**2 + 1e-5) * (weight[j] - mean)
+        else:
+            value = 1 - sum(mean @ weight[j] for j in LABELS) / N
+            for j in LABELS:
+                want[j] += alphas[-1] / N * mean
+        np.testing.assert_allclose(distance.item(), value)
+        np.testing.assert_allclose(layer.weight.grad, want)
+    assert alphas == [10, 10.5, 10.5, 11]
+    layer.seek(layer.state())
+    assert layer(features(), labels())[1].item() == 11
+    with pytest.raises(LayerError, match=r"alpha_stepvalue: \[5\] must rise from alpha_start_iter: 6"):
+        build(
+            'type: "InterClass" inter_class_param { num_output: 4 alpha_start_iter: 6 alpha_stepvalue: 5 }',
+            (N, K),
+            (N,),
+        )

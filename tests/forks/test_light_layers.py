@@ -75,3 +75,17 @@ def test_axpy_has_its_gradients() -> None:
 def test_axpy_refuses_shapes_that_do_not_fit(shapes: tuple[tuple[int, ...], ...], words: str) -> None:
     with pytest.raises(LayerError, match=words):
         gl.build('name: "a" type: "Axpy"', *shapes)
+
+
+def test_mish_has_the_forks_gradient_and_hard_swish_its_own() -> None:
+    x = torch.linspace(-5, 25, 61, dtype=torch.float64)
+    mish, swish = (gl.build(f'name: "n" type: "{name}"', (61,)) for name in ("Mish", "HardSwish"))
+    leaf = x.clone().requires_grad_()
+    y = mish(leaf)
+    torch.testing.assert_close(y.detach(), x * torch.log1p(torch.exp(x)).tanh())
+    y.sum().backward()
+    soft = torch.log1p(torch.exp(y.detach()))  # mish_layer.cpp reads the top where the bottom is meant
+    want = y.detach() * (1 - soft.tanh() ** 2) * (1 - torch.exp(-soft)) + soft.tanh()
+    torch.testing.assert_close(leaf.grad, want)
+    torch.testing.assert_close(swish(x), x * (x + 3).clamp(0, 6) / 6)
+    gl.check_gradients(swish, torch.tensor([-4.0, -1, 0.5, 4], dtype=torch.float64))

@@ -225,3 +225,49 @@ def test_position_sensitive_means_agree_with_the_forks_loop() -> None:
 def test_position_sensitive_pooling_refuses_what_does_not_fit(options: str, words: str) -> None:
     with pytest.raises(LayerError, match=words):
         gl.build(f'name: "p" type: "PSROIPooling" psroi_pooling_param {{ {options} }}', (1, 18, 4, 4), (1, 5))
+
+
+def test_psroi_align_takes_points_of_each_bin_in_its_own_channels() -> None:
+    """psroi_align_layer.cu of afantideng/R-FCN-PSROIAlign, point by point, with the gradients that it finds."""
+    rng = np.random.default_rng(4)
+    group, out, points, scale = 3, 2, 2, 0.25
+    x, seed = rng.standard_normal((2, out * group**2, 7, 6)), rng.standard_normal((4, out, group, group))
+    regions = np.array([[0, 2.3, 1, 17.7, 20], [1, -6, 3, 30, 40], [0, 5, 5, 5, 5], [1, 9.5, 10, 14, 26]])
+    want, grad = np.zeros((4, out, group, group)), np.zeros_like(x)
+    for n, (image, x1, y1, x2, y2) in enumerate(regions):
+        low, high = np.array([y1, x1]) * scale, (np.array([y2, x2]) + 1) * scale
+        length = np.maximum(high - low, 0.1) / group
+        for c, i, j in np.ndindex(out, group, group):
+            bin_ = np.array([i, j])
+            start, stop = bin_ * length + low, (bin_ + 1) * length + low
+            first, last = np.floor(start), np.ceil(stop)
+            start, stop = np.clip(start, 0, [6, 5]), np.clip(stop, 0, [6, 5])
+            plane, slope = x[int(image), (c * group + i) * group + j], grad[int(image), (c * group + i) * group + j]
+            for p in np.ndindex(points, points):
+                at = start + (np.array(p) + 1) * length / (points + 1)
+                if (at >= stop).any():
+                    continue
+                for h in range(7):
+                    for w in range(6):
+                        away = np.abs(at - [h, w])
+                        if (away < 1).all():
+                            share = (1 - away).prod() / points**2
+                            want[n, c, i, j] += plane[h, w] * share
+                            if first[0] <= h < last[0] and first[1] <= w < last[1]:
+                                slope[h, w] += share * seed[n, c, i, j]
+    layer = gl.build(
+        'name: "a" type: "PSROIAlign" psroi_align_param { spatial_scale: 0.25 output_dim: 2 group_size: 3 }',
+        x.shape,
+        regions.shape,
+    )
+    leaf = torch.tensor(x, requires_grad=True)
+    y = layer(leaf, torch.tensor(regions))
+    np.testing.assert_allclose(y.detach(), want, atol=1e-12)
+    y.backward(torch.tensor(seed))
+    np.testing.assert_allclose(leaf.grad, grad, atol=1e-12)
+    with pytest.raises(LayerError, match="needs a bottom with 18 channels"):
+        gl.build(
+            'name: "a" type: "PSROIAlign" psroi_align_param { spatial_scale: 0.25 output_dim: 2 group_size: 3 }',
+            (1, 9, 7, 6),
+            (4, 5),
+        )

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...layers.base import Layer, Shape, register
 
 
-@register("Dropout", fork=("fast_rcnn", "rfcn", "ctpn"))
+@register("Dropout", fork=("fast_rcnn", "rfcn", "psroi_align", "ctpn"))
 class LateDropout(Layer):
     """With ``scale_train: false``: in training each element is 0 with probability ``dropout_ratio``, else ``x``.
 

@@ -19,7 +19,19 @@ from ...layers.slope import WithSlope
 from ...proto import caffe_pb2
 from ...tables import dims
 
-FORKS = ("fast_rcnn", "ctpn", "mscnn", "openvino", "ssd", "refinedet", "nvidia", "yolo", "tsn")
+FORKS = (
+    "fast_rcnn",
+    "psroi_align",
+    "ctpn",
+    "mscnn",
+    "cascade_rcnn",
+    "openvino",
+    "ssd",
+    "refinedet",
+    "nvidia",
+    "yolo",
+    "tsn",
+)
 
 
 class _SmoothL1(LossLayer):

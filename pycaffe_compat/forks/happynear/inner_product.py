@@ -13,7 +13,7 @@ from ...layers.linear import InnerProduct
 EPS = 1e-6
 
 
-@register("InnerProduct", fork=("happynear", "openvino"))
+@register("InnerProduct", fork=("happynear", "sphereface_plus", "openvino"))
 class NormalizedInnerProduct(InnerProduct):
     """BVLC's InnerProduct; with ``normalize`` the weights of each output are divided by their length in every pass.
 

@@ -15,7 +15,7 @@ EPS = 1e-6
 NORMS = ("L1", "L2")
 
 
-@register("Normalize", fork="happynear")
+@register("Normalize", fork=("happynear", "sphereface_plus"))
 class ChannelNormalize(Layer):
     """Each place divided by the L2 (or L1) norm of its channels, without a scale; a second top is that norm.
 

@@ -19,7 +19,7 @@ from ...layers.slope import WithSlope
 from ...tables import dims
 
 
-@register("SoftmaxWithLossOHEM", fork=("rfcn", "intel"))
+@register("SoftmaxWithLossOHEM", fork=("rfcn", "psroi_align", "intel"))
 class SoftmaxWithLossOHEM(SoftmaxWithLoss):
     """SoftmaxWithLoss with a third top: the loss at each place, in the shape of the labels, without a gradient."""
 
@@ -50,7 +50,7 @@ class SoftmaxWithLossOfEach(SoftmaxWithLossOHEM):
         return len(param.top) == 3
 
 
-@register("SmoothL1LossOHEM", fork=("rfcn", "intel"))
+@register("SmoothL1LossOHEM", fork=("rfcn", "psroi_align", "intel"))
 class SmoothL1LossOHEM(LossLayer):
     """``sum(f(w (a - b)))`` over a normalizer, f being ``0.5 d^2`` below 1, else ``|d| - 0.5``.
 
@@ -82,7 +82,7 @@ class SmoothL1LossOHEM(LossLayer):
         return total, errors.detach().reshape(n, channels, height, width).sum(1, keepdim=True)
 
 
-@register("BoxAnnotatorOHEM", fork=("rfcn", "intel"))
+@register("BoxAnnotatorOHEM", fork=("rfcn", "psroi_align", "intel"))
 class BoxAnnotatorOHEM(Layer):
     """The labels and the box weights of the ``roi_per_img`` regions of each image with the largest losses.
 

@@ -15,7 +15,7 @@ from ...tables import dims
 from ..fast_rcnn.bins import Bins, read_regions, rounded, whole
 
 
-@register("PSROIPooling", fork=("rfcn", "intel", "happynear", "cascade_rcnn"))
+@register("PSROIPooling", fork=("rfcn", "psroi_align", "intel", "happynear", "cascade_rcnn"))
 class PSROIPooling(Layer):
     """The mean of each bin of a grid that divides a region, each bin in channels of its own.
 

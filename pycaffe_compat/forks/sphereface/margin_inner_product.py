@@ -14,7 +14,7 @@ from ...layers.loss import read_labels
 from ...layers.slope import TracedFunction
 
 
-@register("MarginInnerProduct", fork=("sphereface", "happynear"))
+@register("MarginInnerProduct", fork=("sphereface", "sphereface_plus", "happynear"))
 class MarginInnerProduct(Layer):
     """``|x| cos(a)`` for each class, a being the angle to its weight, and at the label ``|x| psi(m a)``, mixed by lambda.
 

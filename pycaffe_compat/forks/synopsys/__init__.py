@@ -7,7 +7,7 @@ FORK = Fork(
     title="synopsys-caffe",
     source="foss-for-synopsys-dwc-arc-processors/synopsys-caffe",
     types=(
-        "Axpy BN ConvolutionDepthwise DetectionOutput Interp L1Loss Normalize Permute PriorBox Proposal "
+        "Axpy BN ConvolutionDepthwise DetectionOutput HardSwish Interp L1Loss Mish Normalize Permute PriorBox Proposal "
         "ROIAlign ROIPooling ReLU6 Reorg ShuffleChannel SmoothL1Loss Upsample UpsampleDarknet "
         "Yolov3DetectionOutput"
     ),
