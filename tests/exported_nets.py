@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
-from golden_files import golden, names
+from golden_files import golden, names, prototxt
 from google.protobuf import text_format
 
 from pycaffe_compat.layers import layer_class
@@ -33,16 +35,17 @@ layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }
 
 def types(folder: str, name: str) -> set[str]:
     """The types of layers in a golden."""
-    param = text_format.Parse(golden(folder, name).meta["prototxt"], caffe_pb2.NetParameter())
+    param = text_format.Parse(prototxt(folder, name), caffe_pb2.NetParameter())
     return {layer.type for layer in param.layer} - {"Input"}
 
 
 def scores(folder: str, name: str) -> bool:
     """Whether a golden has layers that only train or score."""
-    param = text_format.Parse(golden(folder, name).meta["prototxt"], caffe_pb2.NetParameter())
+    param = text_format.Parse(prototxt(folder, name), caffe_pb2.NetParameter())
     return any(layer.type in SCORING or layer_class(layer).loss for layer in param.layer)
 
 
+@functools.cache
 def answering(folder: str) -> list[str]:
     """The goldens of a folder that do more than score."""
     return [name for name in names(folder) if not scores(folder, name)]

@@ -34,6 +34,12 @@ def golden(folder: str, name: str) -> Golden:
     return Golden(ROOT / folder / f"{name}.npz")
 
 
+def prototxt(folder: str, name: str) -> str:
+    """The net of a golden, without reading its arrays."""
+    with np.load(ROOT / folder / f"{name}.npz") as file:
+        return json.loads(str(file["meta"]))["prototxt"]
+
+
 def assert_close(got: np.ndarray, want: np.ndarray, what: str, rtol: float = 1e-4, floor: float = 1e-5) -> None:
     """The goldens' tolerance: relative, with an absolute floor of a share of the largest magnitude."""
     got, want = np.asarray(got), np.asarray(want)

@@ -140,6 +140,7 @@ with open("net.prototxt", "w") as file:
     file.write({DEPLOY!r})
 net = pycaffe_compat.load("net.prototxt")
 print(net(data=torch.zeros(2, 1, 6, 6))["pool"].shape)
+assert "torch._dynamo" not in sys.modules, "the compiler takes a second and a half to import"
 print(pycaffe_compat.__file__)
 """
     said = python(installed, code, tmp_path)

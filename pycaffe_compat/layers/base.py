@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ _REGISTER = ". Register your own with @pycaffe_compat.layers.register"
 REGISTRY: dict[str, type[Layer]] = {}  # for a type that several forks have, the class that was registered first
 VARIANTS: dict[str, list[type[Layer]]] = {}  # of the types that forks have: all classes, one without a fork first
 LayerClass = TypeVar("LayerClass", bound="type[Layer]")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def register(type_name: str, fork: str | Sequence[str] = ()) -> Callable[[LayerClass], LayerClass]:
@@ -50,6 +52,26 @@ def register(type_name: str, fork: str | Sequence[str] = ()) -> Callable[[LayerC
         return cls
 
     return enter
+
+
+def untraced(method: Method) -> Method:
+    """Decorator for a method of a :class:`Layer`: ``torch.compile`` leaves it to Python.
+
+    It is ``torch.compiler.disable`` from the first layer of the class on. By itself that imports the compiler, which
+    every program would wait for: a second and a half.
+    """
+    method.is_untraced = True  # type: ignore[attr-defined]
+    return method
+
+
+@functools.cache
+def _leave_to_python(cls: type) -> None:
+    """Hide the methods that a class marks as ``untraced``, or inherits, from ``torch.compile``."""
+    for owner in cls.__mro__:
+        for name, method in list(vars(owner).items()):
+            if getattr(method, "is_untraced", False):
+                del method.is_untraced
+                setattr(owner, name, torch.compiler.disable(method))
 
 
 def layer_class(param: Any, file: str = "", fork: str = "", likely: Sequence[str] = ()) -> type[Layer]:
@@ -216,6 +238,7 @@ class Layer(nn.Module):
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__()
+        _leave_to_python(type(self))  # type: ignore[arg-type]  # a class is hashable
         self.param = param
         self.name: str = param.name
         self.phase: int = param.phase

@@ -18,7 +18,7 @@ from ..files import atomic_path
 from ..proto import caffe_pb2
 from ..proto.hdf5 import create_hdf5
 from ..tables import dims
-from .base import Layer, Shape, register
+from .base import Layer, Shape, register, untraced
 
 
 def host_values(value: Tensor) -> np.ndarray:
@@ -57,7 +57,7 @@ class HDF5Output(Layer):
             raise self.error(f"hdf5_output_param.file_name: {self.file_name}: there is no folder {folder}")
         self.started = False
 
-    @torch.compiler.disable
+    @untraced
     def forward(self, data: Tensor, label: Tensor) -> tuple[()]:
         """Write a batch; there are no tops.
 
@@ -139,7 +139,7 @@ class ImageOutput(Layer):
         if self.automatic and not 0 < self.auto_ratio <= 1:
             raise self.error(f"image_output_param.auto_ratio: {self.auto_ratio:g} must be above 0 and at most 1")
 
-    @torch.compiler.disable
+    @untraced
     def forward(self, x: Tensor) -> tuple[()]:
         """Write a batch; there are no tops.
 

@@ -296,7 +296,7 @@ class PythonLayer(base.Layer):
         except Exception as error:
             raise self._failure(f"{method} of {self.code}", error) from error
 
-    @torch.compiler.disable
+    @base.untraced
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Return the tops that the layer's ``forward`` wrote.
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ..errors import SolverError
 from ..net import Net
 from ..proto import caffe_pb2
-from .compiled import Compiled
 from .distributed import world
 from .parts import Parts
 from .replay import Replay
@@ -115,6 +114,8 @@ class GraphRunner(Runner):
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._forward: Any = _Objective(net)
         if compile:
+            from .compiled import Compiled  # it imports PyTorch's compiler, which takes a second and a half
+
             self._forward = Compiled(self._forward, net, compile if isinstance(compile, str) else "inductor")
         self._train: Any = self._forward
         if world() > 1 and trains:

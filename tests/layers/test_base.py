@@ -5,9 +5,11 @@ import json
 import golden_layer as gl
 import numpy as np
 import pytest
+import torch
 from google.protobuf import text_format
 
-from pycaffe_compat.layers import REGISTRY
+from pycaffe_compat.layers import REGISTRY, Layer
+from pycaffe_compat.layers.base import untraced
 from pycaffe_compat.net import CaffeModule
 from pycaffe_compat.proto import caffe_pb2
 
@@ -40,3 +42,21 @@ def test_names_of_other_numbers_of_blobs():
     assert REGISTRY["Convolution"].blob_names(1) == ("weight",)
     assert REGISTRY["ReLU"].blob_names(4) == ("weight", "bias", "2", "3")
     assert REGISTRY["Python"].blob_names(2) == ("blob0", "blob1")
+
+
+def test_an_untraced_method_is_left_to_python():
+    seen = []
+
+    class Odd(Layer):
+        @untraced
+        def forward(self, x):
+            seen.append(torch.compiler.is_compiling())
+            return x
+
+    class Odder(Odd):
+        pass
+
+    for cls in (Odd, Odder):
+        layer = cls(caffe_pb2.LayerParameter(name="odd", bottom=["x"], top=["y"]), [(1,)])
+        torch.compile(layer, backend="eager")(torch.ones(1))
+    assert seen == [False, False]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import textwrap
 
 import pytest
+import warm_start
 
 from pycaffe_compat import extension
 
@@ -18,13 +17,7 @@ compiled = pytest.mark.skipif(extension.load() is not None or not LINUX, reason=
 def run(program: str, **environment: str) -> str:
     """Run a program that has imported torch and ``memory``; return what it printed."""
     begin = "import torch\nfrom pycaffe_compat import memory\nMB = 1 << 20\n"
-    done = subprocess.run(
-        [sys.executable, "-c", begin + textwrap.dedent(program)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = warm_start.run("-c", begin + textwrap.dedent(program), env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -2,11 +2,11 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+import warm_start
 
 from pycaffe_compat.data.imageset import convert_imageset
 from pycaffe_compat.net import Net
@@ -65,6 +65,4 @@ def make_small_run(folder: Path, iterations: int = 4) -> None:
 
 def run_tool(folder: Path, tool: str, *arguments: str) -> subprocess.CompletedProcess:
     """Run a script of ``tools/`` in a folder."""
-    command = [sys.executable, str(ROOT / "tools" / f"{tool}.py"), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return warm_start.run(ROOT / "tools" / f"{tool}.py", *arguments, cwd=folder)

@@ -11,44 +11,50 @@ from pycaffe_compat.swwae.generate import all_files, write_all
 from pycaffe_compat.swwae.prototxt import WIDTH, format_readable
 
 ROOT = Path(__file__).parents[2]
-FILES = all_files()
+NAMES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "prototxt").rglob("*.prototxt"))
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_the_file_in_the_repository_is_what_is_generated(name):
-    assert (ROOT / name).read_text() == FILES[name], "run: caffe-make-prototxt"
+@pytest.fixture(scope="module")
+def files() -> dict[str, str]:
+    """What the generator writes, by path."""
+    return all_files()
 
 
-def test_nothing_else_lies_there():
-    assert {str(path.relative_to(ROOT)) for path in (ROOT / "prototxt").rglob("*.prototxt")} == set(FILES)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_in_the_repository_is_what_is_generated(name, files):
+    assert (ROOT / name).read_text() == files[name], "run: caffe-make-prototxt"
 
 
-def test_the_files_that_the_paper_needs_are_there():
+def test_nothing_else_lies_there(files):
+    assert set(NAMES) == set(files)
+
+
+def test_the_files_that_the_paper_needs_are_there(files):
     names = [
         "vgg16",
         *(f"{kind}_{objective}" for kind in ("sae", "swwae") for objective in ("first", "all", "layerwise")),
     ]
     for name in names:
         for form in ("train_val", "deploy", "solver"):
-            assert f"prototxt/{name}_{form}.prototxt" in FILES
+            assert f"prototxt/{name}_{form}.prototxt" in files
 
 
-def test_nets_to_deploy_draw_no_random_numbers():
-    for name, text in FILES.items():
+def test_nets_to_deploy_draw_no_random_numbers(files):
+    for name, text in files.items():
         if name.endswith(("deploy.prototxt", "train_val.prototxt")):
             assert ("filler" in text) == name.endswith("train_val.prototxt"), name
             assert "param { }" not in text
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name.endswith("solver.prototxt")])
-def test_solver_files_name_nets_that_are_there(name):
-    solver = text_format.Parse(FILES[name], caffe_pb2.SolverParameter())
-    assert solver.net in FILES
-    assert "our own choices" in " ".join(FILES[name].replace("#", "").split())
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("solver.prototxt")])
+def test_solver_files_name_nets_that_are_there(name, files):
+    solver = text_format.Parse(files[name], caffe_pb2.SolverParameter())
+    assert solver.net in files
+    assert "our own choices" in " ".join(files[name].replace("#", "").split())
 
 
-def test_train_val_nets_read_the_documented_databases():
-    net = text_format.Parse(FILES["prototxt/swwae_all_train_val.prototxt"], caffe_pb2.NetParameter())
+def test_train_val_nets_read_the_documented_databases(files):
+    net = text_format.Parse(files["prototxt/swwae_all_train_val.prototxt"], caffe_pb2.NetParameter())
     train, test = (each for each in net.layer if each.type == "Data")
     assert (train.data_param.source, test.data_param.source) == ("data/ilsvrc12/train_lmdb", "data/ilsvrc12/val_lmdb")
     assert (train.transform_param.mirror, test.transform_param.mirror) == (True, False)
@@ -57,9 +63,9 @@ def test_train_val_nets_read_the_documented_databases():
         assert list(each.transform_param.mean_value) == pytest.approx([103.939, 116.779, 123.68])
 
 
-def test_writing_makes_the_same_files(tmp_path):
-    assert sorted(write_all(str(tmp_path))) == sorted(str(tmp_path / name) for name in FILES)
-    for name, text in FILES.items():
+def test_writing_makes_the_same_files(tmp_path, files):
+    assert sorted(write_all(str(tmp_path))) == sorted(str(tmp_path / name) for name in files)
+    for name, text in files.items():
         assert (tmp_path / name).read_text() == text
 
 
@@ -69,8 +75,8 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         write_all(str(tmp_path))
 
 
-def test_lines_are_short():
-    long = [line for text in FILES.values() for line in text.splitlines() if len(line) > WIDTH]
+def test_lines_are_short(files):
+    long = [line for text in files.values() for line in text.splitlines() if len(line) > WIDTH]
     assert not long
 
 

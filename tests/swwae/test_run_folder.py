@@ -4,11 +4,10 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+import warm_start
 from swwae.small_run import ROOT, make_small_run, run_tool
 
 from pycaffe_compat.commands.train_stages import main
@@ -140,23 +139,8 @@ def test_a_finished_run_is_not_done_again(small, capfd):
 
 
 def start(folder, out="run"):
-    command = [
-        sys.executable,
-        str(ROOT / "tools/train_stages.py"),
-        *OPTIONS,
-        *SOLVERS,
-        "--variant",
-        "swwae_first,baseline",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*command, "--out", out],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    options = [*OPTIONS, *SOLVERS, "--variant", "swwae_first,baseline", "--out", out]
+    return warm_start.start(ROOT / "tools/train_stages.py", *options, cwd=folder, merged=True)
 
 
 def test_killed_anywhere_the_same_command_ends_as_if_it_had_not_been(small):

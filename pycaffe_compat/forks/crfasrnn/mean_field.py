@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import DataError
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape, register, untraced
 from ...layers.loss import precise
 from ...tables import dims
 from .lattice import Filtered, Lattice, colours, normalized, places
@@ -94,7 +94,7 @@ class MultiStageMeanfield(Layer):
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_near": None}
 
-    @torch.compiler.disable
+    @untraced
     def forward(self, unary: Tensor, begin: Tensor, image: Tensor) -> Tensor:
         """Return the scores after the last step.
 

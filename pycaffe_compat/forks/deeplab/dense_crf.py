@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...errors import DataError
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape, register, untraced
 from ...layers.loss import FLT_MIN, precise
 from ...tables import dims
 from ..crfasrnn.lattice import Lattice, colours, normalized, places
@@ -61,7 +61,7 @@ class DenseCRF(Layer):
         return list(zip(*values, strict=True))
 
     @torch.no_grad()
-    @torch.compiler.disable
+    @untraced
     def forward(self, scores: Tensor, sizes: Tensor, image: Tensor | None = None) -> Tensor:
         """Return probabilities, or their logarithms, in the shape of the scores.
 

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ...errors import CaffeError, require_file
 from ...files import atomic_path
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape, register, untraced
 from ...layers.output import host_values
 from ...tables import dims
 
@@ -66,7 +65,7 @@ class MatWrite(Layer):
     def seek(self, state: dict[str, Any]) -> None:
         self.passes = state["passes"]
 
-    @torch.compiler.disable
+    @untraced
     def forward(self, *bottoms: Tensor) -> tuple[()]:
         """Write the bottoms; there are no tops.
 

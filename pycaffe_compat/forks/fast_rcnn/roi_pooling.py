@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape, register, untraced
 from ...tables import dims
 from .bins import Bins, largest, read_regions, rounded, whole
 
@@ -61,7 +61,7 @@ class ROIPooling(Layer):
             return x.new_empty((len(regions), x.shape[1], *self.pooled))
         return self.pool(x, regions)
 
-    @torch.compiler.disable
+    @untraced
     def pool(self, x: Tensor, regions: Tensor) -> Tensor:
         images, corners = read_regions(self, x, regions)
         sides, axes = x.shape[2:], len(self.pooled)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape, register, untraced
 from ...tables import dims
 from ..fast_rcnn.anchors import moved, placed
 from ..fast_rcnn.nms import suppress
@@ -74,7 +74,7 @@ class Proposal(Layer):
             regions, found = self.propose(scores.detach(), shifts.detach(), sizes.detach().flatten())
         return regions if self.n_tops == 1 else (regions, found)
 
-    @torch.compiler.disable
+    @untraced
     def propose(self, scores: Tensor, shifts: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`forward`, for tensors with memory; both tops."""
         n, _, height, width = scores.shape

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape, register, untraced
 from ...layers.loss import precise
 from ...tables import dims
 from ..fast_rcnn.bins import Bins, read_regions, rounded, whole
@@ -55,7 +55,7 @@ class PSROIPooling(Layer):
             return x.new_empty((len(regions), self.channels, self.group, self.group))
         return self.pool(x, regions)
 
-    @torch.compiler.disable
+    @untraced
     def pool(self, x: Tensor, regions: Tensor) -> Tensor:
         """As :meth:`forward`, for tensors with memory."""
         images, corners = read_regions(self, x, regions)

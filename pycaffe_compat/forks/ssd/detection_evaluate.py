@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import require_file
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape, register, untraced
 from ...tables import dims
 from . import boxes as bx
 from .label_map import read_name_sizes
@@ -67,7 +67,7 @@ class DetectionEvaluate(Layer):
     def seek(self, state: dict[str, Any]) -> None:
         self.seen = state.get("seen", 0)
 
-    @torch.compiler.disable
+    @untraced
     @torch.no_grad()
     def forward(self, detections: Tensor, label: Tensor) -> Tensor:
         """Return the rows. A top of the meta device has as many as if all detections counted."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Shape, count, register
+from ...layers.base import Shape, count, register, untraced
 from ...layers.loss import FLT_MIN, LossLayer, floored, precise
 from ...layers.slope import WithSlope
 from ...proto import caffe_pb2
@@ -133,7 +133,7 @@ class MultiBoxLoss(LossLayer):
             words = "nms_param: top_k is 0, as it is in SSD's Caffe if not given: nothing is mined. Say top_k: -1 for no limit"
             log.warning("%s", self.error(words))
 
-    @torch.compiler.disable
+    @untraced
     def forward(self, loc: Tensor, conf: Tensor, prior: Tensor, label: Tensor, *more: Tensor) -> Tensor:
         """Return the loss as a tensor without axes."""
         images, places = self.sizes(loc, conf, prior, *more)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape, register, untraced
 from ...tables import dims
 from ..fast_rcnn.anchors import moved, placed
 from ..fast_rcnn.bins import rounded
@@ -78,7 +78,7 @@ class RoundedProposal(Layer):
             regions, found = self.propose(scores.detach(), shifts.detach(), sizes.detach().flatten())
         return regions if self.n_tops == 1 else (regions, found)
 
-    @torch.compiler.disable
+    @untraced
     def propose(self, scores: Tensor, shifts: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`forward`, for tensors with memory; both tops."""
         height, width = scores.shape[2:]

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape, register, untraced
 from ...layers.loss import precise
 from ...tables import dims
 from ..fast_rcnn.nms import suppress_by
@@ -65,7 +65,7 @@ class GridDetections(Layer):
             return maps[0].new_empty((1, 1, 1, 7))
         return self.detect([precise(each.detach()) for each in maps]).to(maps[0].dtype)
 
-    @torch.compiler.disable
+    @untraced
     def detect(self, maps: Sequence[Tensor]) -> Tensor:
         """As :meth:`forward`, for tensors with memory."""
         found = [self.read(index, by_cell(each, self.boxes)) for index, each in enumerate(maps)]

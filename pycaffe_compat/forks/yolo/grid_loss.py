@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import count
+from ...layers.base import count, untraced
 from ...layers.loss import LossLayer, precise
 from ...layers.slope import WithSlope
 from ...tables import dims
@@ -80,7 +80,7 @@ class GridLoss(LossLayer):
             return x.new_empty(())
         return self.compare(precise(x), labels.detach())
 
-    @torch.compiler.disable
+    @untraced
     def compare(self, x: Tensor, labels: Tensor) -> Tensor:
         """As :meth:`forward`, for tensors with memory."""
         return WithSlope.apply(x, *self.judge(x.detach(), labels))
