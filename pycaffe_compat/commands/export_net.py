@@ -109,10 +109,19 @@ def run(argv: list[str]) -> None:
     refuse_overwriting(args.output, args.net, *args.weights.split(","), args.mean, *args.pictures)
     if target == "py":
         require_own_weights(args.output)
-    with staged_path(args.output) as path, contextlib.closing(_load(args)) as net:
+    with _replacing(target, args.output), staged_path(args.output) as path, contextlib.closing(_load(args)) as net:
         export = {"onnx": _onnx, "pt2": _program, "ts.pt": _program, "py": _source}[target]
         found = export(net, args, path)
     _say(found, args.output)
+
+
+def _replacing(target: str, path: str) -> contextlib.AbstractContextManager[None]:
+    """Within, ``path`` is written; a model's weights that lay beside the old one do not outlive it."""
+    if target != "onnx":
+        return contextlib.nullcontext()
+    from ..export.onnx.model import replacing
+
+    return replacing(path)
 
 
 def _load(args: Any) -> Net:

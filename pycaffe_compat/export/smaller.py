@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +31,11 @@ def to_int8(path: PathLike, out: PathLike, batches: Sequence[dict[str, np.ndarra
 
     Args:
         batches: inputs, by which the ranges of activations are found.
+
+    Raises:
+        CaffeError: onnxruntime cannot do it, or has no room for the copies that it makes.
     """
-    _, quantize = _tools("onnxruntime.quantization", "quantize_static")
+    onnx, quantize = _tools("onnxruntime.quantization", "quantize_static")
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat
 
     class Batches(CalibrationDataReader):  # type: ignore[misc]
@@ -40,7 +46,31 @@ def to_int8(path: PathLike, out: PathLike, batches: Sequence[dict[str, np.ndarra
             return next(self.left, None)
 
     with atomic_path(os.fspath(out)) as temporary:
-        quantize(os.fspath(path), temporary, Batches(), quant_format=QuantFormat.QDQ, per_channel=True)
+        try:
+            with _quiet():  # a model, not a file: copies would lie beside that one
+                quantize(
+                    onnx.load(os.fspath(path)), temporary, Batches(), quant_format=QuantFormat.QDQ, per_channel=True
+                )
+        except OSError:
+            raise
+        except (
+            Exception
+        ) as error:  # onnxruntime's errors have no common base, and a full disk gives it half a file to read
+            raise CaffeError(
+                f"{os.fspath(path)}: onnxruntime cannot make it int8: {error} (it needs room for copies of the model in "
+                f"{tempfile.gettempdir()})"
+            ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within, nothing is logged: onnxruntime recommends steps that the exporter has done."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _tools(module: str, name: str) -> tuple[Any, Any]:

@@ -14,9 +14,10 @@ from exported_nets import CLASSIFIER, CONVNET, build_net
 
 from pycaffe_compat.commands import export_net
 from pycaffe_compat.errors import CaffeError
-from pycaffe_compat.export import verify
+from pycaffe_compat.export import to_float16, to_int8, verify
 from pycaffe_compat.export.source import module
 
+BATCHES = [{"data": np.zeros((1, 3, 19, 17), "f4")}]
 LABELS = (
     'layer { name: "lmdb" type: "Data" top: "data" top: "label" data_param { source: "train_lmdb" batch_size: 2 } }'
 )
@@ -217,3 +218,18 @@ def test_a_full_disk(out, capfd, monkeypatch):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert said.startswith("1: ") and f"cannot write {out}" in said.replace(".safetensors", ".py")
     assert sorted(Path().iterdir()) == before
+
+
+@pytest.mark.parametrize("size", [100, 2000])
+def test_a_disk_that_fills_while_bits_are_saved(size, capfd):
+    export(capfd, "net.onnx")
+    before, model = sorted(Path().iterdir()), Path("net.onnx").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        for write in (lambda: to_float16("net.onnx", "net.onnx"), lambda: to_int8("net.onnx", "net.onnx", BATCHES)):
+            with pytest.raises(CaffeError, match=r"cannot write net.onnx|room for copies of the model in"):
+                write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(Path().iterdir()) == before and Path("net.onnx").read_bytes() == model

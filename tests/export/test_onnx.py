@@ -284,6 +284,18 @@ def test_weights_beyond_the_limit_of_one_file_lie_beside_it(classifier, tmp_path
     )
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_weights_beside_an_older_model_go_with_it(named, classifier, tmp_path, monkeypatch):
+    path, beside = tmp_path / "net.onnx", tmp_path / "net.onnx.data"
+    with monkeypatch.context() as patch:
+        patch.setattr(onnx_model, "ONE_FILE", 1000 if named else 1 << 30)
+        to_onnx(classifier, path)
+    if not named:
+        beside.write_bytes(b"of something else")
+    to_onnx(classifier, path)
+    assert beside.exists() != named
+
+
 def test_training_layers_are_left_out_and_named(tmp_path):
     net = build_net(
         CLASSIFIER

@@ -131,6 +131,16 @@ def test_batch_norms_of_forks(options, fold, tmp_path):
     assert options in prototxt and worst(build_net(prototxt), tmp_path / "net.py", fold=fold) <= 1e-5
 
 
+@pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1, 1), (2, 3, 4, 4), (4,)])
+def test_batch_norm_by_the_batchs_own_statistics(shape, tmp_path):
+    dims = " ".join(f"dim: {n}" for n in shape)
+    net = build_net(
+        f'layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ {dims} }} }} }}'
+        'layer { name: "bn" type: "BatchNorm" bottom: "data" top: "bn" batch_norm_param { use_global_stats: false } }'
+    )
+    assert worst(net, tmp_path / "net.py") <= 1e-5
+
+
 @pytest.mark.parametrize("mode", ["MAX", "AVE", "SUM"])
 @pytest.mark.parametrize(
     ("shape", "options"),

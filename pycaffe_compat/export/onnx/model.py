@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...errors import CaffeError, NetError
@@ -70,8 +71,31 @@ def to_onnx(
     if bake:
         metadata["preprocessed"] = "model"
     model = _model(onnx, found, emitter, renamed, opset, metadata)
-    _write(onnx, model, emitter, os.fspath(path))
+    with replacing(path):
+        _write(onnx, model, emitter, os.fspath(path))
     return found
+
+
+@contextlib.contextmanager
+def replacing(path: PathLike) -> Iterator[None]:
+    """Within, a model takes the place of the one at ``path``; then the old one's weights beside it go, if the new has none."""
+    old = _weights_beside(path)
+    yield
+    if old and not _weights_beside(path):
+        os.remove(old)
+
+
+def _weights_beside(path: PathLike) -> str:
+    """``path`` + ``.data``, if it is there and the model at ``path`` says that its weights are in it; else nothing."""
+    beside, onnx = f"{os.fspath(path)}.data", _onnx()
+    if not (os.path.isfile(beside) and os.path.isfile(path)):
+        return ""
+    try:
+        model = onnx.load(os.fspath(path), load_external_data=False)
+    except Exception:  # no model, in the words of protobuf's versions
+        return ""
+    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
+    return beside if any(e.key == "location" and e.value == os.path.basename(beside) for e in entries) else ""
 
 
 def _onnx() -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -76,15 +78,18 @@ def _statistics(layer: BatchNorm | AveragedBatchNorm) -> tuple[Tensor, Tensor]:
 def batch_norm(w: Writer, layer: BatchNorm, x: Value) -> str:
     if layer.use_global_stats is not False:
         return _module(w, layer, x, layer.eps, *_statistics(layer), None)
+    if not 3 <= len(x.shape) <= 5 or math.prod(x.shape[2:]) == 1:  # PyTorch's wants several values a channel
+        own = w.helper(helpers.normalize_channels)
+        return f"{call(own, f'{x}[:, None]', layer.eps)}[:, 0]" if len(x.shape) == 1 else call(own, x, layer.eps)
     module = w.module(
         layer,
-        f"nn.BatchNorm{max(len(x.shape) - 2, 1)}d",
+        f"nn.BatchNorm{len(x.shape) - 2}d",
         layer.channels,
         eps=unless(1e-5, round(layer.eps, 10)),
         affine=False,
         track_running_stats=False,
     )
-    return f"{module}({x}[:, None])[:, 0]" if len(x.shape) == 1 else f"{module}({x})"
+    return f"{module}({x})"
 
 
 @writes(AveragedBatchNorm)
