@@ -50,7 +50,7 @@ def write_report(folder: str, manifest: Mapping[str, Any], chains: Chains, weigh
     page.heading("Training curves")
     if draw_curves(picture, points):
         page.picture(picture, "Losses and errors over iterations, a row for each step of the paper")
-        page.text("Lines are of training batches, dots of the test data.")
+        page.text("Solid lines are of training batches, dashed ones with dots of the test data.")
         paths.append(picture)
     else:
         page.text(
@@ -124,6 +124,7 @@ def draw_curves(path: str, points: Mapping[str, Sequence[Point]]) -> bool:
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.lines import Line2D
     except ImportError:
         return False
     steps: dict[str, dict[str, None]] = {}
@@ -138,13 +139,14 @@ def draw_curves(path: str, points: Mapping[str, Sequence[Point]]) -> bool:
     for row, (step, outputs) in zip(grid, steps.items(), strict=True):
         for axes in row[len(outputs) :]:
             axes.set_axis_off()
+        lines = {name: found for name, found in points.items() if name.startswith(f"{step}_")}
         for axes, output in zip(row, outputs, strict=False):
-            lines = {name: found for name, found in points.items() if name.startswith(f"{step}_")}
             _draw_output(axes, output, lines)
             axes.set_title(f"step {step.removeprefix('step')}: {_title(output)}", fontsize=9)
             axes.tick_params(labelsize=7)
             axes.grid(alpha=0.3)
-        row[0].legend(fontsize=7)
+        names = [Line2D([], [], color=f"C{number}", label=name.partition("_")[2]) for number, name in enumerate(lines)]
+        row[0].legend(handles=names, fontsize=7)
         row[0].set_xlabel("iteration", fontsize=8)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, facecolor="white")
@@ -157,13 +159,12 @@ def _title(output: str) -> str:
 
 def _draw_output(axes: Any, output: str, lines: Mapping[str, Sequence[Point]]) -> None:
     values: list[float] = []
-    for number, (name, found) in enumerate(lines.items()):
+    for number, found in enumerate(lines.values()):
         for phase, style in (("TRAIN", "-"), ("TEST", ".--")):
             shown = [each for each in found if each.phase == phase and each.output == output]
             y = [100 * (1 - each.value) if output.startswith("accuracy") else each.value for each in shown]
-            label = name.partition("_")[2] if phase == "TRAIN" else None
             if shown:
-                axes.plot([each.iteration for each in shown], y, style, color=f"C{number}", label=label, linewidth=1)
+                axes.plot([each.iteration for each in shown], y, style, color=f"C{number}", linewidth=1)
             values += y
     if values and min(values) > 0 and max(values) > 20 * min(values):
         axes.set_yscale("log")

@@ -15,9 +15,10 @@ from pycaffe_compat.errors import CaffeError, NetError, SolverError, WeightsErro
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import read_net, read_solver, read_weights
 from pycaffe_compat.swwae import vgg
-from pycaffe_compat.swwae.curves import CurveFile, read_points
+from pycaffe_compat.swwae.curves import CurveFile, Point, read_points
 from pycaffe_compat.swwae.encoder import read_encoder
 from pycaffe_compat.swwae.loss_weights import Magnitude, is_vgg16, measure_blobs, rule_loss_weights
+from pycaffe_compat.swwae.report import draw_curves
 from pycaffe_compat.swwae.run_folder import Recipe, prepare_run, train_run
 
 OPTIONS = ["--net", "net.prototxt", "--weights", "net.caffemodel", "--filler", "msra"]
@@ -310,6 +311,13 @@ def test_command_lines_that_cannot_be(small, capsys):
     ):
         status, said = stages(capsys, "--weights", "net.caffemodel", *arguments)
         assert status == 2 and words in said
+
+
+def test_charts_name_their_lines_where_the_first_has_no_training(tmp_path):
+    points = [Point(0, "TEST", "accuracy", 0.9), Point(0, "TRAIN", "loss", 2.0), Point(5, "TRAIN", "loss", 1.0)]
+    assert draw_curves(str(tmp_path / "curves.svg"), {"step4_swwae_all": points, "step4_baseline": points})
+    words = (tmp_path / "curves.svg").read_text()
+    assert "<!-- swwae_all -->" in words and "<!-- baseline -->" in words
 
 
 def test_curves_go_on_where_the_snapshot_was(tmp_path):
