@@ -54,12 +54,11 @@ class BatchBN(Layer):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         if self.inference:
             return self._overwritten(x) if self.in_place and torch.is_grad_enabled() else self.scale * x + self.shift
-        axes = (0, 2, 3)
-        mean = x.mean(axes, keepdim=True)
+        mean = _mean(x)
         centred = x - mean
-        variance = centred.square().mean(axes, keepdim=True)
+        variance = _mean(centred.square())
         # The fork's value, E(x^2) - E(x)^2, loses digits where the mean is large; its gradient is that of the other form.
-        value = (x.square().mean(axes, keepdim=True) - mean.square()).detach()
+        value = (_mean(x.square()) - mean.square()).detach()
         y = self.scale * (centred / (variance + (value - variance.detach()) + EPS).sqrt()) + self.shift
         return y if self.n_tops == 1 else (y, mean.detach(), value)[: self.n_tops]
 
@@ -67,3 +66,9 @@ class BatchBN(Layer):
         """``scale * x + shift``, in whose gradient by ``scale`` that very result stands for ``x``."""
         y = self.scale.detach() * x + self.shift
         return y + WithSlope.apply(self.scale.expand_as(x), torch.zeros_like(x), y.detach())
+
+
+def _mean(x: Tensor) -> Tensor:
+    """The mean of each channel, (1, C, 1, 1): by steps and products of the fork, as what is subtracted then loses digits."""
+    n, _, height, width = x.shape
+    return (x.sum((2, 3), keepdim=True) * (1 / max(height * width, 1))).sum(0, keepdim=True) * (1 / max(n, 1))
