@@ -23,6 +23,7 @@ class PartialBatchNorm(BatchNorm):
 
     options = ("batch_norm_param",)
     inert_options = frozenset({"engine", "scale_filler", "bias_filler"})
+    replaces_bvlcs = True
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -36,7 +37,8 @@ class PartialBatchNorm(BatchNorm):
     @classmethod
     def fits(cls, param: Any) -> bool:
         options = param.batch_norm_param
-        return options.HasField("disable_mean") or options.HasField("disable_variance")
+        given = options.HasField
+        return given("disable_mean") or given("disable_variance") or not (given("scale_filler") or given("bias_filler"))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.centred and self.divided:

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ...layers.base import Layer, Shape, count, register
 from ...layers.loss import read_labels
+from ...layers.slope import TracedFunction
 
 DISTANCES = {"L1": 1.0, "L2": 2.0}
 
@@ -18,7 +20,8 @@ DISTANCES = {"L1": 1.0, "L2": 2.0}
 class InnerDistance(Layer):
     """The distance of the axes from ``axis`` on, as a vector, from each row of ``weight`` (num_output, inputs).
 
-    It is the squared distance, or with ``distance_type: "L1"`` the sum of absolute values. A second bottom takes the place of
+    It is the squared distance, or with ``distance_type: "L1"`` the sum of absolute values, whose gradient is the fork's: for
+    a value that is below the other it is -1, without the gradient of the top. A second bottom takes the place of
     ``weight``. With ``update_center_only`` the last bottom holds labels, and a row learns from its own class alone.
     ``normalize`` divides the rows of ``weight`` by their lengths in every pass.
     """
@@ -67,16 +70,42 @@ class InnerDistance(Layer):
             weight = others[0].flatten(1)
             if weight.shape[1] != rows.shape[1]:
                 raise self.error(f"its rows have {weight.shape[1]} values, but its first bottom {rows.shape[1]}")
+        distance = _absolute if self.power == 1 else _squared
         if not self.labelled:
-            y = self._distances(rows, weight)
+            y = distance(rows, weight)
         else:
-            y = self._distances(rows, weight.detach())
+            y = distance(rows, weight.detach())
             labels = read_labels(self, y, 1, others[-1])
-            apart = rows.detach() - weight[labels.classes.flatten()]
-            own = (apart.abs() if self.power == 1 else apart.square()).sum(1, keepdim=True)
+            own = distance(rows.detach()[:, None], weight[labels.classes.flatten()][:, None]).flatten(1)
             y = labels.guard(y.scatter_add(1, labels.classes, own - own.detach()))
         return y.reshape(*x.shape[: self.axis], len(weight))
 
-    def _distances(self, x: Tensor, weight: Tensor) -> Tensor:
-        distance = torch.cdist(x, weight, p=self.power, compute_mode="donot_use_mm_for_euclid_dist")
-        return distance if self.power == 1 else distance.square()
+
+def _squared(x: Tensor, weight: Tensor) -> Tensor:
+    """The squared distances (…, M, N) of rows (…, M, K) and (…, N, K)."""
+    return torch.cdist(x, weight, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def _absolute(x: Tensor, weight: Tensor) -> Tensor:
+    """The sums of absolute differences (…, M, N) of rows (…, M, K) and (…, N, K), with the fork's gradient."""
+    return _Absolute.apply(x, weight)
+
+
+class _Absolute(TracedFunction):
+    """Where a value is below the other, the fork's gradient of it is -1, whatever that of the distance is."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor) -> Tensor:
+        return torch.cdist(x, weight, p=1.0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = (each.unsqueeze(axis) for each, axis in zip(ctx.saved_tensors, (-2, -3), strict=True))
+        above, below = (x > weight).to(grad.dtype), (x < weight).to(grad.dtype)
+        grad = grad.unsqueeze(-1)
+        return (grad * above - below).sum(-2), (grad * below - above).sum(-3)
