@@ -252,11 +252,20 @@ class Transformer:
 def crop_of(param: Any) -> tuple[int, int] | None:
     """Return height and width of the crops that a ``TransformationParameter`` asks for; None for whole images.
 
-    ``crop_h`` and ``crop_w`` are fields of forks (SSD, happynear's Caffe for Windows, NVIDIA's).
+    ``crop_h`` and ``crop_w`` are fields of forks (SSD, happynear's Caffe for Windows, NVIDIA's), and so are ``crop_height``
+    and ``crop_width`` (domain guided dropout), of which each takes the place of ``crop_size``.
 
     Raises:
-        DataError: one of them alone, or beside ``crop_size``, where the forks differ.
+        DataError: one of them alone; or ``crop_h`` beside ``crop_size``, where the forks differ.
     """
+    if param.crop_height or param.crop_width:
+        height, width = param.crop_height or param.crop_size, param.crop_width or param.crop_size
+        if not height or not width or param.crop_h or param.crop_w:
+            raise DataError(
+                f"transform_param: crop_height is {param.crop_height} and crop_width {param.crop_width}; give both, and no "
+                "crop_h and crop_w"
+            )
+        return height, width
     if not param.crop_h and not param.crop_w:
         return (param.crop_size, param.crop_size) if param.crop_size else None
     if param.crop_size:

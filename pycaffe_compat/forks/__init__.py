@@ -54,6 +54,11 @@ NAMES = (
     "warpctc",
     "video_caffe",
     "greentea",
+    "rtpose",
+    "domain_guided",
+    "lisa",
+    "dss",
+    "pmls",
 )
 
 

@@ -229,7 +229,8 @@ def shapes_of_images(transform: Any, batch_size: int, channels: int) -> list[Sha
 
 
 OF_IMAGES = frozenset(
-    f"transform_param.{name}" for name in ("crop_h", "crop_w", "resize_param", "noise_param", *stretching.FIELDS)
+    f"transform_param.{name}"
+    for name in ("crop_h", "crop_w", "crop_height", "crop_width", "resize_param", "noise_param", *stretching.FIELDS)
 )
 
 

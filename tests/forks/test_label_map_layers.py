@@ -38,7 +38,9 @@ def pairs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make(kind: str, folder: Path, options: str = "", transform: str = "", phase: str = "TRAIN", tops: int = 2):
+def make(
+    kind: str, folder: Path, options: str = "", transform: str = "", phase: str = "TRAIN", tops: int = 2, fork: str = ""
+):
     field = "dense_image_data_param" if kind == "DenseImageData" else "image_data_param"
     if "batch_size" not in options:
         options += " batch_size: 1"
@@ -46,7 +48,7 @@ def make(kind: str, folder: Path, options: str = "", transform: str = "", phase:
         {field} {{ source: "{folder}/list.txt" root_folder: "{folder}" {options} }} transform_param {{ {transform} }}"""
     param = parse_text(text, caffe_pb2.LayerParameter)
     param.phase = caffe_pb2.Phase.Value(phase)
-    layer = layer_class(param, fork=FORKS.get(kind, "deconvnet"))(param, [])
+    layer = layer_class(param, fork=fork or FORKS.get(kind, "deconvnet"))(param, [])
     layer.seed = 3
     return layer
 
@@ -412,3 +414,14 @@ def test_a_net_trains_on_label_maps(pairs: Path) -> None:
     objective.backward()
     np.testing.assert_allclose(objective.item(), np.log(21), rtol=1e-5)
     net.close()
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_saliency_maps_may_keep_their_values(pairs: Path, normalize: bool) -> None:
+    """image_labelmap_data_layer.cpp of Andrew-Qibin/caffe_dss: ``cv_gt / 255``, rounded, or ``cv_gt``."""
+    grey = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) * 2
+    for number in range(5):
+        cv2.imwrite(str(pairs / f"{number}_l.png"), grey)
+    options = f"normalize: {str(normalize).lower()}"
+    _, labels = batch(make("ImageLabelmapData", pairs, options, phase="TEST", fork="dss"))
+    np.testing.assert_array_equal(labels[0, 0], np.rint(grey / 255) if normalize else grey)

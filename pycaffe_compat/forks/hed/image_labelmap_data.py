@@ -24,9 +24,15 @@ class ImageLabelmapData(LabelMapSource):
         size = self.new_size(options)
         files = PairFiles(options.root_folder, options.is_color, size, size, nearest=False)
 
-        def load(words: Words) -> Sample:
+        def edges(words: Words) -> Sample:
             sample = files.both(words)
             return sample._replace(labels=(sample.labels >= 128).astype(sample.labels.dtype))
 
+        load = edges if self.is_binary(param) else files.both
         changes = Changes(crop=self.crop_of(param), mirror=transform.mirror)
         return self.read(param, "IMAGE LABELMAP", load, changes)
+
+    @classmethod
+    def is_binary(cls, param: Any) -> bool:
+        """Whether labels become 0 and 1."""
+        return True
