@@ -59,6 +59,7 @@ NAMES = (
     "lisa",
     "dss",
     "pmls",
+    "heatmap",
 )
 
 
