@@ -25,6 +25,7 @@ NAMES = (
     "deeplab",
     "densenet",
     "senet",
+    "ssd_focal",
     "shufflenet",
     "yolo",
     "yolo_v1",

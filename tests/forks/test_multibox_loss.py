@@ -251,3 +251,29 @@ def test_what_refinedet_mixes_up_is_an_error() -> None:
 def test_mining_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
     build("num_classes: 4 nms_param { nms_threshold: 0.5 }", bottoms())
     assert "nms_param: top_k is 0" in caplog.text
+
+
+def test_focal_loss_takes_the_place_of_softmax() -> None:
+    """The gradient of focal_loss_layer.cpp, number by number; the codes lose as before."""
+    blobs = bottoms(seed=3)
+    options = "num_classes: 4 mining_type: NONE code_type: CENTER_SIZE"
+    plain, focal = (build(options, blobs), build(options, blobs, "focal_loss_param { gamma: 1.5 }"))
+    assert focal.type_name == "MultiBoxLoss"  # whose focal_loss_param is not read
+    text = prototxt(options, "focal_loss_param { gamma: 1.5 }").replace("MultiBoxLoss", "MultiBoxFocalLoss")
+    focal = gl.build(text, *(blob.shape for blob in blobs))
+    grads = []
+    for layer in (plain, focal):
+        loc, conf = (blob.clone().requires_grad_() for blob in blobs[:2])
+        layer(loc, conf, *blobs[2:]).backward()
+        grads.append((loc.grad, conf.grad.reshape(-1, CLASSES)))
+    assert torch.equal(grads[0][0], grads[1][0])
+    p = blobs[1].reshape(-1, CLASSES).softmax(1)
+    label = (grads[0][1] < 0).long().argmax(1)  # softmax pushes the label's score alone
+    scale = (grads[0][1] / (p - torch.nn.functional.one_hot(label, CLASSES)))[:, :1]  # what the loss is divided by
+    pt, log = p.gather(1, label[:, None]), p.gather(1, label[:, None]).log()
+    at_label = 0.25 * (1 - pt) ** 1.5 * (1.5 * pt * log + pt - 1)
+    elsewhere = 0.25 * ((1 - pt) ** 0.5 * (-1.5 * log * pt * p) + (1 - pt) ** 1.5 * p)
+    want = torch.where(torch.arange(CLASSES) == label[:, None], at_label, elsewhere) * scale
+    torch.testing.assert_close(grads[1][1], want)
+    with pytest.raises(LayerError, match=r"focal_loss_param\.gamma: -1 must not be negative"):
+        gl.build(text.replace("1.5", "-1"), *(blob.shape for blob in blobs))

@@ -27,6 +27,7 @@ FORKS = (
     "cascade_rcnn",
     "openvino",
     "ssd",
+    "ssd_focal",
     "refinedet",
     "nvidia",
     "yolo",

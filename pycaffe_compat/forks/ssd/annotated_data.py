@@ -12,7 +12,7 @@ from ...layers.base import Shape, register
 from ...layers.data_layers import OF_IMAGES, DatabaseSource, shapes_of_images
 
 
-@register("AnnotatedData", fork=("ssd", "refinedet", "nvidia", "intel", "openvino"))
+@register("AnnotatedData", fork=("ssd", "ssd_focal", "refinedet", "nvidia", "intel", "openvino"))
 class AnnotatedData(DatabaseSource):
     """Pictures and the boxes of their objects from an LMDB of AnnotatedDatums, in key order, round and round.
 

@@ -45,7 +45,7 @@ class Found(NamedTuple):
     target: Tensor
 
 
-@register("MultiBoxLoss", fork=("ssd", "intel", "yolo"))
+@register("MultiBoxLoss", fork=("ssd", "ssd_focal", "intel", "yolo"))
 class MultiBoxLoss(LossLayer):
     """How far predicted boxes and their classes are from the ground truth, which is matched to prior boxes.
 
@@ -303,7 +303,11 @@ class MultiBoxLoss(LossLayer):
             target = torch.full_like(scores, self.background)
             target = target.masked_fill(torch.arange(self.classes, device=scores.device) == labels, 1)
             return F.binary_cross_entropy_with_logits(scores, target, reduction="sum")
-        return -floored(F.log_softmax(scores, -1).gather(-1, labels), FLT_MIN).sum()
+        return self.entropy(F.log_softmax(scores, -1).gather(-1, labels))
+
+    def entropy(self, logarithms: Tensor) -> Tensor:
+        """What scores lose in sum by the logarithms of the probabilities of their labels."""
+        return -floored(logarithms, FLT_MIN).sum()
 
     def _unmined_logistic_loss(self, index: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
         target = torch.full_like(scores, self.background)

@@ -14,7 +14,7 @@ from ...proto import caffe_pb2
 from ...tables import dims
 
 
-@register("Normalize", fork=("ssd", "refinedet", "nvidia", "intel", "yolo", "openvino", "synopsys"))
+@register("Normalize", fork=("ssd", "ssd_focal", "refinedet", "nvidia", "intel", "yolo", "openvino", "synopsys"))
 class Normalize(Layer):
     """Each image, or each place of it, divided by its L2 norm over the channels, times a scale that is learned.
 

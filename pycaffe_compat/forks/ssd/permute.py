@@ -11,7 +11,8 @@ from ...layers.base import Layer, Shape, register
 
 
 @register(
-    "Permute", fork=("ssd", "refinedet", "nvidia", "intel", "happynear", "yolo", "openvino", "synopsys", "warpctc")
+    "Permute",
+    fork=("ssd", "ssd_focal", "refinedet", "nvidia", "intel", "happynear", "yolo", "openvino", "synopsys", "warpctc"),
 )
 class Permute(Layer):
     """The axes in another order: first those that ``order`` names, then the others as they come."""
