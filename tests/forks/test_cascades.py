@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import golden_layer as gl
 import numpy as np
@@ -243,5 +244,7 @@ def test_a_cascade_runs_through_and_its_regions_are_of_any_number() -> None:
         layer { name: "d" type: "DecodeBBox" bottom: "c" bottom: "r" top: "d" }
     """
     net = Net(parse_text(text, caffe_pb2.NetParameter), "TEST")
-    made = net(p=torch.rand(2, 3, 4, 4), b=torch.zeros(2, 4, 4, 4), f=torch.rand(1, 2, 8, 8))
-    assert made["d"].shape[1:] == (5, 1, 1) and len(made["d"]) > 4
+    batch = {"p": torch.rand(2, 3, 4, 4), "b": torch.zeros(2, 4, 4, 4), "f": torch.rand(1, 2, 8, 8)}
+    made = net(**batch)["d"]
+    assert made.shape[1:] == (5, 1, 1) and len(made) > 4
+    assert torch.equal(pickle.loads(pickle.dumps(net))(**batch)["d"], made)

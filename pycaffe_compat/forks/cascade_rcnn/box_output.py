@@ -6,6 +6,7 @@ Sources: zhaoweicai/cascade-rcnn, box_group_output_layer.cpp and frcnn_output_la
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from ...layers.base import Layer, Shape, register
 from ...tables import dims
 from ..fast_rcnn.nms import suppress_by
-from ..mscnn.boxes import NMS_TYPES, Fields, decode_from_regions, nearness, read_normalization, tops_of
+from ..mscnn.boxes import NMS_TYPES, Fields, decode_from_regions, near, read_normalization, tops_of
 
 
 @register("BoxGroupOutput", fork="cascade_rcnn")
@@ -55,7 +56,7 @@ class BoxGroupOutput(Layer):
         self.fields = Fields(self, options, *read_normalization(self, param.bbox_reg_param))
         self.threshold, self.min_size = options.fg_thr, options.min_size
         self.before, self.after = options.max_nms_num or None, options.max_post_nms_num or None
-        self.near = nearness(options.nms_type, options.iou_thr, inclusive=True)
+        self.near = partial(near, nms_type=options.nms_type, threshold=options.iou_thr, inclusive=True)
         for scores, boxes, (fields, _) in zip(bottom_shapes[::2], bottom_shapes[1::2], self.groups, strict=True):
             if len(scores) != 4 or boxes != (scores[0], 4, *scores[2:]) or scores[0] % len(fields):
                 raise self.error(
@@ -120,7 +121,7 @@ class FrcnnOutput(Layer):
         self.mean, self.std = read_normalization(self, param.bbox_reg_param)
         self.aware = param.bbox_reg_param.cls_aware
         self.threshold, self.most = options.conf_thr, options.max_det_num
-        self.near = nearness(options.nms_type, options.iou_thr, inclusive=True)
+        self.near = partial(near, nms_type=options.nms_type, threshold=options.iou_thr, inclusive=True)
         scores, codes, regions, size = (tuple(shape) for shape in bottom_shapes)
         wide = 4 * scores[1] if self.aware and len(scores) > 1 else 8
         if len(scores) < 2 or codes[1:2] != (wide,) or regions[1:2] not in ((5,), (6,)) or size[:2] != (1, 2):

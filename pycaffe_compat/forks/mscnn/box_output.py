@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from ...layers.base import Layer, Shape, register
 from ...tables import dims
 from ..fast_rcnn.nms import suppress_by
-from .boxes import NMS_TYPES, Fields, nearness, ranked, read_normalization, tops_of
+from .boxes import NMS_TYPES, Fields, near, ranked, read_normalization, tops_of
 
 
 @register("BoxOutput", fork="mscnn")
@@ -47,7 +48,7 @@ class BoxOutput(Layer):
         self.fields = Fields(self, options, *read_normalization(self, param.bbox_reg_param))
         self.threshold, self.min_size = options.fg_thr, options.min_size
         self.before, self.after = options.max_nms_num or None, options.max_post_nms_num or None
-        self.near = nearness(options.nms_type, options.iou_thr, inclusive=False)
+        self.near = partial(near, nms_type=options.nms_type, threshold=options.iou_thr, inclusive=False)
         for shape in bottom_shapes:
             if len(shape) != 4 or shape[1] < 6 or shape[:2] != bottom_shapes[0][:2]:
                 raise self.error(

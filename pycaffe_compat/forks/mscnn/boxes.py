@@ -6,7 +6,7 @@ Sources: zhaoweicai/mscnn, math_functions.cpp, and zhaoweicai/cascade-rcnn, bbox
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -70,33 +70,30 @@ class Fields:
         return centre - sides / 2, sides
 
 
-def nearness(nms_type: str, threshold: float, inclusive: bool) -> Callable[[Tensor, Tensor], Tensor]:
-    """What :func:`..fast_rcnn.nms.suppress_by` takes: whether boxes (n, 4) of corners and others (m, 4) are too near.
+def near(a: Tensor, b: Tensor, nms_type: str, threshold: float, inclusive: bool) -> Tensor:
+    """Whether boxes (n, 4) of corners and others (m, 4) are too near each other, (n, m).
 
     Args:
         nms_type: of what the common area is a part: ``IOMU`` of the smaller box, ``IOFU`` of the first, else of both.
+        threshold: a part above it is too much.
         inclusive: corners are pixels of the box, as in Cascade R-CNN.
     """
     edge = 1 if inclusive else 0
-
-    def near(a: Tensor, b: Tensor) -> Tensor:
-        (x1, y1, x2, y2), (left, top, right, bottom) = a.T[..., None], b.T
-        width = torch.minimum(x2, right) - torch.maximum(x1, left)
-        height = torch.minimum(y2, bottom) - torch.maximum(y1, top)
-        apart = (height <= 0) | ((width < 0) if inclusive else (width <= 0))  # Cascade R-CNN's is no mistake of ours
-        common = ((width + edge) * (height + edge)).masked_fill(apart, 0)
-        first, second = (x2 - x1 + edge) * (y2 - y1 + edge), (right - left + edge) * (bottom - top + edge)
-        if nms_type == "IOMU":
-            of = torch.minimum(first, second)
-        else:
-            of = first.expand_as(common) if nms_type == "IOFU" else first + second - common
-        if inclusive:
-            invalid = (x2 < x1) | (y2 < y1) | (right < left) | (bottom < top)
-        else:
-            invalid = (x2 <= x1) | (y2 <= y1) | (right <= left) | (bottom <= top)
-        return (common / of > threshold) & ~invalid
-
-    return near
+    (x1, y1, x2, y2), (left, top, right, bottom) = a.T[..., None], b.T
+    width = torch.minimum(x2, right) - torch.maximum(x1, left)
+    height = torch.minimum(y2, bottom) - torch.maximum(y1, top)
+    apart = (height <= 0) | ((width < 0) if inclusive else (width <= 0))  # Cascade R-CNN's is no mistake of ours
+    common = ((width + edge) * (height + edge)).masked_fill(apart, 0)
+    first, second = (x2 - x1 + edge) * (y2 - y1 + edge), (right - left + edge) * (bottom - top + edge)
+    if nms_type == "IOMU":
+        of = torch.minimum(first, second)
+    else:
+        of = first.expand_as(common) if nms_type == "IOFU" else first + second - common
+    if inclusive:
+        invalid = (x2 < x1) | (y2 < y1) | (right < left) | (bottom < top)
+    else:
+        invalid = (x2 <= x1) | (y2 <= y1) | (right <= left) | (bottom <= top)
+    return (common / of > threshold) & ~invalid
 
 
 def ranked(scores: Tensor) -> Tensor:

@@ -46,14 +46,14 @@ class DetectionScores(Layer):
         options = param.eval_detection_param
         self.side, self.classes, self.boxes = options.side, options.num_class, options.num_object
         self.threshold, self.nms = options.threshold, options.nms
-        self.score_type = options.score_type
-        self.kinds = type(options)
+        self.by_sureness = options.score_type != options.PROB
+        self.by_class = options.score_type != options.OBJ
 
     def score(self, sure: Tensor, probability: Tensor) -> Tensor:
         """The score of a box, as ``score_type`` says."""
-        if self.score_type == self.kinds.OBJ:
-            return sure
-        return probability if self.score_type == self.kinds.PROB else sure * probability
+        if not self.by_class:
+            return sure.expand_as(sure * probability)
+        return sure * probability if self.by_sureness else probability
 
     @abstractmethod
     def check(self, scores: Sequence[int], labels: Sequence[int]) -> None:
