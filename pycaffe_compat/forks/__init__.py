@@ -26,6 +26,7 @@ NAMES = (
     "densenet",
     "senet",
     "ssd_focal",
+    "textboxes",
     "shufflenet",
     "yolo",
     "yolo_v1",

@@ -12,8 +12,9 @@ from .additions import additions, titles
 def forks_of(net: Any) -> tuple[str, ...]:
     """Return the forks that a ``NetParameter`` may be of, those that have most of what it uses first.
 
-    Empty if it uses nothing that BVLC's Caffe lacks. If any fork has all of it, only such forks are returned. The field
-    ``fork`` of the net, where it is set, is the only one, or, for a fork of the user's own, the first.
+    Empty if it uses nothing that BVLC's Caffe lacks. If any fork has all of it, only such forks are returned. A fork whose
+    ``sign`` the net bears comes first. The field ``fork`` of the net, where it is set, is the only one, or, for a fork of
+    the user's own, the first.
     """
     if net.fork in (*NAMES, BVLC.name):
         return (net.fork,)
@@ -27,8 +28,11 @@ def forks_of(net: Any) -> tuple[str, ...]:
     best = max(scores.values(), default=0)
     everything = len(fields) + len(types & _fork_types())
     if best == everything:
-        return tuple(name for name, score in scores.items() if score == best)
-    return tuple(sorted(scores, key=lambda name: -scores[name]))
+        found = [name for name, score in scores.items() if score == best]
+    else:
+        found = sorted(scores, key=lambda name: -scores[name])
+    signed = [fork.name for fork in all_forks() if fork.name in found and fork.sign is not None and fork.sign(net)]
+    return tuple(dict.fromkeys((*signed, *found)))
 
 
 def mixture(net: Any) -> str:

@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from pycaffe_compat.errors import LayerError
+from pycaffe_compat.net import Net
+from pycaffe_compat.proto import caffe_pb2, parse_text
+from pycaffe_compat.proto.recognise import forks_of
 
 
 @pytest.mark.parametrize("name", gl.names("permute_", folder="forks"))
@@ -97,3 +100,35 @@ def test_clustered_priors_have_their_own_sizes() -> None:
 def test_prior_box_refuses_bad_options(options: str, words: str) -> None:
     with pytest.raises(LayerError, match=words):
         gl.build(f'name: "p" type: "PriorBox" prior_box_param {{ {options} }}', (1, 1, 2, 2), (1, 3, 8, 8))
+
+
+def test_textboxes_has_each_box_twice_and_is_known_by_its_heads() -> None:
+    """prior_box_layer.cpp of MhLiao/TextBoxes, place by place, in a net that no type or field tells from SSD's."""
+    prior = "prior_box_param { min_size: 10.5 max_size: 20 aspect_ratio: 5 flip: false variance: 0.1 }"
+    net = """
+        layer {{ name: "in" type: "Input" top: "data" top: "x" input_param {{
+          shape {{ dim: 1 dim: 3 dim: 24 dim: 48 }} shape {{ dim: 1 dim: 2 dim: 3 dim: 4 }} }} }}
+        layer {{ name: "l" type: "Convolution" bottom: "x" top: "l" convolution_param {{ num_output: {loc} kernel_size: 1 }} }}
+        layer {{ name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param {{ num_output: {conf} kernel_size: 1 }} }}
+        layer {{ name: "fl" type: "Flatten" bottom: "l" top: "fl" }}
+        layer {{ name: "fc" type: "Flatten" bottom: "c" top: "fc" }}
+        layer {{ name: "p" type: "PriorBox" bottom: "x" bottom: "data" top: "p" {prior} }}
+        layer {{ name: "d" type: "DetectionOutput" bottom: "fl" bottom: "fc" bottom: "p" top: "d"
+          detection_output_param {{ num_classes: 2 }} }}
+    """
+    for loc, conf, fork in ((24, 12, "textboxes"), (12, 6, "ssd")):
+        text = net.format(loc=loc, conf=conf, prior=prior)
+        param = parse_text(text, caffe_pb2.NetParameter())
+        assert forks_of(param)[0] == fork
+        made = Net(param, "TEST").run({"data": torch.zeros(1, 3, 24, 48), "x": torch.zeros(1, 2, 3, 4)})[0]["p"]
+        want = []
+        for h in range(3):
+            for w in range(4):
+                for width, height in ((10.5, 10.5), (210**0.5,) * 2, (10.5 * 5**0.5, 10.5 / 5**0.5)):
+                    for down in (0.5, 1):
+                        x, y = (w + 0.5) * 12, (h + down) * 8
+                        box = [(x - width / 2) / 48, (y - height / 2) / 24, (x + width / 2) / 48, (y + height / 2) / 24]
+                        want.append([min(max(side, 0), 1) for side in box])
+        if fork == "textboxes":
+            torch.testing.assert_close(made[0, 0].reshape(-1, 4), torch.tensor(want))
+        assert made.shape == (1, 2, len(want) * 4 // (1 if fork == "textboxes" else 2))

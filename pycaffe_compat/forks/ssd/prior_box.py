@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,8 +18,12 @@ class Priors(Layer):
 
     The top, (1, 2, height · width · boxes · 4), holds the boxes as xmin, ymin, xmax, ymax, and then their variances. A
     subclass says how large the boxes are.
+
+    Attributes:
+        shifts: how far from the middle of a place, in places, each box stands, right and down: once for each.
     """
 
+    shifts: ClassVar[tuple[tuple[float, float], ...]] = ((0.0, 0.0),)
     options = ("prior_box_param",)
     bottoms = (2, 2)
     differentiable = (False,)
@@ -63,19 +67,22 @@ class Priors(Layer):
     def forward(self, x: Tensor, picture: Tensor) -> Tensor:
         height, width = _plane(x)
         if x.is_meta:
-            return x.new_empty((1, 2, height * width * len(self.sizes) * 4))
+            return x.new_empty((1, 2, height * width * len(self.sizes) * len(self.shifts) * 4))
         image = self.image or _plane(picture)
         step = self.step or tuple(
             float(np.float32(a) / np.float32(b)) for a, b in zip(image, (height, width), strict=True)
         )
-        # float32 centres, the rest in float64, rounded once, as in the fork
-        rows, columns = (
-            ((torch.arange(n, dtype=torch.float32, device=x.device) + self.offset) * s).double()
-            for n, s in zip((height, width), step, strict=True)
-        )
-        centre = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)[..., None, :]
         half = torch.tensor(self.sizes, dtype=torch.float32, device=x.device).double() / 2
-        boxes = torch.cat((centre - half, centre + half), -1) / centre.new_tensor((*image[::-1], *image[::-1]))
+        around = []
+        for shift in self.shifts:
+            # float32 centres, the rest in float64, rounded once, as in the fork
+            rows, columns = (
+                ((torch.arange(n, dtype=torch.float32, device=x.device) + (self.offset + more)) * s).double()
+                for n, s, more in zip((height, width), step, shift[::-1], strict=True)
+            )
+            centre = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)[..., None, :]
+            around.append(torch.cat((centre - half, centre + half), -1))
+        boxes = torch.stack(around, -2) / half.new_tensor((*image[::-1], *image[::-1]))
         boxes = boxes.flatten().to(x.dtype)
         variances = boxes.new_tensor(self.variance).expand(len(boxes) // len(self.variance), -1).flatten()
         return torch.stack((boxes.clamp(0, 1) if self.clip else boxes, variances))[None]
@@ -94,7 +101,12 @@ class PriorBox(Priors):
     At each place each ``min_size`` makes a square, a square of side ``sqrt(min_size * max_size)`` if there are
     ``max_size``, and a box of its area for each ``aspect_ratio``, and with ``flip`` for the inverse. Sizes are cut to whole
     pixels, as in the fork. Bottoms: a blob for its height and width, and the picture.
+
+    Attributes:
+        whole_pixels: whether sizes are cut so.
     """
+
+    whole_pixels: ClassVar[bool] = True
 
     def box_sizes(self, options: Any) -> list[tuple[float, float]]:
         least, most = list(options.min_size), list(options.max_size)
@@ -114,10 +126,11 @@ class PriorBox(Priors):
                 raise self.error(f'prior_box_param.{unread} is for the type "PriorBoxClustered"')
         ratios = [math.sqrt(ratio) for ratio in _ratios(options.aspect_ratio, options.flip) if abs(ratio - 1) >= 1e-6]
         boxes = []
-        for i, small in enumerate(map(int, least)):
+        cut = int if self.whole_pixels else float
+        for i, small in enumerate(map(cut, least)):
             boxes.append((float(small), float(small)))
             if most:
-                boxes.append((math.sqrt(small * int(most[i])),) * 2)
+                boxes.append((math.sqrt(small * cut(most[i])),) * 2)
             boxes += [(small * root, small / root) for root in ratios]
         return boxes
 
