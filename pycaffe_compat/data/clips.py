@@ -20,7 +20,7 @@ from . import draws
 from .batches import Shape, Shard
 from .image_list import LABEL, read_image, resize
 from .loader import Buffers, Job
-from .mean import read_mean, require_mean_values, require_one_mean
+from .mean import read_clip_mean, require_mean_values, require_one_mean
 
 Words = tuple[str, ...]
 Size = tuple[int, int]
@@ -116,6 +116,7 @@ class ClipTransform:
             ``more_fix_crop``, ``multi_scale``, ``scale_ratios``, ``max_distort`` and ``is_flow``.
         phase: ``caffe_pb2.TRAIN`` or ``TEST``. Crops are random in TRAIN; mirroring is in both.
         repeat_means: whether several ``mean_value`` are repeated for as many channels as there are.
+        all_places: whether a random crop may begin at the last place, too; C3D 1.0's may not.
 
     Attributes:
         WORDS: the number of random words per clip.
@@ -126,7 +127,7 @@ class ClipTransform:
 
     WORDS = 4
 
-    def __init__(self, param: Any, phase: int, repeat_means: bool) -> None:
+    def __init__(self, param: Any, phase: int, repeat_means: bool, all_places: bool = True) -> None:
         self.crop: int = param.crop_size
         self._random = phase == caffe_pb2.TRAIN
         self._mirror, self._is_flow = param.mirror, param.is_flow
@@ -134,13 +135,13 @@ class ClipTransform:
         self._fixed, self._more = param.fix_crop, param.more_fix_crop
         self._scales, self._ratios = param.multi_scale, tuple(param.scale_ratios) or _RATIOS
         self._distort = param.max_distort
-        self._repeat = repeat_means
+        self._repeat, self._last = repeat_means, int(all_places)
         require_one_mean(param.HasField("mean_file"), len(param.mean_value))
         self.mean_file: str = param.mean_file
         self._mean = np.array(param.mean_value or (0,), np.float32)
         if param.HasField("mean_file"):
             with prefixed("transform_param.mean_file"):
-                self._mean = read_mean(param.mean_file, None)
+                self._mean = read_clip_mean(param.mean_file)
         if self._scales and not self.crop:
             raise DataError("transform_param.multi_scale needs crop_size")
 
@@ -150,10 +151,10 @@ class ClipTransform:
         Raises:
             DataError: the crop is larger than the frames, or the mean does not fit them.
         """
-        if min(shape[-2:]) < self.crop:
+        if self.crop and min(shape[-2:]) < self.crop + 1 - self._last:
+            least = "larger than the frames" if self._last else "not smaller than the frames"
             raise DataError(
-                f"transform_param.crop_size {self.crop} is larger than the frames, which are {shape[-2]} × {shape[-1]} "
-                "(height × width)"
+                f"transform_param.crop_size {self.crop} is {least}, which are {shape[-2]} × {shape[-1]} (height × width)"
             )
         if self.mean_file:
             if self._mean.shape != shape:
@@ -209,7 +210,7 @@ class ClipTransform:
         if self._fixed:
             places = self._places((height - cut[0]) // 4, (width - cut[1]) // 4)
             return (*places[words[0] % len(places)], *cut)
-        return words[0] % (height - cut[0] + 1), words[1] % (width - cut[1] + 1), *cut
+        return words[0] % (height - cut[0] + self._last), words[1] % (width - cut[1] + self._last), *cut
 
     def _sizes(self, base: int) -> list[Size]:
         """The sizes of crops at several scales, by the ratios to the shorter side of a frame."""

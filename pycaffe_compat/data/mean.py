@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from ..errors import DataError, ParseError, require_file
 from ..proto import blob_to_array, caffe_pb2, read_message, write_message
 from ..proto.kinds import BLOBS, told_apart
+from ..proto.numbers import classes
+from ..tables import dims
 
 
 def require_one_mean(has_file: bool, values: int) -> None:
@@ -49,6 +52,27 @@ def _read_mean(name: str, axes: int | None) -> np.ndarray:
     if mean.ndim != (axes or mean.ndim) or not mean.size:
         raise DataError(f"mean file {name} holds an array of shape {mean.shape}; wanted one image, C×H×W")
     return mean
+
+
+def read_clip_mean(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return the mean of clips of videos, C×L×H×W, or of stacked frames, C×H×W; C3D 1.0's files have other field numbers.
+
+    Raises:
+        MissingFileError, DataError: as :func:`read_mean`.
+    """
+    name = require_file(path, "mean file")
+    with told_apart(name, BLOBS, "a mean file (.binaryproto)"):
+        try:
+            blob = read_message(name, caffe_pb2.BlobProto)
+            if blob.HasField("shape") or blob.data or not blob.diff:
+                return _read_mean(name, None)
+            blob = read_message(name, classes("c3d_v10")["BlobProto"])
+        except ParseError as error:
+            raise DataError(f"mean file {name} is not a BlobProto: {error}") from error
+        shape = (blob.channels, blob.length, blob.height, blob.width)
+        if blob.num != 1 or math.prod(shape) != len(blob.data):
+            raise DataError(f"mean file {name} holds {len(blob.data)} values; wanted one clip, {dims(shape)}")
+        return np.array(blob.data, np.float32).reshape(shape)
 
 
 def write_mean(path: str | os.PathLike[str], mean: np.ndarray) -> None:

@@ -15,7 +15,9 @@ from pycaffe_compat.data.mean import write_mean
 from pycaffe_compat.errors import CaffeError, DataError, LayerError, MissingFileError
 from pycaffe_compat.layers import layer_class
 from pycaffe_compat.layers.data_layers import BatchSource
+from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text, write_message
+from pycaffe_compat.proto.numbers import classes
 
 HEIGHT, WIDTH, FRAMES = 12, 16, 9
 RATIOS = (1.0, 0.875, 0.75, 0.66)
@@ -307,3 +309,50 @@ def test_clips_of_video_caffe_count_frames_from_1(videos: Path, film: Path, colo
         (videos / "list.txt").write_text(line)
         with pytest.raises(DataError, match=words):
             source(videos, options, fork="video_caffe")
+
+
+def old(folder: Path, options: str, phase: str = "TRAIN") -> BatchSource:
+    """The layer of a net in C3D 1.0's form."""
+    text = f"""layers {{ name: "d" type: VIDEO_DATA top: "data" top: "label" image_data_param {{ source: "{folder}/list.txt"
+        {options} }} }} layers {{ name: "c" type: CONVOLUTION3D bottom: "data" top: "c" convolution_param {{ num_output: 1
+        kernel_size: 1 kernel_depth: 1 }} }}"""
+    layer = Net(parse_text(text, caffe_pb2.NetParameter), phase, device="meta").layers["d"]
+    assert isinstance(layer, BatchSource)
+    layer.seed = 3
+    return layer
+
+
+def test_clips_of_the_first_c3d(videos: Path) -> None:
+    """VideoDataLayerPrefetch of C3D-v1.0: its mean file has other field numbers, and no crop begins at the last place."""
+    (videos / "list.txt").write_text(f"{videos}/v0 4 2\n")
+    mean = np.random.default_rng(0).integers(0, 9, (3, 2, HEIGHT, WIDTH)).astype(np.float32)
+    blob = classes("c3d_v10")["BlobProto"](num=1, channels=3, length=2, height=HEIGHT, width=WIDTH, data=mean.ravel())
+    write_message(videos / "mean.binaryproto", blob)
+    options = (
+        f'use_image: true batch_size: 40 new_length: 2 crop_size: 10 mean_file: "{videos}/mean.binaryproto" scale: 2'
+    )
+    data, label = batch(old(videos, options))
+    assert label.shape == (40, 1, 1, 1, 1) and (label == 2).all()
+    frames = np.array([4, 5])[:, None, None]
+    wanted = {
+        ((frames - mean[:, :, y : y + 10, x : x + 10]) * 2).astype(np.float32).tobytes(): (y, x)
+        for y in range(HEIGHT - 9)
+        for x in range(WIDTH - 9)
+    }
+    assert {wanted[clip.tobytes()] for clip in data} == set(itertools.product(range(HEIGHT - 10), range(WIDTH - 10)))
+    plain, _ = batch(old(videos, "use_image: true batch_size: 1 new_length: 2 mean_value: 3", "TEST"))
+    np.testing.assert_array_equal(plain[0], np.broadcast_to(frames - 3, plain[0].shape))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("mirror: true", "image_data_param.mirror needs crop_size"),
+        ("sampling_rate: -1", "sampling_rate is -1"),
+        (f"crop_size: {HEIGHT}", "crop_size 12 is not smaller than the frames, which are 12 × 16"),
+    ],
+)
+def test_faults_of_the_first_c3d_are_named(videos: Path, options: str, words: str) -> None:
+    (videos / "list.txt").write_text(f"{videos}/v0 4 2\n")
+    with pytest.raises((LayerError, DataError), match=words):
+        old(videos, f"use_image: true batch_size: 1 new_length: 2 {options}")

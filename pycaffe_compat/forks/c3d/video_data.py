@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,9 +30,14 @@ class VideoData(BatchSource):
     next.
     """
 
-    options = ("video_data_param", "transform_param")
+    options: ClassVar[tuple[str, ...] | None] = ("video_data_param", "transform_param")
     inert_options = frozenset({"show_data", "is_color"})
     tops = (2, 2)
+    all_places: ClassVar[bool] = True
+
+    @classmethod
+    def fits(cls, param: Any) -> bool:
+        return param.HasField("video_data_param")
 
     @classmethod
     def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:
@@ -64,13 +69,14 @@ class VideoData(BatchSource):
         if not options.is_color:
             log.warning('layer "%s" (VideoData): is_color has no effect; clips have 3 channels', self.name)
         second = "" if self._jitter and not self._folders else "FRAMES " if self._jitter else "START "
-        with prefixed("video_data_param.source"):
+        field = self.option_fields()[0]
+        with prefixed(f"{field}.source"):
             clips = read_clips(options.source, f"PATH {second}{'LABELS' if self._labels else 'LABEL'}")
         if options.rand_skip > len(clips):
             raise DataError(
-                f"video_data_param.rand_skip {options.rand_skip} is more than the {len(clips)} videos of {options.source}"
+                f"{field}.rand_skip {options.rand_skip} is more than the {len(clips)} videos of {options.source}"
             )
-        transform = ClipTransform(param.transform_param, self.phase, repeat_means=False)
+        transform = ClipTransform(param.transform_param, self.phase, repeat_means=False, all_places=self.all_places)
         order = Order(len(clips), options.shuffle, options.rand_skip)
         self._told = False
         replace = self._tell if self.phase == caffe_pb2.TRAIN else None

@@ -26,7 +26,7 @@ class VideoFrames(BatchSource):
 
     @classmethod
     def fits(cls, param: Any) -> bool:
-        return not param.video_data_param.source
+        return not param.video_data_param.source and not param.HasField("image_data_param")
 
     @classmethod
     def source(cls, param: Any) -> str:

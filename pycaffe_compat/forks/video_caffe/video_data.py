@@ -27,6 +27,10 @@ class ClipData(BatchSource):
     tops = (2, 2)
 
     @classmethod
+    def fits(cls, param: Any) -> bool:
+        return param.HasField("video_data_param")
+
+    @classmethod
     def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:
         options, crop = param.video_data_param, param.transform_param.crop_size
         size = (crop, crop) if crop else (options.new_height, options.new_width)
