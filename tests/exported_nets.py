@@ -72,3 +72,50 @@ def build_net(prototxt: str) -> Net:
                 for index in range(len(layer.blob_specs)):
                     layer.blob(index).uniform_(0.5, 2)
     return net
+
+
+MORE_LAYERS = [
+    ([(2, 4, 9, 8), (5, 5)], 'type: "ROIPooling" roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.25 }'),
+    (
+        [(2, 4, 9, 8), (5, 5)],
+        'type: "ROIPooling" roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.25 pad_ratio: 0.2 }',
+    ),
+    ([(2, 4, 9, 8), (5, 5)], 'type: "ROIPooling" roi_pooling_param { pooled_size: 3 spatial_scale: 0.25 }'),
+    (
+        [(2, 27, 9, 8), (5, 5)],
+        'type: "PSROIPooling" psroi_pooling_param { output_dim: 3 group_size: 3 spatial_scale: 0.25 }',
+    ),
+    ([(5, 2, 3)], 'type: "Lstm" lstm_param { num_output: 4 }'),
+    ([(5, 2, 3, 2)], 'type: "Lstm" lstm_param { num_output: 4 }'),
+    ([(6, 3)], 'type: "Lstm" lstm_param { num_output: 4 batch_size: 2 }'),
+    ([(5, 2, 3), (5, 2)], 'type: "Lstm" lstm_param { num_output: 4 }'),
+    ([(6, 3), (6,)], 'type: "Lstm" lstm_param { num_output: 4 batch_size: 2 }'),
+    ([(2, 3, 4, 5)], 'type: "Gram"'),
+    ([(2, 3, 4, 5)], 'type: "Slope"'),
+    ([(2, 3, 4, 5), (2, 1, 4, 5)], 'type: "SpatialProduct"'),
+    ([(2, 3, 4, 5)], 'type: "DropoutChannel"'),
+]
+
+
+def layer_net(shapes: list[tuple[int, ...]], layer: str) -> tuple[Net, dict[str, np.ndarray]]:
+    """A net of one layer with these bottoms, and a batch for it: regions lie across cells, cont is 0 here and there."""
+    random = np.random.default_rng(1)
+    names = ["data", "more", "third"][: len(shapes)]
+    inputs, batch = "", {}
+    for name, shape in zip(names, shapes, strict=True):
+        axes = " ".join(f"dim: {n}" for n in shape)
+        inputs += f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {axes} }} }} }}'
+        batch[name] = random.standard_normal(shape).astype("f4")
+    if "ROI" in layer:
+        corners = np.sort(random.uniform(-5, 40, (5, 2, 2)), axis=1).reshape(5, 4)
+        batch["more"] = np.concatenate((random.integers(0, 2, (5, 1)), corners), 1).astype("f4")
+    elif "Lstm" in layer and len(shapes) > 1:
+        batch["more"] = random.integers(0, 2, shapes[1]).astype("f4")
+    bottoms = " ".join(f'bottom: "{name}"' for name in names)
+    net = Net(
+        parse_text(f'{inputs} layer {{ name: "y" {bottoms} top: "y" {layer} }}', caffe_pb2.NetParameter()), "TEST"
+    )
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(torch.from_numpy(random.standard_normal(parameter.shape)))
+    return net, batch

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import CaffeError, NetError
-from ..forks.deconvnet.accuracy import EltwiseAccuracy
+from ..forks.deconvnet.accuracy import BinAccuracy, EltwiseAccuracy, RedAccuracy
 from ..forks.deeplab.mat_write import MatWrite
 from ..forks.deeplab.seg_accuracy import SegAccuracy
 from ..forks.refinedet.detection_evaluate import RefinedDetectionEvaluate
@@ -24,7 +24,7 @@ from ..layers.common import Silence, Split
 from ..layers.inputs import DummyData
 from ..layers.neuron import Dropout
 from ..layers.output import HDF5Output, ImageOutput
-from ..layers.recurrent import Recurrent
+from ..layers.recurrent import Carrying
 from ..net import Net
 from ..proto import caffe_pb2, filter_net, read_net
 from ..wiring import Step
@@ -33,11 +33,13 @@ from .fold import folds
 log = logging.getLogger(__name__)
 LEFT_OUT = (
     Accuracy,
+    BinAccuracy,
     BoxAnnotatorOHEM,
     DetectionEvaluate,
     EltwiseAccuracy,
     LabelsequenceAccuracy,
     MatWrite,
+    RedAccuracy,
     RefinedDetectionEvaluate,
     SegAccuracy,
     Silence,
@@ -219,7 +221,7 @@ def _moving(
                     raise NetError(f'input "{name}" has {len(shapes[inputs[name]])} axes; {axis} is none of them')
     moving: dict[int, set[int]] = {}
     wanted: dict[str, set[int]] = {name: {0} for name, v in inputs.items() if shapes[v]}
-    timed = [step.name for step in steps if isinstance(step.layer, Recurrent)]
+    timed = [step.name for step in steps if isinstance(step.layer, Carrying)]
     try:
         if timed:
             raise NetError(f'layer "{timed[0]}" is written out step by step, and axis 0 is time')

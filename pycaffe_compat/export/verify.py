@@ -18,7 +18,10 @@ from torch import Tensor
 from .. import ops
 from ..errors import CaffeError
 from ..forks.fast_rcnn.roi_pooling import ROIPooling
+from ..forks.happynear.proposal import Proposal
+from ..forks.rfcn.psroi_pooling import PSROIPooling
 from ..forks.ssd.detection_output import DetectionOutput
+from ..forks.synopsys.proposal import RoundedProposal
 from ..layers.common import BatchReindex
 from ..layers.linear import Embed
 from ..layers.pooling import Pooling
@@ -198,8 +201,11 @@ def _makers(found: Outline) -> dict[str, Callable[[np.random.Generator, Sequence
             makers[bottoms[0].name] = _numbers(layer.rows)
         elif isinstance(layer, BatchReindex):
             makers[bottoms[1].name] = _numbers(bottoms[0].shape[0])
-        elif isinstance(layer, ROIPooling):
+        elif isinstance(layer, (PSROIPooling, ROIPooling)):
             makers[bottoms[1].name] = _regions(bottoms[0].shape, 1 / layer.scale)
+        elif isinstance(layer, (Proposal, RoundedProposal)):
+            makers[bottoms[1].name] = _codes
+            makers[bottoms[2].name] = _sizes(bottoms[0].shape, layer.stride)
         elif isinstance(layer, DetectionOutput):
             makers[bottoms[0].name] = _codes
             makers[bottoms[2].name] = _priors
@@ -213,11 +219,25 @@ def _numbers(below: int) -> Callable[[np.random.Generator, Sequence[int]], np.nd
 def _regions(shape: Sequence[int], scale: float) -> Callable[[np.random.Generator, Sequence[int]], np.ndarray]:
     """Rows of image, x1, y1, x2, y2 for planes of ``shape``, in whole cells: a rounding decides nothing."""
 
+    sides = (*shape[2:-2], shape[-1], shape[-2])
+
     def make(random: np.random.Generator, rows: Sequence[int]) -> np.ndarray:
-        number = math.prod(rows) // 5
+        width = 1 + 2 * len(sides)
+        number = math.prod(rows) // width
         images = random.integers(0, shape[0], (number, 1))
-        corners = np.sort(random.integers(0, (shape[3], shape[2]), (number, 2, 2)), axis=1) * scale
-        return np.concatenate((images, corners.reshape(number, 4)), 1).reshape(rows)
+        corners = np.sort(random.integers(0, sides, (number, 2, len(sides))), axis=1) * scale
+        return np.concatenate((images, corners.reshape(number, width - 1)), 1).reshape(rows)
+
+    return make
+
+
+def _sizes(shape: Sequence[int], stride: int) -> Callable[[np.random.Generator, Sequence[int]], np.ndarray]:
+    """Height and width of the image that a map of ``shape`` is of, and what it was scaled by: 1."""
+
+    def make(random: np.random.Generator, rows: Sequence[int]) -> np.ndarray:
+        told = np.ones(math.prod(rows))
+        told[:2] = shape[2] * stride, shape[3] * stride
+        return told.reshape(rows)
 
     return make
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from exported_nets import CLASSIFIER, answering, build_net, golden_net, types
+from exported_nets import CLASSIFIER, MORE_LAYERS, answering, build_net, golden_net, layer_net, types
 from ssd_net import NET as SSD
 
 from pycaffe_compat.errors import CaffeError, NetError
@@ -18,11 +18,6 @@ from pycaffe_compat.export.onnx import model as onnx_model
 from pycaffe_compat.net import Net
 
 UNSAID = {"detout_eta"}  # goldens that ONNX has no operators for: NonMaxSuppression's threshold stays
-UNSAID_TYPES = {
-    "Proposal",
-    "YoloDetectionOutput",
-    "Yolov3DetectionOutput",
-}  # long programs of many operators: not written yet
 
 
 def worst(net: Net, path: Path, **options: object) -> float:
@@ -38,7 +33,7 @@ def worst(net: Net, path: Path, **options: object) -> float:
 def test_layers_compute_what_the_net_computes(folder, name, tmp_path):
     net, batch = golden_net(folder, name)
     path = tmp_path / "net.onnx"
-    if name in UNSAID or types(folder, name) & UNSAID_TYPES:
+    if name in UNSAID:
         with pytest.raises(NetError, match="cannot be written as ONNX"):
             to_onnx(net, path)
         assert not path.exists()
@@ -146,6 +141,14 @@ def test_layers_of_forks_without_goldens(shape, layer, tmp_path):
         for parameter in net.parameters():
             parameter.normal_()
     assert worst(net, tmp_path / "net.onnx") <= 1e-4
+
+
+@pytest.mark.parametrize(("shapes", "layer"), MORE_LAYERS)
+def test_regions_sequences_and_planes(shapes, layer, tmp_path):
+    net, batch = layer_net(shapes, layer)
+    path = tmp_path / "net.onnx"
+    assert worst(net, path) <= 1e-5
+    assert all(each.relative <= 1e-5 for each in compare_onnx(net, to_onnx(net, path), path, [batch]))
 
 
 def test_folding_stops_at_a_relu_of_the_layer_itself(tmp_path):

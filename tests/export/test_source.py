@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from exported_nets import CLASSIFIER, answering, build_net, golden_net
+from exported_nets import CLASSIFIER, MORE_LAYERS, answering, build_net, golden_net, layer_net
 
 from pycaffe_compat.errors import CaffeError, NetError
 from pycaffe_compat.export import Preprocessing, to_source
@@ -139,6 +139,13 @@ def test_batch_norm_by_the_batchs_own_statistics(shape, tmp_path):
         'layer { name: "bn" type: "BatchNorm" bottom: "data" top: "bn" batch_norm_param { use_global_stats: false } }'
     )
     assert worst(net, tmp_path / "net.py") <= 1e-5
+
+
+@pytest.mark.parametrize(("shapes", "layer"), MORE_LAYERS)
+def test_regions_sequences_and_planes(shapes, layer, tmp_path):
+    net, batch = layer_net(shapes, layer)
+    assert worst(net, tmp_path / "net.py", batch) <= EXACT
+    assert not is_formatted(tmp_path)
 
 
 @pytest.mark.parametrize("mode", ["MAX", "AVE", "SUM"])

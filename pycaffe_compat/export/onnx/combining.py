@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...forks.ctpn.moving import Reverse, Transpose
+from ...forks.deconvnet.dropout_channel import DropoutChannel
+from ...forks.deeplab.labels import SpatialProduct
 from ...forks.happynear.flip import Flip
+from ...forks.happynear.planes import Gram, Slope
 from ...forks.senet.axpy import Axpy
 from ...forks.shufflenet.shuffle_channel import ShuffleChannel
 from ...forks.ssd.permute import Permute
@@ -139,6 +142,36 @@ def axpy(e: Emitter, layer: Axpy, scale: Value, x: Value, y: Value) -> str:
     if len(scale.shape) == 2 and len(x.shape) > 2:
         factor = e.op("Unsqueeze", scale, e.ints(*range(2, len(x.shape))))
     return str(e.op("Add", e.op("Mul", factor, x), y))
+
+
+@emits(SpatialProduct)
+def spatial_product(e: Emitter, layer: SpatialProduct, x: Value, plane: Value) -> str:
+    return str(e.op("Mul", x, plane))
+
+
+@emits(DropoutChannel)
+def dropout_channel(e: Emitter, layer: DropoutChannel, x: Value) -> str:
+    return str(e.op("Identity", x))
+
+
+@emits(Gram)
+def gram(e: Emitter, layer: Gram, x: Value) -> str:
+    static(layer, x, 1, 2, 3)
+    channels, places = x.shape[1], x.shape[2] * x.shape[3]
+    flat = e.op("Reshape", x, e.ints(-1, channels, places))
+    products = e.op("MatMul", flat, e.op("Transpose", flat, perm=[0, 2, 1]))
+    return str(e.op("Unsqueeze", e.op("Div", products, e.number(channels * places)), e.ints(3)))
+
+
+@emits(Slope)
+def slope(e: Emitter, layer: Slope, x: Value) -> str:
+    static(layer, x, 2, 3)
+    height, width = x.shape[2:]
+    rows, columns = (np.arange(n, dtype=np.float32) / np.float32(n) for n in (height, width))
+    planes = e.constant(np.stack(np.broadcast_arrays(rows[:, None], columns))[None])
+    batch = e.op("Slice", e.op("Shape", x), e.ints(0), e.ints(1))
+    planes = e.op("Expand", planes, e.op("Concat", batch, e.ints(2, height, width), axis=0))
+    return str(e.op("Concat", x, planes, axis=1))
 
 
 @emits(Transpose)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ...forks.fast_rcnn.roi_pooling import ROIPooling
 from ...forks.openvino.prior_box_clustered import PriorBoxClustered
 from ...forks.refinedet.detection_output import RefinedDetectionOutput
 from ...forks.ssd import boxes as bx
@@ -14,9 +13,8 @@ from ...forks.ssd.normalize import Normalize
 from ...forks.ssd.prior_box import PriorBox, Priors
 from ..outline import Value
 from ..registry import static, unsaid
-from .emitter import FLOAT, INT64, Emitter, emits
-
-NONE = -np.inf  # the score of what is no candidate
+from .emitter import FLOAT, Emitter, emits
+from .suppression import NONE, nothing, part, suppressed
 
 
 @emits(Normalize)
@@ -26,12 +24,6 @@ def normalize(e: Emitter, layer: Normalize, x: Value) -> str:
     norm = e.op("Sqrt", e.op("Add", squares, e.number(layer.eps)))
     scale = layer.scale.reshape(-1, *(1,) * (len(x.shape) - 2))
     return str(e.op("Mul", e.op("Div", x, norm), e.array(layer, "scale", scale)))
-
-
-@emits(ROIPooling)
-def roi_pooling(e: Emitter, layer: ROIPooling, x: Value, regions: Value) -> str:
-    rows = e.op("Reshape", regions, e.ints(-1, 5))
-    return str(e.op("MaxRoiPool", x, rows, pooled_shape=list(layer.pooled), spatial_scale=float(layer.scale)))
 
 
 @emits(PriorBox, PriorBoxClustered)
@@ -57,37 +49,30 @@ def detection_output(e: Emitter, layer: DetectionOutput, loc: Value, conf: Value
 
     scores = e.op("Reshape", conf, e.ints(-1, number, layer.classes))
     if extra and isinstance(layer, RefinedDetectionOutput):
-        weak = e.op(
-            "Less", _part(e, e.op("Reshape", extra[0], e.ints(-1, number, 2)), 1, 2), e.number(layer.objectness)
-        )
+        weak = e.op("Less", part(e, e.op("Reshape", extra[0], e.ints(-1, number, 2)), 1, 2), e.number(layer.objectness))
         scores = e.op("Where", weak, e.constant([[[1.0] + [0.0] * (layer.classes - 1)]]), scores)
     scores = e.op("Transpose", e.op("Gather", scores, e.ints(*layer.labels), axis=2), perm=(0, 2, 1))
     scores, place = e.op("TopK", e.op("Reshape", scores, e.ints(-1, number)), e.ints(width), outputs=2, axis=1)
     boxes = _of_groups(e, layer, _decoded(e, layer, loc, prior, number, extra), place, number, width)
 
-    kept = _suppressed(e, layer, boxes, scores, width)
+    kept = suppressed(e, boxes, scores, width, layer.overlap, layer.least_score)
     flat = classes * width
     scores, kept = (e.op("Reshape", each, e.ints(-1, flat)) for each in (scores, kept))
     if -1 < layer.keep_top_k < flat:
         kept = _strongest(e, scores, kept, layer.keep_top_k)
     where = e.op("Transpose", e.op("NonZero", kept), perm=(1, 0))
-    rank = _part(e, where, 1, 2)
+    rank = part(e, where, 1, 2)
     label = e.op("Gather", e.constant(layer.labels), e.op("Div", rank, e.ints(width)))
     rows = e.op(
         "Concat",
-        e.op("Cast", _part(e, where, 0, 1), to=FLOAT),
+        e.op("Cast", part(e, where, 0, 1), to=FLOAT),
         label,
         e.op("Unsqueeze", e.op("GatherND", scores, where), e.ints(1)),
         e.op("GatherND", e.op("Reshape", boxes, e.ints(-1, flat, 4)), where),
         axis=1,
     )
-    rows = e.op("Concat", rows, _nothing(e, scores, where), axis=0)
+    rows = e.op("Concat", rows, nothing(e, scores, where), axis=0)
     return str(e.op("Unsqueeze", rows, e.ints(0, 1)))
-
-
-def _part(e: Emitter, x: object, start: int, stop: int) -> str:
-    """``x[..., start:stop]``."""
-    return str(e.op("Slice", x, e.ints(start), e.ints(stop), e.ints(-1)))
 
 
 def _decoded(
@@ -107,13 +92,13 @@ def _decoded(
 def _one_decoded(e: Emitter, code_type: int, box: object, code: object) -> str:
     if code_type == bx.CORNER:
         return str(e.op("Add", box, code))
-    first, last = _part(e, box, 0, 2), _part(e, box, 2, 4)
+    first, last = part(e, box, 0, 2), part(e, box, 2, 4)
     size = e.op("Sub", last, first)
     if code_type == bx.CORNER_SIZE:
         return str(e.op("Add", box, e.op("Mul", code, e.op("Concat", size, size, axis=-1))))
     half = e.number(0.5)
-    centre = e.op("Add", e.op("Mul", _part(e, code, 0, 2), size), e.op("Mul", e.op("Add", first, last), half))
-    reach = e.op("Mul", e.op("Mul", e.op("Exp", _part(e, code, 2, 4)), size), half)
+    centre = e.op("Add", e.op("Mul", part(e, code, 0, 2), size), e.op("Mul", e.op("Add", first, last), half))
+    reach = e.op("Mul", e.op("Mul", e.op("Exp", part(e, code, 2, 4)), size), half)
     return str(e.op("Concat", e.op("Sub", centre, reach), e.op("Add", centre, reach), axis=-1))
 
 
@@ -128,38 +113,9 @@ def _of_groups(e: Emitter, layer: DetectionOutput, boxes: str, place: str, numbe
     return str(e.op("Reshape", e.op("GatherElements", boxes, index, axis=1), e.ints(-1, width, 4)))
 
 
-def _suppressed(e: Emitter, layer: DetectionOutput, boxes: str, scores: str, width: int) -> str:
-    """1 for each box that stays, 0 for the others: (groups · width)."""
-    corner = _part(e, boxes, 0, 2)
-    upright = e.op("Concat", corner, e.op("Max", corner, _part(e, boxes, 2, 4)), axis=-1)  # ONNX takes any two corners
-    chosen = e.op(
-        "NonMaxSuppression",
-        upright,
-        e.op("Unsqueeze", scores, e.ints(1)),
-        e.ints(width),
-        e.number(min(layer.overlap, 1)),
-        e.number(layer.least_score),
-    )
-    spot = e.op("Add", e.op("Mul", _part(e, chosen, 0, 1), e.ints(width)), _part(e, chosen, 2, 3))
-    spot = e.op("Reshape", spot, e.ints(-1))
-    ones = e.op("Cast", e.op("GreaterOrEqual", spot, e.constant(0, np.int64)), to=FLOAT)
-    none = e.op("ConstantOfShape", e.op("Reshape", e.op("Size", scores), e.ints(1)))
-    return str(e.op("ScatterElements", none, spot, ones))
-
-
 def _strongest(e: Emitter, scores: str, kept: str, most: int) -> str:
     """1 for those of ``kept`` (N, n) that are among the ``most`` highest scores of their image."""
     ranked = e.op("Where", e.op("Greater", kept, e.number(0)), scores, e.number(NONE))
     best, place = e.op("TopK", ranked, e.ints(most), outputs=2, axis=1)
     ones = e.op("Cast", e.op("Greater", best, e.number(NONE)), to=FLOAT)
     return str(e.op("ScatterElements", e.op("Mul", kept, e.number(0)), place, ones, axis=1))
-
-
-def _nothing(e: Emitter, scores: str, where: str) -> str:
-    """A row (image, -1, -1, -1, -1, -1, -1) for each image if no image has a detection; else no row."""
-    images = e.op("Gather", e.op("Shape", scores), e.ints(0))
-    found = e.op("Gather", e.op("Shape", where), e.ints(0))
-    empty = e.op("Cast", e.op("Equal", found, e.ints(0)), to=INT64)
-    index = e.op("Range", e.constant(0, np.int64), e.op("Squeeze", e.op("Mul", images, empty)), e.constant(1, np.int64))
-    image = e.op("Unsqueeze", e.op("Cast", index, to=FLOAT), e.ints(1))
-    return str(e.op("Pad", image, e.ints(0, 0, 0, 6), e.number(-1)))

@@ -13,7 +13,7 @@ from ...layers.base import Layer, Shape
 from ..outline import Value
 from ..registry import Registry
 
-FLOAT, INT64, BOOL = 1, 7, 9  # TensorProto.DataType, for Cast
+FLOAT, INT64, BOOL, DOUBLE = 1, 7, 9, 11  # TensorProto.DataType, for Cast
 Emission = Callable[..., "str | Sequence[str] | None"]
 EMITTERS: Registry[Emission] = Registry()
 emits = EMITTERS.enter  # f(emitter, layer, *bottoms) -> names of the tops

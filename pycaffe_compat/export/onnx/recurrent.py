@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from ...forks.ctpn.lstm import Lstm
+from ...forks.warpctc.sequences import ContinuationIndicator
 from ...layers.recurrent import LSTM, RNN, LSTMUnit, Recurrent
 from ..outline import Value
 from ..registry import static
@@ -66,3 +71,54 @@ def _unit(e: Emitter, c: object, gates: object, keep: object, size: int) -> tupl
 @emits(LSTMUnit)
 def lstm_unit(e: Emitter, layer: LSTMUnit, c: Value, gates: Value, cont: Value) -> list[str]:
     return list(_unit(e, c, gates, e.op("Unsqueeze", cont, e.ints(2)), c.shape[2]))
+
+
+@emits(Lstm)
+def lstm_of_ctpn(e: Emitter, layer: Lstm, x: Value, cont: Value | None = None) -> str:
+    """ONNX's own LSTM, whose gates are in another order; step by step where sequences may begin within the bottom."""
+    streams = layer.streams(x.shape)
+    if cont is not None or layer.batch:
+        static(layer, x, 0)
+    elif x.moving - {0, 1}:
+        static(layer, x)
+    steps = x.shape[0] // streams if layer.batch else x.shape[0]
+    features = layer.blob(0).shape[1]
+    y: object = x
+    if layer.batch:
+        y = e.op("Reshape", x, e.ints(steps, streams, features))
+    elif len(x.shape) != 3:
+        y = e.op("Reshape", x, e.ints(0, 0, features))
+    if cont is None:
+        w, r, b = (e.array(layer, name, _for_onnx(layer.blob(i))) for i, name in enumerate(layer.blobs_declared))
+        y = e.op("Squeeze", e.op("LSTM", y, w, r, b, outputs=1, hidden_size=layer.size), e.ints(1))
+    else:
+        y = _by_steps(e, layer, y, cont, steps, streams)
+    return str(e.reshape(layer, y, x) if layer.batch else y)
+
+
+def _for_onnx(blob: Tensor) -> Tensor:
+    """A blob by the gates i, f, o, g as ONNX has it: of one direction, by i, o, f, g; a bias of x and one of h."""
+    i, f, o, g = blob.detach().chunk(4)
+    value = torch.cat((i, o, f, g))
+    return torch.cat((value, torch.zeros_like(value)))[None] if value.dim() == 1 else value[None]
+
+
+def _by_steps(e: Emitter, layer: Lstm, x: object, cont: Value, steps: int, streams: int) -> Any:
+    given = e.op("MatMul", x, e.op("Transpose", e.blob(layer, 0), perm=[1, 0]))
+    given = e.op("Add", given, e.blob(layer, 2))
+    hidden = e.op("Transpose", e.blob(layer, 1), perm=[1, 0])
+    keep = e.op("Reshape", cont, e.ints(steps, streams, 1))
+    keep = e.op("Where", e.op("Equal", keep, e.number(0)), e.number(0), e.number(1))
+    h = c = e.constant([[0.0] * layer.size] * streams)
+    outputs = []
+    for t in range(steps):
+        kept = _step(e, keep, t)
+        gates = e.op("Add", _step(e, given, t), e.op("Mul", e.op("MatMul", h, hidden), kept))
+        c, h = _unit(e, c, gates, kept, layer.size)
+        outputs.append(e.op("Unsqueeze", h, e.ints(0)))
+    return e.op("Concat", *outputs, axis=0)
+
+
+@emits(ContinuationIndicator)
+def continuation(e: Emitter, layer: ContinuationIndicator) -> str:
+    return str(e.op("Identity", e.array(layer, "cont", layer.cont)))

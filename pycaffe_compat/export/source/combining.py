@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from ...forks.ctpn.moving import Reverse, Transpose
+from ...forks.deconvnet.dropout_channel import DropoutChannel
+from ...forks.deeplab.labels import SpatialProduct
 from ...forks.happynear.flip import Flip
+from ...forks.happynear.planes import Gram, Slope
 from ...forks.senet.axpy import Axpy
 from ...forks.shufflenet.shuffle_channel import ShuffleChannel
 from ...forks.ssd.permute import Permute
@@ -13,7 +16,7 @@ from ...layers.reshaping import Concat, Crop, Flatten, Reshape, Slice, Tile
 from ..outline import Value
 from ..registry import static, unsaid
 from . import helpers
-from .layout import call, literal
+from .layout import call, literal, unless
 from .linear import with_axes
 from .writer import Several, Writer, writes
 
@@ -174,3 +177,23 @@ def shuffle_channel(w: Writer, layer: ShuffleChannel, x: Value) -> str:
 @writes(Axpy)
 def axpy(w: Writer, layer: Axpy, scale: Value, x: Value, y: Value) -> str:
     return f"{with_axes(scale, len(x.shape) - len(scale.shape))} * {x} + {y}"
+
+
+@writes(SpatialProduct)
+def spatial_product(w: Writer, layer: SpatialProduct, x: Value, plane: Value) -> str:
+    return f"{x} * {plane}"
+
+
+@writes(DropoutChannel)
+def dropout_channel(w: Writer, layer: DropoutChannel, x: Value) -> str:
+    return f"{w.module(layer, 'nn.Dropout2d', unless(0.5, layer.ratio))}({x})"
+
+
+@writes(Gram)
+def gram(w: Writer, layer: Gram, x: Value) -> str:
+    return call(w.helper(helpers.gram), x)
+
+
+@writes(Slope)
+def slope(w: Writer, layer: Slope, x: Value) -> str:
+    return call(w.helper(helpers.add_slopes), x)

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import torch
 
+from ...forks.fast_rcnn.anchors import placed
 from ...forks.fast_rcnn.roi_pooling import ROIPooling
+from ...forks.happynear.proposal import Proposal
+from ...forks.happynear.roi_pooling import HalvesUpROIPooling
+from ...forks.intel.roi_pooling import VolumeROIPooling
+from ...forks.mscnn.roi_pooling import PaddedROIPooling
 from ...forks.openvino.prior_box_clustered import PriorBoxClustered
 from ...forks.refinedet.detection_output import RefinedDetectionOutput
+from ...forks.rfcn.psroi_pooling import PSROIPooling
 from ...forks.ssd import boxes as bx
 from ...forks.ssd.detection_output import DetectionOutput
 from ...forks.ssd.prior_box import PriorBox, Priors
+from ...forks.synopsys.proposal import RoundedProposal
+from ...forks.yolo.detection_output import GridDetections, YoloDetectionOutput, Yolov3DetectionOutput
 from ..outline import Value
-from ..registry import static
+from ..registry import static, unsaid
 from . import helpers
 from .layout import call, unless
-from .writer import Writer, writes
+from .writer import Several, Writer, writes
 
 _DECODERS = {
     bx.CORNER: helpers.decode_corners,
@@ -61,6 +69,58 @@ def detection_output(w: Writer, layer: DetectionOutput, loc: Value, conf: Value,
     )
 
 
-@writes(ROIPooling)
+@writes(ROIPooling, VolumeROIPooling, HalvesUpROIPooling, PaddedROIPooling)
 def roi_pooling(w: Writer, layer: ROIPooling, x: Value, regions: Value) -> str:
-    return call(w.helper(helpers.roi_pool), x, regions, layer.pooled, layer.scale)
+    if len(layer.pooled) != 2:
+        raise unsaid(layer, "its regions are of volumes")
+    rows, scale = str(regions), layer.scale
+    if isinstance(layer, HalvesUpROIPooling):
+        rows, scale = call(w.helper(helpers.round_regions_up), regions, scale), 1.0
+    elif isinstance(layer, PaddedROIPooling):
+        rows = call(w.helper(helpers.pad_regions), regions, layer.pad_ratio)
+    return call(w.helper(helpers.roi_pool), x, rows, layer.pooled, scale)
+
+
+@writes(PSROIPooling)
+def psroi_pooling(w: Writer, layer: PSROIPooling, x: Value, regions: Value) -> str:
+    return call(w.helper(helpers.psroi_pool), x, regions, layer.group, layer.scale)
+
+
+@writes(Proposal, RoundedProposal)
+def proposal(w: Writer, layer: Proposal | RoundedProposal, scores: Value, shifts: Value, sizes: Value) -> str | Several:
+    """Anchors at all places are a buffer."""
+    static(layer, scores, 1, 2, 3)
+    anchors = placed(layer.anchors, layer.stride, *scores.shape[2:], torch.empty(0))
+    options: dict[str, object] = {"min_size": layer.min_size, "overlap": layer.threshold}
+    if isinstance(layer, Proposal):
+        function = w.helper(helpers.propose)
+        options |= {"before": layer.before, "after": layer.after}
+    else:
+        function = w.helper(helpers.propose_of_one)
+        anchors = anchors.reshape(-1, len(layer.anchors), 4).transpose(0, 1).reshape(-1, 4)
+        options |= {"most": layer.most}
+    y = call(function, scores, shifts, sizes, w.parameter(layer, anchors, learns=False), **options)
+    return f"{y}[0]" if len(w.tops) == 1 else Several(y)
+
+
+@writes(YoloDetectionOutput, Yolov3DetectionOutput)
+def grid_detections(w: Writer, layer: GridDetections, *maps: Value) -> str:
+    if isinstance(layer, Yolov3DetectionOutput):
+        read = helpers.read_gaussian_yolo if layer.gaussian else helpers.read_yolo_v3
+        anchors = [tuple(layer.biases[mask] for mask in masks) for masks in layer.masks]
+        images = [(x.shape[3] * s, x.shape[2] * s) for x, s in zip(maps, layer.scales, strict=False)]
+    else:
+        read = helpers.read_yolo_v2
+        anchors = [tuple(layer.biases[: layer.boxes]) for _ in maps]
+        images = [(x.shape[3], x.shape[2]) for x in maps]
+    for each in maps:
+        static(layer, each, 1, 2, 3)
+    return call(
+        w.helper(helpers.detect_in_grids),
+        tuple(map(str, maps)),
+        w.helper(read),
+        tuple(anchors),
+        tuple(images),
+        least_score=layer.confidence,
+        overlap=layer.threshold,
+    )

@@ -316,6 +316,21 @@ class L2Normalize(nn.Module):
         return x / norm * self.weight
 
 
+def gram(x: Tensor) -> Tensor:
+    """The products of all pairs of channels, (N, C, C, 1), by the number of values."""
+    flat = x.flatten(2)
+    return (flat @ flat.mT / flat[0].numel()).unsqueeze(3)
+
+
+def add_slopes(x: Tensor) -> Tensor:
+    """Two channels more: the row and the column of each place, 0 to 1."""
+    n, _, height, width = x.shape
+    rows = torch.arange(height, dtype=x.dtype, device=x.device)[:, None] / height
+    columns = torch.arange(width, dtype=x.dtype, device=x.device) / width
+    planes = [rows.expand(n, 1, height, width), columns.expand(n, 1, height, width)]
+    return torch.cat([x, *planes], 1)
+
+
 def crop_like(x: Tensor, like: Tensor, axis: int, offsets: tuple[int, ...]) -> Tensor:
     """Cut the axes from axis on to the sizes of another tensor."""
     for dim, start in enumerate(offsets, axis):
@@ -395,6 +410,233 @@ def roi_pool(
                 if a < b and c < d:
                     pooled[n, :, i, j] = planes[:, a:b, c:d].amax((1, 2))
     return pooled
+
+
+def round_regions_up(regions: Tensor, scale: float) -> Tensor:
+    """Regions in whole cells, halves rounded up."""
+    regions = regions.reshape(-1, 5)
+    cells = (regions[:, 1:] * scale + 0.5).floor()
+    return torch.cat([regions[:, :1], cells], 1)
+
+
+def pad_regions(regions: Tensor, ratio: float) -> Tensor:
+    """Regions larger on each side by a part of their own sides."""
+    image, low, high = regions.reshape(-1, 5).split([1, 2, 2], 1)
+    pad = (high - low + 1) * ratio
+    return torch.cat([image, low - pad, high + pad], 1)
+
+
+def psroi_pool(x: Tensor, regions: Tensor, bins: int, scale: float) -> Tensor:
+    """The mean of each bin of regions; every bin has channels of its own."""
+    regions = regions.reshape(-1, 5)
+    corners = round_half_away(regions[:, 1:])
+    low, high = corners[:, :2] * scale, (corners[:, 2:] + 1) * scale
+    length = ((high - low).clamp(min=0.1) / bins)[:, None]
+    number = torch.arange(bins, device=x.device)[:, None]
+    limit = low.new_tensor([x.shape[3], x.shape[2]])
+    first = (number * length + low[:, None]).floor().clamp(min=0).minimum(limit).long()
+    stop = ((number + 1) * length + low[:, None]).ceil().clamp(min=0).minimum(limit)
+    stop = stop.long()
+    planes = x.unflatten(1, (-1, bins, bins))
+    pooled = x.new_zeros(len(regions), planes.shape[1], bins, bins)
+    for n, image in enumerate(regions[:, 0].long().tolist()):
+        for i in range(bins):
+            rows = planes[image, :, i, :, first[n, i, 1] : stop[n, i, 1]]
+            for j in range(bins):
+                cells = rows[:, j, :, first[n, j, 0] : stop[n, j, 0]]
+                if cells.numel():
+                    pooled[n, :, i, j] = cells.mean((1, 2))
+    return pooled
+
+
+def keep_best(
+    boxes: Tensor,
+    near: Callable[[Tensor, Tensor], Tensor],
+    most: int | None = None,
+) -> list[int]:
+    """Boxes, the best first: those that no better one that stays is near to."""
+    kept: list[int] = []
+    free = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    for i in range(len(boxes)):
+        if free[i]:
+            kept.append(i)
+            free = free & ~near(boxes[i], boxes)
+        if len(kept) == most:
+            break
+    return kept
+
+
+def pixel_overlaps(box: Tensor, boxes: Tensor, touching: bool = False) -> Tensor:
+    """The intersection over union of one box and others, which hold their last pixels.
+
+    With touching, boxes less than a pixel apart overlap, too.
+    """
+    low = torch.maximum(box[:2], boxes[:, :2])
+    side = torch.minimum(box[2:], boxes[:, 2:]) - low
+    common = (side + 1).clamp(min=0).prod(1)
+    if not touching:
+        common = torch.where((side < 0).any(1), 0, common)
+    areas = (boxes[:, 2:] - boxes[:, :2] + 1).prod(1)
+    return common / ((box[2:] - box[:2] + 1).prod() + areas - common)
+
+
+def move_anchors(anchors: Tensor, codes: Tensor) -> Tensor:
+    """Boxes by how their centres and sizes differ from those of anchors."""
+    size = anchors[:, 2:] - anchors[:, :2] + 1
+    centre = codes[..., :2] * size + (anchors[:, :2] + 0.5 * size)
+    half = 0.5 * (codes[..., 2:].exp() * size)
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def propose(
+    scores: Tensor,
+    codes: Tensor,
+    sizes: Tensor,
+    anchors: Tensor,
+    min_size: float,
+    overlap: float,
+    before: int,
+    after: int,
+) -> tuple[Tensor, Tensor]:
+    """Regions of interest (R, 5), image, left, top, right, bottom, and their scores."""
+    n, a = len(scores), scores.shape[1] // 2
+    scores = scores[:, a:].permute(0, 2, 3, 1).reshape(n, -1)
+    codes = codes.unflatten(1, (a, 4)).permute(0, 3, 4, 1, 2).reshape(n, -1, 4)
+    height, width, *factors = sizes.flatten().tolist()
+    last = codes.new_tensor([width, height, width, height]) - 1
+    boxes = move_anchors(anchors, codes)
+    boxes = torch.where(boxes.isnan(), 0, boxes).minimum(last).clamp(min=0)
+    sides = boxes[..., 2:] - boxes[..., :2] + 1
+    tall, wide = factors[:2] if len(factors) > 1 else (1, 1)
+    least = sides.new_tensor([min_size * wide, min_size * tall])
+    scores = (sides >= least).all(-1) * scores  # a box that is too small stays
+    regions, values = [], []
+    for image in range(n):
+        score, order = scores[image].sort(descending=True, stable=True)
+        box = boxes[image, order[:before]]
+        kept = keep_best(box, lambda a, b: pixel_overlaps(a, b) > overlap, after)
+        regions.append(torch.cat([box.new_full((len(kept), 1), image), box[kept]], 1))
+        values.append(score[kept])
+    return torch.cat(regions), torch.cat(values)
+
+
+def propose_of_one(
+    scores: Tensor,
+    codes: Tensor,
+    sizes: Tensor,
+    anchors: Tensor,
+    min_size: float,
+    overlap: float,
+    most: int,
+) -> tuple[Tensor, Tensor]:
+    """Regions of interest of one image, (R, 5): 0, left, top, right, bottom; scores."""
+    a = scores.shape[1] // 2
+    scores = scores[0, a:].flatten()
+    codes = codes.reshape(a, 4, -1).transpose(1, 2).reshape(-1, 4)
+    height, width, scale = sizes.flatten().tolist()[:3]
+    last = codes.new_tensor([int(width), int(height)] * 2) - 1
+    boxes = move_anchors(anchors, codes)
+    boxes = torch.where(boxes < last, boxes, last).clamp(min=0)
+    stays = (boxes[:, 2:] - boxes[:, :2] + 1 >= min_size * scale).all(1)
+    stays[-1] = True
+    scores, boxes = scores[stays].flip(0), boxes[stays].flip(0)
+    scores, order = scores.sort(descending=True, stable=True)
+    boxes = boxes[order]
+    kept = keep_best(boxes, lambda a, b: pixel_overlaps(a, b, True) > overlap, most)
+    return F.pad(boxes[kept], (1, 0)), scores[kept, None]
+
+
+def centre_overlaps(box: Tensor, boxes: Tensor) -> Tensor:
+    """The intersection over union of one box and others: x, y, width, height."""
+    low = torch.maximum(box[:2] - box[2:] / 2, boxes[:, :2] - boxes[:, 2:] / 2)
+    high = torch.minimum(box[:2] + box[2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2)
+    common = torch.where((high < low).any(1), 0, (high - low).prod(1))
+    return common / (box[2:].prod() + boxes[:, 2:].prod(1) - common)
+
+
+def grid_boxes(offsets: Tensor, exponents: Tensor, anchors: Tensor) -> Tensor:
+    """The boxes of the cells of maps (N, H, W, anchors, 2), in parts of the image."""
+    height, width = offsets.shape[1:3]
+    y, x = torch.meshgrid(
+        torch.arange(height, device=offsets.device),
+        torch.arange(width, device=offsets.device),
+        indexing="ij",
+    )
+    centre = torch.stack([x, y], -1)[:, :, None] + offsets
+    centre = centre / offsets.new_tensor([width, height])
+    return torch.cat([centre, exponents.exp() * anchors], -1)
+
+
+def read_yolo_v2(
+    cells: Tensor,
+    anchors: Tensor,
+    least_score: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The boxes of cells (N, H, W, anchors, numbers), their best classes and scores."""
+    boxes = grid_boxes(cells[..., :2].sigmoid(), cells[..., 2:4], anchors)
+    best, classes = cells[..., 5:].softmax(-1).max(-1)
+    scores = cells[..., 4].sigmoid() * best
+    found = scores >= least_score
+    return boxes[found], classes[found], scores[found]
+
+
+def read_yolo_v3(
+    cells: Tensor,
+    anchors: Tensor,
+    least_score: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same; a box counts for every class that is likely enough."""
+    boxes = grid_boxes(cells[..., :2].sigmoid(), cells[..., 2:4], anchors)
+    scores = cells[..., 5:].sigmoid() * cells[..., 4:5].sigmoid()
+    *place, classes = (scores > least_score).nonzero().unbind(1)
+    return boxes[tuple(place)], classes, scores[(*place, classes)]
+
+
+def read_gaussian_yolo(
+    cells: Tensor,
+    anchors: Tensor,
+    least_score: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, of boxes that say how far each of their numbers may be off."""
+    boxes = grid_boxes(cells[..., 0:3:2].sigmoid(), cells[..., 4:7:2], anchors)
+    spread = cells[..., 1:8:2].sigmoid()
+    certain = 4 - spread.sum(-1) - spread[..., 0]
+    objects = cells[..., 8].sigmoid() * certain / 4
+    scores = cells[..., 9:].sigmoid() * objects[..., None]
+    *place, classes = (scores > least_score).nonzero().unbind(1)
+    return boxes[tuple(place)], classes, scores[(*place, classes)]
+
+
+def detect_in_grids(
+    maps: tuple[Tensor, ...],
+    read: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]],
+    anchors: tuple[tuple[tuple[float, float], ...], ...],
+    images: tuple[tuple[int, int], ...],
+    least_score: float,
+    overlap: float,
+) -> Tensor:
+    """YOLO's detections, (1, 1, K, 7): 0, label, score, xmin, ymin, xmax, ymax.
+
+    Anchors are in pixels of images of a width and height. Without any detection the
+    rows are (1, 1, N, 7): the image and -1.
+    """
+    found = []
+    for x, pairs, image in zip(maps, anchors, images, strict=True):
+        cells = x.unflatten(1, (len(pairs), -1)).permute(0, 3, 4, 1, 2)
+        sizes = x.new_tensor(pairs) / x.new_tensor(image)
+        found.append(read(cells, sizes, least_score))
+    boxes, classes, scores = map(torch.cat, zip(*found, strict=True))
+    scores, order = scores.sort(descending=True, stable=True)
+    boxes, classes = boxes[order], classes[order]
+    kept = keep_best(boxes, lambda a, b: centre_overlaps(a, b) >= overlap)
+    if not kept:
+        made = maps[0].new_full((len(maps[0]), 7), -1)
+        made[:, 0] = torch.arange(len(made))
+        return made[None, None]
+    centre, half = boxes[kept, :2], boxes[kept, 2:] / 2
+    head = [torch.zeros_like(scores[kept]), classes[kept] + 1, scores[kept]]
+    rows = [torch.stack(head, 1), centre - half, centre + half]
+    return torch.cat(rows, 1)[None, None]
 
 
 def decode_corners(code: Tensor, prior: Tensor) -> Tensor:
@@ -572,6 +814,19 @@ class LSTM(nn.Module):
             c, h = lstm_unit(c, gate + self.hidden(h * keep), keep)
             outputs.append(h)
         return torch.stack(outputs), h.unsqueeze(0), c.unsqueeze(0)
+
+
+def run_packed(
+    lstm: nn.Module,
+    x: Tensor,
+    streams: int,
+    cont: Tensor | None = None,
+) -> Tensor:
+    """An LSTM over steps and streams that lie in one axis, (T * N, ...)."""
+    steps = x.reshape(-1, streams, x[0].numel())
+    if cont is None:
+        return lstm(steps)[0].flatten(0, 1)
+    return lstm(steps, (cont.reshape(-1, streams) != 0).to(x.dtype))[0].flatten(0, 1)
 
 
 class RNN(nn.Module):
