@@ -400,6 +400,16 @@ class CaffeModule(nn.Module):
         values, objective = self._execute(self._gather(args, blobs), calls)
         return {name: values[self._wiring.newest[name]] for name in self.blob_names}, objective
 
+    def run_part(self, steps: Collection[Step], blobs: Mapping[str, Tensor]) -> dict[int, Tensor]:
+        """Run some of the net's steps alone, every layer as it is; return the values by their numbers in the steps.
+
+        ``blobs`` holds the tops of those sources that the steps need.
+        """
+        names = {step.name for step in steps}
+        layers = (step for step in self.steps if not step.is_source)
+        calls = [replace(call, frees=()) for step, call in zip(layers, self._plain, strict=True) if step.name in names]
+        return self._execute(dict(blobs), calls)[0]
+
     def _outputs(self, values: dict[int, Tensor]) -> dict[str, Tensor]:
         return {name: values[value] for name, value in self._output_values.items()}
 

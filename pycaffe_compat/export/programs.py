@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from ..errors import CaffeError, NetError
 from ..files import atomic_path, sink
+from ..layers.base import Layer, Source
+from ..layers.inputs import DummyData
 from ..layers.recurrent import Carrying
 from ..net import Net
 from ..ops.operators import decompositions
@@ -56,12 +58,32 @@ class _Answers(nn.Module):
 
     def __init__(self, found: Outline) -> None:
         super().__init__()
-        self.net = found.net
-        self.inputs, self.outputs = list(found.inputs), list(found.outputs)
+        self.net, self.steps, self.inputs = found.net, found.steps, list(found.inputs)
+        newest = found.net.wiring.newest
+        self.outputs = [newest[name] for name in found.outputs]
+        constants = [step for step in found.steps if isinstance(step.layer, DummyData)]
+        self.constants = [top for step in constants for top in step.tops]
+        for number, value in enumerate(v for step in constants for v in _filled(step.layer)):
+            self.register_buffer(f"constant{number}", value, persistent=False)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        blobs, _ = self.net.run(dict(zip(self.inputs, inputs, strict=True)))
-        return tuple(blobs[name] for name in self.outputs)
+        constants = (getattr(self, f"constant{number}") for number in range(len(self.constants)))
+        given = dict(zip([*self.inputs, *self.constants], [*inputs, *constants], strict=True))
+        values = self.net.run_part(self.steps, given)
+        return tuple(values[value] for value in self.outputs)
+
+
+def _draws(layer: Layer) -> bool:
+    """Whether a layer makes its tops by itself, and not always the same."""
+    if not isinstance(layer, DummyData):
+        return isinstance(layer, Source) and not layer.is_input
+    return any(filler.type != "constant" for filler in layer.fillers)
+
+
+def _filled(layer: Layer) -> list[Tensor]:
+    """What the tops of DummyData hold."""
+    assert isinstance(layer, DummyData)
+    return [getattr(layer, f"top{i}") for i in range(len(layer.fillers))]
 
 
 def to_pt2(net: Net, path: PathLike, dynamic: Mapping[str, Sequence[int]] | None = None) -> Outline:
@@ -132,12 +154,9 @@ def run_alone(path: PathLike, batches: Sequence[Mapping[str, np.ndarray]]) -> li
 
 def _outline(net: Net, dynamic: Mapping[str, Sequence[int]] | None) -> Outline:
     found = outline(net, dynamic)
-    lacking = [name for name in net.inputs if name not in found.inputs]
-    if lacking or net.sources:
-        raise NetError(
-            f"{net.file or 'the net'}: only what is left out (losses, Accuracy) reads {', '.join(lacking) or 'the data'}; "
-            "give the deploy net"
-        )
+    drawn = [f'"{step.name}" ({step.layer.type_name})' for step in found.steps if _draws(step.layer)]
+    if drawn:
+        raise NetError(f"{net.file or 'the net'}: layer {drawn[0]} makes other tops each time, and a program cannot")
     fixed = [f'"{step.name}" ({step.layer.type_name})' for step in found.steps if not step.layer.traceable]
     if fixed:
         raise NetError(

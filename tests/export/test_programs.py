@@ -70,15 +70,19 @@ def test_what_a_trace_would_fix_is_refused(ending, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_only_the_loss_reads_is_named(tmp_path):
+@pytest.mark.parametrize("ending", WRITERS)
+def test_what_only_the_loss_reads_is_left_out(ending, tmp_path):
     net = build_net(
         CLASSIFIER
         + 'layer { name: "label" type: "Input" top: "label" input_param { shape { dim: 1 } } }'
         + 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }'
+        + 'layer { name: "two" type: "DummyData" top: "two" dummy_data_param { data_filler { value: 2 } shape { dim: 5 } } }'
+        + 'layer { name: "sum" type: "Bias" bottom: "prob" bottom: "two" top: "sum" }'
     )
-    with pytest.raises(NetError, match=r"only what is left out .* reads label; give the deploy net"):
-        to_pt2(net, tmp_path / "net.pt2")
-    assert not list(tmp_path.iterdir())
+    found = WRITERS[ending](net, tmp_path / f"net.{ending}")
+    load = torch.jit.load if ending == "ts.pt" else lambda path: torch.export.load(path).module()
+    assert list(found.inputs) == ["data"] and list(found.outputs) == ["sum"]
+    compare(net, found, random_batches(found)[1], load(tmp_path / f"net.{ending}"))
 
 
 def test_a_program_that_needs_more_than_pytorch_is_told(tmp_path):

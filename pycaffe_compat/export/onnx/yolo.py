@@ -93,9 +93,9 @@ def _decoded(
     centre = e.op("Div", e.op("Add", e.constant(place), offsets), e.constant([width, height]))
     if isinstance(layer, Yolov3DetectionOutput):
         scale = layer.scales[index]
-        image = np.float32([width * scale, height * scale])
-        anchors = np.float32([layer.biases[mask] for mask in layer.masks[index]]) / image
+        image = np.array([width * scale, height * scale], np.float32)
+        anchors = np.array([layer.biases[mask] for mask in layer.masks[index]], np.float32) / image
     else:
-        anchors = np.float32(layer.biases[: layer.boxes]) / np.float32(width)
+        anchors = np.array(layer.biases[: layer.boxes], np.float32) / np.float32(width)
     size = e.op("Mul", e.op("Exp", exponents), e.constant(anchors))
     return str(e.op("Reshape", e.op("Concat", centre, size, axis=-1), e.ints(-1, 4)))

@@ -90,7 +90,8 @@ def psroi_pooling(w: Writer, layer: PSROIPooling, x: Value, regions: Value) -> s
 def proposal(w: Writer, layer: Proposal | RoundedProposal, scores: Value, shifts: Value, sizes: Value) -> str | Several:
     """Anchors at all places are a buffer."""
     static(layer, scores, 1, 2, 3)
-    anchors = placed(layer.anchors, layer.stride, *scores.shape[2:], torch.empty(0))
+    height, width = scores.shape[2:]
+    anchors = placed(layer.anchors, layer.stride, height, width, torch.empty(0))
     options: dict[str, object] = {"min_size": layer.min_size, "overlap": layer.threshold}
     if isinstance(layer, Proposal):
         function = w.helper(helpers.propose)

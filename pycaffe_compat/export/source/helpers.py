@@ -588,8 +588,9 @@ def read_yolo_v3(
     """The same; a box counts for every class that is likely enough."""
     boxes = grid_boxes(cells[..., :2].sigmoid(), cells[..., 2:4], anchors)
     scores = cells[..., 5:].sigmoid() * cells[..., 4:5].sigmoid()
-    *place, classes = (scores > least_score).nonzero().unbind(1)
-    return boxes[tuple(place)], classes, scores[(*place, classes)]
+    found = scores > least_score
+    *place, classes = found.nonzero().unbind(1)
+    return boxes[tuple(place)], classes, scores[found]
 
 
 def read_gaussian_yolo(
@@ -603,8 +604,9 @@ def read_gaussian_yolo(
     certain = 4 - spread.sum(-1) - spread[..., 0]
     objects = cells[..., 8].sigmoid() * certain / 4
     scores = cells[..., 9:].sigmoid() * objects[..., None]
-    *place, classes = (scores > least_score).nonzero().unbind(1)
-    return boxes[tuple(place)], classes, scores[(*place, classes)]
+    found = scores > least_score
+    *place, classes = found.nonzero().unbind(1)
+    return boxes[tuple(place)], classes, scores[found]
 
 
 def detect_in_grids(
