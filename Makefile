@@ -18,6 +18,7 @@ install: $(VENV)/.installed
 # The release the goldens were last checked with; TORCH=torch==2.6.0 chooses another. The extension is built against it.
 TORCH ?= torch==2.13.0
 $(BIN)/python:
+	@echo "Setting up $(VENV): PyTorch, the kernels and the test tools. It takes some minutes, once."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip "setuptools>=77" ninja
 

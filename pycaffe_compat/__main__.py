@@ -1,7 +1,12 @@
-"""Run a program that says ``import caffe``, with this package as its caffe, and Caffe's log on standard error.
+"""Run a program that says `import caffe`, with this package as its caffe, and Caffe's log on standard error.
 
 usage: python -m pycaffe_compat SCRIPT.py [ARGUMENT ...]
        python -m pycaffe_compat -m MODULE [ARGUMENT ...]
+
+examples:
+  python -m pycaffe_compat classify.py cat.jpg
+  PYCAFFE_COMPAT_PYTHON_LAYERS=1 PYTHONPATH=lib python -m pycaffe_compat tools/demo.py
+                           a net with Python layers, whose code lies in lib/
 """
 
 from __future__ import annotations

@@ -195,8 +195,8 @@ def add_reading(parser: Parser) -> None:
         "--fork",
         default="",
         metavar="NAME",
-        help="the fork of Caffe that the files are of, such as ssd or segnet, where what they use could mean several (see "
-        "docs/forks.md; bvlc for none)",
+        help="the fork of Caffe that the files were written for, such as ssd or segnet, where several could be meant "
+        "(docs/layers.md lists them; bvlc for none)",
     )
     parser.add_argument(
         "--proto",
