@@ -25,8 +25,6 @@ NAMES = (
     "deeplab",
     "densenet",
     "senet",
-    "ssd_focal",
-    "textboxes",
     "shufflenet",
     "yolo",
     "yolo_v1",
@@ -62,6 +60,9 @@ NAMES = (
     "dss",
     "pmls",
     "heatmap",
+    "ssd_focal",
+    "textboxes",
+    "textboxes_plus",
 )
 
 

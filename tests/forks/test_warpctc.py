@@ -102,3 +102,29 @@ def test_a_net_learns_sequences() -> None:
     assert net.blob_shapes["c"] == (T, N) and 0 <= values["a"] <= 1
     assert values["c"].tolist() == [[0] * N] + [[1] * N] * (T - 1)
     assert all(learnable.tensor.grad.abs().sum() > 0 for learnable in net.learnable)
+
+
+def test_the_greedy_decoder_reads_the_best_labels_until_the_end() -> None:
+    """ctc_decoder_layer.cpp of MhLiao/TextBoxes_plusplus, on sequences whose best labels are given."""
+    best = np.array([[0, 2, 2, 3, 2, 0], [1, 1, 3, 1, 0, 0], [3, 3, 3, 3, 3, 3]]).T  # (T, N); 3 is the blank
+    scores = torch.full((6, 3, 4), 0.1, dtype=torch.float64)
+    scores.scatter_(2, torch.tensor(best)[..., None], 0.6)
+    going = torch.ones(6, 3, dtype=torch.float64)
+    going[0], going[4:, 0] = 0, 0
+    truth = torch.tensor([[0, 2, -1, 0, 0, 0], [1, 1, 0, -1, 0, 0], [-1, 0, 0, 0, 0, 0]], dtype=torch.float64).T
+    text = 'name: "d" type: "CTCGreedyDecoder" {} ctc_decoder_param {{ {} }}'
+    layer = gl.build(text.format('top: "s" top: "p" top: "a"', ""), scores.shape, going.shape, truth.shape)
+    sequences, sums, accuracy = layer(scores, going, truth)
+    assert sequences[..., 0, 0].tolist() == [[0, 2, -1, -1, -1, -1], [1, 1, 0, -1, -1, -1], [-1] * 6]
+    torch.testing.assert_close(sums.flatten(), torch.tensor([-2.4, -3.6, -3.6], dtype=torch.float64))
+    assert accuracy.item() == 1
+    layer = gl.build(
+        text.format('top: "s" top: "a"', "ctc_merge_repeated: false blank_index: 1"), *[(6, 3, 4)] + [(6, 3)] * 2
+    )
+    sequences, accuracy = layer(scores, going, truth)
+    assert sequences[..., 0, 0].tolist() == [[0, 2, 2, 3, -1, -1], [3, 0, 0, -1, -1, -1], [3] * 6]
+    np.testing.assert_allclose(accuracy.item(), 1 - (2 / 4 + 2 / 3 + 6 / 6) / 3)
+    whole = gl.build(text.format("", ""), scores.shape)(scores)
+    assert whole[0, :, 0, 0].tolist() == [0, 2, 2, 0, -1, -1]
+    with pytest.raises(LayerError, match="needs scores T×N×C and further bottoms T×N, not 6×3×4, 3×6"):
+        gl.build(text.format("", ""), scores.shape, (3, 6))
