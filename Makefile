@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test suite lint bench clean
 
 help:
 	@echo "make demo    train a small net, its SAE and its SWWAE on real digits; look at demo/reconstruction.png"
@@ -31,9 +31,14 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml setup.py $(wildcard csrc/* csrc
 demo: install
 	$(BIN)/python tools/demo.py
 
-# A process for each core, each with one thread: two that share the cores would wait for each other.
-test: install lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+# Lint runs beside the tests: mypy keeps one core busy for a while.
+test: install
+	@$(MAKE) --no-print-directory -j 2 lint suite
+
+# A process for each core, each with one thread: two that share the cores would wait for each other. Processes that tests
+# start need the package's bytecode, which this variable would have each compile anew.
+suite: install
+	env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: install
 	$(BIN)/python -m ruff check .

@@ -101,6 +101,7 @@ def _run(words: list[str], cwd: str, environment: dict[str, str], out: Any, err:
     os.environ.update(environment)
     if words[0] == "-c":
         sys.argv = ["-c", *words[2:]]
+        sys.path.insert(0, "")
         exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
     else:
         sys.argv = words

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_start
 
 from pycaffe_compat.data.cifar10 import Pictures, write_database
 from pycaffe_compat.errors import DataError
@@ -91,7 +92,7 @@ def test_killed_and_begun_again_it_has_every_row_once(folder):
 
 
 def test_without_data_it_says_how_to_get_it(tmp_path):
-    done = run(tmp_path)
+    done = warm_start.run(SCRIPT, *OPTIONS, cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.startswith("cifar10: no data/train_lmdb: python tools/get_cifar10.py")
 
 
@@ -131,6 +132,6 @@ def test_a_table_of_other_columns_is_refused(report, tmp_path):
 def test_a_torn_configuration_is_one_error(folder, text):
     (folder / "results").mkdir()
     (folder / "results/config.json").write_text(text)
-    done = run(folder, "--smoke")
+    done = warm_start.run(SCRIPT, *OPTIONS, "--smoke", cwd=folder)
     assert done.returncode == 1 and "not the configuration of this experiment" in done.stderr.splitlines()[0]
     assert len(done.stderr.splitlines()) == 1

@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import warm_start
 
 from pycaffe_compat import proto
 
@@ -37,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 def run(folder: Path, code: str, *begin: str) -> str:
     text = "\n".join([BEGIN, *begin, textwrap.dedent(code)])
-    done = subprocess.run([sys.executable, "-c", text], cwd=folder, capture_output=True, text=True)
+    done = warm_start.run("-c", text, cwd=folder)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 

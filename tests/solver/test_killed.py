@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import warm_start
 from small_solver import RULES, write_files
 
 from pycaffe_compat.solver.snapshot import open_state
@@ -33,8 +34,7 @@ def test_twenty_kills_leave_no_trace(layout: str, ending: str, tmp_path: Path) -
         folder.mkdir()
         write_files(folder, options)
     for folder, kills in zip(folders, (0, KILLS), strict=True):
-        command = [sys.executable, HERE / "killed_runs.py", folder / "solver.prototxt", "11", str(kills)]
-        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+        done = warm_start.run(HERE / "killed_runs.py", folder / "solver.prototxt", "11", str(kills))
         assert done.returncode == 0, done.stderr
     assert int(done.stdout) == KILLS
     assert done.stderr.count("Restoring previous solver status") > KILLS // 2
@@ -149,8 +149,7 @@ import os, sys, time
 from pycaffe_compat.solver import distributed, peers
 peers.GRACE = 1
 distributed.start(use_gpu=False)
-print("here", file=sys.stderr, flush=True)
-time.sleep(1000 if distributed.rank() == 0 else 2)
+time.sleep(1000 if distributed.rank() == 0 else 1)
 os._exit(9)
 """
 
@@ -158,8 +157,11 @@ os._exit(9)
 def test_a_process_that_does_not_notice_is_ended(tmp_path: Path) -> None:
     """As one that waits for the kernels of a GPU: here it sleeps."""
     (tmp_path / "stuck.py").write_text(STUCK)
+    # The shells end together, when rank 0 has: torchrun would end rank 0 as soon as rank 1's shell is gone.
+    shell = f"{sys.executable} stuck.py; touch ended$RANK; until [ -e ended0 ]; do sleep 0.1; done"
     done = subprocess.run(
-        [*TORCHRUN, "--no-python", "sh", "-c", f"{sys.executable} {tmp_path / 'stuck.py'}; sleep 20"],
+        [*TORCHRUN, "--no-python", "sh", "-c", shell],
+        cwd=tmp_path,
         env=ENVIRONMENT,
         capture_output=True,
         text=True,

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm_start
 
 from pycaffe_compat.errors import MissingFileError, SolverError
 from pycaffe_compat.net import Net
@@ -117,10 +118,7 @@ def test_a_step_that_fails_says_why_and_is_taken_up_again(tmp_path, monkeypatch)
     assert os.path.exists(train_in_stages(Decoder("swwae", "layerwise"), "vgg.caffemodel"))
 
 
-def run_command(folder, *arguments, program=()):
-    command = [sys.executable, *program, str(ROOT / "tools/train_stages.py"), "swwae_layerwise", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
+TOOL = ROOT / "tools/train_stages.py"
 
 
 def test_several_processes_go_through_the_steps_together(tmp_path):
@@ -128,9 +126,12 @@ def test_several_processes_go_through_the_steps_together(tmp_path):
     write_solver(tmp_path, "prototxt/swwae_layerwise", "dec")
     (tmp_path / "vgg.prototxt").write_text(NET % "ip")
     Net(str(tmp_path / "vgg.prototxt")).save(tmp_path / "vgg.caffemodel")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    options = ["--weights", "vgg.caffemodel", "--trainer-options", "--cpu --no-progress"]
-    done = run_command(tmp_path, *options, program=torchrun)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(TOOL)]
+    options = ["swwae_layerwise", "--weights", "vgg.caffemodel", "--trainer-options", "--cpu --no-progress"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*torchrun, *options], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("step 2") == done.stdout.count("step 4") == 1
     assert done.stderr.count("Starting Optimization") == 2
@@ -139,7 +140,8 @@ def test_several_processes_go_through_the_steps_together(tmp_path):
 
 def test_options_of_the_trainer_are_its_own(tmp_path):
     (tmp_path / "prototxt").mkdir()
-    done = run_command(tmp_path, "--weights", "a", "--trainer-options", "--itertions 3")
+    options = ["--weights", "a", "--trainer-options", "--itertions 3"]
+    done = warm_start.run(TOOL, "swwae_layerwise", *options, cwd=tmp_path)
     assert done.returncode == 2 and "--itertions" in done.stderr and "did you mean iterations" in done.stderr
 
 
@@ -148,16 +150,13 @@ def test_killed_anywhere_the_same_command_goes_on(tmp_path):
     write_solver(tmp_path, "prototxt/swwae_layerwise", "dec", 60)
     (tmp_path / "vgg.prototxt").write_text(NET % "ip")
     Net(str(tmp_path / "vgg.prototxt")).save(tmp_path / "vgg.caffemodel")
-    command = [sys.executable, str(ROOT / "tools/train_stages.py"), "swwae_layerwise", "--weights", "vgg.caffemodel"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [TOOL, "swwae_layerwise", "--weights", "vgg.caffemodel"]
     for line in ("Iteration 7 ", "Snapshotting solver state", "step 4"):
-        with subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
+        with warm_start.start(*command, cwd=tmp_path, merged=True) as process:
             seen = next((said for said in process.stdout if line in said), "")
             process.kill()
         assert seen, line
-    done = run_command(tmp_path, "--weights", "vgg.caffemodel")
+    done = warm_start.run(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     left = os.listdir(tmp_path / "snapshots")
     assert "prototxt_swwae_layerwise_iter_60.caffemodel" in left and not [n for n in left if n.startswith(".")]

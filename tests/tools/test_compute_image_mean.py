@@ -1,13 +1,13 @@
-import subprocess
-import sys
 from pathlib import Path
+
+import warm_start
 
 TOOL = Path(__file__).parents[2] / "tools" / "compute_image_mean.py"
 DATA = Path(__file__).parents[1] / "goldens" / "data"
 
 
 def run(*arguments):
-    return subprocess.run([sys.executable, TOOL, *map(str, arguments)], capture_output=True, text=True, cwd=DATA)
+    return warm_start.run(TOOL, *arguments, cwd=DATA)
 
 
 def test_the_file_is_caffes_to_the_byte(tmp_path):

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import lmdb
 import pytest
+import warm_start
 
 TOOL = Path(__file__).parents[2] / "tools" / "convert_imageset.py"
 DATA = Path(__file__).parents[1] / "goldens" / "data"
 
 
-def run(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, TOOL, *map(str, arguments)], capture_output=True, text=True, cwd=DATA, **options
-    )
+def run(*arguments):
+    return warm_start.run(TOOL, *arguments, cwd=DATA)
 
 
 def content(path):
