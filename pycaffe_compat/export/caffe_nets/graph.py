@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ...errors import CaffeError, NetError
 from ...files import PathLike
+from .stored import load_program
 
 LIBRARY = torch.library.Library("pycaffe_compat_way_in", "DEF")
 LIBRARY.define("local_response_norm(Tensor input, int size, float alpha, float beta, float k) -> Tensor")
@@ -95,18 +96,19 @@ def read(path: PathLike, known: Container[str]) -> tuple[Graph, tuple[Tensor, ..
         CaffeError: the file cannot be read.
     """
     file = os.fspath(path)
-    try:
-        with _quiet():
-            program = torch.export.load(file)
-    except Exception as error:  # torch.export has no errors of its own for this
-        raise CaffeError(f"{file}: not a program that torch.export.load reads: {_first(error)}") from error
+    with _quiet():
+        program = load_program(file)
     args, kwargs = program.example_inputs or ((), {})
     if not args or kwargs or not all(isinstance(each, Tensor) for each in args):
         raise CaffeError(f"{file}: its inputs must be tensors that are given by position, with examples in the file")
     inputs = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in program.graph_signature.user_inputs]
     any_batch = all(isinstance(n.meta["val"].shape[0], torch.SymInt) for n in inputs if n.meta["val"].dim())
     name = os.path.basename(file).partition(".")[0]
-    return _graph(name, program, None, program.module(), any_batch, known), args
+    try:
+        run = program.module()
+    except Exception as error:  # whatever of the file does not fit together
+        raise CaffeError(f"{file}: its program cannot be run: {_first(error)}") from error
+    return _graph(name, program, None, run, any_batch, known), args
 
 
 def operator_name(target: Any) -> str:
