@@ -108,7 +108,10 @@ class CaffeModule(nn.Module):
         full.state.stage.extend(s for s in stages if s not in full.state.stage)
         self.file = file
         self.fuse = fuse
-        self.param = filter_net(full, full.state)
+        try:
+            self.param = filter_net(full, full.state)
+        except NetError as error:
+            raise in_file(error, file) from error
         for each in all_forks():
             if each.prepare is not None:
                 each.prepare(self.param)
@@ -139,22 +142,10 @@ class CaffeModule(nn.Module):
         if not self.param.fork and (mixed := mixture(self.param)):
             log.info("%s: %s", self.file or "the net", mixed)
         for param in self.param.layer:
-            if not param.HasField("phase"):
-                param.phase = self.phase
-            self._make_unique(param, learns)
-            shapes = wiring.bottom_shapes(param)
-            layer = make_layer(param, shapes, self.file, self.param.fork, likely)
-            tops = wiring.top_names(param, layer)
-            layer.n_tops = len(tops)
-            if isinstance(layer, Source):
-                if not layer.is_input:
-                    self._sources[param.name] = layer
-                top_shapes: list[Shape] = [tuple(s) for s in layer.top_shapes()]
-            else:
-                top_shapes = self._infer(layer, [wiring.newest[bottom] for bottom in param.bottom], wiring.shapes)
-            self._add_layer(param.name, layer)
-            wiring.connect(param, layer, tops, top_shapes)
-            learns[param.name] = self._table.enter(param, layer)
+            try:
+                self._build_layer(param, learns, likely)
+            except CaffeError as error:
+                raise in_file(error, self.file) from error
         wiring.finish(learns, self.param.force_backward)
         self.steps = wiring.steps
         self.inputs = wiring.inputs
@@ -167,6 +158,26 @@ class CaffeModule(nn.Module):
         self._checked_sizes = {tuple(wiring.shapes[value][1:] for value in self._source_values.values())}
         self._find_rewritten()
         self._plan()
+
+    def _build_layer(self, param: Any, learns: dict[str, list[bool]], likely: Sequence[str]) -> None:
+        """Make the layer ``param``, and connect it; note in ``learns`` which of its blobs learn."""
+        wiring = self._wiring
+        if not param.HasField("phase"):
+            param.phase = self.phase
+        self._make_unique(param, learns)
+        shapes = wiring.bottom_shapes(param)
+        layer = make_layer(param, shapes, self.file, self.param.fork, likely)
+        tops = wiring.top_names(param, layer)
+        layer.n_tops = len(tops)
+        if isinstance(layer, Source):
+            if not layer.is_input:
+                self._sources[param.name] = layer
+            top_shapes: list[Shape] = [tuple(s) for s in layer.top_shapes()]
+        else:
+            top_shapes = self._infer(layer, [wiring.newest[bottom] for bottom in param.bottom], wiring.shapes)
+        self._add_layer(param.name, layer)
+        wiring.connect(param, layer, tops, top_shapes)
+        learns[param.name] = self._table.enter(param, layer)
 
     def _check_fork_fields(self) -> None:
         if refused := unheeded(self.param, {"fork"}, set()):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .errors import DataError, MissingFileError, UnknownNameError, nearest
+from .errors import DataError, MissingFileError, NetError, UnknownNameError, nearest
 from .layers import REGISTRY, Source
 from .layers.base import Shape, count
 from .layers.data_layers import BatchSource
@@ -17,6 +17,7 @@ from .proto import caffe_pb2, included, upgrade_net
 from .tables import dims, format_table, human
 
 log = logging.getLogger(__name__)
+_MOST = 2**63 - 1  # what a length may be
 
 
 @dataclass
@@ -152,7 +153,12 @@ def _close_sources(net: Any, shapes: dict[str, Shape], missing: _Missing) -> Non
             found = {**dict(zip(layer.top, _shapes_of(layer, cls, missing), strict=False)), **shapes}
         if all(top in found for top in layer.top):
             stand_in = caffe_pb2.LayerParameter(name=layer.name, type="Input", top=layer.top)
-            stand_in.input_param.shape.extend(caffe_pb2.BlobShape(dim=found[top]) for top in layer.top)
+            for top in layer.top:
+                if max(found[top], default=0) > _MOST:
+                    raise NetError(
+                        f'the shape of "{top}", {dims(found[top])}, is too large: {max(found[top])} is above {_MOST}'
+                    )
+                stand_in.input_param.shape.add(dim=found[top])
             net.layer[index].CopyFrom(stand_in)
         elif layer.HasField("transform_param"):
             layer.transform_param.ClearField("mean_file")  # it changes no shape, and may not be here

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pycaffe_compat.errors import CaffeError, UnknownNameError
+from pycaffe_compat.errors import CaffeError, NetError, UnknownNameError
 from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.summary import build_shapes, describe, summarize
 from pycaffe_compat.swwae import Decoder, augment, reconstruction_net, vgg
@@ -121,3 +121,10 @@ def test_the_table():
     assert len({line.index("conv") for line in lines if line.startswith("conv")}) == 1
     assert "parameters   138,357,544 (553.43 MB in float32)" in text
     assert "30.94 GFLOP a forward pass" in text
+
+
+def test_a_length_that_no_file_can_hold_is_an_error():
+    with pytest.raises(NetError, match=f'the shape of "x", 1×{2**64}, is too large'):
+        describe(
+            parse_text('layer { name: "x" type: "Input" top: "x" }', caffe_pb2.NetParameter), shapes={"x": (1, 2**64)}
+        )
