@@ -86,6 +86,8 @@ def nearest(name: str, choices: Iterable[str], most: int = 3) -> str:
     replaced in a name of fewer than four or in a part of one. So ``ReLU6``, ``pad_l`` or ``permute_param``, which other
     versions of Caffe have, are near to no name of this one's.
     """
+    if len(name) > _NAME:
+        return ""
     texts = {choice for choice in choices if isinstance(choice, str)}  # HDF5 also has names of bytes
     near = sorted((rank, choice) for choice in texts if (rank := _rank(name, choice)) is not None)
     return f" (did you mean {', '.join(choice for _, choice in near[:most])}?)" if near else ""
@@ -94,6 +96,7 @@ def nearest(name: str, choices: Iterable[str], most: int = 3) -> str:
 _SEPARATORS = re.compile(r"[\W_]+")
 _CONTINUED = re.compile(r"[\W_\d]")
 _PARAM = "_param"  # ends the names of many fields, so it says nothing about similarity
+_NAME = 200  # letters beyond which a word is no name
 _LONG = 10  # letters from which on two edits are a slip
 _SHORT = 4  # letters below which another letter makes another name
 

@@ -21,6 +21,7 @@ _TYPE_HINT = 'A "layer" takes a quoted type (type: "Convolution"), the older "la
 _FORK = "it may be from another fork of Caffe than those that are known here; --proto or proto= reads a fork's own caffe.proto"
 _MANY = 30  # names that are no longer listed
 _ROOTS = ("NetParameter", "SolverParameter")
+_ENDLESS = re.compile(r"(\w{80})\w{120,}")  # a word that makes no readable line
 
 
 def explain(error: text_format.ParseError, text: str, file: str, root: Any) -> ParseError:
@@ -38,6 +39,7 @@ def explain(error: text_format.ParseError, text: str, file: str, root: Any) -> P
     source = Source(text, file)
     diagnosis = _Diagnosis(str(error), source, source.offset(line, error.GetColumn() or 1), root)
     explained = diagnosis.error()
+    explained = ParseError(_ENDLESS.sub(r"\1…", str(explained)))
     explained.layer_types = layer_types(diagnosis.outline) if root.name == "NetParameter" else {}
     return explained
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf import text_format
@@ -28,6 +29,7 @@ _LAX = re.compile(
       | (?P<byte>[\ud800-\udfff])""",
     re.VERBOSE | re.IGNORECASE,
 )
+_BEGIN = re.compile("[#\"'\ud800-\udfff-]")
 _REPEATED = re.compile(
     r'multiple "(?:kernel_size|stride|pad|dilation|device_id)" fields|integer: \['
 )  # what protobuf says of a number that is given again
@@ -37,6 +39,16 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _CONTROL = frozenset(range(32)) - set(b"\t\n\v\f\r")
 
 
+def _lax(text: str) -> Iterator[re.Match[str]]:
+    """Yield what :data:`_LAX` finds; looking for the characters that it may begin with is much faster."""
+    at = 0
+    while begin := _BEGIN.search(text, at):
+        match = _LAX.match(text, begin.start())
+        at = match.end() if match else begin.end()
+        if match:
+            yield match
+
+
 def _prepare(text: str) -> tuple[str, int | None]:
     """Return ``text`` as protobuf's tokenizer takes it, and the offset of the first byte that is not UTF-8, if any.
 
@@ -44,7 +56,7 @@ def _prepare(text: str) -> tuple[str, int | None]:
     """
     pieces: list[str] = []
     done, bad_byte = 0, None
-    for match in _LAX.finditer(text):
+    for match in _lax(text):
         kind, token = match.lastgroup, match.group()
         replacement = token
         if kind == "comment":

@@ -13,6 +13,8 @@ from ..memory.groups import control_groups, numbers
 
 VARIABLE = "OMP_NUM_THREADS"
 
+_MOST = 1024  # OpenMP crashes where the system refuses it a thread
+
 
 def container_cores() -> int | None:
     """The cores that a container's quota allows, rounded up; None where there is no quota."""
@@ -37,13 +39,15 @@ def operator_threads(wanted: int | None = None) -> Iterator[str]:
     ``OMP_NUM_THREADS`` is left alone.
 
     Raises:
-        SolverError: ``wanted`` is not positive.
+        SolverError: ``wanted`` is not 1 to 1024.
     """
     before = torch.get_num_threads()
     quota = container_cores()
     if wanted is not None:
         if wanted < 1:
             raise SolverError(f"--threads: {wanted} must be at least 1")
+        if wanted > _MOST:
+            raise SolverError(f"--threads: {wanted} must be at most {_MOST}")
         torch.set_num_threads(wanted)
         why = "as asked"
     elif VARIABLE in os.environ:

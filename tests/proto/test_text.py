@@ -261,3 +261,9 @@ state { phase: TRAIN stage: ["p", "q"] levels: [1, 2] } layer [{ name: "b" axis:
         with pytest.raises(ParseError) as caught:
             parse_text(alone, NET)
         assert "Also unknown" not in str(caught.value)
+
+
+def test_a_word_without_end_is_cut_short_in_its_error() -> None:
+    with pytest.raises(ParseError, match=r"NetParameter has no field x{80}…; ") as caught:
+        parse_text("x" * 1_000_000, caffe_pb2.NetParameter)
+    assert len(str(caught.value)) < 1000

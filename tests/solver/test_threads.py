@@ -42,6 +42,8 @@ def test_what_is_asked_for_holds_while_the_block_lasts():
     assert torch.get_num_threads() == before
     with pytest.raises(SolverError, match="--threads: 0 must be at least 1"), operator_threads(0):
         pass
+    with pytest.raises(SolverError, match="--threads: 99999999 must be at most"), operator_threads(99999999):
+        pass
 
 
 def test_not_more_than_the_quota(root, monkeypatch):
