@@ -8,9 +8,10 @@ import golden_layer as gl
 import numpy as np
 import pytest
 import torch
+from google.protobuf import text_format
 
 from pycaffe_compat.errors import LayerError
-from pycaffe_compat.layers import Layer
+from pycaffe_compat.layers import Layer, layer_class
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text
 
@@ -55,8 +56,9 @@ def test_center_loss_has_the_forks_gradients(distance: str) -> None:
     step = apart if distance == "L2" else np.sign(apart)
     np.testing.assert_allclose(x.grad, 3 * step / N)
     moved = np.zeros_like(center)
-    for row, label in zip(step, LABELS, strict=True):
-        moved[label] -= row / (LABELS.count(label) + 1)
+    for row, label in zip(step, LABELS, strict=True):  # happynear's, who has the L1, adds the sum for each row again
+        times = LABELS.count(label) if distance == "L1" else 1
+        moved[label] -= times * row / (LABELS.count(label) + 1)
     np.testing.assert_allclose(layer.blob(0).grad, moved)
 
 
@@ -194,10 +196,49 @@ def test_inner_distance(distance: str) -> None:
     x = features().detach()
     apart = x[:, None] - layer.blob(0).detach()
     np.testing.assert_allclose(layer(x).detach(), (apart.abs() if distance == "L1" else apart**2).sum(2))
-    gl.check_gradients(layer, x)
+    if distance == "L2":
+        gl.check_gradients(layer, x)
     rows = build(f'type: "InnerDistance" {option}', (N, K), (CLASSES, K))
     assert not rows.blobs
     np.testing.assert_allclose(rows(x, layer.blob(0)).detach(), layer(x).detach())
+
+
+def test_absolute_distances_have_the_forks_gradient() -> None:
+    """inner_distance_layer.cpp: its sign(x) lacks parentheses, so that a falling value's slope is not multiplied."""
+    layer = build(f'type: "InnerDistance" inner_distance_param {{ num_output: {CLASSES} distance_type: "L1" }}', (N, K))
+    x, dy = features(), np.random.default_rng(1).standard_normal((N, CLASSES))
+    layer(x).backward(torch.from_numpy(dy))
+    apart = x.detach().numpy()[:, None] - layer.blob(0).detach().numpy()
+    np.testing.assert_allclose(x.grad, (dy[..., None] * (apart > 0) - (apart < 0)).sum(1))
+    np.testing.assert_allclose(layer.blob(0).grad, (dy[..., None] * (apart < 0) - (apart > 0)).sum(0))
+
+
+def test_happynears_bn_follows_inverse_deviations() -> None:
+    """bn_layer.cpp: blob 3 is a running mean of 1 / sqrt(variance + eps), by which the TEST phase multiplies."""
+    param = text_format.Parse(
+        'name: "b" type: "BN" bottom: "x" top: "y" bn_param { momentum: 0.75 eps: 0.01 }', caffe_pb2.LayerParameter()
+    )
+    layer = layer_class(param, fork="happynear")(param, [(N, K)])
+    blobs = [torch.full((1, K, 1, 1), value, dtype=DOUBLE) for value in (2.0, 0.5, 0.1, 3.0)]
+    for i, blob in enumerate(blobs):
+        layer.set_blob(i, blob.clone())
+    x = features().detach()
+    inverse = 1 / (x.var(0, correction=0) + 0.01).sqrt()
+    np.testing.assert_allclose(layer(x).detach(), 2 * (x - x.mean(0)) * inverse + 0.5)
+    np.testing.assert_allclose(layer.running_mean.flatten(), 0.75 * 0.1 + 0.25 * x.mean(0))
+    np.testing.assert_allclose(layer.running_var.flatten(), 0.75 * 3 + 0.25 * inverse)
+    layer.eval()
+    mean, running = layer.running_mean.flatten(), layer.running_var.flatten()
+    np.testing.assert_allclose(layer(x).detach(), 2 * (x - mean) * running + 0.5)
+    np.testing.assert_allclose(1 / (layer.variance.flatten() + 0.01).sqrt(), running)
+
+
+def test_temporal_segments_norm_makes_four_axes() -> None:
+    param = caffe_pb2.LayerParameter(name="n", type="Normalize", bottom=["x"], top=["y"])
+    layer = layer_class(param, fork="tsn")(param, [(1, 2)])
+    assert layer(torch.tensor([[3.0, 4.0]])).shape == (1, 2, 1, 1)
+    with pytest.raises(LayerError, match="at most 4 axes"):
+        layer_class(param, fork="tsn")(param, [(1, 2, 3, 4, 5)])
 
 
 def test_inner_distance_moves_only_the_center_of_the_class() -> None:

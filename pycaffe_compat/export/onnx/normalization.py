@@ -6,6 +6,7 @@ import torch
 
 from ...forks.c3d.volumes import L2_EPS, L2Normalize
 from ...forks.happynear.batch_norm import PartialBatchNorm
+from ...forks.happynear.bn import InverseBN
 from ...forks.happynear.normalize import EPS as EPS_CHANNELS
 from ...forks.happynear.normalize import ChannelNormalize
 from ...forks.intel.batch_norm import ScaledBatchNorm
@@ -64,9 +65,9 @@ def fork_batch_norm(e: Emitter, layer: AveragedBatchNorm | PartialBatchNorm | Sc
     return str(e.op("Relu", y) if has_relu(layer) else y)
 
 
-@emits(RunningBN)
+@emits(RunningBN, InverseBN)
 def running_bn(e: Emitter, layer: RunningBN, x: Value) -> str:
-    names = ("slope", "bias", "running_mean", "running_var")
+    names = ("slope", "bias", "running_mean", "variance")
     blobs = [e.array(layer, name, getattr(layer, name).flatten()) for name in names]
     return str(e.op("BatchNormalization", x, *blobs, epsilon=float(layer.eps)))
 
@@ -101,7 +102,8 @@ def item_normalize(e: Emitter, layer: ItemNormalize | L2Normalize, x: Value) -> 
     squares = e.op("ReduceSum", e.op("Mul", x, x), e.ints(*range(1, len(x.shape))))
     if isinstance(layer, L2Normalize):
         squares = e.op("Add", squares, e.number(L2_EPS))
-    return str(e.op("Div", x, e.op("Sqrt", squares)))
+    y = e.op("Div", x, e.op("Sqrt", squares))
+    return str(y) if isinstance(layer, L2Normalize) or len(x.shape) == 4 else e.reshape(layer, y, x)
 
 
 @emits(LRN)

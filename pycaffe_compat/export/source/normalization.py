@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...forks.c3d.volumes import L2_EPS, L2Normalize
 from ...forks.happynear.batch_norm import PartialBatchNorm
+from ...forks.happynear.bn import InverseBN
 from ...forks.happynear.normalize import EPS as EPS_CHANNELS
 from ...forks.happynear.normalize import ChannelNormalize
 from ...forks.intel.batch_norm import ScaledBatchNorm
@@ -126,9 +127,9 @@ def partial_batch_norm(w: Writer, layer: PartialBatchNorm, x: Value) -> str:
     return f"{module}({x})"
 
 
-@writes(RunningBN)
+@writes(RunningBN, InverseBN)
 def running_bn(w: Writer, layer: RunningBN, x: Value) -> str:
-    return _module(w, layer, x, layer.eps, layer.running_mean, layer.running_var, (layer.slope, layer.bias))
+    return _module(w, layer, x, layer.eps, layer.running_mean, layer.variance, (layer.slope, layer.bias))
 
 
 @writes(BatchBN)
@@ -189,7 +190,10 @@ def channel_normalize(w: Writer, layer: ChannelNormalize, x: Value) -> list[str]
 def item_normalize(w: Writer, layer: ItemNormalize | L2Normalize, x: Value) -> str:
     axes = tuple(range(1, len(x.shape)))
     squares = f"{x}.square().sum({literal(axes[0] if len(axes) == 1 else axes)}, keepdim=True)"
-    return f"{x} / ({squares} + {L2_EPS}).sqrt()" if isinstance(layer, L2Normalize) else f"{x} / {squares}.sqrt()"
+    if isinstance(layer, L2Normalize):
+        return f"{x} / ({squares} + {L2_EPS}).sqrt()"
+    y = f"{x} / {squares}.sqrt()"
+    return y if len(x.shape) == 4 else f"({y}).reshape({', '.join(['-1', *map(str, (*x.shape, 1, 1, 1)[1:4])])})"
 
 
 @writes(Softmax)

@@ -1,9 +1,9 @@
-"""CenterLoss, as the Caffe of center loss and happynear's have it (ydwen/caffe-face, center_loss_layer.cpp)."""
+"""CenterLoss, as the Caffe of center loss has it (ydwen/caffe-face, center_loss_layer.cpp)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from ...layers.slope import TracedFunction
 DISTANCES = ("L1", "L2")
 
 
-@register("CenterLoss", fork=("caffe_face", "happynear"))
+@register("CenterLoss", fork="caffe_face")
 class CenterLoss(LossLayer):
     """``sum |x - center[label]|^2 / (2 N)``; happynear's ``distance_type: "L1"`` is the sum of absolute values by N.
 
@@ -24,6 +24,7 @@ class CenterLoss(LossLayer):
     """
 
     blobs_declared = ("center",)
+    repeats: ClassVar[bool] = False
     center: Tensor
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
@@ -44,25 +45,26 @@ class CenterLoss(LossLayer):
         n = self.batch_size(x, label)
         features = x.flatten(self.axis).flatten(0, -2) if self.axis else x.reshape(1, -1)
         labels = read_labels(self, features.new_empty((len(features), len(self.center)), device="meta"), 1, label)
-        apart, classes = _Apart.apply(features, self.center, labels.classes.flatten(), self.distance == "L1"), max(n, 1)
-        return labels.guard(apart / classes)
+        classes = labels.classes.flatten()
+        apart = _Apart.apply(features, self.center, classes, self.distance == "L1", self.repeats)
+        return labels.guard(apart / max(n, 1))
 
 
 class _Apart(TracedFunction):
     """The summed distance of features from the centers of their classes, with the forks' gradient of the centers."""
 
     @staticmethod
-    def forward(x: Tensor, center: Tensor, classes: Tensor, absolute: bool) -> Tensor:
+    def forward(x: Tensor, center: Tensor, classes: Tensor, absolute: bool, repeats: bool) -> Tensor:
         apart = x - center[classes]
         return apart.abs().sum() if absolute else apart.square().sum() / 2
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, center, classes, ctx.absolute = inputs
+        x, center, classes, ctx.absolute, ctx.repeats = inputs
         ctx.save_for_backward(x, center, classes)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:  # type: ignore[override]
         x, center, classes = ctx.saved_tensors
         apart = x - center[classes]
         if ctx.absolute:
@@ -71,4 +73,6 @@ class _Apart(TracedFunction):
             0, classes, torch.ones_like(x[:, 0])
         )
         moved = torch.zeros_like(center).index_add(0, classes, -apart) / (number + 1)[:, None]
-        return apart * grad if ctx.needs_input_grad[0] else None, moved, None, None
+        if ctx.repeats:
+            moved = moved * number[:, None]
+        return apart * grad if ctx.needs_input_grad[0] else None, moved, None, None, None

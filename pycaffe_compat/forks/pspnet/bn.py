@@ -16,7 +16,7 @@ from ...tables import dims
 SEGNETS_FIELDS = ("scale_filler", "shift_filler", "bn_mode")
 
 
-@register("BN", fork=("pspnet", "tsn", "happynear"))
+@register("BN", fork=("pspnet", "tsn"))
 class RunningBN(Layer):
     """Batch normalisation with slope, bias and running statistics, the four blobs of shape 1 x channels x 1 x 1.
 
@@ -52,6 +52,11 @@ class RunningBN(Layer):
     def fits(cls, param: Any) -> bool:
         return not any(param.bn_param.HasField(name) for name in SEGNETS_FIELDS)
 
+    @property
+    def variance(self) -> Tensor:
+        """The variance that the TEST phase divides by, in the shape of the blobs."""
+        return self.running_var
+
     def forward(self, x: Tensor) -> Tensor:
         slope, bias = self.slope.flatten(), self.bias.flatten()
         if self.frozen or not self.training:
@@ -62,6 +67,10 @@ class RunningBN(Layer):
         y, mean, variance = by_batch(x, slope, bias, self.eps)
         places = x.numel() // x.shape[1]
         with torch.no_grad():
-            for running, now in ((self.running_mean, mean), (self.running_var, variance * ((places - 1) / places))):
-                running.mul_(self.momentum).add_(now.reshape(running.shape), alpha=1 - self.momentum)
+            self.follow(self.running_mean, mean)
+            self.follow(self.running_var, variance * ((places - 1) / places))
         return y
+
+    def follow(self, running: Tensor, now: Tensor) -> None:
+        """Let a running statistic follow that of a batch, (C)."""
+        running.mul_(self.momentum).add_(now.reshape(running.shape), alpha=1 - self.momentum)
