@@ -60,6 +60,7 @@ NAMES = (
     "dss",
     "pmls",
     "heatmap",
+    "rcf",
     "ssd_focal",
     "textboxes",
     "textboxes_plus",

@@ -69,6 +69,7 @@ def align_crops(net: Any, likely: Sequence[str], file: str = "") -> None:
     """Give the Crop layers of a net without ``crop_param`` the offsets that their fork works out.
 
     In other nets they stay as they are. Where nothing tells what a net is of, a warning says where such a fork would begin.
+    AutoCrop is the name of such a layer in the Caffe of richer convolutional features, beside BVLC's Crop; it becomes a Crop.
 
     Args:
         net: the ``NetParameter``, filtered; it is changed.
@@ -81,15 +82,18 @@ def align_crops(net: Any, likely: Sequence[str], file: str = "") -> None:
     known = bool(likely) and likely[0] in ALIGNING
     where = f"{file}: " if file else ""
     for layer in net.layer:
-        if layer.type != "Crop" or layer.HasField("crop_param") or likely[:1] == (BVLC.name,):
+        automatic = layer.type == "AutoCrop"
+        if automatic:
+            layer.type = "Crop"
+        elif layer.type != "Crop" or layer.HasField("crop_param") or likely[:1] == (BVLC.name,):
             continue
         try:
             offsets = crop_offsets(net.layer, layer)
         except NetError as error:
-            if known:
+            if known or automatic:
                 raise NetError(f"{where}{error}") from None
             continue
-        if known:
+        if known or automatic:
             set_offsets(layer, offsets)
         elif any(offsets) and not likely:
             log.warning(

@@ -158,3 +158,13 @@ def test_an_old_net_that_cannot_be_aligned_is_upgraded_all_the_same(caplog: pyte
     with caplog.at_level(logging.WARNING):
         assert upgrade_net(net) == ["1 layers from the V1 form, Crop layers aligned: c at 0, 0"]
     assert "made from no blob in common, so nothing aligns them; it begins at 0" in caplog.text
+
+
+def test_autocrop_is_aligned_in_any_net() -> None:
+    """auto_crop_layer.cpp of yun-liu/rcf: the layer of the old form under another name."""
+    net = Net(read_net(fcn8s().replace('type: "Crop"', 'type: "AutoCrop"')), "TEST")
+    assert offsets(net.param) == {"crop4": [5, 5], "crop3": [9, 9], "upscore": [31, 31]}
+    assert net.blob_shapes["upscore"] == (1, 1, 32, 32)
+    apart = 'layer { name: "x" type: "Input" top: "x" } layer { name: "y" type: "Input" top: "y" } '
+    with pytest.raises(NetError, match=r'"c".*nothing aligns them'):
+        Net(read_net(apart + 'layer { name: "c" type: "AutoCrop" bottom: "x" bottom: "y" top: "c" }'), "TEST")

@@ -16,5 +16,9 @@ class SaliencyData(ImageLabelmapData):
     """
 
     @classmethod
+    def fits(cls, param: Any) -> bool:
+        return param.image_data_param.HasField("normalize")
+
+    @classmethod
     def is_binary(cls, param: Any) -> bool:
         return param.image_data_param.normalize

@@ -9,7 +9,7 @@ from ...layers.base import register
 from ...layers.label_map_data import LabelMapSource
 
 
-@register("ImageLabelmapData", fork="hed")
+@register("ImageLabelmapData", fork=("hed", "rcf"))
 class ImageLabelmapData(LabelMapSource):
     """Images and edge maps of a list of lines ``IMAGE LABELMAP``, cropped and mirrored alike; edges are 1, the rest 0.
 
