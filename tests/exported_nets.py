@@ -90,6 +90,8 @@ MORE_LAYERS = [
     ([(6, 3)], 'type: "Lstm" lstm_param { num_output: 4 batch_size: 2 }'),
     ([(5, 2, 3), (5, 2)], 'type: "Lstm" lstm_param { num_output: 4 }'),
     ([(6, 3), (6,)], 'type: "Lstm" lstm_param { num_output: 4 batch_size: 2 }'),
+    ([(3, 4)], 'type: "ArgMax" argmax_param { axis: 0 out_max_val: true top_k: 2 }'),
+    ([(3, 4)], 'type: "ArgMax" argmax_param { axis: -2 }'),
     ([(2, 3, 4, 5)], 'type: "Gram"'),
     ([(2, 3, 4, 5)], 'type: "Slope"'),
     ([(2, 3, 4, 5), (2, 1, 4, 5)], 'type: "SpatialProduct"'),

@@ -15,6 +15,7 @@ from ssd_net import NET as SSD
 from pycaffe_compat.errors import CaffeError, NetError
 from pycaffe_compat.export import Preprocessing, compare_onnx, to_onnx
 from pycaffe_compat.export.onnx import model as onnx_model
+from pycaffe_compat.export.verify import differences
 from pycaffe_compat.net import Net
 
 UNSAID = {"detout_eta"}  # goldens that ONNX has no operators for: NonMaxSuppression's threshold stays
@@ -40,10 +41,10 @@ def test_layers_compute_what_the_net_computes(folder, name, tmp_path):
         return
     found = to_onnx(net, path)
     own = {blob: batch[blob] for blob in found.inputs}
-    differences = compare_onnx(net, found, path, [own])
+    compared = compare_onnx(net, found, path, [own])
     if "DetectionOutput" not in types(folder, name):  # random priors are no boxes
-        differences += compare_onnx(net, found, path)
-    for each in differences:
+        compared += compare_onnx(net, found, path)
+    for each in compared:
         assert each.relative <= 1e-4, each
     assert {entry.domain for entry in onnx.load(path).opset_import} == {""}
 
@@ -362,3 +363,18 @@ def test_mvn_of_volumes(options, tmp_path):
         f'layer {{ name: "mvn" type: "MVN" bottom: "data" top: "y" mvn_param {{ {options} }} }}'
     )
     assert worst(net, tmp_path / "net.onnx") <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["proposal_happynear", "yolov3_detections", "yolo_detections_two"])
+def test_opencv_chooses_the_same_boxes(name, tmp_path):
+    net, batch = golden_net("forks", name)
+    found = to_onnx(net, tmp_path / "net.onnx")
+    read = cv2.dnn.readNetFromONNX(str(tmp_path / "net.onnx"))
+    own = {blob: np.ascontiguousarray(batch[blob], "f4") for blob in found.inputs}
+    for blob, array in own.items():
+        read.setInput(array, blob)
+    results = [
+        each.reshape(net.run({k: torch.from_numpy(v) for k, v in own.items()})[0][blob].shape)
+        for blob, each in zip(found.outputs, read.forward(list(found.outputs)), strict=True)
+    ]
+    assert max(each.relative for each in differences(net, found, own, results)) <= 1e-5

@@ -51,13 +51,17 @@ def argmax(e: Emitter, layer: ArgMax, x: Value) -> str:
         total = int(np.prod(x.shape[1:]))
         source, axis, size = e.reshape(layer, x, x, (x.shape[0], total), x.moving), 1, total
     else:
-        static(layer, x, axis)
         size = x.shape[axis]
-    turned = e.op("Gather", source, e.constant(np.arange(size)[::-1], np.int64), axis=axis)
+    if axis in x.moving:
+        turned: object = _reversed(e, x, [axis])
+        last = e.op("Sub", e.op("Gather", e.op("Shape", x), e.constant(axis, np.int64)), e.constant(1, np.int64))
+    else:
+        turned = e.op("Gather", source, e.constant(np.arange(size)[::-1], np.int64), axis=axis)
+        last = e.constant(size - 1, np.int64)
     values, places = e.op("TopK", turned, e.ints(layer.top_k), outputs=2, axis=axis, largest=1, sorted=1)
     if layer.axis is not None and layer.out_max_val:
         return str(values)
-    indices = e.op("Cast", e.op("Sub", e.constant(size - 1, np.int64), places), to=FLOAT)
+    indices = e.op("Cast", e.op("Sub", last, places), to=FLOAT)
     if layer.axis is not None:
         return str(indices)
     if layer.out_max_val:

@@ -90,6 +90,11 @@ class Emitter:
         """The name of a constant without axes."""
         return self.constant(value)
 
+    def zeros(self, shape: object) -> str:
+        """The name of a value of this shape that is all 0; the 0 is written out, as not every runtime knows the default."""
+        value = self._helper.make_tensor("value", FLOAT, [1], [0.0])
+        return str(self.op("ConstantOfShape", shape, value=value))
+
     def blob(self, layer: Layer, index: int) -> str:
         """The name of a layer's blob, as in the net's ``state_dict``; a blob that layers share in one shape is stored once."""
         value = layer.blob(index)

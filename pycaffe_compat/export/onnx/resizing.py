@@ -70,7 +70,7 @@ def by_mask(e: Emitter, layer: MaskedUpsample | Unpooling, x: Value, mask: Value
     flat = (*x.shape[:2], x.shape[2] * x.shape[3])
     index = e.reshape(layer, e.op("Cast", mask, to=INT64), mask, flat, x.moving)
     batch = e.op("Slice", e.op("Shape", x), e.ints(0), e.ints(2))
-    empty = e.op("ConstantOfShape", e.op("Concat", batch, e.ints(height * width), axis=0))
+    empty = e.zeros(e.op("Concat", batch, e.ints(height * width), axis=0))
     put = e.op("ScatterElements", empty, index, e.reshape(layer, x, x, flat, x.moving), axis=2)
     return e.reshape(layer, put, x)
 

@@ -38,7 +38,7 @@ def suppressed(e: Emitter, boxes: object, scores: object, most: int, overlap: fl
     spot = e.op("Add", e.op("Mul", part(e, chosen, 0, 1), width), part(e, chosen, 2, 3))
     spot = e.op("Reshape", spot, e.ints(-1))
     ones = e.op("Cast", e.op("GreaterOrEqual", spot, e.constant(0, np.int64)), to=FLOAT)
-    none = e.op("ConstantOfShape", e.op("Reshape", e.op("Size", scores), e.ints(1)))
+    none = e.zeros(e.op("Reshape", e.op("Size", scores), e.ints(1)))
     return str(e.op("ScatterElements", none, spot, ones))
 
 

@@ -309,7 +309,7 @@ def depooling(e: Emitter, layer: Depooling, y: Value, mask: Value | None = None)
         place = e.op("Max", place, e.constant(0, np.int64))
     index = e.reshape(layer, place, mask, flat, y.moving)
     batch = e.op("Slice", e.op("Shape", y), e.ints(0), e.ints(2))
-    empty = e.op("ConstantOfShape", e.op("Concat", batch, e.ints(places), axis=0))
+    empty = e.zeros(e.op("Concat", batch, e.ints(places), axis=0))
     tops = []
     for values in (y, e.op("Add", e.op("Mul", y, e.number(0)), e.number(1)))[: len(e.tops)]:
         chosen = values if inside is None else e.op("Where", inside, values, e.number(0))
