@@ -129,6 +129,10 @@ def run(argv: list[str]) -> None:
     trainer = Parser("Options of each training step; caffe-train-net --help explains them.", prog="--trainer-options")
     add_training(trainer)
     options = vars(trainer.parse_args(shlex.split(args.trainer_options)))
+    if options["iterations"] is not None:
+        trainer.error(
+            "a step ends at the max_iter of its solver, not at --iterations: change max_iter in the solver files"
+        )
     if args.out:
         reading(options)
         for name, path in train_run(_recipe(args, names), args.out, **options).items():

@@ -138,11 +138,15 @@ def test_several_processes_go_through_the_steps_together(tmp_path):
     assert (tmp_path / "snapshots/prototxt_swwae_layerwise_iter_4.caffemodel").exists()
 
 
-def test_options_of_the_trainer_are_its_own(tmp_path):
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("--itertions 3", "did you mean iterations"), ("--iterations 3", "change max_iter in the solver files")],
+)
+def test_options_of_the_trainer_are_its_own(tmp_path, given, said):
     (tmp_path / "prototxt").mkdir()
-    options = ["--weights", "a", "--trainer-options", "--itertions 3"]
+    options = ["--weights", "a", "--trainer-options", given]
     done = warm_start.run(TOOL, "swwae_layerwise", *options, cwd=tmp_path)
-    assert done.returncode == 2 and "--itertions" in done.stderr and "did you mean iterations" in done.stderr
+    assert done.returncode == 2 and given.split()[0] in done.stderr and said in done.stderr
 
 
 def test_killed_anywhere_the_same_command_goes_on(tmp_path):
