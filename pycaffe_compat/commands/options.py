@@ -105,7 +105,8 @@ def command(name: str, run: Callable[[list[str]], int | None], left: str = "") -
         try:
             with _terminable():
                 status = run(list(sys.argv[1:] if argv is None else argv)) or 0
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed by the shell: >&-
+                sys.stdout.flush()
             return status
         except CaffeError as error:
             print(f"{name}: {error}", file=sys.stderr)
@@ -162,10 +163,17 @@ def add_device(parser: Parser, several: bool = False) -> None:
 
 def add_state(parser: Parser) -> None:
     """Add ``--level`` and ``--stage``."""
-    parser.add_argument("--level", type=int, metavar="N", help="level of the net's state (default: the net's own)")
+    parser.add_argument("--level", type=_level, metavar="N", help="level of the net's state (default: the net's own)")
     parser.add_argument(
         "--stage", dest="stages", default=[], type=names, metavar="A,B", help="stages of the net's state"
     )
+
+
+def _level(text: str) -> int:
+    level = int(text)
+    if not -(2**31) <= level < 2**31:
+        raise argparse.ArgumentTypeError(f"{text} is no integer of 32 bits")
+    return level
 
 
 def add_amp(parser: Parser) -> None:

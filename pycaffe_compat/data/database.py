@@ -176,7 +176,11 @@ class DatabaseWriter:
             hint = "" if os.path.isdir(folder) else f"; make it with: mkdir -p {os.path.dirname(self.path)}"
             raise CaffeError(f"cannot write {self.path}: {error.strerror} (folder {folder}){hint}") from error
         # No lock file, and one sync at the end: nobody else knows the folder, and after a crash it has no final name.
-        self._environment = lmdb.open(self._temporary, map_size=self._map_size, lock=False, sync=False)
+        try:
+            self._environment = lmdb.open(self._temporary, map_size=self._map_size, lock=False, sync=False)
+        except lmdb.Error as error:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            raise CaffeError(f"cannot write {self.path}: {error}; is the disk full?") from error
         return self
 
     def put(self, key: bytes, value: bytes) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pycaffe_compat.commands.options import Parser, command
+from pycaffe_compat.commands.options import Parser, add_state, command
 from pycaffe_compat.errors import CaffeError
 
 
@@ -120,3 +120,17 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         process.stdout.close()
         error = process.stderr.read()
         assert (process.wait(), error) == (141, b"")
+
+
+def test_a_closed_output_is_no_error(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert command("name", lambda arguments: None)([]) == 0
+
+
+def test_a_level_has_32_bits(capsys) -> None:
+    made = Parser("a command")
+    add_state(made)
+    assert made.parse_args(["-level", "-3"]).level == -3
+    with pytest.raises(SystemExit):
+        made.parse_args(["-level", "99999999999"])
+    assert "--level: 99999999999 is no integer of 32 bits" in capsys.readouterr().err

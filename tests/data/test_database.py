@@ -198,3 +198,10 @@ for use in (lambda: Database({str(path)!r}), lambda: DatabaseWriter("new").__ent
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.count("pip install lmdb") == 2
+
+
+def test_a_database_that_cannot_be_begun_is_an_error_and_leaves_nothing(tmp_path):
+    writer = DatabaseWriter(tmp_path / "db", map_size=1 << 60)  # more than addresses can be had for
+    with pytest.raises(CaffeError, match=r"cannot write .*db: "), writer:
+        pass
+    assert not os.listdir(tmp_path)
