@@ -25,7 +25,7 @@ from .options import Parser, add_reading, command, reading
 ENDINGS = {".onnx": "onnx", ".pt2": "pt2", ".ts.pt": "ts.pt", ".py": "py"}
 EPILOG = """
 targets (the ending of OUT chooses one, or --to):
-  .onnx    ONNX of standard operators, for onnxruntime, OpenCV 5, TensorRT, CoreML …
+  .onnx    ONNX of standard operators, for onnxruntime, OpenCV 5, TensorRT …
   .pt2     torch.export.load(OUT).module()(*inputs)
   .ts.pt   torch.jit.load(OUT)(*inputs)
   .py      source: a plain nn.Module to read and change, with its weights beside it in .safetensors
