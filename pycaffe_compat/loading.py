@@ -229,7 +229,7 @@ def _stored_shapes(weights: Stored, layer: Layer, keys: Sequence[BlobKey], net_f
                     f'layer "{name}", blob {index} is not in {weights.file}, which leaves out blobs that layers share; '
                     "here it is not shared"
                 )
-        elif not same_shape(stored, shape):
+        elif not same_shape(stored, shape) and not layer.takes_shape(index, stored):
             raise WeightsError(
                 f'layer "{name}", blob {index} ({layer.blob_specs[index].name}): shape {dims(shape)} in {net}, but '
                 f"{dims(stored)} in {weights.file}. To train it anew, give the layer another name"

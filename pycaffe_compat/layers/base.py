@@ -302,6 +302,10 @@ class Layer(nn.Module):
         """All blobs in Caffe's order."""
         return [self.blob(i) for i in range(len(self.blob_specs))]
 
+    def takes_shape(self, index: int, shape: Shape) -> bool:
+        """Whether the blob is stored in this shape too, which is not its own, with the same values in the same order."""
+        return False
+
     def stored_order(self, shapes: Sequence[Shape | None]) -> Sequence[int]:
         """Which blob of a file each of the layer's blobs is, for files of another age that have another order.
 

@@ -240,3 +240,16 @@ def test_options_of_two_forks_are_an_error() -> None:
     with pytest.raises(LayerError, match="its options are of no one fork") as caught:
         build("scale_bias: true bias_term: false")
     assert "NVIDIA Caffe (nvidia) has no batch_norm_param.bias_term" in str(caught.value)
+
+
+def test_bn_loads_the_blobs_of_temporal_segments(tmp_path: Path) -> None:
+    """yjxiong/caffe, bn_layer.cpp: its blobs have the shape 1 x channels."""
+    stored = caffe_pb2.NetParameter()
+    layer = stored.layer.add(name="b", type="BN")
+    for i in range(4):
+        blob = layer.blobs.add(data=[i, i + 0.25, i + 0.5])
+        blob.shape.dim.extend([1, 3])
+    write_message(tmp_path / "tsn.caffemodel", stored)
+    net = net_of('layer { name: "b" type: "BN" bottom: "x" top: "y" }', fork="tsn")
+    net.load_weights(tmp_path / "tsn.caffemodel")
+    np.testing.assert_array_equal(net.layers["b"].running_var.flatten(), [3, 3.25, 3.5])

@@ -52,6 +52,10 @@ class RunningBN(Layer):
     def fits(cls, param: Any) -> bool:
         return not any(param.bn_param.HasField(name) for name in SEGNETS_FIELDS)
 
+    def takes_shape(self, index: int, shape: Shape) -> bool:
+        """TSN's and happynear's Caffe have blobs of shape 1 x channels."""
+        return tuple(shape) == tuple(self.blob(index).shape[:2])
+
     @property
     def variance(self) -> Tensor:
         """The variance that the TEST phase divides by, in the shape of the blobs."""
