@@ -37,7 +37,7 @@ class Carrying(Layer):
     @property
     def carried(self) -> list[Tensor]:
         """The state that the next forward pass begins with, (N, D) each: buffers, so that they move and export."""
-        return [self.get_buffer(name) for name in self.per_process]
+        return [getattr(self, name) for name in self.per_process]
 
     @carried.setter
     def carried(self, values: Sequence[Tensor]) -> None:
@@ -165,7 +165,8 @@ class Recurrent(Carrying):
         streams = x.shape[1]
         if self.static and (not rest[0].dim() or rest[0].shape[0] != streams):
             raise self.error(f"the static input must be N×…, N being {streams}, but has shape {dims(rest[0].shape)}")
-        for name, h in zip(self.states, rest[int(self.static) :], strict=False):
+        given = rest[int(self.static) :]
+        for name, h in zip(self.states[: len(given)], given, strict=True):  # PyTorch 2.6 compiles only strict ones
             if tuple(h.shape) != (1, streams, self.size):
                 raise self.error(f"{name}_0 must have shape {dims((1, streams, self.size))}, but has {dims(h.shape)}")
 

@@ -23,7 +23,11 @@ class OperatorError(CaffeError, ValueError):
 
 
 def _integer(value: Any) -> Any:
-    return value if isinstance(value, (int, torch.SymInt)) else operator.index(value)
+    if isinstance(value, (int, torch.SymInt)):
+        return value
+    if not hasattr(value, "__index__"):  # the compiler of PyTorch 2.6 cannot catch what operator.index raises
+        raise TypeError(value)
+    return operator.index(value)
 
 
 def pair(value: PairLike, name: str = "value") -> Pair:
