@@ -92,6 +92,11 @@ MORE_LAYERS = [
     ([(6, 3), (6,)], 'type: "Lstm" lstm_param { num_output: 4 batch_size: 2 }'),
     ([(3, 4)], 'type: "ArgMax" argmax_param { axis: 0 out_max_val: true top_k: 2 }'),
     ([(3, 4)], 'type: "ArgMax" argmax_param { axis: -2 }'),
+    (
+        [(1, 18, 5, 6), (1, 36, 5, 6), (1, 3)],
+        'type: "Python" top: "s" python_param { module: "rpn.proposal_layer" layer: "ProposalLayer" '
+        """param_str: "'feat_stride': 16" }""",
+    ),
     ([(2, 3, 4, 5)], 'type: "Gram"'),
     ([(2, 3, 4, 5)], 'type: "Slope"'),
     ([(2, 3, 4, 5), (2, 1, 4, 5)], 'type: "SpatialProduct"'),
@@ -111,6 +116,8 @@ def layer_net(shapes: list[tuple[int, ...]], layer: str) -> tuple[Net, dict[str,
     if "ROI" in layer:
         corners = np.sort(random.uniform(-5, 40, (5, 2, 2)), axis=1).reshape(5, 4)
         batch["more"] = np.concatenate((random.integers(0, 2, (5, 1)), corners), 1).astype("f4")
+    elif "ProposalLayer" in layer:
+        batch["third"] = np.array([[75, 90, 1.25]], "f4")
     elif "Lstm" in layer and len(shapes) > 1:
         batch["more"] = random.integers(0, 2, shapes[1]).astype("f4")
     bottoms = " ".join(f'bottom: "{name}"' for name in names)

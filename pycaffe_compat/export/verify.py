@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import CaffeError
+from ..forks.fast_rcnn.proposal_layer import PythonProposal
 from ..forks.fast_rcnn.roi_pooling import ROIPooling
 from ..forks.happynear.proposal import Proposal
 from ..forks.rfcn.psroi_pooling import PSROIPooling
@@ -203,7 +204,7 @@ def _makers(found: Outline) -> dict[str, Callable[[np.random.Generator, Sequence
             makers[bottoms[1].name] = _numbers(bottoms[0].shape[0])
         elif isinstance(layer, (PSROIPooling, ROIPooling)):
             makers[bottoms[1].name] = _regions(bottoms[0].shape, 1 / layer.scale)
-        elif isinstance(layer, (Proposal, RoundedProposal)):
+        elif isinstance(layer, (Proposal, PythonProposal, RoundedProposal)):
             makers[bottoms[1].name] = _codes
             makers[bottoms[2].name] = _sizes(bottoms[0].shape, layer.stride)
         elif isinstance(layer, DetectionOutput):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...forks.fast_rcnn.anchors import placed
+from ...forks.fast_rcnn.proposal_layer import MIN_SIZE, THRESHOLD, PythonProposal
 from ...forks.fast_rcnn.roi_pooling import ROIPooling
 from ...forks.happynear.proposal import Proposal
 from ...forks.happynear.roi_pooling import HalvesUpROIPooling
@@ -162,7 +163,29 @@ def rounded_proposal(e: Emitter, layer: RoundedProposal, scores: Value, shifts: 
     return [regions, scores_of][: len(e.tops)]
 
 
-def _check(layer: Proposal | RoundedProposal, scores: Value, threshold: float) -> int:
+@emits(PythonProposal)
+def python_proposal(e: Emitter, layer: PythonProposal, scores: Value, shifts: Value, sizes: Value) -> list[str]:
+    """As :func:`rounded_proposal`, by row, column and anchor; boxes that are too small do not count."""
+    number = _check(layer, scores, THRESHOLD)
+    a, (height, columns) = len(layer.anchors), scores.shape[2:]
+    values = e.op("Slice", scores, e.ints(a), e.ints(2 * a), e.ints(1))
+    values = e.op("Reshape", e.op("Transpose", values, perm=(0, 2, 3, 1)), e.ints(1, number))
+    codes = e.op("Reshape", e.op("Transpose", shifts, perm=(0, 2, 3, 1)), e.ints(number, 4))
+    told = e.op("Reshape", sizes, e.ints(-1))
+    corner = e.op("Sub", e.op("Gather", told, e.ints(1, 0, 1, 0)), e.number(1))
+    boxes = _moved(e, placed(layer.anchors, layer.stride, height, columns, torch.empty(0)), codes)
+    boxes = e.op("Max", e.op("Min", boxes, corner), e.number(0))
+    large = _large(e, boxes, e.op("Mul", e.number(MIN_SIZE), e.op("Gather", told, e.ints(2))))
+    values = e.op("Where", large, values, e.number(NONE))
+    best, place = e.op("TopK", values, e.ints(min(layer.before, number)), outputs=2, axis=1)
+    boxes = e.op("Gather", boxes, e.op("Squeeze", place, e.ints(0)), axis=0)
+    kept = suppressed(e, e.op("Unsqueeze", _whole(e, boxes), e.ints(0)), best, layer.after, THRESHOLD, LOWEST)
+    where = e.op("Squeeze", e.op("NonZero", kept), e.ints(0))
+    regions = e.op("Pad", e.op("Gather", boxes, where, axis=0), e.ints(0, 1, 0, 0))
+    return [regions, e.op("Gather", e.op("Transpose", best, perm=(1, 0)), where, axis=0)][: len(e.tops)]
+
+
+def _check(layer: Proposal | RoundedProposal | PythonProposal, scores: Value, threshold: float) -> int:
     """The number of anchors of all places."""
     static(layer, scores, 1, 2, 3)
     if not threshold >= 0:

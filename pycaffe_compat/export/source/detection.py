@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ...forks.fast_rcnn.anchors import placed
+from ...forks.fast_rcnn.proposal_layer import MIN_SIZE, THRESHOLD, PythonProposal
 from ...forks.fast_rcnn.roi_pooling import ROIPooling
 from ...forks.happynear.proposal import Proposal
 from ...forks.happynear.roi_pooling import HalvesUpROIPooling
@@ -101,6 +102,17 @@ def proposal(w: Writer, layer: Proposal | RoundedProposal, scores: Value, shifts
         anchors = anchors.reshape(-1, len(layer.anchors), 4).transpose(0, 1).reshape(-1, 4)
         options |= {"most": layer.most}
     y = call(function, scores, shifts, sizes, w.parameter(layer, anchors, learns=False), **options)
+    return f"{y}[0]" if len(w.tops) == 1 else Several(y)
+
+
+@writes(PythonProposal)
+def python_proposal(w: Writer, layer: PythonProposal, scores: Value, shifts: Value, sizes: Value) -> str | Several:
+    static(layer, scores, 1, 2, 3)
+    height, width = scores.shape[2:]
+    anchors = w.parameter(layer, placed(layer.anchors, layer.stride, height, width, torch.empty(0)), learns=False)
+    function = w.helper(helpers.propose_large)
+    options = {"min_size": MIN_SIZE, "overlap": THRESHOLD, "before": layer.before, "after": layer.after}
+    y = call(function, scores, shifts, sizes, anchors, **options)
     return f"{y}[0]" if len(w.tops) == 1 else Several(y)
 
 

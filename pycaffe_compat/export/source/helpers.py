@@ -546,6 +546,30 @@ def propose_of_one(
     return F.pad(boxes[kept], (1, 0)), scores[kept, None]
 
 
+def propose_large(
+    scores: Tensor,
+    codes: Tensor,
+    sizes: Tensor,
+    anchors: Tensor,
+    min_size: float,
+    overlap: float,
+    before: int,
+    after: int,
+) -> tuple[Tensor, Tensor]:
+    """Regions of interest as Faster R-CNN proposes them, (R, 5), and their scores."""
+    scores = scores[0, scores.shape[1] // 2 :].permute(1, 2, 0).flatten()
+    codes = codes[0].permute(1, 2, 0).reshape(-1, 4)
+    height, width, scale = sizes.flatten().tolist()[:3]
+    last = codes.new_tensor([width, height, width, height]) - 1
+    boxes = move_anchors(anchors, codes).minimum(last).clamp(min=0)
+    large = (boxes[:, 2:] - boxes[:, :2] + 1 >= min_size * scale).all(1)
+    scores, boxes = scores[large], boxes[large]
+    scores, order = scores.sort(descending=True, stable=True)
+    boxes = boxes[order[:before]]
+    kept = keep_best(boxes, lambda a, b: pixel_overlaps(a, b, True) > overlap, after)
+    return F.pad(boxes[kept], (1, 0)), scores[kept, None]
+
+
 def centre_overlaps(box: Tensor, boxes: Tensor) -> Tensor:
     """The intersection over union of one box and others: x, y, width, height."""
     low = torch.maximum(box[:2] - box[2:] / 2, boxes[:, :2] - boxes[:, 2:] / 2)
