@@ -97,6 +97,8 @@ MORE_LAYERS = [
         'type: "Python" top: "s" python_param { module: "rpn.proposal_layer" layer: "ProposalLayer" '
         """param_str: "'feat_stride': 16" }""",
     ),
+    ([(2, 3, 4, 5)], 'type: "Mish"'),
+    ([(2, 3, 4, 5)], 'type: "HardSwish"'),
     ([(2, 3, 4, 5)], 'type: "Gram"'),
     ([(2, 3, 4, 5)], 'type: "Slope"'),
     ([(2, 3, 4, 5), (2, 1, 4, 5)], 'type: "SpatialProduct"'),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ...forks.happynear.neuron import Arccos, Cosine, Insanity, Noise, SoftTruncation, Truncation
+from ...forks.synopsys.neuron import HardSwish, Mish
 from ...forks.synopsys.relu import LimitedReLU
 from ...forks.yolo.relu6 import ReLU6
 from ...layers.neuron import (
@@ -168,3 +169,13 @@ def tanh(e: Emitter, layer: TanH, x: Value) -> str:
 @emits(Threshold)
 def threshold(e: Emitter, layer: Threshold, x: Value) -> str:
     return str(e.op("Cast", e.op("Greater", x, e.number(layer.threshold)), to=FLOAT))
+
+
+@emits(Mish)
+def mish(e: Emitter, layer: Mish, x: Value) -> str:
+    return str(e.op("Mish", x))
+
+
+@emits(HardSwish)
+def hard_swish(e: Emitter, layer: HardSwish, x: Value) -> str:
+    return str(e.op("HardSwish", x))

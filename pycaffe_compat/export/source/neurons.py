@@ -6,6 +6,7 @@ import math
 
 from ...forks.happynear.neuron import Arccos, Cosine, Insanity, Noise, SoftTruncation, Truncation
 from ...forks.intel.fused import FusedConvolution, FusedInnerProduct
+from ...forks.synopsys.neuron import HardSwish, Mish
 from ...forks.synopsys.relu import LimitedReLU
 from ...forks.yolo.relu6 import ReLU6
 from ...layers.neuron import (
@@ -183,3 +184,8 @@ def rectified(layer: FusedConvolution | FusedInnerProduct, y: str) -> str:
     if not layer.relu:
         return y
     return f"F.leaky_relu({y}, {literal(layer.negative_slope)})" if layer.negative_slope else f"F.relu({y})"
+
+
+@writes(Mish, HardSwish)
+def smooth(w: Writer, layer: Mish | HardSwish, x: Value) -> str:
+    return f"{w.module(layer, 'nn.Mish' if isinstance(layer, Mish) else 'nn.Hardswish')}({x})"
