@@ -63,7 +63,8 @@ def extract_features(
         NetError: the net has no data of its own.
     """
     if db_type != "lmdb":
-        raise DataError(f'db_type "{db_type}" is not supported: {LEVELDB.format(path=", ".join(databases))}')
+        hint = f": {LEVELDB.format(path=', '.join(databases))}" if db_type == "leveldb" else ""
+        raise DataError(f'db_type "{db_type}" is not supported; the one that is: lmdb{hint}')
     if not blobs:
         raise DataError("no blob is named; give the names of the blobs to extract")
     if len(blobs) != len(databases) or len(set(databases)) != len(databases):

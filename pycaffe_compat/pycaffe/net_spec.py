@@ -65,6 +65,10 @@ def to_proto(*tops: Top) -> Any:
     names: dict[Any, str] = {}
     autonames: Counter[str] = Counter()
     for top in tops:
+        if not isinstance(top, Top):
+            raise TypeError(
+                f"to_proto takes tops, such as L.ReLU(n.data) returns with one top, not a {type(top).__name__}"
+            )
         top.fn._to_proto(layers, names, autonames)
     net = caffe_pb2.NetParameter()
     net.layer.extend(layers.values())
@@ -160,6 +164,10 @@ class Function:
     def _get_top_name(self, top: Top, names: dict[Any, str], autonames: Counter[str]) -> str:
         """The blob that a top stands for; a layer in place writes into its bottom."""
         if self.in_place:
+            if top.n >= len(self.inputs):
+                raise TypeError(
+                    f"{self.type_name}: in_place=True needs a bottom for top {top.n}; there are {len(self.inputs)}"
+                )
             bottom = self.inputs[top.n]
             return bottom.fn._get_top_name(bottom, names, autonames)
         if top not in names:

@@ -157,6 +157,9 @@ def train(
             if first and tensorboard:
                 own.append(TensorBoard(tensorboard))
             log(lines.DEVICE, "Using %s.", "CPU" if device.type == "cpu" else f"GPU {device.index}")
+            if first and device.type == "cpu" and not cpu and _asks_for_gpu(param):
+                no_gpu = "%s: solver_mode: GPU, but PyTorch finds no GPU here: training on the CPU"
+                log(lines.DEVICE, no_gpu, os.fspath(solver), level=logging.WARNING)
             if device.type == "cpu":
                 log(lines.DEVICE, "Threads: %s; --threads overrides", picked)
             if resume:
@@ -192,6 +195,11 @@ def train(
     finally:
         if not joined:
             distributed.stop()
+
+
+def _asks_for_gpu(param: Any) -> bool:
+    """Whether the solver file says ``solver_mode: GPU``; Caffe's default, which is the same, asks for nothing."""
+    return param.HasField("solver_mode") and param.solver_mode == caffe_pb2.SolverParameter.GPU
 
 
 def _newest(param: Any, weights: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from golden_files import ROOT as GOLDENS
 
 from pycaffe_compat.proto import caffe_pb2
@@ -108,3 +109,14 @@ def test_mistakes_are_one_line(arguments: list[str], words: str, solver: Path, t
 def test_help_shows_examples(tool: Tool) -> None:
     code, text = tool("train_net", "--help")
     assert code == 0 and "--weights encoder.caffemodel,decoder.caffemodel" in text and "torchrun" in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(("mode", "flags", "warns"), [("GPU", [], 1), ("GPU", ["--cpu"], 0), (None, [], 0)])
+def test_training_on_the_cpu_where_the_solver_says_gpu_is_said_once(
+    solver: Path, tool: Tool, mode: str | None, flags: list[str], warns: int
+) -> None:
+    solver.write_text(solver.read_text().replace("solver_mode: CPU", f"solver_mode: {mode}" if mode else ""))
+    code, log = tool("train_net", "--solver", solver, "--iterations", 1, *flags)
+    assert code == 0, log
+    assert log.count(f"{solver}: solver_mode: GPU, but PyTorch finds no GPU here: training on the CPU") == warns
