@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from ..data.imageset import compute_image_mean
-from ..solver.log import init_log
+from ..solver.log import init_log, on_terminal
 from .options import Parser, command
 
 EPILOG = """
@@ -26,7 +24,7 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--backend", default="lmdb", metavar="lmdb", help="the database to read; only lmdb")
     args = parser.parse_args(argv)
     init_log()
-    compute_image_mean(args.database, args.output, args.backend, progress=sys.stderr.isatty())
+    compute_image_mean(args.database, args.output, args.backend, progress=on_terminal())
 
 
 main = command("compute_image_mean", run, "nothing was written")

@@ -9,10 +9,9 @@ LISTFILE has one line for each image, its path and its label:
 from __future__ import annotations
 
 import argparse
-import sys
 
 from ..data.imageset import ConvertOptions, convert_imageset
-from ..solver.log import init_log
+from ..solver.log import init_log, on_terminal
 from .options import Parser, command
 
 EPILOG = """
@@ -67,7 +66,7 @@ def run(argv: list[str]) -> None:
     args = vars(parser.parse_args(argv))
     init_log()
     root, list_file, database = (args.pop(name) for name in ("root", "list_file", "database"))
-    convert_imageset(root, list_file, database, ConvertOptions(**args), progress=sys.stderr.isatty())
+    convert_imageset(root, list_file, database, ConvertOptions(**args), progress=on_terminal())
 
 
 main = command("convert_imageset", run, "the database was not made")

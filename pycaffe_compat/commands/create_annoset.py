@@ -12,13 +12,12 @@ import argparse
 import contextlib
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 
 from ..data.annoset import AnnosetOptions, convert_annoset
 from ..errors import CaffeError
-from ..solver.log import init_log
+from ..solver.log import init_log, on_terminal
 from .options import Parser, command
 
 EPILOG = """
@@ -79,7 +78,7 @@ def run(argv: list[str]) -> None:
     if redo and os.path.lexists(database):
         _redo(root, list_file, os.path.abspath(database), options)
     else:
-        convert_annoset(root, list_file, database, options, progress=sys.stderr.isatty())
+        convert_annoset(root, list_file, database, options, progress=on_terminal())
     if links:
         _link(os.path.abspath(database), links)
 
@@ -104,7 +103,7 @@ def _redo(root: str, list_file: str, database: str, options: AnnosetOptions) -> 
         raise CaffeError(f"--redo: {database} is not an LMDB, so it is not replaced")
     place, name = os.path.split(database)
     with _making(database), tempfile.TemporaryDirectory(prefix=f".{name}.", dir=place) as folder:
-        convert_annoset(root, list_file, os.path.join(folder, name), options, progress=sys.stderr.isatty())
+        convert_annoset(root, list_file, os.path.join(folder, name), options, progress=on_terminal())
         shutil.rmtree(database)
         os.rename(os.path.join(folder, name), database)
 

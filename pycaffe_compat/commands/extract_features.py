@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 from collections.abc import Sequence
 
 import torch
@@ -15,7 +14,7 @@ from ..data.database import LEVELDB, DatabaseWriter
 from ..errors import DataError, LayerError, NetError, UnknownNameError, nearest
 from ..net import Net
 from ..proto import caffe_pb2
-from ..solver.log import init_log, log
+from ..solver.log import init_log, log, on_terminal
 from ..solver.nets import warn_of_missing
 from ..solver.run import parse_gpus
 from .options import Parser, add_reading, command, names, reading
@@ -137,7 +136,7 @@ def run(argv: list[str]) -> None:
         device = f"cuda:{parse_gpus(args['device_id'] or '0')[0]}"
     log(DEVICE, "Using %s", device.upper(), level=logging.INFO)
     del args["device_id"]
-    extract_features(**args, device=device, progress=sys.stderr.isatty())
+    extract_features(**args, device=device, progress=on_terminal())
 
 
 main = command("extract_features", run, "no database was made")

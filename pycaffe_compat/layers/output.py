@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from ..proto.hdf5 import create_hdf5
 from ..tables import dims
 from .base import Layer, Shape, register, untraced
 
+_METADATA = 65_536  # bytes, more than the index of new chunks takes
+
 
 def host_values(value: Tensor) -> np.ndarray:
     """The values of a tensor as a numpy array: float64 stays, any other type becomes float32."""
@@ -30,6 +33,28 @@ def host_values(value: Tensor) -> np.ndarray:
 def _legacy(values: np.ndarray) -> np.ndarray:
     """Append axes of length 1 until ``values`` has 4, as Caffe writes it."""
     return values.reshape(values.shape + (1,) * (4 - values.ndim))
+
+
+def _reserve(path: str, more: int) -> None:
+    """Make room on the disk for ``more`` bytes at the end of a file; HDF5 cuts off at its close what it has not used.
+
+    HDF5 that finds the disk full leaves a file that it cannot read again, and crashes the process.
+
+    Raises:
+        OSError: there is no room; the file is as it was.
+    """
+    if not hasattr(os, "posix_fallocate"):  # macOS, Windows
+        return
+    with open(path, "r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        try:
+            os.posix_fallocate(file.fileno(), size, more)
+        except OSError as error:
+            file.truncate(size)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise OSError(
+                    error.errno, f"{os.strerror(error.errno)}; the batches before this one are in it"
+                ) from None
 
 
 @register("HDF5Output")
@@ -86,18 +111,26 @@ class HDF5Output(Layer):
 
     def _append(self, batch: dict[str, np.ndarray]) -> None:
         try:
-            with h5py.File(self.file_name, "r+") as file:
+            more = _METADATA
+            with h5py.File(self.file_name, "r") as file:
                 for name, values in batch.items():
                     if file[name].shape[1:] != values.shape[1:]:
                         raise self.error(
                             f"{self.file_name}: /{name} holds items of shape {dims(file[name].shape[1:])}, "
                             f"but this batch has items of shape {dims(values.shape[1:])}"
                         )
+                    items, *rest = file[name].chunks
+                    size = items * math.prod(
+                        -(-length // chunk) * chunk for length, chunk in zip(values.shape[1:], rest, strict=True)
+                    )
+                    more += (len(values) // items + 2) * size * file[name].dtype.itemsize
+            _reserve(self.file_name, more)
+            with h5py.File(self.file_name, "r+") as file:
                 for name, values in batch.items():
                     stored = file[name]
                     stored.resize(stored.shape[0] + len(values), axis=0)
                     stored[len(stored) - len(values) :] = values
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, RuntimeError) as error:
             raise self.error(f"cannot append to {self.file_name}: {error}") from error
 
 

@@ -59,6 +59,11 @@ TEST_MEAN = "caffe.cpp:328"
 IGNORING = "net.cpp:744"
 
 
+def on_terminal() -> bool:
+    """Whether standard error is a terminal; it is nothing at all where the shell has closed it (``2>&-``)."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def log(source: str, message: str, *values: Any, level: int = logging.INFO) -> None:
     """Log ``message % values`` as the line that Caffe writes at ``source``."""
     logger.log(level, message, *values, extra={"source": source})

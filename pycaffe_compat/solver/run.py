@@ -20,7 +20,7 @@ from ..proto import caffe_pb2, read_solver
 from . import denormals, distributed
 from . import log as lines
 from .hooks import Hook, Progress, TensorBoard
-from .log import init_log, log, log_to
+from .log import init_log, log, log_to, on_terminal
 from .loop import Solver, choose_device
 from .nets import warn_of_missing
 from .precision import slow_precision
@@ -152,7 +152,7 @@ def train(
         logged: Any = contextlib.nullcontext() if log_file is None else log_to(log_file)
         with logged, operator_threads(threads) as picked:
             own: list[Hook] = []
-            if first and (sys.stderr.isatty() if progress is None else progress):
+            if first and (on_terminal() if progress is None else progress):
                 own.append(Progress())
             if first and tensorboard:
                 own.append(TensorBoard(tensorboard))

@@ -96,6 +96,24 @@ def test_hdf5_cannot_be_written(tmp_path):
         layer(torch.zeros(2, 3), torch.zeros(2))
 
 
+def test_hdf5_on_a_full_disk_keeps_the_batches_before(tmp_path):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "o.h5"
+    layer = gl.build(f'type: "HDF5Output" hdf5_output_param {{ file_name: "{path}" }}', (2, 3), (2,))
+    layer(torch.ones(2, 3), torch.ones(2))
+    had, most = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(had) + 10, most[1]))
+    try:
+        with pytest.raises(LayerError, match=r"cannot append to .*; the batches before this one are in it"):
+            layer(torch.ones(2, 3), torch.ones(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert path.read_bytes() == had
+    layer(torch.ones(2, 3), torch.ones(2))
+    with h5py.File(path) as file:
+        assert file["data"].shape == (4, 3, 1, 1) and (file["data"][:] == 1).all()
+
+
 def test_three_channels_are_a_bgr_picture_and_the_numbering_goes_on(tmp_path):
     layer = image_output(tmp_path / "a" / "b", (2, 3, 4, 5))
     assert gl.meta_shapes(layer, [(2, 3, 4, 5)]) == [] and not images(tmp_path)

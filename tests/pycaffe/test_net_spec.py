@@ -67,7 +67,7 @@ def test_anything_but_a_top_or_a_field_is_an_error() -> None:
     pair = L.DummyData(ntop=2)
     with pytest.raises(TypeError, match=r"Silence input 0 is not a Top \(type is <class 'tuple'>\)"):
         L.Silence(pair, ntop=0)
-    with pytest.raises(TypeError, match="to_proto takes tops, .* not a tuple"):
+    with pytest.raises(TypeError, match=r"to_proto takes tops, .* not a tuple"):
         to_proto(pair)
     with pytest.raises(TypeError, match="ReLU: in_place=True needs a bottom for top 0; there are 0"):
         to_proto(L.ReLU(in_place=True))
