@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import layers
+from . import interruption, layers  # interruption comes first: it covers the imports of the others
 from .errors import (
     CaffeError,
     DataError,
@@ -55,3 +55,5 @@ __all__ = [
     "load",
 ]
 __all__ += interface.__all__
+
+interruption.as_before()

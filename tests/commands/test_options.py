@@ -2,13 +2,17 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from pycaffe_compat.commands.options import Parser, add_state, command
 from pycaffe_compat.errors import CaffeError
+
+ROOT = Path(__file__).parents[2]
 
 
 def parser() -> Parser:
@@ -134,3 +138,19 @@ def test_a_level_has_32_bits(capsys) -> None:
     with pytest.raises(SystemExit):
         made.parse_args(["-level", "99999999999"])
     assert "--level: 99999999999 is no integer of 32 bits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", [[str(ROOT / "tools" / "train_net.py")], ["-m", "pycaffe_compat"]])
+def test_ctrl_c_during_the_imports_of_a_command_ends_it_quietly(program: list[str]) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-X", "importtime", *program, "--help"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if line.endswith("pycaffe_compat.interruption\n"))
+        process.send_signal(signal.SIGINT)
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == -signal.SIGINT
