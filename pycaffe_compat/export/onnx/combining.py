@@ -143,8 +143,8 @@ def shuffle_channel(e: Emitter, layer: ShuffleChannel, x: Value) -> str:
 @emits(Axpy)
 def axpy(e: Emitter, layer: Axpy, scale: Value, x: Value, y: Value) -> str:
     factor: object = scale
-    if len(scale.shape) == 2 and len(x.shape) > 2:
-        factor = e.op("Unsqueeze", scale, e.ints(*range(2, len(x.shape))))
+    if len(scale.shape) < len(x.shape):
+        factor = e.op("Unsqueeze", scale, e.ints(*range(len(scale.shape), len(x.shape))))
     return str(e.op("Add", e.op("Mul", factor, x), y))
 
 
