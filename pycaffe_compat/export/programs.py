@@ -140,7 +140,7 @@ def run_alone(path: PathLike, batches: Sequence[Mapping[str, np.ndarray]]) -> li
         given = {f"{b}/{i}": array for b, batch in enumerate(batches) for i, array in enumerate(batch.values())}
         counts = {"batches": np.array(len(batches)), "inputs": np.array(len(batches[0]))}
         np.savez(data, **counts, **given)  # type: ignore[arg-type]
-        command = [sys.executable, "-c", _ALONE, os.path.abspath(path), data, out]
+        command = [sys.executable, "-B", "-c", _ALONE, os.path.abspath(path), data, out]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if line.strip()]

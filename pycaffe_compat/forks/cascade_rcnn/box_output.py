@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape, register, untraced
 from ...tables import dims
 from ..fast_rcnn.nms import suppress_by
 from ..mscnn.boxes import NMS_TYPES, Fields, decode_from_regions, near, read_normalization, tops_of
@@ -71,7 +71,7 @@ class BoxGroupOutput(Layer):
             return regions if self.n_tops == 1 else (regions, maps[0].new_empty((1, 6, 1, 1)))
         return self.find([x.detach() for x in maps])
 
-    @torch.compiler.disable
+    @untraced
     def find(self, maps: Sequence[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         """As :meth:`forward`, for tensors with memory."""
         boxes, scores = [], []
@@ -144,7 +144,7 @@ class FrcnnOutput(Layer):
             )
         return self.detect(*(x.detach().flatten(1) for x in (scores, codes, regions, size)))
 
-    @torch.compiler.disable
+    @untraced
     def detect(self, scores: Tensor, codes: Tensor, regions: Tensor, size: Tensor) -> Tensor:
         """As :meth:`forward`, for matrices with memory."""
         if bool(regions[:, 0].any()):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape, register, untraced
 from ...layers.python_layer import STAND_INS, stands_in
 from ...tables import dims
 from .anchors import moved, placed
@@ -113,7 +113,7 @@ class PythonProposal(Layer):
             regions, found = self.propose(scores.detach(), shifts.detach(), sizes.detach().flatten())
         return regions if self.n_tops == 1 else (regions, found)
 
-    @torch.compiler.disable
+    @untraced
     def propose(self, scores: Tensor, shifts: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`forward`, for tensors with memory; both tops."""
         height, width = scores.shape[2:]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape, register, untraced
 from ...tables import dims
 from ..fast_rcnn.nms import suppress_by
 from .boxes import NMS_TYPES, Fields, near, ranked, read_normalization, tops_of
@@ -63,7 +63,7 @@ class BoxOutput(Layer):
             return regions if self.n_tops == 1 else (regions, maps[0].new_empty((1, 6, 1, 1)))
         return self.find([x.detach() for x in maps])
 
-    @torch.compiler.disable
+    @untraced
     def find(self, maps: Sequence[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         """As :meth:`forward`, for tensors with memory."""
         boxes, scores = [], []

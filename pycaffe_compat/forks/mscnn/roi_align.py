@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape, register, untraced
 from ...tables import dims
 from ..fast_rcnn.bins import read_regions
 
@@ -47,7 +47,7 @@ class GridROIAlign(Layer):
             return x.new_empty((len(regions), x.shape[1], *(n + 1 for n in self.pooled)))
         return self.align(x, regions)
 
-    @torch.compiler.disable
+    @untraced
     def align(self, x: Tensor, regions: Tensor) -> Tensor:
         """As :meth:`forward`, for tensors with memory."""
         images, corners = read_regions(self, x, regions)

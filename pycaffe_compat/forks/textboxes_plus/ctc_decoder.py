@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape, register, untraced
 from ...tables import dims
 
 
@@ -63,7 +63,7 @@ class CTCGreedyDecoder(Layer):
         tops = tuple(made[: self.n_tops])
         return tops if len(tops) > 1 else tops[0]
 
-    @torch.compiler.disable
+    @untraced
     def decode(self, scores: Tensor, going: Tensor | None = None, truth: Tensor | None = None) -> list[Tensor]:
         """The sequences, the scores and the accuracy, of tensors with memory."""
         steps, n, classes = scores.shape[:3]
