@@ -103,6 +103,7 @@ MORE_LAYERS = [
     ([(2, 3, 4, 5)], 'type: "Slope"'),
     ([(2, 3, 4, 5), (2, 1, 4, 5)], 'type: "SpatialProduct"'),
     ([(2, 3, 4, 5)], 'type: "DropoutChannel"'),
+    ([(2, 3, 4, 5)], 'type: "Dropout" dropout_param { dropout_ratio: 0.3 scale_train: false }'),
 ]
 
 

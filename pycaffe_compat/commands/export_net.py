@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,10 @@ from ..export.programs import run_alone, to_pt2, to_torchscript
 from ..export.source.module import require_own_weights, to_source, weights_path
 from ..export.verify import TOLERANCE, Difference, compare_onnx, differences, random_batches
 from ..files import refuse_overwriting, staged_path
+from ..layers import Layer
+from ..layers.fillers import fill
 from ..net import Net
+from ..proto import caffe_pb2
 from ..tables import dims, format_table, human
 from .options import Parser, add_reading, command, reading
 
@@ -86,7 +89,9 @@ def run(argv: list[str]) -> None:
     )
     parser.add_argument("--no-verify", action="store_true", help="do not run the result")
     parser.add_argument(
-        "--random-weights", action="store_true", help="export layers without weights as their fillers fill them"
+        "--random-weights",
+        action="store_true",
+        help="export layers without weights all the same: as their fillers fill them, at random where they have no fillers",
     )
     add_reading(parser)
     args = parser.parse_args(argv)
@@ -136,7 +141,22 @@ def _load(args: Any) -> Net:
             f"{args.weights} has no weights for {', '.join(lacking)}: these layers would be as their fillers "
             "fill them; give their weights, or say --random-weights"
         )
+    _draw_weights([net.layers[name] for name in lacking])
     return net
+
+
+def _draw_weights(layers: Sequence[Layer]) -> None:
+    """Draw the filters of layers that are all 0, as in deploy nets, which have no fillers: a check of zeros shows nothing."""
+    drawn, one = caffe_pb2.FillerParameter(type="msra"), caffe_pb2.FillerParameter(value=1)
+    for layer in layers:
+        for spec in layer.blob_specs:
+            blob = getattr(layer, spec.name)
+            if blob.any():
+                continue
+            if spec.name.startswith(("weight", "W_")):
+                fill(blob, drawn)
+            elif spec.name in ("running_var", "scale_factor"):
+                fill(blob, one)
 
 
 def _batches(net: Net, found: Outline, args: Any) -> list[dict[str, np.ndarray]]:

@@ -18,7 +18,7 @@ from ..proto import caffe_pb2
 from ..proto.kinds import LISTS, told_apart
 from . import draws
 from .batches import Shape, Shard
-from .image_list import LABEL, read_image, resize
+from .image_list import LABEL, read_image, read_lines, resize
 from .loader import Buffers, Job
 from .mean import read_clip_mean, require_mean_values, require_one_mean
 
@@ -39,17 +39,10 @@ def read_clips(path: str | os.PathLike[str], form: str) -> list[Words]:
     wanted = f'wanted "{form}"'
     clips = []
     with told_apart(name, LISTS, f'a list: a text file with a line "{form}" for each video'):
-        try:
-            with open(name, encoding="utf-8-sig", errors="surrogateescape") as file:
-                lines = file.readlines()
-        except OSError as error:
-            raise DataError(f"cannot read list file {name}: {error.strerror}") from error
-        for number, line in enumerate(lines, 1):
+        for number, line in read_lines(name):
             words = tuple(line.split())
-            if not words:
-                continue
             if len(words) != len(kinds):
-                raise DataError(f'{name}:{number}: "{line.strip()}" has {len(words)} words; {wanted}')
+                raise DataError(f'{name}:{number}: "{line}" has {len(words)} words; {wanted}')
             for word, kind in zip(words, kinds, strict=True):
                 parts = word.split(",") if kind == "LABELS" else [word]
                 if kind != "PATH" and not all(LABEL.fullmatch(part) and len(part) < 11 for part in parts):

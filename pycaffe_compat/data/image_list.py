@@ -42,24 +42,29 @@ def read_list(path: str | os.PathLike[str]) -> list[Entry]:
         return _read_list(name)
 
 
-def _read_list(name: str) -> list[Entry]:
-    entries = []
+def read_lines(name: str) -> list[tuple[int, str]]:
+    """Return the lines of a list file that are not empty, stripped, each with its number.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     try:
         with open(name, encoding="utf-8-sig", errors="surrogateescape") as file:
-            for number, line in enumerate(file, 1):
-                words = line.strip().rsplit(None, 1)
-                if not words:
-                    continue
-                if len(words) < 2 or not LABEL.fullmatch(words[1]):
-                    hint = f". {OTHER_LABELS}" if len(words) == 2 and NUMBER.fullmatch(words[1]) else ""
-                    raise DataError(
-                        f'{name}:{number}: no integer label at the end of "{line.strip()}"; wanted "PATH LABEL"{hint}'
-                    )
-                if len(words[1]) > 11 or not -(2**31) <= int(words[1]) < 2**31:
-                    raise DataError(f"{name}:{number}: label {words[1]} is out of range; a label is a 32-bit integer")
-                entries.append(Entry(words[0], int(words[1])))
+            return [(number, line.strip()) for number, line in enumerate(file, 1) if line.strip()]
     except OSError as error:
         raise DataError(f"cannot read list file {name}: {error.strerror}") from error
+
+
+def _read_list(name: str) -> list[Entry]:
+    entries = []
+    for number, line in read_lines(name):
+        words = line.rsplit(None, 1)
+        if len(words) < 2 or not LABEL.fullmatch(words[1]):
+            hint = f". {OTHER_LABELS}" if len(words) == 2 and NUMBER.fullmatch(words[1]) else ""
+            raise DataError(f'{name}:{number}: no integer label at the end of "{line}"; wanted "PATH LABEL"{hint}')
+        if len(words[1]) > 11 or not -(2**31) <= int(words[1]) < 2**31:
+            raise DataError(f"{name}:{number}: label {words[1]} is out of range; a label is a 32-bit integer")
+        entries.append(Entry(words[0], int(words[1])))
     if not entries:
         raise DataError(f'list file {name} is empty; wanted a line "PATH LABEL" for each image')
     return entries

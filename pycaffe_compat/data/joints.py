@@ -14,7 +14,7 @@ from ..errors import DataError, prefixed, require_file
 from ..proto.kinds import LISTS, told_apart
 from . import draws
 from .batches import Shape, Shard
-from .image_list import NUMBER, read_image
+from .image_list import NUMBER, read_image, read_lines
 from .loader import Buffers, Job
 
 _FORM = "IMAGE X,Y,… CROP CLASS"
@@ -45,18 +45,11 @@ def read_joints(path: str | os.PathLike[str], picks: Sequence[int] = ()) -> list
     name = require_file(path, "list file")
     people: list[Person] = []
     with told_apart(name, LISTS, f'a list: a text file with a line "{_FORM}" for each picture'):
-        try:
-            with open(name, encoding="utf-8-sig", errors="surrogateescape") as file:
-                lines = file.readlines()
-        except OSError as error:
-            raise DataError(f"cannot read list file {name}: {error.strerror}") from error
-        for number, line in enumerate(lines, 1):
+        for number, line in read_lines(name):
             words = line.split()
-            if not words:
-                continue
             numbers = words[1].split(",") if len(words) == 4 else []
             if not numbers or not all(NUMBER.fullmatch(each) for each in numbers):
-                raise DataError(f'{name}:{number}: "{line.strip()[:80]}"; wanted "{_FORM}", without spaces in a word')
+                raise DataError(f'{name}:{number}: "{line[:80]}"; wanted "{_FORM}", without spaces in a word')
             if picks and max(picks) > len(numbers):
                 raise DataError(
                     f"{name}:{number}: has {len(numbers)} numbers, but labelinds asks for number {max(picks)}"

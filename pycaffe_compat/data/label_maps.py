@@ -21,7 +21,7 @@ from ..errors import DataError, prefixed, require_file
 from ..proto.kinds import LISTS, told_apart
 from . import draws
 from .batches import Shape, Shard
-from .image_list import LABEL, read_image, resize
+from .image_list import LABEL, read_image, read_lines, resize
 from .loader import Buffers, Job, default_threads
 from .transformer import Transformer
 
@@ -54,12 +54,8 @@ def read_pairs(path: str | os.PathLike[str], form: str, more: bool = False) -> l
     """
     name = require_file(path, "list file")
     with told_apart(name, LISTS, f'a list: a text file with a line "{form}" for each image'):
-        try:
-            with open(name, encoding="utf-8-sig", errors="surrogateescape") as file:
-                lines = [(number, line.split()) for number, line in enumerate(file, 1)]
-        except OSError as error:
-            raise DataError(f"cannot read list file {name}: {error.strerror}") from error
-        pairs = [_words(f"{name}:{number}", words, form.split(), more) for number, words in lines if words]
+        kinds = form.split()
+        pairs = [_words(f"{name}:{number}", line.split(), kinds, more) for number, line in read_lines(name)]
         if not pairs:
             raise DataError(f'list file {name} is empty; wanted a line "{form}" for each image')
     return pairs

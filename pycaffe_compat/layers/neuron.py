@@ -158,6 +158,14 @@ class Clip(Overwritten):
         return ((bottom >= self.min) & (bottom <= self.max)).to(bottom.dtype)
 
 
+def dropout_ratio(layer: Layer, param: Any) -> float:
+    """Return the ``dropout_ratio`` of a Dropout layer; raise a ``LayerError`` if it is no share."""
+    ratio: float = param.dropout_param.dropout_ratio
+    if not 0 <= ratio < 1:
+        raise layer.error(f"dropout_param.dropout_ratio: {ratio:g} must be at least 0 and below 1")
+    return ratio
+
+
 @register("Dropout")
 class Dropout(Layer):
     """In training each element is 0 with probability ``dropout_ratio``, otherwise ``x / (1 - dropout_ratio)``.
@@ -172,9 +180,7 @@ class Dropout(Layer):
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
-        self.ratio = param.dropout_param.dropout_ratio
-        if not 0 <= self.ratio < 1:
-            raise self.error(f"dropout_param.dropout_ratio: {self.ratio:g} must be at least 0 and below 1")
+        self.ratio = dropout_ratio(self, param)
         self.always: bool = param.dropout_param.sample_weights_test
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from exported_nets import CLASSIFIER, CONVNET, build_net
@@ -191,6 +192,19 @@ def test_a_number_without_axes(out, capfd):
         'layer { name: "y" type: "Power" bottom: "x" top: "y" power_param { scale: 2 } }'
     )
     assert export(capfd, out, "--random-weights", net="number.prototxt").startswith("0: ")
+
+
+def test_random_weights_of_a_deploy_net_are_not_all_zero(capfd):
+    """Deploy nets have no fillers, and zeros agree with everything."""
+    Path("bare.prototxt").write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 5 dim: 5 } } }'
+        'layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 4 kernel_size: 3 } }'
+        'layer { name: "b" type: "BatchNorm" bottom: "c" top: "b" }'
+    )
+    assert export(capfd, "net.onnx", "--random-weights", net="bare.prototxt").startswith("0: ")
+    x = np.ones((1, 3, 5, 5), np.float32)
+    (b,) = onnxruntime.InferenceSession("net.onnx").run(None, {"x": x})
+    assert 0 < np.abs(b).max() < 20
 
 
 @pytest.mark.parametrize("out", ["net.onnx", "net.py"])

@@ -11,6 +11,7 @@ from ...forks.ssd import boxes as bx
 from ...forks.ssd.detection_output import DetectionOutput
 from ...forks.ssd.normalize import Normalize
 from ...forks.ssd.prior_box import PriorBox, Priors
+from ...forks.textboxes.prior_box import DoublePriorBox
 from ..outline import Value
 from ..registry import static, unsaid
 from .emitter import FLOAT, Emitter, emits
@@ -26,7 +27,7 @@ def normalize(e: Emitter, layer: Normalize, x: Value) -> str:
     return str(e.op("Mul", e.op("Div", x, norm), e.array(layer, "scale", scale)))
 
 
-@emits(PriorBox, PriorBoxClustered)
+@emits(PriorBox, DoublePriorBox, PriorBoxClustered)
 def priors(e: Emitter, layer: Priors, x: Value, picture: Value) -> str:
     for value in (x, picture):
         if len(value.shape) > 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ...forks.fast_rcnn.dropout import LateDropout
 from ...forks.happynear.neuron import Arccos, Cosine, Insanity, Noise, SoftTruncation, Truncation
 from ...forks.synopsys.neuron import HardSwish, Mish
 from ...forks.synopsys.relu import LimitedReLU
@@ -101,6 +102,11 @@ def exponential(e: Emitter, layer: Exp, x: Value) -> str:
 def logarithm(e: Emitter, layer: Log, x: Value) -> str:
     y = e.op("Log", affine(e, x, layer.scale, layer.shift))
     return str(affine(e, y, 1 / layer.log_base, 0))
+
+
+@emits(LateDropout)
+def late_dropout(e: Emitter, layer: LateDropout, x: Value) -> str:
+    return str(e.op("Mul", x, e.number(1 - layer.ratio)))
 
 
 @emits(Power)

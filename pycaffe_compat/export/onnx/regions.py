@@ -156,7 +156,7 @@ def rounded_proposal(e: Emitter, layer: RoundedProposal, scores: Value, shifts: 
     best, place = e.op("TopK", e.op("Gather", values, turned, axis=1), e.ints(number), outputs=2, axis=1)
     boxes = e.op("Gather", e.op("Gather", boxes, turned, axis=0), e.op("Squeeze", place, e.ints(0)), axis=0)
     grouped = e.op("Unsqueeze", _whole(e, boxes), e.ints(0))
-    kept = suppressed(e, grouped, best, layer.most, layer.threshold, LOWEST)
+    kept = suppressed(e, grouped, best, layer.nominal, layer.threshold, LOWEST)
     where = e.op("Squeeze", e.op("NonZero", kept), e.ints(0))
     regions = e.op("Pad", e.op("Gather", boxes, where, axis=0), e.ints(0, 1, 0, 0))
     scores_of = e.op("Gather", e.op("Transpose", best, perm=(1, 0)), where, axis=0)

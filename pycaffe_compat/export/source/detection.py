@@ -18,6 +18,7 @@ from ...forks.ssd import boxes as bx
 from ...forks.ssd.detection_output import DetectionOutput
 from ...forks.ssd.prior_box import PriorBox, Priors
 from ...forks.synopsys.proposal import RoundedProposal
+from ...forks.textboxes.prior_box import DoublePriorBox
 from ...forks.yolo.detection_output import GridDetections, YoloDetectionOutput, Yolov3DetectionOutput
 from ..outline import Value
 from ..registry import static, unsaid
@@ -32,7 +33,7 @@ _DECODERS = {
 }
 
 
-@writes(PriorBox, PriorBoxClustered)
+@writes(PriorBox, DoublePriorBox, PriorBoxClustered)
 def priors(w: Writer, layer: Priors, x: Value, picture: Value) -> str:
     """Boxes that depend on sizes alone: a buffer."""
     for value in (x, picture):
@@ -100,7 +101,7 @@ def proposal(w: Writer, layer: Proposal | RoundedProposal, scores: Value, shifts
     else:
         function = w.helper(helpers.propose_of_one)
         anchors = anchors.reshape(-1, len(layer.anchors), 4).transpose(0, 1).reshape(-1, 4)
-        options |= {"most": layer.most}
+        options |= {"most": layer.nominal}
     y = call(function, scores, shifts, sizes, w.parameter(layer, anchors, learns=False), **options)
     return f"{y}[0]" if len(w.tops) == 1 else Several(y)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ...forks.fast_rcnn.dropout import LateDropout
 from ...forks.happynear.neuron import Arccos, Cosine, Insanity, Noise, SoftTruncation, Truncation
 from ...forks.intel.fused import FusedConvolution, FusedInnerProduct
 from ...forks.synopsys.neuron import HardSwish, Mish
@@ -89,6 +90,11 @@ def dropout(w: Writer, layer: Dropout, x: Value) -> str:
     if layer.always:
         raise unsaid(layer, "sample_weights_test draws random numbers")
     return f"{w.module(layer, 'nn.Dropout', float(layer.ratio))}({x})"
+
+
+@writes(LateDropout)
+def late_dropout(w: Writer, layer: LateDropout, x: Value) -> str:
+    return f"{w.module(layer, 'nn.Dropout', float(layer.ratio))}({x}) * {literal(1 - layer.ratio)}"
 
 
 @writes(ELU)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...layers.base import Layer, Shape, register
+from ...layers.neuron import dropout_ratio
 
 
 @register("Dropout", fork=("fast_rcnn", "rfcn", "psroi_align", "ctpn"))
@@ -24,9 +25,7 @@ class LateDropout(Layer):
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
-        self.ratio = param.dropout_param.dropout_ratio
-        if not 0 <= self.ratio < 1:
-            raise self.error(f"dropout_param.dropout_ratio: {self.ratio:g} must be at least 0 and below 1")
+        self.ratio = dropout_ratio(self, param)
 
     @classmethod
     def fits(cls, param: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register, untraced
+from ...layers.base import Shape, register, untraced
 from ...layers.python_layer import STAND_INS, stands_in
-from ...tables import dims
 from .anchors import moved, placed
 from .nms import suppress
+from .proposals import Proposals
 
 log = logging.getLogger(__name__)
 BASE = 16  # the side of the square that anchors are made from
@@ -29,7 +28,7 @@ STAND_INS["rpn.proposal_layer", "ProposalLayer"] = 3
 
 
 @register("Python", fork=("fast_rcnn", "rfcn"))
-class PythonProposal(Layer):
+class PythonProposal(Proposals):
     """Regions of interest as ``rpn.proposal_layer.ProposalLayer`` makes them, with the numbers of its default configuration.
 
     It runs where that module is not in ``PYTHONPATH``, or may not run. The bottoms are scores (1, 2 A, H, W), of which the
@@ -40,11 +39,6 @@ class PythonProposal(Layer):
 
     options = ("python_param",)
     inert_options = frozenset({"share_in_parallel"})
-    bottoms = (3, 3)
-    tops = (1, 2)
-    differentiable = (False,)
-    open_axes = (0,)
-    traceable = False
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -86,32 +80,6 @@ class PythonProposal(Layer):
         if not found.get("feat_stride") or not all(n > 0 for values in found.values() for n in values):
             raise self.error(f"python_param.param_str: {text!r} needs feat_stride, and numbers above 0")
         return found
-
-    def check_shapes(self, scores: Sequence[int], shifts: Sequence[int], sizes: Sequence[int]) -> None:
-        """Check that scores and shifts are of one image, of the same places and of all anchors.
-
-        Raises:
-            LayerError: they are not, or the image has no size.
-        """
-        a = len(self.anchors)
-        wanted = [(1, number * a, *scores[2:]) for number in (2, 4)]
-        if len(scores) != 4 or [tuple(scores), tuple(shifts)] != wanted:
-            raise self.error(
-                f"needs scores 1×{2 * a}×H×W and shifts 1×{4 * a}×H×W for its {a} anchors, not {dims(scores)} and {dims(shifts)}"
-            )
-        if math.prod(sizes) < 3:
-            raise self.error(
-                f"needs height, width and scale of the image in its third bottom, which has shape {dims(sizes)}"
-            )
-
-    def forward(self, scores: Tensor, shifts: Tensor, sizes: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Return regions (R, 5), and their scores (R, 1) if there is a top for them."""
-        self.check_shapes(scores.shape, shifts.shape, sizes.shape)
-        if scores.is_meta:
-            regions, found = scores.new_empty((1, 5)), scores.new_empty((1, 1))
-        else:
-            regions, found = self.propose(scores.detach(), shifts.detach(), sizes.detach().flatten())
-        return regions if self.n_tops == 1 else (regions, found)
 
     @untraced
     def propose(self, scores: Tensor, shifts: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,23 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register, untraced
-from ...tables import dims
+from ...layers.base import Shape, register, untraced
 from ..fast_rcnn.bins import read_regions
+from ..rfcn.psroi_pooling import PositionSensitive
 
 
 @register("PSROIAlign", fork="psroi_align")
-class PSROIAlign(Layer):
+class PSROIAlign(PositionSensitive):
     """The mean of ``sample_num`` squared points of each bin of a region, each bin in channels of its own, as R-FCN's.
 
     A point takes its value from the four places around it. Bins are cut to the plane, but the points stay as far apart as in
     the whole bin, and those beyond its end are 0. The gradient of a place beyond the last that the whole bin reaches is lost,
     as in the fork. No gradient flows to regions.
     """
-
-    bottoms = (2, 2)
-    differentiable = (True, False)
-    traceable = False
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -34,24 +30,10 @@ class PSROIAlign(Layer):
                 raise self.error(f"needs psroi_align_param.{field}, at least 1")
         self.scale, self.channels, self.group = options.spatial_scale, options.output_dim, options.group_size
         self.points = options.sample_num
-        if len(shape) != 4 or shape[1] != self.channels * self.group**2:
-            raise self.error(
-                f"needs a bottom with {self.channels * self.group**2} channels (output_dim {self.channels} times "
-                f"group_size {self.group} squared) and 4 axes, not of shape {dims(shape)}"
-            )
-
-    def forward(self, x: Tensor, regions: Tensor) -> Tensor:
-        """Return (R, output_dim, group_size, group_size) for regions (R, 5) of image, x1, y1, x2, y2.
-
-        Raises:
-            LayerError: a region is of no image of the batch.
-        """
-        if x.is_meta:
-            return x.new_empty((len(regions), self.channels, self.group, self.group))
-        return self.align(x, regions)
+        self.check_channels(shape)
 
     @untraced
-    def align(self, x: Tensor, regions: Tensor) -> Tensor:
+    def pool(self, x: Tensor, regions: Tensor) -> Tensor:
         """As :meth:`forward`, for tensors with memory."""
         images, corners = read_regions(self, x, regions)
         group = self.group

@@ -15,8 +15,44 @@ from ...tables import dims
 from ..fast_rcnn.bins import Bins, read_regions, rounded, whole
 
 
+class PositionSensitive(Layer):
+    """Regions (R, 5) of a bottom with channels of its own for each bin, as (R, output_dim, group_size, group_size).
+
+    A region is image, x1, y1, x2, y2. No gradient flows to regions. Subclasses have read ``channels`` and ``group`` when they
+    check the bottom.
+    """
+
+    bottoms = (2, 2)
+    differentiable = (True, False)
+    traceable = False
+    channels: int
+    group: int
+
+    def check_channels(self, shape: Shape) -> None:
+        """Raise a ``LayerError`` unless a bottom of this shape has the channels of all bins."""
+        if len(shape) != 4 or shape[1] != self.channels * self.group**2:
+            raise self.error(
+                f"needs a bottom with {self.channels * self.group**2} channels (output_dim {self.channels} times "
+                f"group_size {self.group} squared) and 4 axes, not of shape {dims(shape)}"
+            )
+
+    def forward(self, x: Tensor, regions: Tensor) -> Tensor:
+        """Return the values of the bins.
+
+        Raises:
+            LayerError: a region is of no image of the batch.
+        """
+        if x.is_meta:
+            return x.new_empty((len(regions), self.channels, self.group, self.group))
+        return self.pool(x, regions)
+
+    def pool(self, x: Tensor, regions: Tensor) -> Tensor:
+        """As :meth:`forward`, for tensors with memory."""
+        raise NotImplementedError
+
+
 @register("PSROIPooling", fork=("rfcn", "psroi_align", "intel", "happynear", "cascade_rcnn"))
-class PSROIPooling(Layer):
+class PSROIPooling(PositionSensitive):
     """The mean of each bin of a grid that divides a region, each bin in channels of its own.
 
     Bin (i, j) of ``group_size`` x ``group_size`` of output channel c is the mean of channel
@@ -26,9 +62,6 @@ class PSROIPooling(Layer):
     """
 
     options = ("psroi_pooling_param",)
-    bottoms = (2, 2)
-    differentiable = (True, False)
-    traceable = False
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -39,21 +72,7 @@ class PSROIPooling(Layer):
         for field in ("output_dim", "group_size"):
             if getattr(options, field) < 1:
                 raise self.error(f"needs psroi_pooling_param.{field}, at least 1")
-        if len(shape) != 4 or shape[1] != self.channels * self.group**2:
-            raise self.error(
-                f"needs a bottom with {self.channels * self.group**2} channels (output_dim {self.channels} times "
-                f"group_size {self.group} squared) and 4 axes, not of shape {dims(shape)}"
-            )
-
-    def forward(self, x: Tensor, regions: Tensor) -> Tensor:
-        """Return (R, output_dim, group_size, group_size) for regions (R, 5) of image, x1, y1, x2, y2.
-
-        Raises:
-            LayerError: a region is of no image of the batch.
-        """
-        if x.is_meta:
-            return x.new_empty((len(regions), self.channels, self.group, self.group))
-        return self.pool(x, regions)
+        self.check_channels(shape)
 
     @untraced
     def pool(self, x: Tensor, regions: Tensor) -> Tensor:

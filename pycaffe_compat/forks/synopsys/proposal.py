@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register, untraced
-from ...tables import dims
+from ...layers.base import Shape, register, untraced
 from ..fast_rcnn.anchors import moved, placed
 from ..fast_rcnn.bins import rounded
 from ..fast_rcnn.nms import suppress
+from ..fast_rcnn.proposals import Proposals
 
 
 @register("Proposal", fork="synopsys")
-class RoundedProposal(Layer):
+class RoundedProposal(Proposals):
     """Regions of interest from the scores and shifts of the anchors of Faster R-CNN's Python layer.
 
     The bottoms are scores (1, 2 A, H, W), of which the second half counts; shifts (1, 4 A, H, W); and height, width and
@@ -29,16 +29,11 @@ class RoundedProposal(Layer):
     """
 
     inert_options = frozenset({"pre_nms_topn"})
-    bottoms = (3, 3)
-    tops = (1, 2)
-    differentiable = (False,)
-    open_axes = (0,)
-    traceable = False
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         options = param.proposal_param
-        self.stride, self.most = options.feat_stride, options.max_rois
+        self.stride, self.nominal = options.feat_stride, options.max_rois
         self.min_size, self.threshold = options.rpn_min_size, options.rpn_nms_thresh
         for field in ("feat_stride", "anchor_base_size", "max_rois"):
             if getattr(options, field) < 1:
@@ -51,32 +46,6 @@ class RoundedProposal(Layer):
     @classmethod
     def fits(cls, param: Any) -> bool:
         return not param.proposal_param.ratio and not param.proposal_param.scale
-
-    def check_shapes(self, scores: Sequence[int], shifts: Sequence[int], sizes: Sequence[int]) -> None:
-        """Check that scores and shifts are of one image, of the same places and of all anchors.
-
-        Raises:
-            LayerError: they are not, or the image has no size.
-        """
-        a = len(self.anchors)
-        wanted = [(1, number * a, *scores[2:]) for number in (2, 4)]
-        if len(scores) != 4 or [tuple(scores), tuple(shifts)] != wanted:
-            raise self.error(
-                f"needs scores 1×{2 * a}×H×W and shifts 1×{4 * a}×H×W for its {a} anchors, not {dims(scores)} and {dims(shifts)}"
-            )
-        if math.prod(sizes) < 3:
-            raise self.error(
-                f"needs height, width and scale of the image in its third bottom, which has shape {dims(sizes)}"
-            )
-
-    def forward(self, scores: Tensor, shifts: Tensor, sizes: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Return regions (R, 5), at most ``max_rois``, and their scores (R, 1) if there is a top for them."""
-        self.check_shapes(scores.shape, shifts.shape, sizes.shape)
-        if scores.is_meta:
-            regions, found = scores.new_empty((self.most, 5)), scores.new_empty((self.most, 1))
-        else:
-            regions, found = self.propose(scores.detach(), shifts.detach(), sizes.detach().flatten())
-        return regions if self.n_tops == 1 else (regions, found)
 
     @untraced
     def propose(self, scores: Tensor, shifts: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,7 +65,7 @@ class RoundedProposal(Layer):
         boxes, values = boxes[stays].flip(0), values[stays].flip(0)
         values, order = values.sort(descending=True, stable=True)
         boxes = boxes[order]
-        kept = suppress(boxes, self.threshold, self.most, touching=True)
+        kept = suppress(boxes, self.threshold, self.nominal, touching=True)
         regions = F.pad(boxes[kept], (1, 0))
         return regions.to(scores.dtype), values[kept, None].to(scores.dtype)
 
