@@ -44,7 +44,7 @@ class NCCL:
         backend = "nccl" if current_device().type == "cuda" and dist.is_nccl_available() else "gloo"
         place = uid.decode() if isinstance(uid, bytes) else uid
         try:
-            dist.init_process_group(backend, f"file://{place}", rank=solver_rank(), world_size=solver_count())
+            distributed.init_group(backend, f"file://{place}", rank=solver_rank(), world_size=solver_count())
         except (RuntimeError, ValueError) as error:
             raise CaffeError(f"NCCL: the {solver_count()} processes did not meet at {place}: {error}") from error
         weakref.finalize(self, distributed.stop)

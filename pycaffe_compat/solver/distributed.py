@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +21,16 @@ _peers: peers.Peers | None = None
 def launched() -> bool:
     """Whether ``torchrun`` started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def init_group(backend: str, *arguments: Any, **options: Any) -> None:
+    """As ``torch.distributed.init_process_group``, after the modules that would keep the group for ever.
+
+    Functions of PyTorch have the group that exists when they are imported as the default of an argument. The compiler
+    imports them, and optimizers import the compiler.
+    """
+    importlib.import_module("torch._dynamo")
+    dist.init_process_group(backend, *arguments, **options)
 
 
 def joined() -> bool:
@@ -70,7 +81,7 @@ def _join(backend: str) -> None:
     _peers = peers.Peers(dist.PrefixStore("pycaffe_compat", store), number, everyone)
     _peers.watch()  # from here on: connecting to a process that has just ended waits, too
     try:
-        dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=patience)
+        init_group(backend, store=store, rank=number, world_size=count, timeout=patience)
     except BaseException as error:
         instead = lost(error)
         stop()
