@@ -576,7 +576,7 @@ def main() -> None:
     )
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds after which no shape is begun")
     parser.add_argument("--quick", action="store_true", help="the first pooling of each net only")
-    parser.add_argument("--out", default=os.path.dirname(os.path.abspath(__file__)), help="folder of the results")
+    parser.add_argument("--out", default="build/benchmarks", help="folder of the results (default: %(default)s)")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     on_gpu = device.type == "cuda"
@@ -585,6 +585,7 @@ def main() -> None:
     arguments.rounds = arguments.rounds or (7 if arguments.quick else 15)
     arguments.compile = arguments.compile or ("none" if arguments.quick else "some")
     torch.manual_seed(0)
+    os.makedirs(arguments.out, exist_ok=True)
     print("| " + " | ".join(COLUMNS) + " |")
     results = Results()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # a time limit: what there is is summed up and drawn

@@ -401,7 +401,13 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", help="contenders; the first one is what others are held against"
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks", metavar="FOLDER")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/benchmarks"),
+        metavar="FOLDER",
+        help="of the results (default: %(default)s)",
+    )
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args()
     device = torch.device(args.device)
@@ -409,6 +415,7 @@ def main() -> None:
     if args.serve:
         serve(next(c for c in contenders if c.name == args.serve), args.batch[0], device)
         return
+    args.out.mkdir(parents=True, exist_ok=True)
     if args.only:
         contenders = tuple(c for c in contenders if c.name in args.only)
     rates = {kind: matrix_rate(getattr(torch, kind), device) for kind in ("float32", "bfloat16")}

@@ -13,7 +13,8 @@ import torch
 
 from .errors import WeightsError
 from .layers import Layer
-from .layers.base import VARIANTS, Shape
+from .layers.base import Shape
+from .layers.registry import VARIANTS
 from .proto import Weights, read_weights
 from .proto.additions import titles
 from .tables import dims

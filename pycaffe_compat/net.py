@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from .errors import CaffeError, LayerError, NetError, ParseError, UnknownNameError, nearest
 from .forks import all_forks, fork_named
 from .layers import Layer, Source, layer_class
-from .layers.base import Shape, check_layers, missing_types
+from .layers.base import Shape
 from .layers.data_layers import BatchSource
 from .layers.neuron import Overwritten
+from .layers.registry import check_layers, missing_types
 from .loading import BlobKey, LoadReport
 from .parameters import BlobTable, Learnable, in_file
 from .plan import Call, plan

@@ -12,7 +12,8 @@ import numpy as np
 
 from ..errors import WeightsError
 from ..layers import REGISTRY, Layer
-from ..layers.base import VARIANTS, Shape
+from ..layers.base import Shape
+from ..layers.registry import VARIANTS
 from ..proto import caffe_pb2
 
 PathLike = str | os.PathLike[str]

@@ -9,7 +9,8 @@ import importlib
 import pkgutil
 
 from .. import forks
-from .base import REGISTRY, Layer, Source, layer_class, register
+from .base import Layer, Source
+from .registry import REGISTRY, layer_class, register
 
 for _module in pkgutil.iter_modules(__path__):
     if _module.name == "catalog":  # a program about the registry, not a family in it

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Layer, Shape, register
+from .base import Layer, Shape
 from .loss import read_labels
+from .registry import register
 
 
 @register("Accuracy")

@@ -21,7 +21,8 @@ from ..proto import caffe_pb2, parse_text
 from ..proto.additions import value_forks
 from ..proto.schema import known_forks, merged
 from . import fillers
-from .base import REGISTRY, VARIANTS, Layer
+from .base import Layer
+from .registry import REGISTRY, VARIANTS
 
 HEAD = """\
 # Layers

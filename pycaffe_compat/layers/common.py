@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..tables import dims
-from .base import Layer, Shape, count, register
+from .base import Layer, Shape, count
+from .registry import register
 
 
 @register("Eltwise")

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..tables import dims
-from .base import Layer, Shape, count, register
+from .base import Layer, Shape, count
+from .registry import register
 
 Extent = tuple[int, ...]
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}

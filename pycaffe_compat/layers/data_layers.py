@@ -25,7 +25,8 @@ from ..data.window_file import WindowOptions, WindowReader, read_windows
 from ..errors import DataError, MissingFileError
 from ..proto import caffe_pb2
 from ..tables import dims
-from .base import Shape, Source, count, register
+from .base import Shape, Source, count
+from .registry import register
 
 log = logging.getLogger(__name__)
 

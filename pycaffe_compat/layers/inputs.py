@@ -12,8 +12,9 @@ from .. import memory
 from ..errors import LayerError
 from ..proto import caffe_pb2
 from ..tables import dims
-from .base import Layer, Shape, Source, count, register
+from .base import Layer, Shape, Source, count
 from .fillers import fill
+from .registry import register
 
 LEGACY = ("num", "channels", "height", "width")
 

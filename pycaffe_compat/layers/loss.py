@@ -20,7 +20,8 @@ from ..proto import caffe_pb2
 from ..proto.binary import read_message
 from ..proto.blob_proto import blob_to_array
 from ..tables import dims
-from .base import Layer, Shape, count, register
+from .base import Layer, Shape, count
+from .registry import register
 from .slope import WithSlope
 
 LOG_THRESHOLD = 1e-20  # Caffe's floor under probabilities before their logarithm

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..tables import dims
-from .base import Layer, Shape, register
+from .base import Layer, Shape
+from .registry import register
 from .slope import TracedFunction
 
 

@@ -19,7 +19,8 @@ from ..files import atomic_path
 from ..proto import caffe_pb2
 from ..proto.hdf5 import create_hdf5
 from ..tables import dims
-from .base import Layer, Shape, register, untraced
+from .base import Layer, Shape, untraced
+from .registry import register
 
 _METADATA = 65_536  # bytes, more than the index of new chunks takes
 

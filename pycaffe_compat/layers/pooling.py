@@ -18,7 +18,8 @@ from .. import ops
 from ..ops import Window
 from ..proto import caffe_pb2
 from ..tables import dims
-from .base import Layer, Maker, Shape, register
+from .base import Layer, Maker, Shape
+from .registry import register
 from .volumes import VolumePooling, volume_pooling
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import LayerError, nearest
 from ..tables import dims
-from . import base
+from . import base, registry
 
 VARIABLE = "PYCAFFE_COMPAT_PYTHON_LAYERS"
 STAND_INS: dict[tuple[str, str], int] = {}  # classes in whose place a layer of this package can run: their bottoms
@@ -202,7 +202,7 @@ def _error_class(kind: type[Exception]) -> type[LayerError]:
         return LayerError
 
 
-@base.register("Python")
+@registry.register("Python")
 class PythonLayer(base.Layer):
     """Runs the class ``python_param.layer`` of the module ``python_param.module``, a :class:`Layer`.
 

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..tables import dims
-from .base import Layer, Shape, count, register
+from .base import Layer, Shape, count
+from .registry import register
 from .slope import WithSlope
 
 

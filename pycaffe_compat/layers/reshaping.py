@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..tables import dims
-from .base import Layer, Shape, count, register
+from .base import Layer, Shape, count
+from .registry import register
 
 
 def _one_axis(layer: Layer, options: Any, legacy: str, dims: int) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Layer, Shape, register
+from .base import Layer, Shape
+from .registry import register
 
 
 @register("Softmax")

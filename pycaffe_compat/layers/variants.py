@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import LayerError
 from ..proto import caffe_pb2
 from ..proto.additions import Addition, additions, note, refusal, speed_only, titles
-
-if TYPE_CHECKING:
-    from .base import Layer
+from .base import Layer
 
 
 def choose(param: Any, classes: Sequence[type[Layer]], given: str, likely: Sequence[str], where: str) -> type[Layer]:

@@ -8,7 +8,7 @@ import torch
 
 from pycaffe_compat.errors import LayerError, ParseError
 from pycaffe_compat.layers import Layer, register
-from pycaffe_compat.layers.base import REGISTRY, VARIANTS
+from pycaffe_compat.layers.registry import REGISTRY, VARIANTS
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.proto.recognise import forks_of

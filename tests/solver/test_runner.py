@@ -10,7 +10,7 @@ from small_solver import make, solver_param
 
 from pycaffe_compat.errors import SolverError
 from pycaffe_compat.layers import Layer, register
-from pycaffe_compat.layers.base import REGISTRY
+from pycaffe_compat.layers.registry import REGISTRY
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, filter_net, read_net
 from pycaffe_compat.solver import GraphRunner, Solver

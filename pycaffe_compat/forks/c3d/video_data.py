@@ -11,9 +11,10 @@ import numpy as np
 from ...data.clips import LIMIT, ClipReader, ClipTransform, Words, read_clips, read_frames, read_video, video_length
 from ...data.draws import Order
 from ...errors import DataError, prefixed
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.data_layers import BatchSource
 from ...layers.label_map_data import warn_moved
+from ...layers.registry import register
 from ...proto import caffe_pb2
 
 log = logging.getLogger(__name__)

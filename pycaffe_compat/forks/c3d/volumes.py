@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, count, register
+from ...layers.base import Layer, Shape, count
+from ...layers.registry import register
 from ...layers.slope import TracedFunction
 from ...layers.volumes import Ints, VolumePooling
 from ...proto import caffe_pb2

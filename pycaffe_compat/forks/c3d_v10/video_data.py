@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ...data.clips import ClipReader, Words
-from ...layers.base import Shape, register
+from ...layers.base import Shape
+from ...layers.registry import register
 from ..c3d.video_data import VideoData
 
 _TO_VIDEO = (

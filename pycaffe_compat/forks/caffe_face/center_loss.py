@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...layers.base import Shape, count, register
+from ...layers.base import Shape, count
 from ...layers.loss import LossLayer, read_labels
+from ...layers.registry import register
 from ...layers.slope import TracedFunction
 
 DISTANCES = ("L1", "L2")

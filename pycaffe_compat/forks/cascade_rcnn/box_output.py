@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register, untraced
+from ...layers.base import Layer, Shape, untraced
+from ...layers.registry import register
 from ...tables import dims
 from ..fast_rcnn.nms import suppress_by
 from ..mscnn.boxes import NMS_TYPES, Fields, decode_from_regions, near, read_normalization, tops_of

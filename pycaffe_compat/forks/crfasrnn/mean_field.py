@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ...errors import DataError
-from ...layers.base import Layer, Shape, register, untraced
+from ...layers.base import Layer, Shape, untraced
 from ...layers.loss import precise
+from ...layers.registry import register
 from ...tables import dims
 from .lattice import Filtered, Lattice, colours, normalized, places
 

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Shape, count, register
+from ...layers.base import Shape, count
 from ...layers.recurrent import Carrying, lstm_unit
+from ...layers.registry import register
 from ...layers.slope import TracedFunction
 from ...tables import dims
 

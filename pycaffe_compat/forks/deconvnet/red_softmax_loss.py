@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.loss import FLT_MIN, LossLayer, precise, read_labels
+from ...layers.registry import register
 from .accuracy import Groups
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ...data.label_maps import PairFiles, Sample, Words, as_byte, cut_window
 from ...errors import DataError
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.label_map_data import Load, SegmentationSource, corners
+from ...layers.registry import register
 from ...proto import caffe_pb2
 
 _OTHER_LAYERS = frozenset({"has_label", "max_labels", "other_object_label"})

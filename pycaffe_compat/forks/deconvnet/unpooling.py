@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ... import ops
-from ...layers.base import Maker, Shape, register
+from ...layers.base import Maker, Shape
 from ...layers.pooling import GivenPlane, Pooling
+from ...layers.registry import register
 from ...layers.slope import WithSlope
 from ...ops import Window
 from ...tables import dims

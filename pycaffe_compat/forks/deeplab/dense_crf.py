@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ...errors import DataError
-from ...layers.base import Layer, Shape, register, untraced
+from ...layers.base import Layer, Shape, untraced
 from ...layers.loss import FLT_MIN, precise
+from ...layers.registry import register
 from ...tables import dims
 from ..crfasrnn.lattice import Lattice, colours, normalized, places
 

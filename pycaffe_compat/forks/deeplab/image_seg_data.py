@@ -6,8 +6,8 @@ from typing import Any
 
 from ...data.label_maps import Size
 from ...errors import DataError
-from ...layers.base import register
 from ...layers.label_map_data import SegmentationSource
+from ...layers.registry import register
 
 
 @register("ImageSegData", fork=("deeplab", "deeplab_v1", "pspnet"))

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ...errors import CaffeError, require_file
 from ...files import atomic_path
-from ...layers.base import Layer, Shape, register, untraced
+from ...layers.base import Layer, Shape, untraced
 from ...layers.output import host_values
+from ...layers.registry import register
 from ...tables import dims
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ...errors import LayerError, require_file
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.loss import SoftmaxWithLoss, floored
+from ...layers.registry import register
 
 
 @register("SoftmaxWithLoss", fork="deeplab_v1")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...layers.base import register
 from ...layers.loss import LossLayer, precise
+from ...layers.registry import register
 from ...layers.slope import WithSlope
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from ...data.draws import Order
 from ...data.label_maps import Changes, LabelMapReader, PairFiles, Sample, Size, Words, read_pairs
 from ...errors import DataError, prefixed
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.label_map_data import LabelMapSource
+from ...layers.registry import register
 from ...proto import caffe_pb2
 
 _OUTSIDE = 255  # the label of what lies outside an image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...layers.base import register
+from ...layers.registry import register
 from ..hed.image_labelmap_data import ImageLabelmapData
 
 

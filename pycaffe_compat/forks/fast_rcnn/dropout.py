@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape
 from ...layers.neuron import dropout_ratio
+from ...layers.registry import register
 
 
 @register("Dropout", fork=("fast_rcnn", "rfcn", "psroi_align", "ctpn"))

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...layers.base import Shape, register, untraced
+from ...layers.base import Shape, untraced
 from ...layers.python_layer import STAND_INS, stands_in
+from ...layers.registry import register
 from .anchors import moved, placed
 from .nms import suppress
 from .proposals import Proposals

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register, untraced
+from ...layers.base import Layer, Shape, untraced
+from ...layers.registry import register
 from ...tables import dims
 from .bins import Bins, largest, read_regions, rounded, whole
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.normalization import BatchNorm
+from ...layers.registry import register
 from ...tables import dims
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...layers.base import register
 from ...layers.normalization import by_batch
+from ...layers.registry import register
 from ..pspnet.bn import RunningBN
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...layers.base import register
+from ...layers.registry import register
 from ..caffe_face.center_loss import CenterLoss
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, count, register
+from ...layers.base import Layer, Shape, count
 from ...layers.loss import read_labels
+from ...layers.registry import register
 from ...layers.slope import WithSlope
 from ...tables import dims
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.loss import FLT_MIN, SoftmaxLoss, floored
+from ...layers.registry import register
 from ...layers.slope import WithSlope
 from ...proto import caffe_pb2
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ...layers.base import Layer, Shape, count, register
+from ...layers.base import Layer, Shape, count
 from ...layers.loss import read_labels
+from ...layers.registry import register
 from ...layers.slope import TracedFunction
 
 DISTANCES = {"L1": 1.0, "L2": 2.0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import register
+from ...layers.registry import register
 from ..sphereface.margin_inner_product import MarginInnerProduct, psi
 
 EPS = 1e-9

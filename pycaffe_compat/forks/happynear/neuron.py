@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape
 from ...layers.neuron import dropout_ratio
+from ...layers.registry import register
 from ...layers.slope import WithSlope
 
 ARCCOS_MOST = 0.99  # what the fork takes for larger values in the gradient

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape
+from ...layers.registry import register
 from ...layers.slope import TracedFunction
 from ...tables import dims
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register, untraced
+from ...layers.base import Layer, Shape, untraced
+from ...layers.registry import register
 from ...tables import dims
 from ..fast_rcnn.anchors import moved, placed
 from ..fast_rcnn.nms import suppress

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...layers.base import register
+from ...layers.registry import register
 from ..fast_rcnn.roi_pooling import ROIPooling
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.linear import Scale
+from ...layers.registry import register
 
 
 @register("Scale", fork="happynear")

@@ -6,8 +6,9 @@ from typing import Any
 
 from ...data.joints import JointOptions, JointReader, read_joints
 from ...errors import prefixed
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.data_layers import BatchSource
+from ...layers.registry import register
 
 
 @register("DataHeatmap", fork="heatmap")

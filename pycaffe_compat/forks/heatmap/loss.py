@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape
+from ...layers.registry import register
 from ...tables import dims
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Shape, count, register
+from ...layers.base import Shape, count
 from ...layers.loss import LossLayer, precise
+from ...layers.registry import register
 from ...layers.slope import WithSlope
 
 

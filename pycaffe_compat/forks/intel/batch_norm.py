@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.normalization import BatchNorm
+from ...layers.registry import register
 from ...proto import caffe_pb2
 from .merging import SAYING
 

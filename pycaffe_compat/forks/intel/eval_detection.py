@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Shape, count, register
+from ...layers.base import Shape, count
+from ...layers.registry import register
 from ...tables import dims
 from ..yolo.boxes import by_cell, decode
 from ..yolo_v1.eval_detection import Boxes, DetectionScores

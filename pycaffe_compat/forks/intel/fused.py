@@ -8,9 +8,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.convolution import Convolution
 from ...layers.linear import InnerProduct
+from ...layers.registry import register
 from ...proto import caffe_pb2
 from ...tables import dims
 

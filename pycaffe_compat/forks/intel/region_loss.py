@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Shape, count, register
+from ...layers.base import Shape, count
+from ...layers.registry import register
 from ...tables import dims
 from ..yolo.grid_loss import Truths
 from ..yolo.region_loss import RegionLoss

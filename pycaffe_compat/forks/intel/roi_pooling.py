@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...layers.base import Shape, register
+from ...layers.base import Shape
+from ...layers.registry import register
 from ...tables import dims
 from ..fast_rcnn.roi_pooling import ROIPooling
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...layers.base import register
+from ...layers.registry import register
 from ...proto import caffe_pb2
 from ..fast_rcnn.smooth_l1_loss import SmoothL1Loss
 

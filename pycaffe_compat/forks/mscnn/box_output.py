@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register, untraced
+from ...layers.base import Layer, Shape, untraced
+from ...layers.registry import register
 from ...tables import dims
 from ..fast_rcnn.nms import suppress_by
 from .boxes import NMS_TYPES, Fields, near, ranked, read_normalization, tops_of

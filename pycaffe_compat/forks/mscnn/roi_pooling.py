@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Shape, register
+from ...layers.base import Shape
+from ...layers.registry import register
 from ..fast_rcnn.bins import rounded
 from ..fast_rcnn.roi_pooling import ROIPooling
 

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape
 from ...layers.normalization import by_batch
+from ...layers.registry import register
 from ...proto import caffe_pb2
 
 log = logging.getLogger(__name__)

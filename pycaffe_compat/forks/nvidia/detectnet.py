@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ...data.mean import read_mean, require_one_mean
 from ...errors import DataError, prefixed
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape
+from ...layers.registry import register
 from ...proto import caffe_pb2
 from ...tables import dims
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...layers.base import register
 from ...layers.loss import LossLayer
+from ...layers.registry import register
 
 
 @register("L1Loss", fork="nvidia")

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...layers.base import register
+from ...layers.registry import register
 from ..ssd.detection_evaluate import DetectionEvaluate
 from ..ssd.multibox_loss import MultiBoxLoss
 from ..ssd.truth import LEFT_OUT

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...layers.base import Shape, register
+from ...layers.base import Shape
+from ...layers.registry import register
 from ..happynear.channel_scale import LabelSpecificAdd
 
 

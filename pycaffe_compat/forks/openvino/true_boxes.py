@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...layers.base import register
+from ...layers.registry import register
 from ..ssd.detection_evaluate import DetectionEvaluate
 from ..ssd.multibox_loss import MultiBoxLoss
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...layers.base import register
+from ...layers.registry import register
 from ..hed.sigmoid_cross_entropy_loss import BalancedSigmoidCrossEntropyLoss
 
 

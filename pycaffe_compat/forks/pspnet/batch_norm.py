@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.normalization import BatchNorm
+from ...layers.registry import register
 
 
 @register("BatchNorm", fork="pspnet")

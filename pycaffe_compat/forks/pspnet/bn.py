@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape
 from ...layers.normalization import by_batch
+from ...layers.registry import register
 from ...tables import dims
 
 SEGNETS_FIELDS = ("scale_filler", "shift_filler", "bn_mode")

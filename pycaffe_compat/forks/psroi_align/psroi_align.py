@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Shape, register, untraced
+from ...layers.base import Shape, untraced
+from ...layers.registry import register
 from ..fast_rcnn.bins import read_regions
 from ..rfcn.psroi_pooling import PositionSensitive
 

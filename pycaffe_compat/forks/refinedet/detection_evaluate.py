@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...layers.base import register
+from ...layers.registry import register
 from ..ssd.detection_evaluate import DetectionEvaluate
 from .multibox_loss import one_object
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ...layers.base import Shape, count, register
+from ...layers.base import Shape, count
 from ...layers.loss import precise
+from ...layers.registry import register
 from ...tables import dims
 from ..ssd.multibox_loss import MultiBoxLoss, Options, Priors
 

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register, untraced
+from ...layers.base import Layer, Shape, untraced
 from ...layers.loss import precise
+from ...layers.registry import register
 from ...tables import dims
 from ..fast_rcnn.bins import Bins, read_regions, rounded, whole
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.loss import PRE_FIXED
+from ...layers.registry import register
 from ..fast_rcnn.smooth_l1_loss import SmoothL1Loss, four_axes
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape
+from ...layers.registry import register
 from ...layers.slope import WithSlope
 from ...proto import caffe_pb2
 from ...tables import dims

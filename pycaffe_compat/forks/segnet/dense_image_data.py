@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...data.label_maps import Changes, LabelMapReader, PairFiles, Size
-from ...layers.base import register
 from ...layers.label_map_data import LabelMapSource
+from ...layers.registry import register
 
 
 @register("DenseImageData", fork=("segnet", "enet"))

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ... import ops
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape
 from ...layers.pooling import GivenPlane
+from ...layers.registry import register
 from ...layers.slope import TracedFunction
 from ...tables import dims
 

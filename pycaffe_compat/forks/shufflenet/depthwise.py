@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.convolution import CONVOLUTIONS, Convolution
+from ...layers.registry import register
 
 log = logging.getLogger(__name__)
 

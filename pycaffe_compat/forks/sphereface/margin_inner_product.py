@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, count, register
+from ...layers.base import Layer, Shape, count
 from ...layers.loss import read_labels
+from ...layers.registry import register
 from ...layers.slope import TracedFunction
 
 

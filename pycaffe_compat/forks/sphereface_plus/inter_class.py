@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Shape, count, register
+from ...layers.base import Shape, count
 from ...layers.loss import LossLayer, read_labels
+from ...layers.registry import register
 
 EPS = 1e-5
 

@@ -8,8 +8,9 @@ from ...data.annotated import COLUMNS, AnnotatedReader
 from ...data.augmentation import Augmentation
 from ...data.batches import Reader
 from ...data.transformer import Transformer
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.data_layers import OF_IMAGES, DatabaseSource, shapes_of_images
+from ...layers.registry import register
 
 
 @register("AnnotatedData", fork=("ssd", "ssd_focal", "refinedet", "nvidia", "intel", "openvino"))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ...errors import require_file
-from ...layers.base import Layer, Shape, register, untraced
+from ...layers.base import Layer, Shape, untraced
+from ...layers.registry import register
 from ...tables import dims
 from . import boxes as bx
 from .label_map import read_name_sizes

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, count, register
+from ...layers.base import Layer, Shape, count
+from ...layers.registry import register
 from ...tables import dims
 from . import boxes as bx
 from .results import results_of

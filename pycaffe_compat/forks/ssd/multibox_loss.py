@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Shape, count, register, untraced
+from ...layers.base import Shape, count, untraced
 from ...layers.loss import FLT_MIN, LossLayer, floored, precise
+from ...layers.registry import register
 from ...layers.slope import WithSlope
 from ...proto import caffe_pb2
 from ...tables import dims

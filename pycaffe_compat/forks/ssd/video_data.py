@@ -7,8 +7,9 @@ from typing import Any
 from ...data.batches import Reader
 from ...data.frames import FrameReader
 from ...data.transformer import Transformer
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.data_layers import OF_IMAGES, BatchSource, shapes_of_images
+from ...layers.registry import register
 
 
 @register("VideoData", fork=("ssd", "refinedet", "intel"))

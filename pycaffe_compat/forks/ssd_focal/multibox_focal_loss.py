@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.loss import FLT_MIN, floored
+from ...layers.registry import register
 from ..ssd.multibox_loss import MultiBoxLoss
 
 ALPHA = 0.25  # of the fork, where a file gives none

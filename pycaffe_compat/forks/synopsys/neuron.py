@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Layer, register
+from ...layers.base import Layer
+from ...layers.registry import register
 from ...layers.slope import WithSlope
 
 

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Shape, register, untraced
+from ...layers.base import Shape, untraced
+from ...layers.registry import register
 from ..fast_rcnn.anchors import moved, placed
 from ..fast_rcnn.bins import rounded
 from ..fast_rcnn.nms import suppress

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.neuron import Overwritten
+from ...layers.registry import register
 
 
 @register("ReLU", fork="synopsys")

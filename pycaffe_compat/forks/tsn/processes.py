@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 from torch import distributed as dist
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape
+from ...layers.registry import register
 
 
 class _AcrossProcesses(Layer):

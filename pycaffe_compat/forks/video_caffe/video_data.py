@@ -12,8 +12,9 @@ import numpy as np
 from ...data.clips import ClipReader, ClipTransform, Words, read_clips, read_frames, read_video, video_length
 from ...data.draws import Order
 from ...errors import DataError, prefixed
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.data_layers import BatchSource
+from ...layers.registry import register
 
 
 @register("VideoData", fork="video_caffe")

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...errors import LayerError
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.convolution import Convolution
 from ...layers.pooling import Pooling
+from ...layers.registry import register
 
 _OF_CONVOLUTION = {"kernel_shape": "kernel_size", "stride_shape": "stride", "pad_shape": "pad"}
 _OF_POOLING = {"kernel_shape": "kernel_size_3d", "stride_shape": "stride_3d", "pad_shape": "pad_3d"}

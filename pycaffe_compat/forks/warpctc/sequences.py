@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape
 from ...layers.loss import LossLayer, precise
+from ...layers.registry import register
 from ...layers.slope import WithSlope
 from ...tables import dims
 

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register, untraced
+from ...layers.base import Layer, Shape, untraced
 from ...layers.loss import precise
+from ...layers.registry import register
 from ...tables import dims
 from ..fast_rcnn.nms import suppress_by
 from .boxes import by_cell, decode, overlaps

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Shape, register
+from ...layers.base import Shape
+from ...layers.registry import register
 from .boxes import by_cell, decode, overlaps
 from .grid_loss import GridLoss, Truths, last_of_each, shape_overlaps
 

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape
 from ...layers.neuron import Overwritten
+from ...layers.registry import register
 
 
 @register("ReLU6", fork="yolo")

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape
+from ...layers.registry import register
 from ...tables import dims
 
 DEFAULT_STRIDE = 2  # choasup/caffe-yolo9000's; the others have none, and crash without a stride

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Shape, register
+from ...layers.base import Shape
 from ...layers.loss import LossLayer
+from ...layers.registry import register
 from .grid import Grid, overlaps
 
 FARTHEST = 20.0  # boxes that are farther from the true one than this are not told apart

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, register
+from ...layers.base import Layer, Shape
+from ...layers.registry import register
 from ..fast_rcnn.nms import suppress_by
 from .grid import Grid, overlaps
 
