@@ -63,6 +63,7 @@ CPU = (
     Contender("plain", False),
     Contender("plain, huge pages", False, environment="THP_MEM_ALLOC_ENABLE=1"),
     Contender("ours", True),
+    Contender("ours, channels_last", True, options="channels_last"),
     Contender("ours, not recycling", True, environment="PYCAFFE_COMPAT_RECYCLE=0"),
     Contender("plain, AMP", False, "bfloat16"),
     Contender("ours, AMP", True, "bfloat16", "channels_last"),

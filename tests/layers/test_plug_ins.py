@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pycaffe_compat.errors import LayerError
-from pycaffe_compat.layers import REGISTRY, base
+from pycaffe_compat.layers import REGISTRY, registry
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text
 
@@ -33,7 +33,7 @@ loaded.append(1)
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """``install("name", code)`` puts a distribution with an entry point on ``sys.path``, as pip would."""
     before = dict(REGISTRY)
-    base.load_plug_ins.cache_clear()
+    registry.load_plug_ins.cache_clear()
 
     def call(name: str, code: str) -> None:
         folder = tmp_path / name
@@ -45,7 +45,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.syspath_prepend(str(folder))
 
     yield call
-    base.load_plug_ins.cache_clear()
+    registry.load_plug_ins.cache_clear()
     REGISTRY.clear()
     REGISTRY.update(before)
     for module in [
