@@ -25,7 +25,6 @@ FORKS = (
     "psroi_align",
     "ctpn",
     "mscnn",
-    "cascade_rcnn",
     "openvino",
     "ssd",
     "ssd_focal",
@@ -152,6 +151,11 @@ def pre_fixed(param: Any) -> bool:
     """Whether a layer's ``loss_param`` has a divisor of the user's."""
     options = param.loss_param
     return options.HasField("pre_fixed_normalizer") or options.normalization == caffe_pb2.LossParameter.PRE_FIXED
+
+
+def by_place(loss: Tensor) -> Tensor:
+    """What each place loses, (N, 1, H, W), of what each number (N, C, …) does, without a gradient."""
+    return loss.detach().reshape(four_axes(loss.shape)).sum(1, keepdim=True)
 
 
 def four_axes(shape: Sequence[int]) -> Shape:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...layers.base import Layer
+from ...layers.slope import WithSlope
 
 NMS_TYPES = ("IOU", "IOMU", "IOFU")
 NO_BOX = (0, 1, 1, 10, 10)  # the region where there is none
@@ -69,13 +70,36 @@ class Fields:
         sides = field * codes[..., 2:].clamp(min=-self.large).clamp(max=self.large).exp()
         return centre - sides / 2, sides
 
+    def encode(self, boxes: Tensor, columns: int, sizes: Tensor, stride: float) -> Tensor:
+        """The codes (M, 4, P) of ``boxes`` (M, 4, P), centre and sides, around the places of a map, row by row.
 
-def near(a: Tensor, b: Tensor, nms_type: str, threshold: float, inclusive: bool) -> Tensor:
-    """Whether boxes (n, 4) of corners and others (m, 4) are too near each other, (n, m).
+        Args:
+            columns: the width of the map.
+            sizes: width and height of the field of each map, (M, 2).
+        """
+        at = torch.arange(boxes.shape[2], device=boxes.device)
+        places = torch.stack((at % columns, at // columns)).to(boxes.dtype)
+        sizes = sizes[..., None]
+        shifts = (boxes[:, :2] - (places + 0.5) * stride) / sizes
+        codes = torch.cat((shifts, (boxes[:, 2:].clamp(min=2) / sizes).log()), 1)
+        return (codes - codes.new_tensor(self.mean)[:, None]) / codes.new_tensor(self.std)[:, None]
+
+    def limit(self, codes: Tensor) -> Tensor:
+        """Codes (M, 4, P) within the bounds, by the middle of the means and deviations, with the gradient as if they were not."""
+        low, high = [], []
+        for at, far in ((0, self.far), (2, self.large)):
+            mean, std = sum(self.mean[at : at + 2]) / 2, math.sqrt(math.prod(self.std[at : at + 2]))
+            low += [(-far - mean) / std] * 2
+            high += [(far - mean) / std] * 2
+        bounded = torch.minimum(codes.detach().mT.maximum(codes.new_tensor(low)), codes.new_tensor(high)).mT
+        return WithSlope.apply(codes, bounded, None)
+
+
+def shares(a: Tensor, b: Tensor, nms_type: str, inclusive: bool) -> Tensor:
+    """What part of boxes (n, 4) of corners others (m, 4) cover, (n, m); 0 for boxes that are inside out.
 
     Args:
         nms_type: of what the common area is a part: ``IOMU`` of the smaller box, ``IOFU`` of the first, else of both.
-        threshold: a part above it is too much.
         inclusive: corners are pixels of the box, as in Cascade R-CNN.
     """
     edge = 1 if inclusive else 0
@@ -93,7 +117,27 @@ def near(a: Tensor, b: Tensor, nms_type: str, threshold: float, inclusive: bool)
         invalid = (x2 < x1) | (y2 < y1) | (right < left) | (bottom < top)
     else:
         invalid = (x2 <= x1) | (y2 <= y1) | (right <= left) | (bottom <= top)
-    return (common / of > threshold) & ~invalid
+    return (common / of).masked_fill(invalid, 0)
+
+
+def near(a: Tensor, b: Tensor, nms_type: str, threshold: float, inclusive: bool) -> Tensor:
+    """Whether boxes (n, 4) and others (m, 4) share more than ``threshold``, (n, m); see :func:`shares`."""
+    return shares(a, b, nms_type, inclusive) > threshold
+
+
+def overlaps(a: Tensor, b: Tensor, inclusive: bool) -> Tensor:
+    """The intersection over union of boxes (…, 4) of a first corner, width and height; 0 without a size.
+
+    Args:
+        inclusive: boxes that have less than a pixel in common have nothing, as in Cascade R-CNN.
+    """
+    edge = 1 if inclusive else 0
+    low = torch.maximum(a[..., :2], b[..., :2])
+    high = torch.minimum(a[..., :2] + a[..., 2:] - edge, b[..., :2] + b[..., 2:] - edge)
+    apart = ((low > high) if inclusive else (low >= high)).any(-1)
+    common = (high - low + edge).prod(-1).masked_fill(apart, 0)
+    part = common / (a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - common)
+    return part.masked_fill((a[..., 2:] <= 0).any(-1) | (b[..., 2:] <= 0).any(-1), 0)
 
 
 def ranked(scores: Tensor) -> Tensor:

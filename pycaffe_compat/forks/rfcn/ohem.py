@@ -42,7 +42,7 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss):
         return (*made, each.reshape(label.shape))
 
 
-@register("SoftmaxWithLoss", fork="rfcn")
+@register("SoftmaxWithLoss", fork=("rfcn", "cascade_rcnn"))
 class SoftmaxWithLossOfEach(SoftmaxWithLossOHEM):
     """SoftmaxWithLoss with three tops, which R-FCN's Caffe later called SoftmaxWithLossOHEM."""
 

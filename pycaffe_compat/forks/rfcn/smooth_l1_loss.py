@@ -10,7 +10,7 @@ from torch import Tensor
 from ...layers.base import Shape
 from ...layers.loss import PRE_FIXED
 from ...layers.registry import register
-from ..fast_rcnn.smooth_l1_loss import SmoothL1Loss, four_axes
+from ..fast_rcnn.smooth_l1_loss import SmoothL1Loss, by_place, four_axes
 
 
 @register("SmoothL1Loss", fork="rfcn")
@@ -37,8 +37,6 @@ class RfcnSmoothL1Loss(SmoothL1Loss):
     def finish(self, loss: Tensor, n: int) -> Tensor | tuple[Tensor, Tensor]:
         if self.plain:
             return super().finish(loss, n)
-        _, channels, height, width = four_axes(loss.shape)
+        _, _, height, width = four_axes(loss.shape)
         total = loss.sum() / self.normalizer(None, n, n * height * width)
-        if self.n_tops == 1:
-            return total
-        return total, loss.detach().reshape(n, channels, height, width).sum(1, keepdim=True)
+        return total if self.n_tops == 1 else (total, by_place(loss))
