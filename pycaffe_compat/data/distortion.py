@@ -25,6 +25,10 @@ class Distortion:
     Half of the pictures change contrast before saturation and hue, the others after. The numbers saturate at 0 and 255 after
     each step; so does the hue, which does not go round.
 
+    Args:
+        param: a ``DistortionParameter``.
+        where: the field that it stands in, for messages.
+
     Attributes:
         DRAWS: how many random numbers a picture needs.
 
@@ -34,18 +38,17 @@ class Distortion:
 
     DRAWS = 13
 
-    def __init__(self, param: Any) -> None:
-        self._param = param
+    def __init__(self, param: Any, where: str = "transform_param.distort_param") -> None:
+        self._param, self._where = param, where
         for name in ("brightness", "hue"):
             delta = getattr(param, f"{name}_delta")
             if getattr(param, f"{name}_prob") > 0 and delta < 0:
-                raise DataError(f"transform_param.distort_param.{name}_delta is {delta:g}; it must be at least 0")
+                raise DataError(f"{self._where}.{name}_delta is {delta:g}; it must be at least 0")
         for name in ("contrast", "saturation"):
             lower, upper = getattr(param, f"{name}_lower"), getattr(param, f"{name}_upper")
             if getattr(param, f"{name}_prob") > 0 and not 0 <= lower <= upper:
                 raise DataError(
-                    f"transform_param.distort_param: {name}_lower is {lower:g} and {name}_upper {upper:g}; wanted "
-                    "0 ≤ lower ≤ upper"
+                    f"{self._where}: {name}_lower is {lower:g} and {name}_upper {upper:g}; wanted 0 ≤ lower ≤ upper"
                 )
 
     def __call__(self, picture: np.ndarray, drawn: Sequence[float]) -> np.ndarray:

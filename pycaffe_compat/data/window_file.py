@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -64,7 +64,7 @@ def read_windows(path: str | os.PathLike[str], foreground: float, background: fl
 
 def _read_windows(name: str, foreground: float, background: float, root: str) -> WindowFile:
     with open(name, encoding="utf-8", errors="surrogateescape") as file:
-        tokens = _Tokens(name, ((number, word) for number, line in enumerate(file, 1) for word in line.split()))
+        tokens = Tokens.of(name, file)
         result = WindowFile([], [], 3)
         while (mark := tokens.next(None)) is not None:
             if mark != "#":
@@ -90,23 +90,44 @@ def _read_windows(name: str, foreground: float, background: float, root: str) ->
     return result
 
 
-class _Tokens:
-    """The words of a file, with their line numbers."""
+class Tokens:
+    """The words of a file, with their line numbers.
+
+    Args:
+        name: the file, for messages.
+        words: its words, and the line of each.
+    """
 
     def __init__(self, name: str, words: Iterator[tuple[int, str]]) -> None:
         self._name, self._words, self._line = name, words, 0
 
+    @classmethod
+    def of(cls, name: str, lines: Iterable[str]) -> Tokens:
+        """The words of the lines of the file ``name``."""
+        return cls(name, ((number, word) for number, line in enumerate(lines, 1) for word in line.split()))
+
     def next(self, default: str | None) -> str | None:
+        """Return the next word, or ``default`` at the end."""
         self._line, word = next(self._words, (self._line, default))
         return word
 
     def text(self, what: str) -> str:
+        """Return the next word, which is ``what``.
+
+        Raises:
+            DataError: the file has ended.
+        """
         word = self.next(None)
         if word is None:
             raise self.error(f"the file ends where {what} should be")
         return word
 
     def number(self, what: str, kind: type) -> Any:
+        """Return the next word, which is ``what``, as an ``int`` or a ``float``.
+
+        Raises:
+            DataError: it is none, or the file has ended.
+        """
         word = self.text(what)
         try:
             return kind(word)
@@ -114,6 +135,7 @@ class _Tokens:
             raise self.error(f'"{word}", where {what} should be') from None
 
     def error(self, message: str) -> DataError:
+        """Return an error about the word that was read last."""
         return DataError(f"{self._name}:{self._line}: {message}")
 
 
@@ -241,7 +263,7 @@ class _Region(NamedTuple):
     top: int
 
 
-def _round(value: float) -> int:
+def nearest_integer(value: float) -> int:
     """Round to the nearest integer, halves away from zero, as C does."""
     return int(math.copysign(math.floor(abs(float(value)) + 0.5), value))
 
@@ -261,11 +283,11 @@ def _region(window: ImageWindow, rows: int, columns: int, options: WindowOptions
     center_x, center_y = one(x1) + half_width, one(y1) + half_height
     if options.square:
         half_height = half_width = max(half_height, half_width)
-    x1, x2 = _round(center_x - half_width * context), _round(center_x + half_width * context)
-    y1, y2 = _round(center_y - half_height * context), _round(center_y + half_height * context)
+    x1, x2 = nearest_integer(center_x - half_width * context), nearest_integer(center_x + half_width * context)
+    y1, y2 = nearest_integer(center_y - half_height * context), nearest_integer(center_y + half_height * context)
     scale_x, scale_y = one(crop) / one(x2 - x1 + 1), one(crop) / one(y2 - y1 + 1)
     left, top, right, bottom = max(0, -x1), max(0, -y1), max(0, x2 - columns + 1), max(0, y2 - rows + 1)
     x1, y1, x2, y2 = x1 + left, y1 + top, x2 - right, y2 - bottom
-    width, height = _round(one(x2 - x1 + 1) * scale_x), _round(one(y2 - y1 + 1) * scale_y)
-    left, top = _round(one(right if mirror else left) * scale_x), _round(one(top) * scale_y)
+    width, height = nearest_integer(one(x2 - x1 + 1) * scale_x), nearest_integer(one(y2 - y1 + 1) * scale_y)
+    left, top = nearest_integer(one(right if mirror else left) * scale_x), nearest_integer(one(top) * scale_y)
     return _Region(x1, y1, x2, y2, min(width, crop - left), min(height, crop - top), left, top)

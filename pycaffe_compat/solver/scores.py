@@ -23,7 +23,8 @@ from .log import log
 FIELDS = frozenset({"eval_type", "ap_version", "show_per_class_result"})
 """The fields that say how detections are scored."""
 KINDS = ("classification", "detection")
-VERSIONS = ("11point", "MaxIntegral", "Integral")
+POINTS = {"11point": 10, "101point": 100}  # the recalls from 0 to 1 in so many steps
+VERSIONS = (*POINTS, "MaxIntegral", "Integral")
 EPS = 1e-6
 
 
@@ -115,7 +116,8 @@ def check_outputs(net: Net, where: str) -> None:
         SolverError: one is not. ``where`` is the file of the net.
     """
     for name in net.outputs:
-        if len(shape := net.blob_shapes[name]) != 4 or shape[3] != 5:
+        shape = net.blob_shapes[name]
+        if len(shape) != 4 or (shape[3] != 5 and shape[1:] != (5, 1, 1)):  # SSD's, Cascade R-CNN's
             raise SolverError(
                 f'{where}: eval_type: "detection" takes test nets whose every output is one of a DetectionEvaluate layer, '
                 f'1×1×rows×5, but "{name}" has {f"shape {dims(shape)}" if shape else "no axes"}. A Silence layer takes other '
@@ -141,18 +143,21 @@ def average_precision(scores: np.ndarray, right: np.ndarray, boxes: int, version
         scores: of the detections, (D).
         right: 1 for a true positive, 0 for a false one, (D).
         boxes: how many true boxes there are.
-        version: ``"11point"``, the mean of the best precisions from 11 recalls on (VOC 2007); ``"MaxIntegral"``, the
-            integral of the best precision from a recall on (VOC 2012); ``"Integral"``, that of the precision itself.
+        version: ``"11point"``, the mean of the best precisions from 11 recalls on (VOC 2007); ``"101point"``, from 101
+            (COCO, as in Cascade R-CNN's Caffe); ``"MaxIntegral"``, the integral of the best precision from a recall on (VOC
+            2012); ``"Integral"``, that of the precision itself.
     """
     if not len(scores) or not boxes:
         return np.float32(0)
     hits = right[np.argsort(-scores, kind="stable")].cumsum()
     precision = (hits / np.arange(1, len(hits) + 1)).astype(np.float32)
     recall = (hits / boxes).astype(np.float32)
-    if version == "11point":
-        points = np.arange(10, -1, -1) / 10  # the recalls are compared in double: 0.7 in float32 is below it
+    if steps_to_one := POINTS.get(version):
+        points = (
+            np.arange(steps_to_one, -1, -1) / steps_to_one
+        )  # the recalls are compared in double: 0.7 in float32 is below it
         best = [precision[recall.astype(np.float64) >= point].max(initial=0) for point in points]
-        return _sum(np.array(best, np.float32) / np.float32(11))
+        return _sum(np.array(best, np.float32) / np.float32(len(points)))
     if version == "MaxIntegral":
         highest = np.maximum.accumulate(precision[::-1])
         steps = np.abs(np.diff(recall[::-1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from pathlib import Path
 
 import golden_layer as gl
 import numpy as np
@@ -184,6 +185,45 @@ def test_frcnn_output_detects_by_class(aware: bool) -> None:
     regions[3, 0] = 1
     with pytest.raises(LayerError, match="one picture at a time"):
         layer(*(torch.tensor(x) for x in (scores, codes, regions, np.ones((1, 2)))))
+
+
+def test_detections_are_judged_in_pixels(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("a 100 200\nb 50 50\n")
+    options = f'num_classes: 3 evaluate_difficult_gt: false name_size_file: "{names}"'
+    text = f'name: "e" type: "DetectionEvaluate" detection_evaluate_param {{ {options} }} bottom: "d" bottom: "t" bottom: "s"'
+    layer = gl.build(text, (6, 7, 1, 1), (3, 8, 1, 1), (2, 2, 1, 1))
+    found = torch.tensor(
+        [
+            [0, -1, -1, -1, -1, -1, -1],
+            [0, 0, 0, 9, 9, 1, 0.4],
+            [0, 0, 0, 9, 10, 1, 0.9],
+            [0, 30, 30, 39, 39, 1, 0.6],  # a difficult box: neither right nor wrong
+            [0, 0, 0, 9, 9, 2, 0.3],
+            [1, 0, 0, 4, 4, 2, 0.7],  # 5 pixels of the net are 2.5 of the picture: 3.5² of 6² with the bounds, by 0.34
+        ]
+    )
+    true = torch.tensor([[0, 0, 0, 9, 9, 1, 1, 0], [0, 30, 30, 39, 39, 1, 0, 1], [1, 0, 0, 9, 9, 2, 0, 0], [-1] * 8])
+    sizes = torch.tensor([[50, 100], [100, 100]])
+    rows = layer(*(x.float()[..., None, None] for x in (found, true, sizes)))
+    assert rows.shape == (7, 5, 1, 1) and layer.seen == 0
+    want = [
+        [-1, 1, 1, -1, -1],
+        [-1, 2, 1, -1, -1],
+        [0, 1, 0.9, 1, 0],
+        [0, 1, 0.6, 0, 0],
+        [0, 1, 0.4, 0, 1],
+        [0, 2, 0.3, 0, 1],
+    ]
+    torch.testing.assert_close(rows[:, :, 0, 0], torch.tensor([*want, [1, 2, 0.7, 0, 1]]))
+    layer.threshold = 0.3
+    assert layer(*(x.float() for x in (found, true, sizes)))[6, 3] == 1
+    with pytest.raises(LayerError, match="a true box with label 0"):
+        layer(found, torch.zeros(1, 8), sizes)
+    with pytest.raises(LayerError, match="a detection of image 1, but 1 sizes"):
+        layer(found, true, sizes[:1])
+    with pytest.raises(LayerError, match="needs detection_evaluate_param.name_size_file"):
+        gl.build(text.replace(f'name_size_file: "{names}"', ""), (6, 7), (3, 8), (2, 2))
 
 
 def test_scale_route_chooses_regions_of_a_size() -> None:

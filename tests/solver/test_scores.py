@@ -1,4 +1,4 @@
-"""The average precision of detections, against the loops of SSD's Caffe (ComputeAP of bbox_util.cpp)."""
+"""The average precision of detections, against the loops of SSD's and Cascade R-CNN's Caffe (ComputeAP of bbox_util.cpp)."""
 
 import logging
 
@@ -23,18 +23,19 @@ def compute_ap(scores: np.ndarray, right: np.ndarray, boxes: int, version: str) 
         precision.append(F(hits) / F(number))
         recall.append(F(hits) / F(boxes))
     area, last = F(0), len(order) - 1
-    if version == "11point":
-        best, start = [F(0)] * 11, last
-        for j in range(10, -1, -1):
+    if version.endswith("point"):
+        steps = int(version.removesuffix("point")) - 1
+        best, start = [F(0)] * (steps + 1), last
+        for j in range(steps, -1, -1):
             for i in range(start, -1, -1):
-                if float(recall[i]) < j / 10:
+                if float(recall[i]) < j / steps:
                     start = i
                     if j:
                         best[j - 1] = best[j]
                     break
                 best[j] = max(best[j], precision[i])
-        for j in range(10, -1, -1):
-            area += best[j] / F(11)
+        for j in range(steps, -1, -1):
+            area += best[j] / F(steps + 1)
     elif version == "MaxIntegral":
         now, most = recall[last], precision[last]
         for i in range(last - 1, -1, -1):

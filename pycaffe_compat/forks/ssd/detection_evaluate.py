@@ -62,6 +62,14 @@ class DetectionEvaluate(Layer):
         """The labels of true boxes, floats, as they are read: int64, :data:`.truth.LEFT_OUT` for boxes that are left out."""
         return labels.long()
 
+    @classmethod
+    def fits(cls, param: Any) -> bool:
+        return len(param.bottom) != 3  # which Cascade R-CNN's has
+
+    def overlap(self, found: Tensor, truth: Tensor, areas: tuple[Tensor, Tensor]) -> Tensor:
+        """How far boxes of detections (D, 4) overlap true ones (G, 4), whose areas are these, (D, G)."""
+        return bx.overlaps(found, truth, not self.pictures, areas)
+
     def state(self) -> dict[str, Any]:
         return {"seen": self.seen} if self.pictures else {}
 
@@ -129,7 +137,7 @@ class DetectionEvaluate(Layer):
         right = torch.zeros(len(found), dtype=torch.bool, device=found.device)
         wrong = ~right
         if truth.numel():
-            overlap = bx.overlaps(found[:, 3:], truth[:, 3:7], not self.pictures, (found_areas, truth_areas))
+            overlap = self.overlap(found[:, 3:], truth[:, 3:7], (found_areas, truth_areas))
             most, which = overlap.masked_fill(~same | overlap.isnan(), -1).max(1)
             hit = most >= self.threshold
             counts = hit if self.count_difficult else hit & (truth[which, 7] == 0)
