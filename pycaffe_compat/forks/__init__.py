@@ -64,6 +64,10 @@ NAMES = (
     "ssd_focal",
     "textboxes",
     "textboxes_plus",
+    "dann",
+    "xlearn",
+    "hashnet",
+    "lifted_struct",
 )
 
 

@@ -244,6 +244,9 @@ class Layer(nn.Module):
         The net calls it once the blobs have memory, and after a reshape.
         """
 
+    def at_iteration(self, number: int) -> None:
+        """Follow the solver, which calls this before the passes of iteration ``number``, counted from 0."""
+
     def check_makers(self, makers: Sequence[Maker], shapes: Sequence[Shape]) -> None:
         """Check rules that depend on the layers that made the bottoms, and not on shapes alone.
 

@@ -309,6 +309,8 @@ class Solver:
 
         The loss is looked at before anything is updated.
         """
+        for layer in self.net.layers.values():
+            layer.at_iteration(self.iter)
         self.runner.clear_gradients()
         loss, passes = 0.0, self.param.iter_size
         for index in range(passes):
