@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,16 +14,18 @@ from ...layers.registry import register
 from ...tables import dims
 
 
-class Pairs(NamedTuple):
-    """Items that are drawn for an estimate: two of the source and two of the target for each term, as indices."""
+class Term(NamedTuple):
+    """One of four terms of an estimate: its sign, and the domain (0 source, 1 target) and index of two items."""
 
-    source: tuple[Tensor, Tensor]
-    target: tuple[Tensor, Tensor]
+    sign: int
+    domain: int
+    item: Tensor
+    other_domain: int
+    other: Tensor
 
-    def terms(self) -> tuple[tuple[int, Tensor, int, Tensor, int], ...]:
-        """Sign, and domain (0 source, 1 target) and index of both items, of the four terms."""
-        (s1, s2), (t1, t2) = self
-        return (1, s1, 0, s2, 0), (1, t1, 1, t2, 1), (-1, s1, 0, t2, 1), (-1, s2, 0, t1, 1)
+    def squared(self, domains: Sequence[Tensor]) -> Tensor:
+        """The squared distances of the two items."""
+        return (domains[self.domain][self.item] - domains[self.other_domain][self.other]).square().sum(1)
 
 
 def draw_two(number: int, many: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -37,7 +39,7 @@ class Discrepancy(LossLayer):
     """What both losses share: kernels of a bandwidth that the batch has, and pairs that are drawn at random."""
 
     random = True
-    differentiable = (True,)
+    differentiable: ClassVar[tuple[bool, ...]] = (True,)
     gamma: Tensor
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
@@ -90,16 +92,11 @@ class Discrepancy(LossLayer):
             start=torch.zeros_like(squared),
         )
 
-    def draw(self, domains: Sequence[Tensor]) -> Pairs:
-        """As many terms as the larger domain has items."""
+    def draw(self, domains: Sequence[Tensor]) -> tuple[Term, ...]:
+        """The four terms for as many pairs of either domain as the larger one has items."""
         numbers = [len(each) for each in domains]
-        source, target = (draw_two(number, max(numbers), domains[0].device) for number in numbers)
-        return Pairs(source, target)
-
-
-def apart(domains: Sequence[Tensor], first: Tensor, where: int, second: Tensor, there: int) -> Tensor:
-    """The squared distances of pairs of items; ``where`` and ``there`` are their domains."""
-    return (domains[where][first] - domains[there][second]).square().sum(1)
+        (s1, s2), (t1, t2) = (draw_two(number, max(numbers), domains[0].device) for number in numbers)
+        return Term(1, 0, s1, 0, s2), Term(1, 1, t1, 1, t2), Term(-1, 0, s1, 1, t2), Term(-1, 0, s2, 1, t1)
 
 
 @register("MMDLoss", fork="xlearn")
@@ -122,16 +119,15 @@ class MMDLoss(Discrepancy):
         if source.is_meta:
             return source.new_empty(())
         domains = source.flatten(1), target.flatten(1)
-        gamma, pairs = self.measure(domains), self.draw(domains)
-        number = len(pairs.source[0])
+        gamma = self.measure(domains)
         total = sum(
-            (sign * self.kernel(gamma, apart(domains, *items)).sum() for sign, *items in pairs.terms()),
+            (term.sign * self.kernel(gamma, term.squared(domains)).sum() for term in self.draw(domains)),
             start=source.new_zeros(()),
         )
         value = total.detach()
         if min(map(len, domains)) < 2:  # the fork has no gradient then
             return value
-        mean = total / number
+        mean = total / max(map(len, domains))
         return mean + (value - mean.detach())
 
 
@@ -180,14 +176,12 @@ class JMMDLoss(Discrepancy):
         width = self._width(classes)
         if min(map(len, features)) < 2:
             return source.new_zeros(())
-        pairs = self.draw(features)
         total = source.new_zeros(())
-        for sign, *items in pairs.terms():
-            near = self.kernel(gamma, apart(features, *items))
-            between = apart(classes, *items)
+        for term in self.draw(features):
+            near, between = self.kernel(gamma, term.squared(features)), term.squared(classes)
             alike = self._alike(width, between.detach())
-            total = total + sign * (alike * (near - near.detach() * between / width)).sum()
-        mean = total / len(pairs.source[0])
+            total = total + term.sign * (alike * (near - near.detach() * between / width)).sum()
+        mean = total / max(map(len, features))
         return mean - mean.detach()
 
     def _alike(self, width: Tensor, squared: Tensor) -> Tensor:
