@@ -104,6 +104,34 @@ MORE_LAYERS = [
     ([(2, 3, 4, 5), (2, 1, 4, 5)], 'type: "SpatialProduct"'),
     ([(2, 3, 4, 5)], 'type: "DropoutChannel"'),
     ([(2, 3, 4, 5)], 'type: "Dropout" dropout_param { dropout_ratio: 0.3 scale_train: false }'),
+    ([(2, 3, 4, 5)], 'type: "Dropout" dropout_param { sqrt_scale: true }'),
+    ([(2, 3, 4, 5)], 'type: "ReLU" top: "mask" relu_param { negative_slope: 0.1 }'),
+    (
+        [(2, 3, 4, 5), (2, 3, 4, 5), (2, 2, 3)],
+        'type: "Eltwise" eltwise_param { coeff_blob: true coeff: 0.5 coeff: -1 }',
+    ),
+    ([(2, 3, 4, 5), (2, 3, 9, 8)], 'type: "MergeCrop" mergecrop_param { operation: ADD forward: true forward: false }'),
+    ([(2, 3, 4, 5), (2, 3, 9, 8)], 'type: "MergeCrop"'),
+    ([(2, 3, 4, 5), (2, 2, 9, 8)], 'type: "MergeCrop"'),
+    ([(2, 3), (2, 3, 4)], 'type: "Gather" top: "z"'),
+    ([(2, 3), (2,)], 'type: "LabelSpecificAdd" top: "bias" label_specific_add_param { bias: 3 }'),
+    ([(2, 3, 4, 5), (2, 20)], 'type: "ChannelScale"'),
+    ([(2, 3, 4, 5), (2, 1, 4, 5)], 'type: "ChannelScale" top: "factor" channel_scale_param { global_scale: true }'),
+    ([(2, 3, 4, 5)], 'type: "Scale" scale_param { min_value: -0.2 max_value: 0.5 bias_term: true }'),
+    ([(2, 3, 4, 5), (2, 3)], 'type: "Scale" scale_param { min_value: -0.2 axis: 0 }'),
+    (
+        [(2, 3, 6, 7, 8)],
+        'type: "NdConvolution" convolution_param { num_output: 4 kernel_shape { dim: 3 dim: 2 dim: 1 } '
+        "stride_shape { dim: 1 dim: 2 dim: 1 } pad_shape { dim: 1 dim: 0 dim: 0 } }",
+    ),
+    (
+        [(2, 3, 6, 7, 8)],
+        'type: "NdPooling" pooling_param { pool: MAX kernel_shape { dim: 3 dim: 2 dim: 2 } '
+        "stride_shape { dim: 1 dim: 2 dim: 2 } }",
+    ),
+    ([(2, 3, 1, 1, 1), (2, 3, 4, 5), (2, 3, 4, 5)], 'type: "Axpy"'),
+    ([(2, 6)], 'type: "InnerProduct" inner_product_param { num_output: 3 normalize: true }'),
+    ([(1, 3)], 'type: "BatchNorm" batch_norm_param { use_global_stats: false }'),
 ]
 
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..forks.shufflenet.depthwise import ConvolutionDepthwise, DepthwiseConvolution
+from ..forks.video_caffe.volumes import NdConvolution
 from ..layers.convolution import Convolution
 from ..layers.linear import InnerProduct
 from ..wiring import Step
 from .affine import channel_affine, has_relu
 
-TAKERS = (Convolution, ConvolutionDepthwise, DepthwiseConvolution, InnerProduct)
+TAKERS = (Convolution, ConvolutionDepthwise, DepthwiseConvolution, InnerProduct, NdConvolution)
 
 
 def folds(steps: Sequence[Step], ends: set[int]) -> tuple[dict[str, tuple[Tensor, Tensor]], set[str]]:

@@ -17,6 +17,7 @@ from ..forks.refinedet.detection_evaluate import RefinedDetectionEvaluate
 from ..forks.rfcn.ohem import BoxAnnotatorOHEM
 from ..forks.ssd.detection_evaluate import DetectionEvaluate
 from ..forks.warpctc.sequences import LabelsequenceAccuracy
+from ..forks.yolo_v1.eval_detection import DetectionScores
 from ..layers import layer_class
 from ..layers.accuracy import Accuracy
 from ..layers.base import Shape, Source
@@ -36,6 +37,7 @@ LEFT_OUT = (
     BinAccuracy,
     BoxAnnotatorOHEM,
     DetectionEvaluate,
+    DetectionScores,
     EltwiseAccuracy,
     LabelsequenceAccuracy,
     MatWrite,

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops.functions import is_exporting
 from ..proto import caffe_pb2
 from ..tables import dims
 from .base import Layer, Shape, count
@@ -63,6 +64,8 @@ class BatchNorm(Layer):
         if not x.numel():
             return x
         y, mean, variance = by_batch(x, None, None, self.eps)
+        if torch.jit.is_tracing() or is_exporting():  # a program has no use for them
+            return y
         with torch.no_grad():
             self.running_mean.mul_(self.fraction).add_(mean)
             self.running_var.mul_(self.fraction).add_(variance)
@@ -80,7 +83,7 @@ def by_batch(x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float) 
         The result, and the mean and the corrected variance, (C), without a gradient. The variance of a single value is 0.
     """
     channels = x.shape[1]
-    if x.numel() > channels:
+    if x.numel() > channels or torch.jit.is_tracing():  # a traced program may get more items
         mean, variance = x.new_zeros((2, channels))
         # momentum 1: torch's running statistics become those of this batch; F.batch_norm would refuse an eps of 0
         y = torch.batch_norm(x, scale, shift, mean, variance, True, 1.0, eps, torch.backends.cudnn.enabled)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ops.functions import is_exporting
+
 
 class TracedFunction(torch.autograd.Function):
     """A ``Function``, whose ``forward`` takes no ``ctx``, that a TorchScript trace holds as what ``forward`` computes."""
@@ -32,3 +34,14 @@ class WithSlope(TracedFunction):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         (slope,) = ctx.saved_tensors
         return grad if slope is None else grad * slope, None, None
+
+
+def rewritten(blob: Tensor, value: Tensor) -> Tensor:
+    """Return ``blob`` after it took the values of ``value``; its gradient stays its own.
+
+    Where a program is traced, ``value`` is returned, and ``blob`` stays: a program does not change what it consists of.
+    """
+    if torch.jit.is_tracing() or is_exporting():
+        return value
+    blob.data.copy_(value)
+    return blob

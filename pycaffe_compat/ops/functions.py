@@ -13,12 +13,12 @@ from . import backends, operators
 from .windows import OperatorError, Pair, PairLike, Window, pair, plane_of, pooled_size, unpooled_size, window
 
 # PyTorch 2.6 cannot tell an export from compiling.
-_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 def _call(name: str, *arguments: Any) -> Any:
     """Run an operator, as operators of ATen where a graph is recorded for runtimes that do not know this package."""
-    if torch.jit.is_tracing() or (_is_exporting() and torch.onnx.is_in_onnx_export()):
+    if torch.jit.is_tracing() or (is_exporting() and torch.onnx.is_in_onnx_export()):
         return operators.as_aten(name, *arguments)
     if torch.compiler.is_compiling():
         operators.CHECKS[name](*arguments)  # an error in a fake tensor's operator would reach the caller as another

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from exported_nets import CLASSIFIER, CONVNET, answering, build_net, golden_net
+from exported_nets import CLASSIFIER, CONVNET, MORE_LAYERS, answering, build_net, golden_net, layer_net
 from ssd_net import NET as SSD
 
 from pycaffe_compat.errors import CaffeError, NetError
@@ -14,6 +14,7 @@ from pycaffe_compat.export.verify import differences, random_batches
 
 EXACT = 1e-6
 WRITERS = {"pt2": to_pt2, "ts.pt": to_torchscript}
+REWRITING = ("min_value", "normalize: true")
 SWITCHES = [
     *(
         "pool_ave_k3s2p1",
@@ -55,12 +56,32 @@ def test_torchscript_is_of_pytorchs_operators_alone(name, tmp_path):
     compare(net, found, batch, program)
 
 
-def compare(net, found, batch, program):
+@pytest.mark.parametrize(("shapes", "layer"), MORE_LAYERS)
+def test_layers_of_forks_at_two_batch_sizes(shapes, layer, tmp_path):
+    net, batch = layer_net(shapes, layer)
+    if not all(each.traceable for each in net.layers.values()):
+        return
+    path = tmp_path / "net.ts.pt"
+    found = to_torchscript(net, path)
+    for each in (batch, *random_batches(found)):
+        compare(net, found, each, torch.jit.load(path), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "layer"), [each for each in MORE_LAYERS if any(word in each[1] for word in REWRITING)]
+)
+def test_blobs_that_layers_change_stay_in_a_program(shapes, layer, tmp_path):
+    net, batch = layer_net(shapes, layer)
+    found = to_pt2(net, tmp_path / "net.pt2")
+    compare(net, found, batch, torch.export.load(tmp_path / "net.pt2").module())
+
+
+def compare(net, found, batch, program, most=EXACT):
     own = {name: batch[name] for name in found.inputs}
     with torch.no_grad():
         made = program(*(torch.from_numpy(array) for array in own.values()))
     results = [each.numpy() for each in (made if isinstance(made, (tuple, list)) else [made])]
-    assert max(each.relative for each in differences(net, found, own, results)) <= EXACT
+    assert max(each.relative for each in differences(net, found, own, results)) <= most
 
 
 @pytest.mark.parametrize("ending", WRITERS)

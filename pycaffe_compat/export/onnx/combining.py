@@ -9,11 +9,16 @@ import numpy as np
 from ...forks.ctpn.moving import Reverse, Transpose
 from ...forks.deconvnet.dropout_channel import DropoutChannel
 from ...forks.deeplab.labels import SpatialProduct
+from ...forks.greentea.merge_crop import MergeCrop
+from ...forks.happynear.channel_scale import ChannelScale, LabelSpecificAdd
 from ...forks.happynear.flip import Flip
 from ...forks.happynear.planes import Gram, Slope
+from ...forks.lisa.eltwise import WeightedSum
+from ...forks.openvino.label_specific_add import LabelSpecificSubtract
 from ...forks.senet.axpy import Axpy
 from ...forks.shufflenet.shuffle_channel import ShuffleChannel
 from ...forks.ssd.permute import Permute
+from ...forks.tsn.processes import Gather, Scatter
 from ...layers.common import ArgMax, BatchReindex, Eltwise, Filter, Parameter, Reduction
 from ...layers.reshaping import Concat, Crop, Flatten, Reshape, Slice, Tile
 from ..outline import Value
@@ -32,6 +37,71 @@ def eltwise(e: Emitter, layer: Eltwise, *bottoms: Value) -> str:
     for term in terms[1:]:
         y = e.op("Mul" if layer.operation == "PROD" else "Add", y, term)
     return str(y)
+
+
+@emits(WeightedSum)
+def weighted_sum(e: Emitter, layer: WeightedSum, *bottoms: Value) -> str:
+    *xs, weights = bottoms
+    y: object = None
+    for i, (x, coeff) in enumerate(zip(xs, layer.coeffs, strict=True)):
+        weight = e.op("Gather", weights, e.constant(i, np.int64), axis=0)
+        if len(weights.shape) - 1 < len(x.shape):
+            weight = e.op("Unsqueeze", weight, e.ints(*range(len(weights.shape) - 1, len(x.shape))))
+        term = e.op("Mul", x, weight if coeff == 1 else e.op("Mul", weight, e.number(coeff)))
+        y = term if y is None else e.op("Add", y, term)
+    return str(y)
+
+
+@emits(MergeCrop)
+def merge_crop(e: Emitter, layer: MergeCrop, x: Value, y: Value) -> str:
+    axes = list(range(2, len(x.shape)))
+    start: object = e.ints(*((y.shape[a] - x.shape[a]) // 2 for a in axes))
+    end: object = e.ints(*((y.shape[a] - x.shape[a]) // 2 + x.shape[a] for a in axes))
+    if (x.moving | y.moving) & set(axes):
+        size, whole = (e.op("Slice", e.op("Shape", each), e.ints(2), e.ints(len(x.shape))) for each in (x, y))
+        start = e.op("Div", e.op("Sub", whole, size), e.ints(2))
+        end = e.op("Add", start, size)
+    pair = [x, e.op("Slice", y, start, end, e.ints(*axes))]
+    pair = [each if on else e.op("Mul", each, e.number(0)) for each, on in zip(pair, layer.forwards, strict=True)]
+    if layer.adds:
+        return str(e.op("Add", *pair))
+    stacked = e.op("Concat", *pair, axis=1)
+    if x.shape[1] == y.shape[1]:
+        return str(stacked)
+    a, b = x.shape[1], y.shape[1]
+    place = np.arange(a + b)
+    batch = e.op("Squeeze", e.op("Slice", e.op("Shape", x), e.ints(0), e.ints(1)))
+    item = e.op("Range", e.constant(0, np.int64), batch, e.constant(1, np.int64))
+    count = e.op("Add", e.op("Mul", e.op("Unsqueeze", item, e.ints(1)), e.ints(a + b)), e.constant(place, np.int64))
+    order = e.op(
+        "Where",
+        e.constant(place // a % 2 == 0, bool),
+        e.op("Mod", count, e.ints(a)),
+        e.op("Add", e.op("Mod", count, e.ints(b)), e.ints(a)),
+    )
+    return str(e.op("GatherND", stacked, e.op("Unsqueeze", order, e.ints(2)), batch_dims=1))
+
+
+@emits(Gather, Scatter)
+def of_one_process(e: Emitter, layer: Gather | Scatter, *bottoms: Value) -> list[str]:
+    return [str(e.op("Identity", x)) for x in bottoms]
+
+
+@emits(LabelSpecificAdd, LabelSpecificSubtract)
+def label_specific_add(e: Emitter, layer: LabelSpecificAdd, x: Value, label: Value) -> list[str]:
+    return [str(e.op("Identity", x)), e.constant([0.0])][: len(e.tops)]
+
+
+@emits(ChannelScale)
+def channel_scale(e: Emitter, layer: ChannelScale, x: Value, factors: Value) -> list[str]:
+    y = e.op("Identity", x)
+    if layer.scales and layer.common:
+        y = e.op("Mul", x, e.blob(layer, 0))
+    elif layer.scales:
+        shape = (x.shape[0], 1, *x.shape[2:])
+        given = factors if factors.shape == shape else e.reshape(layer, factors, factors, shape, x.moving)
+        y = e.op("Mul", x, given)
+    return [str(y), e.op("Identity", e.blob(layer, 0)) if layer.common else ""][: len(e.tops)]
 
 
 @emits(Reduction)
@@ -145,6 +215,8 @@ def axpy(e: Emitter, layer: Axpy, scale: Value, x: Value, y: Value) -> str:
     factor: object = scale
     if len(scale.shape) < len(x.shape):
         factor = e.op("Unsqueeze", scale, e.ints(*range(len(scale.shape), len(x.shape))))
+    elif len(scale.shape) > len(x.shape):
+        factor = e.op("Squeeze", scale, e.ints(*range(len(x.shape), len(scale.shape))))
     return str(e.op("Add", e.op("Mul", factor, x), y))
 
 

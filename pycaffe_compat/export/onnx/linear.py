@@ -7,6 +7,7 @@ import torch
 
 from ...forks.happynear.inner_distance import InnerDistance
 from ...forks.happynear.inner_product import NormalizedInnerProduct
+from ...forks.happynear.scale import LimitedScale
 from ...forks.intel.fused import FusedInnerProduct
 from ...layers.linear import Bias, Embed, InnerProduct, Scale
 from ..outline import Value
@@ -96,3 +97,13 @@ def scale(e: Emitter, layer: Scale, x: Value, factor: Value | None = None) -> st
 @emits(Bias)
 def bias(e: Emitter, layer: Bias, x: Value, more: Value | None = None) -> str:
     return str(e.op("Add", x, _operand(e, layer, 0, x) if more is None else _second(e, layer, x, more)))
+
+
+@emits(LimitedScale)
+def limited_scale(e: Emitter, layer: LimitedScale, x: Value, factor: Value | None = None) -> str:
+    """Factors of its own are limited here, as the layer limits its blob in every pass."""
+    if factor is None:
+        layer.weight.data.clamp_(layer.least, layer.most)
+        return scale(e, layer, x)
+    limits = [None if each is None else e.number(each) for each in (layer.least, layer.most)]
+    return scale(e, layer, x, Value(str(e.op("Clip", factor, *limits)), factor.shape, factor.moving))

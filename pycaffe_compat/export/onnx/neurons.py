@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from ...forks.deconvnet.relu import MaskedReLU
 from ...forks.fast_rcnn.dropout import LateDropout
-from ...forks.happynear.neuron import Arccos, Cosine, Insanity, Noise, SoftTruncation, Truncation
+from ...forks.happynear.neuron import Arccos, Cosine, Insanity, Noise, RootDropout, SoftTruncation, Truncation
 from ...forks.synopsys.neuron import HardSwish, Mish
 from ...forks.synopsys.relu import LimitedReLU
 from ...forks.yolo.relu6 import ReLU6
@@ -65,8 +66,8 @@ def insanity(e: Emitter, layer: Insanity, x: Value) -> str:
     return str(e.op("LeakyRelu", x, alpha=1 / layer.mean))
 
 
-@emits(Noise)
-def noise(e: Emitter, layer: Noise, x: Value) -> str:
+@emits(Noise, RootDropout)
+def of_training(e: Emitter, layer: Noise | RootDropout, x: Value) -> str:
     return str(e.op("Identity", x))
 
 
@@ -136,6 +137,11 @@ def relu(e: Emitter, layer: ReLU, x: Value) -> str:
     if layer.negative_slope:
         return str(e.op("LeakyRelu", x, alpha=float(layer.negative_slope)))
     return str(e.op("Relu", x))
+
+
+@emits(MaskedReLU)
+def masked_relu(e: Emitter, layer: MaskedReLU, x: Value) -> list[str]:
+    return [rectified(e, x, layer.negative_slope), str(e.op("Cast", e.op("Greater", x, e.number(0)), to=FLOAT))]
 
 
 @emits(ReLU6)

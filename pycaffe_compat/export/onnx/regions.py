@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...forks.cascade_rcnn.routing import WholeROIPooling
 from ...forks.fast_rcnn.anchors import placed
 from ...forks.fast_rcnn.proposal_layer import MIN_SIZE, THRESHOLD, PythonProposal
 from ...forks.fast_rcnn.roi_pooling import ROIPooling
@@ -30,7 +31,7 @@ def roi_pooling(e: Emitter, layer: ROIPooling, x: Value, regions: Value) -> str:
     return _pooled(e, layer, x, e.op("Reshape", regions, e.ints(-1, 5)), float(layer.scale))
 
 
-@emits(HalvesUpROIPooling, PaddedROIPooling)
+@emits(HalvesUpROIPooling, PaddedROIPooling, WholeROIPooling)
 def moved_roi_pooling(e: Emitter, layer: ROIPooling, x: Value, regions: Value) -> str:
     """``MaxRoiPool`` of regions whose cells are found before it."""
     rows = e.op("Reshape", regions, e.ints(-1, 5))

@@ -12,6 +12,7 @@ from ...forks.c3d.volumes import Convolution3D, Deconvolution3D, Pooling3D
 from ...forks.deeplab_v1.padding import Padding
 from ...forks.intel.fused import FusedConvolution
 from ...forks.shufflenet.depthwise import ConvolutionDepthwise, DepthwiseConvolution
+from ...forks.video_caffe.volumes import NdConvolution, NdPooling
 from ...layers.base import Layer
 from ...layers.convolution import Convolution, Deconvolution, Filters, Im2col
 from ...layers.pooling import SPP, Depooling, Pooling, SafeInv
@@ -23,7 +24,7 @@ from .emitter import FLOAT, INT64, Emitter, emits
 from .neurons import rectified
 
 
-@emits(Convolution, Deconvolution, ConvolutionDepthwise, DepthwiseConvolution)
+@emits(Convolution, Deconvolution, ConvolutionDepthwise, DepthwiseConvolution, NdConvolution)
 def filters(e: Emitter, layer: Filters, *bottoms: Value) -> list[str]:
     if isinstance(layer, DepthwiseConvolution) and layer.spare:
         raise unsaid(layer, "it has weights that are not used: its group is not the number of channels")
@@ -150,7 +151,7 @@ class _Fit:
         return np.outer(counts[0], counts[1])[None, None].astype(np.float32)
 
 
-@emits(Pooling)
+@emits(Pooling, NdPooling)
 def pooling(e: Emitter, layer: Pooling, x: Value, mask: Value | None = None) -> str | list[str]:
     if layer.volumes is not None:
         return _volumes(e, layer, layer.volumes, x)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from ...forks.ctpn.moving import Reverse, Transpose
 from ...forks.deconvnet.dropout_channel import DropoutChannel
 from ...forks.deeplab.labels import SpatialProduct
+from ...forks.greentea.merge_crop import MergeCrop
+from ...forks.happynear.channel_scale import ChannelScale, LabelSpecificAdd
 from ...forks.happynear.flip import Flip
 from ...forks.happynear.planes import Gram, Slope
+from ...forks.lisa.eltwise import WeightedSum
+from ...forks.openvino.label_specific_add import LabelSpecificSubtract
 from ...forks.senet.axpy import Axpy
 from ...forks.shufflenet.shuffle_channel import ShuffleChannel
 from ...forks.ssd.permute import Permute
+from ...forks.tsn.processes import Gather, Scatter
 from ...layers.common import ArgMax, BatchReindex, Eltwise, Filter, Parameter, Reduction, Split
 from ...layers.inputs import DummyData
 from ...layers.reshaping import Concat, Crop, Flatten, Reshape, Slice, Tile
@@ -52,6 +57,46 @@ def eltwise(w: Writer, layer: Eltwise, *bottoms: Value) -> str:
         sign = (" - " if c < 0 else " + ") if y else ("-" if c < 0 else "")
         y += sign + (str(x) if abs(c) == 1 else f"{literal(abs(c))} * {x}")
     return y
+
+
+@writes(WeightedSum)
+def weighted_sum(w: Writer, layer: WeightedSum, *bottoms: Value) -> str:
+    *xs, weights = bottoms
+    factors = layer.coeffs if set(layer.coeffs) != {1.0} else None
+    return call(w.helper(helpers.weighted_sum), tuple(map(str, xs)), weights, factors=factors)
+
+
+@writes(MergeCrop)
+def merge_crop(w: Writer, layer: MergeCrop, x: Value, y: Value) -> str:
+    pair = [str(x), call(w.helper(helpers.crop_middle), y, x)]
+    pair = [each if on else f"torch.zeros_like({each})" for each, on in zip(pair, layer.forwards, strict=True)]
+    if layer.adds:
+        return " + ".join(pair)
+    if x.shape[1] == y.shape[1]:
+        return f"torch.cat([{', '.join(pair)}], dim=1)"
+    return call(w.helper(helpers.stack_by_count), *pair)
+
+
+@writes(Gather, Scatter)
+def of_one_process(w: Writer, layer: Gather | Scatter, *bottoms: Value) -> list[str]:
+    return list(map(str, bottoms))
+
+
+@writes(LabelSpecificAdd, LabelSpecificSubtract)
+def label_specific_add(w: Writer, layer: LabelSpecificAdd, x: Value, label: Value) -> list[str]:
+    return [str(x), f"{x}.new_zeros(1)"][: len(w.tops)]
+
+
+@writes(ChannelScale)
+def channel_scale(w: Writer, layer: ChannelScale, x: Value, factors: Value) -> list[str]:
+    y, common = str(x), w.parameter(layer, layer.factor, learns=False) if layer.common else ""
+    if layer.scales and layer.common:
+        y = f"{x} * {common}"
+    elif layer.scales and factors.shape == (x.shape[0], 1, *x.shape[2:]):
+        y = f"{x} * {factors}"
+    elif layer.scales:
+        y = f"{x} * {factors}.reshape({x}[:, :1].shape)"
+    return [y, common][: len(w.tops)]
 
 
 @writes(Reduction)
@@ -176,7 +221,9 @@ def shuffle_channel(w: Writer, layer: ShuffleChannel, x: Value) -> str:
 
 @writes(Axpy)
 def axpy(w: Writer, layer: Axpy, scale: Value, x: Value, y: Value) -> str:
-    return f"{with_axes(scale, len(x.shape) - len(scale.shape))} * {x} + {y}"
+    more = len(x.shape) - len(scale.shape)
+    factor = with_axes(scale, more) if more >= 0 else f"{scale}[..., {', '.join(['0'] * -more)}]"
+    return f"{factor} * {x} + {y}"
 
 
 @writes(SpatialProduct)

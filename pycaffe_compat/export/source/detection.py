@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ...forks.cascade_rcnn.routing import WholeROIPooling
 from ...forks.fast_rcnn.anchors import placed
 from ...forks.fast_rcnn.proposal_layer import MIN_SIZE, THRESHOLD, PythonProposal
 from ...forks.fast_rcnn.roi_pooling import ROIPooling
@@ -71,7 +72,7 @@ def detection_output(w: Writer, layer: DetectionOutput, loc: Value, conf: Value,
     )
 
 
-@writes(ROIPooling, VolumeROIPooling, HalvesUpROIPooling, PaddedROIPooling)
+@writes(ROIPooling, VolumeROIPooling, HalvesUpROIPooling, PaddedROIPooling, WholeROIPooling)
 def roi_pooling(w: Writer, layer: ROIPooling, x: Value, regions: Value) -> str:
     if len(layer.pooled) != 2:
         raise unsaid(layer, "its regions are of volumes")

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from ...forks.happynear.inner_distance import InnerDistance
 from ...forks.happynear.inner_product import EPS, NormalizedInnerProduct
+from ...forks.happynear.scale import LimitedScale
 from ...forks.intel.fused import FusedInnerProduct
 from ...layers.linear import Bias, Embed, InnerProduct, Scale
 from ..outline import Value
 from ..registry import unsaid
 from . import helpers
-from .layout import unless
+from .layout import call, unless
 from .neurons import rectified
 from .writer import Writer, writes
 
@@ -108,3 +109,13 @@ def bias(w: Writer, layer: Bias, x: Value, more: Value | None = None) -> str:
     module = w.module(layer, helpers.Bias, *value.shape)
     w.weight(f"{module}.bias", value)
     return f"{module}({x})"
+
+
+@writes(LimitedScale)
+def limited_scale(w: Writer, layer: LimitedScale, x: Value, factor: Value | None = None) -> str:
+    """Factors of its own are limited here, as the layer limits its blob in every pass."""
+    if factor is None:
+        layer.weight.data.clamp_(layer.least, layer.most)
+        return scale(w, layer, x)
+    limited = call(f"{factor}.clamp", min=layer.least, max=layer.most)
+    return scale(w, layer, x, Value(limited, factor.shape, factor.moving))

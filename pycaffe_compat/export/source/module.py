@@ -262,7 +262,8 @@ def _text(found: Outline, w: Writer, body: Body, name: str, told: _Told) -> str:
     imports += ["import torch"] * bool(re.search(r"\btorch\.", everything))
     imports += ["import torch.nn.functional as F"] * bool(re.search(r"\bF\.", everything))
     imports += ["from safetensors.torch import load_model", "from torch import Tensor, nn"]
-    given = ", ".join(body.names[w.root(_number(found, value))] for value in found.outputs.values())
+    variables = {name: body.names[w.root(_number(found, value))] for name, value in found.outputs.items()}
+    given = ", ".join(name if "." in variable else variable for name, variable in variables.items())
     head = [
         *_described_file(called, told.module, f"{given} = net({', '.join(arguments)})"),
         "",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from ...forks.deconvnet.relu import MaskedReLU
 from ...forks.fast_rcnn.dropout import LateDropout
-from ...forks.happynear.neuron import Arccos, Cosine, Insanity, Noise, SoftTruncation, Truncation
+from ...forks.happynear.neuron import Arccos, Cosine, Insanity, Noise, RootDropout, SoftTruncation, Truncation
 from ...forks.intel.fused import FusedConvolution, FusedInnerProduct
 from ...forks.synopsys.neuron import HardSwish, Mish
 from ...forks.synopsys.relu import LimitedReLU
@@ -55,8 +56,8 @@ def insanity(w: Writer, layer: Insanity, x: Value) -> str:
     return f"{w.module(layer, 'nn.LeakyReLU', 1 / layer.mean)}({x})"
 
 
-@writes(Noise)
-def noise(w: Writer, layer: Noise, x: Value) -> str:
+@writes(Noise, RootDropout)
+def of_training(w: Writer, layer: Noise | RootDropout, x: Value) -> str:
     return str(x)
 
 
@@ -135,8 +136,13 @@ def prelu(w: Writer, layer: PReLU, x: Value) -> str:
     return f"{module}({x})"
 
 
+@writes(MaskedReLU)
+def masked_relu(w: Writer, layer: MaskedReLU, x: Value) -> list[str]:
+    return [relu(w, layer, x), f"({x} > 0).float()"]
+
+
 @writes(ReLU)
-def relu(w: Writer, layer: ReLU, x: Value) -> str:
+def relu(w: Writer, layer: ReLU | MaskedReLU, x: Value) -> str:
     if layer.negative_slope:
         return f"{w.module(layer, 'nn.LeakyReLU', float(layer.negative_slope))}({x})"
     return f"{w.module(layer, 'nn.ReLU')}({x})"

@@ -8,6 +8,7 @@ from ...forks.c3d.volumes import Convolution3D, Deconvolution3D, Pooling3D
 from ...forks.deeplab_v1.padding import Padding
 from ...forks.intel.fused import FusedConvolution
 from ...forks.shufflenet.depthwise import ConvolutionDepthwise, DepthwiseConvolution
+from ...forks.video_caffe.volumes import NdConvolution, NdPooling
 from ...layers.base import Layer
 from ...layers.convolution import Convolution, Deconvolution, Filters, Im2col
 from ...layers.pooling import SPP, Depooling, Pooling, SafeInv
@@ -22,7 +23,7 @@ from .resizing import MaskedUpsample, Unpooling
 from .writer import Several, Writer, writes
 
 
-@writes(Convolution, Deconvolution, ConvolutionDepthwise, DepthwiseConvolution)
+@writes(Convolution, Deconvolution, ConvolutionDepthwise, DepthwiseConvolution, NdConvolution)
 def filters(w: Writer, layer: Filters, *bottoms: Value) -> list[str]:
     if isinstance(layer, DepthwiseConvolution) and layer.spare:
         raise unsaid(layer, "it has weights that are not used: its group is not the number of channels")
@@ -120,7 +121,7 @@ def _whole(w: Writer) -> bool:
     return not w.is_output(1) and all(isinstance(step.layer, takers) and place == 1 for step, place in w.readers(1))
 
 
-@writes(Pooling)
+@writes(Pooling, NdPooling)
 def pooling(w: Writer, layer: Pooling, x: Value, mask: Value | None = None) -> str | Several | list[str]:
     if layer.volumes is not None:
         return _volumes(w, layer, layer.volumes, x)

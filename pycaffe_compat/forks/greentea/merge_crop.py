@@ -54,8 +54,8 @@ class MergeCrop(Layer):
         stacked = torch.cat((a, b), 1)
         if a.shape[1] == b.shape[1]:
             return stacked
-        order = self._order(len(a), a.shape[1], b.shape[1], a.device)
-        return stacked[torch.arange(len(a), device=a.device)[:, None], order]
+        order = self._order(a.shape[0], a.shape[1], b.shape[1], a.device)
+        return stacked[torch.arange(a.shape[0], device=a.device)[:, None], order]
 
     @staticmethod
     def _order(items: int, a: int, b: int, device: torch.device) -> Tensor:

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from ...layers.base import Layer, Shape, count
 from ...layers.loss import read_labels
 from ...layers.registry import register
-from ...layers.slope import TracedFunction
+from ...layers.slope import TracedFunction, rewritten
 
 DISTANCES = {"L1": 1.0, "L2": 2.0}
 
@@ -66,7 +66,8 @@ class InnerDistance(Layer):
         if self.owns:
             weight = self.weight
             if self.normalize and not x.is_meta:
-                weight.data.div_((weight.detach().square().sum(1, keepdim=True) + 1e-6).sqrt())
+                fixed = weight.detach()
+                weight = rewritten(weight, fixed / (fixed.square().sum(1, keepdim=True) + 1e-6).sqrt())
         else:
             weight = others[0].flatten(1)
             if weight.shape[1] != rows.shape[1]:

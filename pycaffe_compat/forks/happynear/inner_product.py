@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...layers.base import Shape
 from ...layers.linear import InnerProduct
 from ...layers.registry import register
+from ...layers.slope import rewritten
 
 EPS = 1e-6
 
@@ -34,6 +36,8 @@ class NormalizedInnerProduct(InnerProduct):
         return bool(param.inner_product_param.HasField("normalize"))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.normalize and not x.is_meta:
-            self.weight.data.div_((self.weight.detach().square().sum(1, keepdim=True) + EPS).sqrt())
-        return super().forward(x)
+        if not self.normalize or x.is_meta:
+            return super().forward(x)
+        rows = self.weight.detach()
+        weight = rewritten(self.weight, rows / (rows.square().sum(1, keepdim=True) + EPS).sqrt())
+        return F.linear(x.flatten(self.axis), weight, self.bias)

@@ -20,8 +20,8 @@ class LargeMarginInnerProduct(MarginInnerProduct):
 
     options = ("largemargin_inner_product_param",)
 
-    def before(self, weight: Tensor) -> None:
-        pass
+    def before(self, weight: Tensor) -> Tensor:
+        return weight
 
     def scores(self, x: Tensor, weight: Tensor, classes: Tensor, mix: Tensor) -> Tensor:
         products = F.linear(x, weight)

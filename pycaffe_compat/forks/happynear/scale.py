@@ -10,6 +10,7 @@ from torch import Tensor
 from ...layers.base import Shape
 from ...layers.linear import Scale
 from ...layers.registry import register
+from ...layers.slope import rewritten
 
 
 @register("Scale", fork="happynear")
@@ -30,5 +31,5 @@ class LimitedScale(Scale):
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         factors = self.weight if scale is None else scale
         if not x.is_meta:
-            factors.data.clamp_(self.least, self.most)
-        return super().forward(x, scale)
+            factors = rewritten(factors, factors.detach().clamp(self.least, self.most))
+        return super().forward(x, factors)

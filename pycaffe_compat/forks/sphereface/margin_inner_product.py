@@ -12,7 +12,7 @@ from torch import Tensor
 from ...layers.base import Layer, Shape, count
 from ...layers.loss import read_labels
 from ...layers.registry import register
-from ...layers.slope import TracedFunction
+from ...layers.slope import TracedFunction, rewritten
 
 
 @register("MarginInnerProduct", fork=("sphereface", "sphereface_plus", "happynear"))
@@ -64,7 +64,7 @@ class MarginInnerProduct(Layer):
         weight = self.weight
         if not x.is_meta:
             self.passes.add_(1)
-            self.before(weight)
+            weight = self.before(weight)
             mix = (self.base * (1 + self.gamma * self.passes) ** -self.power).clamp(min=self.least).to(x.dtype)
         else:
             mix = x.new_zeros(())
@@ -74,9 +74,9 @@ class MarginInnerProduct(Layer):
         y = labels.guard(y).reshape(*x.shape[: self.axis], len(weight))
         return y if self.n_tops == 1 else (y, mix.reshape(1))
 
-    def before(self, weight: Tensor) -> None:
-        """What is done to the weights before they are used."""
-        weight.data.div_(weight.detach().norm(dim=1, keepdim=True))
+    def before(self, weight: Tensor) -> Tensor:
+        """The weights, after what is done to them before they are used."""
+        return rewritten(weight, weight.detach() / weight.detach().norm(dim=1, keepdim=True))
 
     def scores(self, x: Tensor, weight: Tensor, classes: Tensor, mix: Tensor) -> Tensor:
         """The scores of all classes with a margin of 2 to 4 at the labels; ``x`` are rows, ``classes`` a column."""
