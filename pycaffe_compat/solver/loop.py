@@ -231,10 +231,15 @@ class Solver:
         """Train to ``max_iter``, from a solver state if given, as Caffe's command line does.
 
         Raises:
-            CaffeError: snapshots cannot be written (found before anything is trained).
+            CaffeError: snapshots cannot be written, or another training writes those of the same prefix (found before
+                anything is trained).
             DivergedError: the loss is no longer a finite number.
         """
         self._snapshots.check_folder()
+        with self._snapshots.claimed():
+            self._solve(resume_file)
+
+    def _solve(self, resume_file: PathLike | None) -> None:
         log(lines.SOLVING, "Solving %s", self.net.caffe_name)
         log(lines.POLICY, "Learning Rate Policy: %s", self.param.lr_policy)
         if resume_file is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import logging
 import mmap
 import os
 import tempfile
@@ -33,7 +34,7 @@ from ..proto import caffe_pb2, wire
 from ..proto.blob_proto import StoredBlob, blob_parts, to_numpy
 from ..proto.hdf5 import create_hdf5
 from ..proto.kinds import STATES, mixed_up
-from . import distributed
+from . import claim, distributed
 from . import log as lines
 from .log import log
 from .policies import Policy
@@ -118,7 +119,7 @@ class Snapshots:
             SolverError: the folder cannot be made or written to.
         """
         param = self._param
-        if not (param.snapshot or param.snapshot_after_train) or distributed.rank():
+        if not self._asked_for():
             return
         if not param.snapshot_prefix:
             raise SolverError(
@@ -137,6 +138,18 @@ class Snapshots:
             self._swept = True
             for path in remove_strays(folder, STRAYS):
                 log(lines.SNAPSHOT_NET, "Removed %s: a run that was killed left it half written", path)
+
+    def _asked_for(self) -> bool:
+        """Whether this process is to write snapshots by itself."""
+        return bool(self._param.snapshot or self._param.snapshot_after_train) and distributed.rank() == 0
+
+    def claimed(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other trainings from writing snapshots of this prefix while the block lasts (:func:`.claim.claimed`).
+
+        Raises:
+            SolverError: another training does write them.
+        """
+        return claim.claimed(self._param.snapshot_prefix) if self._asked_for() else contextlib.nullcontext()
 
     def write(self, iteration: int, losses: Iterable[float]) -> tuple[str, str]:
         """Write model and solver state; return their paths. Of several processes the first one writes.
@@ -157,6 +170,10 @@ class Snapshots:
         if distributed.rank():
             self._seed_rank(iteration)
             return model, state
+        prefix = self._param.snapshot_prefix
+        if not claim.holds(prefix) and (other := claim.holder(prefix)):
+            both = "snapshot_prefix: %s: another training writes its snapshots there, too (%s): the last one wins"
+            log(lines.SNAPSHOT_NET, both, prefix, other, level=logging.WARNING)
         kind = "HDF5" if is_hdf5(model) else "binary proto"
         log(lines.SNAPSHOT_NET, "Snapshotting to %s file %s", kind, model)
         self._net.save(model, diffs=self._param.snapshot_diff)
