@@ -68,6 +68,7 @@ NAMES = (
     "xlearn",
     "hashnet",
     "lifted_struct",
+    "mnc",
 )
 
 

@@ -13,7 +13,7 @@ from ...layers.neuron import dropout_ratio
 from ...layers.registry import register
 
 
-@register("Dropout", fork=("fast_rcnn", "rfcn", "psroi_align", "ctpn"))
+@register("Dropout", fork=("fast_rcnn", "mnc", "rfcn", "psroi_align", "ctpn"))
 class LateDropout(Layer):
     """With ``scale_train: false``: in training each element is 0 with probability ``dropout_ratio``, else ``x``.
 

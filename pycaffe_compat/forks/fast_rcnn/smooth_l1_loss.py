@@ -22,6 +22,7 @@ from ...tables import dims
 
 FORKS = (
     "fast_rcnn",
+    "mnc",
     "psroi_align",
     "ctpn",
     "mscnn",
