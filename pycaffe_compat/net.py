@@ -17,6 +17,7 @@ from .layers import Layer, Source, layer_class
 from .layers.base import Shape
 from .layers.data_layers import BatchSource
 from .layers.neuron import Overwritten
+from .layers.own_options import with_own_options
 from .layers.registry import check_layers, missing_types
 from .loading import BlobKey, LoadReport
 from .parameters import BlobTable, Learnable, in_file
@@ -648,13 +649,13 @@ def make_layer(
             exception absurd options cause.
     """
     cls = layer_class(param, file, fork, likely)
+    where = f'layer "{param.name}" ({param.type})'
     try:
-        return cls(param, shapes)
+        return cls(with_own_options(param, cls, fork, likely, where), shapes)
     except CaffeError as error:
         raise in_file(error, file) from error
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
-        where = f"{file}: " if file else ""
-        raise LayerError(f'{where}layer "{param.name}" ({param.type}): cannot be built: {error}') from error
+        raise LayerError(f"{f'{file}: ' if file else ''}{where}: cannot be built: {error}") from error
 
 
 @torch.no_grad()

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .errors import DataError, MissingFileError, NetError, UnknownNameError, nearest
-from .layers import REGISTRY, Source
+from .layers import REGISTRY, Source, layer_class
 from .layers.base import Shape, count
 from .layers.data_layers import BatchSource
+from .layers.own_options import with_own_options
 from .net import CaffeModule, as_phase
 from .proto import caffe_pb2, included, upgrade_net
+from .proto.recognise import forks_of
 from .tables import dims, format_table, human
 
 log = logging.getLogger(__name__)
@@ -142,15 +144,19 @@ def summarize(rows: list[Row]) -> str:
 
 def _close_sources(net: Any, shapes: dict[str, Shape], missing: _Missing) -> None:
     """Give ``Input`` layers their ``shapes``, and replace each data layer whose shapes are known by an ``Input``."""
-    known = set()
+    known, likely = set(), forks_of(net)
     for index, layer in enumerate(net.layer):
         cls = REGISTRY.get(layer.type) if included(layer, net.state) else None
         if cls is None or not issubclass(cls, Source):
             continue
         known.update(layer.top)
+        cls = layer_class(layer, missing.file, net.fork, likely)
+        if not issubclass(cls, Source):
+            continue
         found = shapes
         if not all(top in shapes for top in layer.top):
-            found = {**dict(zip(layer.top, _shapes_of(layer, cls, missing), strict=False)), **shapes}
+            own = with_own_options(layer, cls, net.fork, likely, f'layer "{layer.name}" ({layer.type})')
+            found = {**dict(zip(layer.top, _shapes_of(own, cls, missing), strict=False)), **shapes}
         if all(top in found for top in layer.top):
             stand_in = caffe_pb2.LayerParameter(name=layer.name, type="Input", top=layer.top)
             for top in layer.top:

@@ -50,7 +50,7 @@ class Transformer:
 
     def __init__(self, param: Any, phase: int) -> None:
         self.crop = crop_of(param)
-        self.resizing = Resizing(param.resize_param) if param.HasField("resize_param") else None
+        self.resizing = Resizing(param.resize_param[0]) if param.resize_param else None
         self._noise = Noise(param.noise_param) if param.HasField("noise_param") else None
         self.mirror: bool = param.mirror
         self.scale = np.float32(param.scale)
@@ -282,7 +282,9 @@ def crop_of(param: Any) -> tuple[int, int] | None:
 
 def fixed_size(param: Any) -> tuple[int, int] | None:
     """Return height and width that ``resize_param`` gives every image; None if it is missing or they vary."""
-    resize = param.resize_param
+    if not param.resize_param:
+        return None
+    resize = param.resize_param[0]
     varies = resize.resize_mode == caffe_pb2.ResizeParameter.FIT_SMALL_SIZE
     return None if varies or not resize.height or not resize.width else (resize.height, resize.width)
 

@@ -43,6 +43,8 @@ def additions(message: Any, path: str = "", inside: bool = False) -> Iterator[Ad
     for field, value in message.ListFields():
         here = f"{path}.{field.name}" if path else field.name
         forks = caffe_pb2.ADDITIONS.fields.get((name, field.name), ())
+        if len(forks) > 1 and hasattr(value, "append") and len(value) > 1:
+            forks = caffe_pb2.ADDITIONS.repeating(name, field.name)
         if forks:
             plain = field.message_type is None and not hasattr(value, "append")
             yield Addition(here, name, field.name, forks, is_default=plain and value == field.default_value)

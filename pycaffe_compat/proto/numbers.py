@@ -194,11 +194,19 @@ def classes(fork: str) -> dict[str, Any]:
     return message_classes(renumbered(addition) if addition is not None else bvlc())[1]
 
 
+def own_default(fork: str, message: Any, field: str) -> Any:
+    """What a field of ``message``, one of :mod:`.caffe_pb2`, holds in the Caffe of ``fork`` where it is not set."""
+    own = classes(fork)[message.DESCRIPTOR.name].DESCRIPTOR.fields_by_name[field]
+    if own.enum_type is not None:
+        return _value(own.enum_type, message.DESCRIPTOR.fields_by_name[field].enum_type, own.default_value)
+    return own.default_value
+
+
 def recast(source: Any, target: Any) -> None:
     """Copy ``source`` into ``target``, a message of other numbers, field by field by name.
 
     Raises:
-        ValueError: ``target`` lacks a field or value that is set.
+        ValueError: ``target`` lacks a field or value that is set, or takes one value where there are several.
     """
     if source.DESCRIPTOR.name == "BlobProto" and not any(f.number > _BLOB for f, _ in source.ListFields()):
         target.MergeFromString(source.SerializeToString())  # its numbers may be millions
@@ -209,10 +217,11 @@ def recast(source: Any, target: Any) -> None:
         if into is None or (into.message_type is None) != (field.message_type is None):
             raise ValueError(f"{target.DESCRIPTOR.name} has no {field.name}")
         repeated = hasattr(value, "append")
+        if repeated and len(value) > 1 and not hasattr(getattr(target, field.name), "append"):
+            raise ValueError(f"{target.DESCRIPTOR.name}.{field.name} takes one value, not {len(value)}")
         if field.message_type is not None:
             if hasattr(value, "add"):
-                items = value if hasattr(getattr(target, field.name), "add") else [value[-1]]
-                for item in items:
+                for item in value:
                     inner = getattr(target, field.name)
                     recast(item, inner.add() if hasattr(inner, "add") else inner)
             else:

@@ -34,11 +34,19 @@ class Additions:
         fields: (message, field) to the names of the forks that have it.
         values: (enum, value) likewise; an enum inside a message is ``Message.Enum``.
         messages: message to the names of the forks that have it, for messages that BVLC's Caffe lacks.
+        otherwise: fork to (message, field) to the field as that fork has it (a ``FieldDescriptorProto``), where it has
+            another default, or takes one value where the message here takes several.
     """
 
     fields: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     values: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     messages: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    otherwise: dict[str, dict[tuple[str, str], Any]] = field(default_factory=dict)
+
+    def repeating(self, message: str, field: str) -> tuple[str, ...]:
+        """The forks that take several values of a field that the message here takes several of."""
+        forks = self.fields.get((message, field), ())
+        return tuple(fork for fork in forks if (message, field) not in self.otherwise.get(fork, {}))
 
 
 def bvlc() -> Any:
@@ -64,9 +72,10 @@ def merged(forks: Iterable[tuple[str, Any]]) -> tuple[Any, Additions]:
         forks: the name of each fork, and its ``FileDescriptorProto``.
 
     Raises:
-        ValueError: two known forks have a field of one name and different kinds.
+        ValueError: two known forks have a field of one name that no one field can stand for.
     """
     file = bvlc()
+    forks = list(forks)
     additions = Additions()
     own = {message.name for message in file.message_type}
     for name, addition in forks:
@@ -76,6 +85,7 @@ def merged(forks: Iterable[tuple[str, Any]]) -> tuple[Any, Additions]:
             homes = [message.name, *filter(None, [_LIFTED.get(message.name)])]
             for home in homes:
                 _merge_message(file, home, message, name, package, own, additions)
+    _note_differences(file, forks, additions)
     _extend_old_form(file, additions)
     for message in file.message_type:
         if message.name in ("NetParameter", "SolverParameter"):
@@ -135,24 +145,57 @@ def _merge_message(
                 copy.label = _FIELD.LABEL_OPTIONAL
             taken.add(copy.number)
             additions.fields[home, copy.name] = (fork,)
-        elif (home, added.name) in additions.fields:
-            _reconcile(old, added, home, fork)
-            additions.fields[home, added.name] += (fork,)
+        else:
+            _reconcile(old, _local(added, package), home, fork, (home, added.name) not in additions.fields)
+            if (home, added.name) in additions.fields:
+                additions.fields[home, added.name] += (fork,)
 
 
-def _reconcile(old: Any, added: Any, home: str, fork: str) -> None:
-    """Let one field hold what either fork may put into it."""
-    if fork not in NAMES:  # a fork that was added has the last word on what it calls by a name
+def _reconcile(old: Any, added: Any, home: str, fork: str, is_bvlcs: bool) -> None:
+    """Let one field hold what either Caffe may put into it; what is left of the difference, :func:`_note_differences` keeps.
+
+    Raises:
+        ValueError: no one field can.
+    """
+    if fork not in NAMES and not is_bvlcs:  # a fork that was added has the last word on what it calls by a name
         number = old.number
         old.CopyFrom(added)
         old.number = number
         return
-    if old.type == added.type:
-        return
-    if old.type in _INTEGERS and added.type in _INTEGERS:
-        old.type = _FIELD.TYPE_INT64
-        return
-    raise ValueError(f"{home}.{added.name} of {fork} is of another kind than that of the forks before it")
+    if (old.type, old.type_name) != (added.type, added.type_name):
+        if not {old.type, added.type} <= _INTEGERS:
+            raise ValueError(f"{home}.{added.name} of {fork} is of another kind than that of the Caffes before it")
+        if not is_bvlcs:
+            old.type = _FIELD.TYPE_INT64
+    if added.label == _FIELD.LABEL_REPEATED and old.label != _FIELD.LABEL_REPEATED:
+        if is_bvlcs:
+            raise ValueError(f"{home}.{added.name} of {fork} is repeated, and not so in BVLC's Caffe")
+        old.label = added.label
+        old.ClearField("default_value")
+
+
+def _note_differences(file: Any, forks: Iterable[tuple[str, Any]], additions: Additions) -> None:
+    """Keep each fork's own default and label of the fields that have another one in ``file``."""
+    fields = {(message.name, each.name): each for message in file.message_type for each in message.field}
+    for name, addition in forks:
+        found = {}
+        for message in addition.message_type:
+            for own in message.field:
+                one = fields[message.name, own.name]
+                repeated = own.label == _FIELD.LABEL_REPEATED, one.label == _FIELD.LABEL_REPEATED
+                if repeated[0] != repeated[1] or (not any(repeated) and _default(own) != _default(one)):
+                    found[message.name, own.name] = own
+        if found:
+            additions.otherwise[name] = found
+
+
+def _default(field: Any) -> str:
+    """What a field holds that is not set, as text; ``""`` for nothing: 0, false, an empty string, an enum's first value."""
+    text: str = field.default_value
+    try:
+        return "" if float(text) == 0 else str(float(text))
+    except ValueError:
+        return "" if text == "false" else text
 
 
 def _merge_enums(enums: Any, added: Iterable[Any], home: str, fork: str, additions: Additions) -> None:
@@ -180,6 +223,14 @@ def _merge_enums(enums: Any, added: Iterable[Any], home: str, fork: str, additio
 def _is_new(additions: Additions, full: str, enum: Any) -> bool:
     """Whether BVLC's Caffe lacks this enum: all of its values come from forks."""
     return all((full, value.name) in additions.values for value in enum.value)
+
+
+def _local(added: Any, package: str) -> Any:
+    """Return a copy of a field that names the merged type where its type is named in the fork's own package."""
+    copy = _FIELD()
+    copy.CopyFrom(added)
+    _localise(copy, package)
+    return copy
 
 
 def _localise(added: Any, package: str) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pycaffe_compat.layers import Layer, layer_class
 from pycaffe_compat.layers.fillers import fill
+from pycaffe_compat.net import make_layer
 from pycaffe_compat.proto import caffe_pb2
 from pycaffe_compat.proto.recognise import forks_of
 
@@ -37,7 +38,7 @@ def build(prototxt: str, *shapes: Sequence[int], dtype: torch.dtype = torch.floa
     cls = layer_class(param)
     if not param.top:
         param.top.extend(f"top{i}" for i in range(cls.tops[0]))
-    layer = cls(param, [tuple(shape) for shape in shapes])
+    layer = make_layer(param, [tuple(shape) for shape in shapes])
     for i, spec in enumerate(layer.blob_specs):
         value = torch.empty(spec.shape, dtype=dtype)
         fill(value, spec.filler)
@@ -112,8 +113,7 @@ def run(net: Any, arrays: dict[str, np.ndarray], phase: int, forward_only: bool 
             continue
         param.phase = phase
         bottoms = [values[name] for name in param.bottom]
-        cls = layer_class(param, fork=net.fork, likely=likely)
-        layer = layers[param.name] = cls(param, [tuple(b.shape) for b in bottoms])
+        layer = layers[param.name] = make_layer(param, [tuple(b.shape) for b in bottoms], "", net.fork, likely)
         expected = meta_shapes(layer, [b.shape for b in bottoms])
         for i, spec in enumerate(layer.blob_specs):
             value = torch.from_numpy(arrays[f"param/{param.name}/{i}"].copy())

@@ -41,8 +41,7 @@ class MaskedUpsample(GivenPlane):
             )
         self._check_pairs(options)
         self.size = (options.upsample_h, options.upsample_w) if options.HasField("upsample_h") else None
-        scale = options.scale if options.HasField("scale") else 2
-        self.scale = (options.scale_h, options.scale_w) if options.HasField("scale_h") else (scale, scale)
+        self.scale = (options.scale_h, options.scale_w) if options.HasField("scale_h") else (options.scale,) * 2
         self.less = (int(options.pad_out_h), int(options.pad_out_w))
         if self.size is not None and min(self.size) < 2:
             raise self.error(f"upsample_h: {self.size[0]} and upsample_w: {self.size[1]} must be at least 2")

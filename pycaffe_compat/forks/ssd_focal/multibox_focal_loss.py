@@ -12,8 +12,6 @@ from ...layers.loss import FLT_MIN, floored
 from ...layers.registry import register
 from ..ssd.multibox_loss import MultiBoxLoss
 
-ALPHA = 0.25  # of the fork, where a file gives none
-
 
 @register("MultiBoxFocalLoss", fork="ssd_focal")
 class MultiBoxFocalLoss(MultiBoxLoss):
@@ -28,7 +26,7 @@ class MultiBoxFocalLoss(MultiBoxLoss):
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         options = param.focal_loss_param
-        self.alpha, self.gamma = options.alpha if options.HasField("alpha") else ALPHA, options.gamma
+        self.alpha, self.gamma = options.alpha, options.gamma
         if self.gamma < 0:
             raise self.error(f"focal_loss_param.gamma: {self.gamma:g} must not be negative")
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from ...layers.base import Shape
 from ...layers.registry import register
 from ..ssd.prior_box import PriorBox
 
@@ -19,11 +17,6 @@ class DoublePriorBox(PriorBox):
 
     shifts = ((0.0, 0.0), (0.0, 0.5))
     whole_pixels = False
-
-    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
-        super().__init__(param, bottom_shapes)
-        options = param.prior_box_param
-        self.clip = options.clip or not options.HasField("clip")
 
     @classmethod
     def fits(cls, param: Any) -> bool:

@@ -21,7 +21,7 @@ class _Repeated(Layer):
         super().__init__(param, bottom_shapes)
         (option,) = self.option_fields()
         options = getattr(param, option)
-        self.factor = getattr(options, self.field) if options.HasField(self.field) else 1
+        self.factor = getattr(options, self.field)
         if self.factor < 1:
             raise self.error(f"{option}.{self.field}: {self.factor} must be at least 1")
         if len(bottom_shapes[0]) != 4:

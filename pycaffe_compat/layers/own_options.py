@@ -1,0 +1,91 @@
+"""A layer's options as its own fork of Caffe has them, where forks differ: its defaults, and how many values it takes.
+
+The messages of :mod:`..proto.caffe_pb2` hold the fields of all forks, each with the default of the first fork that has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import LayerError
+from ..forks import NAMES
+from ..proto import caffe_pb2
+from ..proto.additions import titles
+from ..proto.numbers import own_default
+from ..proto.recognise import forks_of
+from .base import Layer
+
+
+def with_own_options(param: Any, cls: type[Layer], fork: str, likely: Sequence[str], where: str) -> Any:
+    """Return the ``LayerParameter`` with what its fork takes for fields that are not set, where that is not the message's.
+
+    Args:
+        param: the layer; it is not changed.
+        cls: the class that runs it.
+        fork: the fork that the net names; empty if none.
+        likely: the forks that the net may be of, the likeliest first; by default those that the layer may be of.
+        where: the layer and its file, for messages.
+
+    Raises:
+        LayerError: several values for a field that the layer's fork has one of.
+    """
+    if cls.forks and not likely:
+        likely = forks_of(caffe_pb2.NetParameter(layer=[param]))
+    chosen = _fork_of(cls, fork, likely)
+    otherwise = caffe_pb2.ADDITIONS.otherwise.get(chosen)
+    if not otherwise:
+        return param
+    concerned = {message for message, _ in otherwise}
+    full = type(param)()
+    full.CopyFrom(param)
+    for name in cls.option_fields():
+        field = param.DESCRIPTOR.fields_by_name[name]
+        if not param.HasField(name) and field.message_type.name in concerned:
+            getattr(full, name).SetInParent()
+    _settle(full, "", chosen, otherwise, where)
+    return full
+
+
+def _fork_of(cls: type[Layer], fork: str, likely: Sequence[str]) -> str:
+    """The fork whose layer this is: that which the net names or most likely is of, among those that have the class."""
+    candidates = [fork, *likely] if fork else [*likely]
+    if fork and fork not in NAMES:
+        return fork  # of the user's own: it may well have layers of others
+    if cls.forks:
+        return next((name for name in candidates if name in cls.forks), cls.forks[0])
+    return candidates[0] if candidates else ""
+
+
+def _settle(message: Any, path: str, fork: str, otherwise: dict[tuple[str, str], Any], where: str) -> None:
+    name = message.DESCRIPTOR.name
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for each in value if hasattr(value, "add") else (value,):
+                _settle(each, f"{path}{field.name}.", fork, otherwise, where)
+    for (of, name_of_field), own in otherwise.items():
+        if of != name:
+            continue
+        several = hasattr(getattr(message, name_of_field), "append")
+        if several and own.label != own.LABEL_REPEATED:
+            _check_single(message, name_of_field, path, fork, where)
+        if own.type == own.TYPE_MESSAGE:
+            continue
+        if several and (not own.default_value or (of, name_of_field) not in caffe_pb2.ADDITIONS.fields):
+            continue  # none of BVLC's values stands for the default
+        if several and not len(getattr(message, name_of_field)):
+            getattr(message, name_of_field).append(own_default(fork, message, name_of_field))
+        elif not several and not message.HasField(name_of_field):
+            setattr(message, name_of_field, own_default(fork, message, name_of_field))
+
+
+def _check_single(message: Any, field: str, path: str, fork: str, where: str) -> None:
+    given = len(getattr(message, field))
+    if given < 2:
+        return
+    name = message.DESCRIPTOR.name
+    forks = caffe_pb2.ADDITIONS.repeating(name, field)
+    others = titles(forks) if forks else "BVLC's Caffe"
+    raise LayerError(
+        f"{where}: {path}{field} is given {given} times, but {titles([fork])} takes it once; several are of {others}"
+    )
