@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import UnknownNameError, nearest
 from .fork import Fork
 
-# Where two forks give a name different defaults, the first one's is the default of the message, and layers of the other get its own.
+# Where two forks give a name different defaults, the first one's is the message's; a layer gets that of its own fork.
 NAMES = (
     "ssd",
     "fast_rcnn",
