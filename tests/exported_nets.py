@@ -134,11 +134,38 @@ MORE_LAYERS = [
     ([(1, 3)], 'type: "BatchNorm" batch_norm_param { use_global_stats: false }'),
 ]
 
+_REG = "bbox_reg_param { bbox_mean: 0 bbox_mean: 0.1 bbox_mean: 0 bbox_mean: 0.05 " + "bbox_std: 0.2 " * 4 + "%s }"
+_OUTPUT = "fg_thr: -0.3 iou_thr: 0.4 min_size: 12 max_nms_num: 30 max_post_nms_num: 9"
+CASCADES = [  # of MS-CNN and Cascade R-CNN, for random input
+    ([(12, 8, 1, 1), (12, 5, 1, 1)], f'type: "DecodeBBox" {_REG % ""}'),
+    ([(12, 5), (12, 3, 2)], 'type: "ScaleRoute" top: "z" scale_route_param { low_scale: 6 high_scale: 12 }'),
+    ([(12, 5)], 'type: "ScaleRoute" scale_route_param { low_scale: 600 high_scale: 1200 }'),
+    (
+        [(2, 7, 4, 6), (2, 7, 2, 3)],
+        f'type: "BoxOutput" top: "z" {_REG % ""} box_output_param {{ field_w: 40 field_h: 30 downsample_rate: 8 '
+        f"field_w: 70 field_h: 60 downsample_rate: 16 {_OUTPUT} }}",
+    ),
+    (
+        [(2, 7, 4, 6)],
+        'type: "BoxOutput" top: "z" box_output_param { field_w: 4 field_h: 3 downsample_rate: 8 fg_thr: 50 }',
+    ),
+    (
+        [(4, 3, 3, 4), (4, 4, 3, 4)],
+        f'type: "BoxGroupOutput" top: "z" {_REG % ""} box_group_output_param {{ box_group_param {{ field_w: 30 field_h: 20 '
+        f"field_w: 20 field_h: 30 stride: 8 }} {_OUTPUT} field_xyr: 4 field_whr: 3 }}",
+    ),
+    (
+        [(12, 3), (12, 8), (12, 5), (1, 2)],
+        f'type: "FrcnnOutput" {_REG % "cls_aware: false"} frcnn_output_param {{ conf_thr: 0.1 iou_thr: 0.3 max_det_num: 5 }}',
+    ),
+    ([(12, 3), (12, 12), (12, 6), (1, 2)], 'type: "FrcnnOutput" frcnn_output_param { conf_thr: 0.1 iou_thr: 0.3 }'),
+]
+
 
 def layer_net(shapes: list[tuple[int, ...]], layer: str) -> tuple[Net, dict[str, np.ndarray]]:
     """A net of one layer with these bottoms, and a batch for it: regions lie across cells, cont is 0 here and there."""
     random = np.random.default_rng(1)
-    names = ["data", "more", "third"][: len(shapes)]
+    names = ["data", "more", "third", "fourth"][: len(shapes)]
     inputs, batch = "", {}
     for name, shape in zip(names, shapes, strict=True):
         axes = " ".join(f"dim: {n}" for n in shape)
@@ -148,7 +175,7 @@ def layer_net(shapes: list[tuple[int, ...]], layer: str) -> tuple[Net, dict[str,
         corners = np.sort(random.uniform(-5, 40, (5, 2, 2)), axis=1).reshape(5, 4)
         batch["more"] = np.concatenate((random.integers(0, 2, (5, 1)), corners), 1).astype("f4")
     elif "ProposalLayer" in layer:
-        batch["third"] = np.array([[75, 90, 1.25]], "f4")
+        batch["third", "fourth"] = np.array([[75, 90, 1.25]], "f4")
     elif "Lstm" in layer and len(shapes) > 1:
         batch["more"] = random.integers(0, 2, shapes[1]).astype("f4")
     bottoms = " ".join(f'bottom: "{name}"' for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -229,7 +230,13 @@ def _moving(
             raise NetError(f'layer "{timed[0]}" is written out step by step, and axis 0 is time')
         _try(net, inputs, shapes, wanted, moving)
     except CaffeError as error:
-        notes.append(f"axis 0 of the inputs keeps its length: {error}")
+        many = {} if timed else {name: {0} for name in wanted if shapes[inputs[name]][0] > 1}
+        kept = "the inputs"
+        if 0 < len(many) < len(wanted):  # what there is one of may be the picture's, and the others its regions
+            with contextlib.suppress(CaffeError):
+                _try(net, inputs, shapes, many, moving)
+                kept = ", ".join(name for name in wanted if name not in many)
+        notes.append(f"axis 0 of {kept} keeps its length: {error}")
     for name, axes in (dynamic or {}).items():
         given = {name: set(axes) - {0}}
         try:

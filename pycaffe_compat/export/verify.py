@@ -17,9 +17,12 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import CaffeError
+from ..forks.cascade_rcnn.box_output import FrcnnOutput
+from ..forks.cascade_rcnn.routing import ScaleRoute
 from ..forks.fast_rcnn.proposal_layer import PythonProposal
 from ..forks.fast_rcnn.roi_pooling import ROIPooling
 from ..forks.happynear.proposal import Proposal
+from ..forks.mscnn.decode_bbox import DecodeBBox
 from ..forks.rfcn.psroi_pooling import PSROIPooling
 from ..forks.ssd.detection_output import DetectionOutput
 from ..forks.synopsys.proposal import RoundedProposal
@@ -207,6 +210,12 @@ def _makers(found: Outline) -> dict[str, Callable[[np.random.Generator, Sequence
         elif isinstance(layer, (Proposal, PythonProposal, RoundedProposal)):
             makers[bottoms[1].name] = _codes
             makers[bottoms[2].name] = _sizes(bottoms[0].shape, layer.stride)
+        elif isinstance(layer, FrcnnOutput):
+            makers[bottoms[1].name] = _codes
+            makers[bottoms[2].name] = _pixels(1)
+            makers[bottoms[3].name] = _sizes((1, 1, 40, 30), 1)
+        elif isinstance(layer, (DecodeBBox, ScaleRoute)):
+            makers[bottoms[isinstance(layer, DecodeBBox)].name] = _pixels(bottoms[0].shape[0])
         elif isinstance(layer, DetectionOutput):
             makers[bottoms[0].name] = _codes
             makers[bottoms[2].name] = _priors
@@ -228,6 +237,19 @@ def _regions(shape: Sequence[int], scale: float) -> Callable[[np.random.Generato
         images = random.integers(0, shape[0], (number, 1))
         corners = np.sort(random.integers(0, sides, (number, 2, len(sides))), axis=1) * scale
         return np.concatenate((images, corners.reshape(number, width - 1)), 1).reshape(rows)
+
+    return make
+
+
+def _pixels(images: int) -> Callable[[np.random.Generator, Sequence[int]], np.ndarray]:
+    """Rows of image, x1, y1, x2, y2 and perhaps a score."""
+
+    def make(random: np.random.Generator, rows: Sequence[int]) -> np.ndarray:
+        table = random.random((rows[0], math.prod(rows[1:])))
+        table[:, 0] = random.integers(0, images, rows[0])
+        table[:, 1:3] *= 20
+        table[:, 3:5] = table[:, 1:3] + 2 + 20 * table[:, 3:5]
+        return table.reshape(rows)
 
     return make
 

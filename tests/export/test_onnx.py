@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from exported_nets import CLASSIFIER, MORE_LAYERS, answering, build_net, golden_net, layer_net, types
+from exported_nets import CASCADES, CLASSIFIER, MORE_LAYERS, answering, build_net, golden_net, layer_net, types
 from ssd_net import NET as SSD
 
 from pycaffe_compat.errors import CaffeError, NetError
@@ -150,6 +150,19 @@ def test_regions_sequences_and_planes(shapes, layer, tmp_path):
     path = tmp_path / "net.onnx"
     assert worst(net, path) <= 1e-5
     assert all(each.relative <= 1e-5 for each in compare_onnx(net, to_onnx(net, path), path, [batch]))
+
+
+@pytest.mark.parametrize(("shapes", "layer"), CASCADES)
+def test_cascades(shapes, layer, tmp_path):
+    assert worst(layer_net(shapes, layer)[0], tmp_path / "net.onnx") <= 1e-5
+
+
+def test_what_suppression_cannot_say(tmp_path):
+    (shapes, layer), (more, grouped) = CASCADES[3], CASCADES[5]
+    with pytest.raises(NetError, match="nms_type: IOMU is not what"):
+        to_onnx(layer_net(shapes, layer.replace("min_size", 'nms_type: "IOMU" min_size'))[0], tmp_path / "net.onnx")
+    with pytest.raises(NetError, match="less than a pixel apart"):
+        to_onnx(layer_net(more, grouped.replace("min_size: 12", "min_size: 2"))[0], tmp_path / "net.onnx")
 
 
 def test_folding_stops_at_a_relu_of_the_layer_itself(tmp_path):

@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from exported_nets import CLASSIFIER, MORE_LAYERS, answering, build_net, golden_net, layer_net
+from exported_nets import CASCADES, CLASSIFIER, MORE_LAYERS, answering, build_net, golden_net, layer_net
 
 from pycaffe_compat.errors import CaffeError, NetError
 from pycaffe_compat.export import Preprocessing, to_source
@@ -146,6 +146,16 @@ def test_regions_sequences_and_planes(shapes, layer, tmp_path):
     net, batch = layer_net(shapes, layer)
     assert worst(net, tmp_path / "net.py", batch) <= EXACT
     assert not is_formatted(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["IOU", "IOMU", "IOFU"])
+@pytest.mark.parametrize(("shapes", "layer"), CASCADES)
+def test_cascades(shapes, layer, kind, tmp_path):
+    if kind != "IOU" and "iou_thr" not in layer:
+        return
+    net, _ = layer_net(shapes, layer.replace("iou_thr", f'nms_type: "{kind}" iou_thr'))
+    assert worst(net, tmp_path / "net.py") <= EXACT
+    assert kind != "IOU" or not is_formatted(tmp_path)
 
 
 @pytest.mark.parametrize("mode", ["MAX", "AVE", "SUM"])

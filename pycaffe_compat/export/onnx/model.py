@@ -17,10 +17,22 @@ from .. import __name__ as _package
 from ..outline import Outline, Value, outline
 from ..preprocess import Preprocessing
 from ..registry import Unsaid
-from . import combining, detection, linear, neurons, normalization, recurrent, regions, resizing, windows, yolo
+from . import (
+    cascades,
+    combining,
+    detection,
+    linear,
+    neurons,
+    normalization,
+    recurrent,
+    regions,
+    resizing,
+    windows,
+    yolo,
+)
 from .emitter import EMITTERS, Emitter, as_float32
 
-FAMILIES = (combining, detection, linear, neurons, normalization, recurrent, regions, resizing, windows, yolo)
+FAMILIES = (cascades, combining, detection, linear, neurons, normalization, recurrent, regions, resizing, windows, yolo)
 OPSET, OLDEST = 18, 18
 ONE_FILE = 2 << 30  # protobuf's limit; beyond it weights go into a file of their own
 PathLike = str | os.PathLike[str]

@@ -19,9 +19,7 @@ from ...forks.synopsys.proposal import RoundedProposal
 from ..outline import Value
 from ..registry import static, unsaid
 from .emitter import DOUBLE, FLOAT, INT64, Emitter, emits
-from .suppression import NONE, part, suppressed
-
-LOWEST = float(np.finfo(np.float32).min)
+from .suppression import LOWEST, NONE, part, suppressed, whole
 
 
 @emits(ROIPooling, VolumeROIPooling)
@@ -128,7 +126,7 @@ def proposal(e: Emitter, layer: Proposal, scores: Value, shifts: Value, sizes: V
     best, place = e.op("TopK", values, e.ints(width), outputs=2, axis=1)
     index = e.op("Expand", e.op("Unsqueeze", place, e.ints(2)), e.ints(1, 1, 4))
     boxes = e.op("GatherElements", boxes, index, axis=1)
-    kept = e.op("Reshape", suppressed(e, _whole(e, boxes), best, layer.after, layer.threshold), e.ints(-1, width))
+    kept = e.op("Reshape", suppressed(e, whole(e, boxes), best, layer.after, layer.threshold), e.ints(-1, width))
     where = e.op("Transpose", e.op("NonZero", kept), perm=(1, 0))
     image = e.op("Cast", part(e, where, 0, 1), to=FLOAT)
     regions = e.op("Concat", image, e.op("GatherND", boxes, where), axis=1)
@@ -156,7 +154,7 @@ def rounded_proposal(e: Emitter, layer: RoundedProposal, scores: Value, shifts: 
     turned = e.ints(*range(number - 1, -1, -1))
     best, place = e.op("TopK", e.op("Gather", values, turned, axis=1), e.ints(number), outputs=2, axis=1)
     boxes = e.op("Gather", e.op("Gather", boxes, turned, axis=0), e.op("Squeeze", place, e.ints(0)), axis=0)
-    grouped = e.op("Unsqueeze", _whole(e, boxes), e.ints(0))
+    grouped = e.op("Unsqueeze", whole(e, boxes), e.ints(0))
     kept = suppressed(e, grouped, best, layer.nominal, layer.threshold, LOWEST)
     where = e.op("Squeeze", e.op("NonZero", kept), e.ints(0))
     regions = e.op("Pad", e.op("Gather", boxes, where, axis=0), e.ints(0, 1, 0, 0))
@@ -180,7 +178,7 @@ def python_proposal(e: Emitter, layer: PythonProposal, scores: Value, shifts: Va
     values = e.op("Where", large, values, e.number(NONE))
     best, place = e.op("TopK", values, e.ints(min(layer.before, number)), outputs=2, axis=1)
     boxes = e.op("Gather", boxes, e.op("Squeeze", place, e.ints(0)), axis=0)
-    kept = suppressed(e, e.op("Unsqueeze", _whole(e, boxes), e.ints(0)), best, layer.after, THRESHOLD, LOWEST)
+    kept = suppressed(e, e.op("Unsqueeze", whole(e, boxes), e.ints(0)), best, layer.after, THRESHOLD, LOWEST)
     where = e.op("Squeeze", e.op("NonZero", kept), e.ints(0))
     regions = e.op("Pad", e.op("Gather", boxes, where, axis=0), e.ints(0, 1, 0, 0))
     return [regions, e.op("Gather", e.op("Transpose", best, perm=(1, 0)), where, axis=0)][: len(e.tops)]
@@ -209,8 +207,3 @@ def _large(e: Emitter, boxes: object, least: object) -> str:
     side = e.op("Add", e.op("Sub", part(e, boxes, 2, 4), part(e, boxes, 0, 2)), e.number(1))
     enough = e.op("Cast", e.op("GreaterOrEqual", side, least), to=INT64)
     return str(e.op("Equal", e.op("ReduceMin", enough, e.ints(-1), keepdims=0), e.constant(1, np.int64)))
-
-
-def _whole(e: Emitter, boxes: object) -> str:
-    """Boxes with the last corner after their last pixel."""
-    return str(e.op("Add", boxes, e.constant([0.0, 0.0, 1.0, 1.0])))

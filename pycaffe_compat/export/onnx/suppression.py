@@ -7,11 +7,17 @@ import numpy as np
 from .emitter import FLOAT, INT64, Emitter
 
 NONE = -np.inf  # the score of what is no candidate
+LOWEST = float(np.finfo(np.float32).min)
 
 
 def part(e: Emitter, x: object, start: int, stop: int) -> str:
     """``x[..., start:stop]``."""
     return str(e.op("Slice", x, e.ints(start), e.ints(stop), e.ints(-1)))
+
+
+def whole(e: Emitter, boxes: object) -> str:
+    """Boxes (…, 4) with the last corner after their last pixel."""
+    return str(e.op("Add", boxes, e.constant([0.0, 0.0, 1.0, 1.0])))
 
 
 def suppressed(e: Emitter, boxes: object, scores: object, most: int, overlap: float, least: float | None = None) -> str:

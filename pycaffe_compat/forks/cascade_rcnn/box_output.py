@@ -57,7 +57,8 @@ class BoxGroupOutput(Layer):
         self.fields = Fields(self, options, *read_normalization(self, param.bbox_reg_param))
         self.threshold, self.min_size = options.fg_thr, options.min_size
         self.before, self.after = options.max_nms_num or None, options.max_post_nms_num or None
-        self.near = partial(near, nms_type=options.nms_type, threshold=options.iou_thr, inclusive=True)
+        self.nms_type, self.overlap = options.nms_type, options.iou_thr
+        self.near = partial(near, nms_type=self.nms_type, threshold=self.overlap, inclusive=True)
         for scores, boxes, (fields, _) in zip(bottom_shapes[::2], bottom_shapes[1::2], self.groups, strict=True):
             if len(scores) != 4 or boxes != (scores[0], 4, *scores[2:]) or scores[0] % len(fields):
                 raise self.error(
@@ -66,7 +67,13 @@ class BoxGroupOutput(Layer):
                 )
 
     def forward(self, *maps: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the regions, and with their scores if there is a top for them."""
+        """Return the regions, and with their scores if there is a top for them.
+
+        Raises:
+            LayerError: the maps do not have an item for each field of every image.
+        """
+        if any(scores.shape[0] % len(fields) for scores, (fields, _) in zip(maps[::2], self.groups, strict=True)):
+            raise self.error(f"has {maps[0].shape[0]} items, which are not as many for each field")
         if maps[0].is_meta:
             regions = maps[0].new_empty((1, 5, 1, 1))
             return regions if self.n_tops == 1 else (regions, maps[0].new_empty((1, 6, 1, 1)))
@@ -122,7 +129,8 @@ class FrcnnOutput(Layer):
         self.mean, self.std = read_normalization(self, param.bbox_reg_param)
         self.aware = param.bbox_reg_param.cls_aware
         self.threshold, self.most = options.conf_thr, options.max_det_num
-        self.near = partial(near, nms_type=options.nms_type, threshold=options.iou_thr, inclusive=True)
+        self.nms_type, self.overlap = options.nms_type, options.iou_thr
+        self.near = partial(near, nms_type=self.nms_type, threshold=self.overlap, inclusive=True)
         scores, codes, regions, size = (tuple(shape) for shape in bottom_shapes)
         wide = 4 * scores[1] if self.aware and len(scores) > 1 else 8
         if len(scores) < 2 or codes[1:2] != (wide,) or regions[1:2] not in ((5,), (6,)) or size[:2] != (1, 2):
@@ -135,8 +143,11 @@ class FrcnnOutput(Layer):
         """Return the detections.
 
         Raises:
-            LayerError: there are not as many codes, scores and regions, or a region is of another image than 0.
+            LayerError: there are not as many codes, scores and regions, or a region is of another image than 0, or there are
+                sizes of several.
         """
+        if size.shape[0] != 1:
+            raise self.error(f"has the sizes of {size.shape[0]} pictures; it takes one picture at a time")
         if scores.is_meta:
             return scores.new_empty((1, 7, 1, 1))
         if not len(scores) == len(codes) == len(regions):

@@ -49,7 +49,8 @@ class BoxOutput(Layer):
         self.fields = Fields(self, options, *read_normalization(self, param.bbox_reg_param))
         self.threshold, self.min_size = options.fg_thr, options.min_size
         self.before, self.after = options.max_nms_num or None, options.max_post_nms_num or None
-        self.near = partial(near, nms_type=options.nms_type, threshold=options.iou_thr, inclusive=False)
+        self.nms_type, self.overlap = options.nms_type, options.iou_thr
+        self.near = partial(near, nms_type=self.nms_type, threshold=self.overlap, inclusive=False)
         for shape in bottom_shapes:
             if len(shape) != 4 or shape[1] < 6 or shape[:2] != bottom_shapes[0][:2]:
                 raise self.error(

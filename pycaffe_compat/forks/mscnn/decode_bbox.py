@@ -27,7 +27,6 @@ class DecodeBBox(Layer):
     bottoms = (2, 3)
     differentiable = (False,)
     open_axes = (0,)
-    traceable = False
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -44,11 +43,11 @@ class DecodeBBox(Layer):
         Raises:
             LayerError: the bottoms are not of the same number of regions, or none is left.
         """
-        if not len(codes) == len(regions) == len(codes if matched is None else matched):
+        if not codes.shape[0] == regions.shape[0] == (codes if matched is None else matched).shape[0]:
             raise self.error(f"has {len(codes)} codes for {len(regions)} regions")
         if codes.is_meta:
             return codes.new_empty((len(regions), 5, 1, 1))
-        rows = regions.detach().reshape(len(regions), 5)
+        rows = regions.detach().reshape(-1, 5)
         boxes = decode_from_regions(codes.detach().reshape(-1, 2, 4), rows[:, 1:], self.mean, self.std)[:, 1]
         made = torch.cat((rows[:, :1], boxes), 1)
         if self.training:
