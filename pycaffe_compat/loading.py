@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -306,8 +307,14 @@ def split_scales(weights: Readable, layers: Mapping[str, Layer]) -> Readable:
 def _copy_blob(weights: Readable, layer: Layer, index: int) -> None:
     """Copy one blob to where it lives."""
     blob = layer.blob(index)
-    stored = layer.stored_order(weights.shapes(layer.name))[index]
-    if blob.device.type == "cpu" and blob.is_contiguous():
+    shapes = weights.shapes(layer.name)
+    stored = layer.stored_order(shapes)[index]
+    shape = shapes[stored]
+    if shape is not None and math.prod(shape) != blob.numel():
+        values = torch.empty(shape)
+        weights.readinto(layer.name, stored, values.numpy())
+        blob.detach().copy_(layer.adapted(index, values))
+    elif blob.device.type == "cpu" and blob.is_contiguous():
         weights.readinto(layer.name, stored, blob.detach().numpy())
     else:
         host = torch.empty(blob.shape, dtype=blob.dtype)

@@ -183,8 +183,15 @@ class Layer(nn.Module):
         return [self.blob(i) for i in range(len(self.blob_specs))]
 
     def takes_shape(self, index: int, shape: Shape) -> bool:
-        """Whether the blob is stored in this shape too, which is not its own, with the same values in the same order."""
+        """Whether the blob is stored in this shape too, which is not its own.
+
+        It has the same values in the same order, or :meth:`adapted` makes the blob's of them.
+        """
         return False
+
+    def adapted(self, index: int, stored: Tensor) -> Tensor:
+        """The values of a blob, of those that are ``stored`` in a shape of another size, which :meth:`takes_shape` takes."""
+        raise NotImplementedError
 
     def stored_order(self, shapes: Sequence[Shape | None]) -> Sequence[int]:
         """Which blob of a file each of the layer's blobs is, for files of another age that have another order.

@@ -14,8 +14,6 @@ FORK = Fork(
     speed={
         "DataParameter.disk_reader_threads": "how many threads read and prepare records",
         "DataParameter.verbose": "what is logged",
-    },
-    refused={
-        "LayerParameter.reshape_every_iter": "finds shapes anew in each iteration",
+        "LayerParameter.reshape_every_iter": "whether shapes are found anew in each iteration",
     },
 )

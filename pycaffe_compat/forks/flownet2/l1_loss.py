@@ -46,7 +46,7 @@ class LocationL1Loss(LossLayer):
             divisor = numbers.sum() / a.shape[1]
         if not self.l2:
             kept = numbers & (a.abs() >= self.plateau) if self.plateau > 0 else numbers
-            loss = _rising(torch.where(kept, a, 0))
+            loss = rising(torch.where(kept, a, 0))
             return torch.where(kept, loss, 0).sum() / divisor
         squares = torch.where(numbers, a, 0).square().sum(1)
         if self.prescale:
@@ -56,6 +56,6 @@ class LocationL1Loss(LossLayer):
         return (squares + self.epsilon).sqrt().sum() / divisor
 
 
-def _rising(x: Tensor) -> Tensor:
+def rising(x: Tensor) -> Tensor:
     """``|x|``, whose derivative at 0 is -1, as in the fork."""
     return torch.where(x > 0, x, -x)
