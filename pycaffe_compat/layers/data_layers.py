@@ -239,7 +239,7 @@ class DatabaseSource(BatchSource):
     """A source of the images of an LMDB. A subclass returns what reads its records from :meth:`open`."""
 
     transforms_bytes = True
-    tops = (1, 2)
+    tops: ClassVar[tuple[int, int | None]] = (1, 2)
 
     def make_reader(self, param: Any) -> Reader:
         options = param.data_param

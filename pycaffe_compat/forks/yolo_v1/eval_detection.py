@@ -68,8 +68,8 @@ class DetectionScores(Layer):
     def true(self, x: Tensor, labels: Tensor) -> list[Boxes]:
         """The true boxes of each image; ``value`` says which are difficult."""
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Return (N, classes + 4 * side² * num_object)."""
+    def forward(self, x: Tensor, labels: Tensor, *unread: Tensor) -> Tensor:
+        """Return (N, classes + 4 * side² * num_object). Further bottoms are not read."""
         self.check(x.shape, labels.shape)
         made = x.new_zeros((len(x), self.classes + 4 * self.side**2 * self.boxes))
         if not x.is_meta:
@@ -110,12 +110,14 @@ class GridDetectionScores(DetectionScores):
     """What a test needs for the precision of each label, of the map of :class:`.grid.Grid` and labels (N, 7 * cells).
 
     Difficult true boxes do not count, nor do boxes that overlap them. With ``nms``, of boxes that overlap by as much or more
-    the best stays, whatever their labels.
+    the best stays, whatever their labels. A third bottom, the pictures, is not read.
     """
+
+    bottoms = (2, 3)
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
-        self.grid = Grid(self, param.eval_detection_param, bottom_shapes)
+        self.grid = Grid(self, param.eval_detection_param, bottom_shapes[:2])
 
     def check(self, scores: Sequence[int], labels: Sequence[int]) -> None:
         self.grid.check(scores, labels)
