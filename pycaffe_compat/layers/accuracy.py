@@ -20,10 +20,11 @@ class Accuracy(Layer):
     Ties count against the label, so a net that gives all classes the same score has accuracy 0.
     The scores are (N, C, …) with the classes on ``axis``; each remaining place has a label. Places whose label is
     ``ignore_label`` do not count. Tops: the accuracy (no axes) and, optionally, the accuracy of each class (C), which is
-    0 for a class without labels.
+    0 for a class without labels. With ``min_is_better`` of happynear's Caffe low scores are the better ones: distances.
     """
 
     head = True
+    fork_options = frozenset({"accuracy_param.min_is_better"})
     bottoms = (2, 2)
     tops = (1, 2)
     differentiable = (False,)
@@ -33,6 +34,7 @@ class Accuracy(Layer):
         options = param.accuracy_param
         self.top_k: int = options.top_k
         self.axis: int = options.axis
+        self.lowest: bool = options.min_is_better
         self.ignore_label: int | None = options.ignore_label if options.HasField("ignore_label") else None
 
     @torch.no_grad()
@@ -43,7 +45,8 @@ class Accuracy(Layer):
         if self.top_k > classes:
             raise self.error(f"accuracy_param.top_k: {self.top_k} is more than the {classes} classes")
         labels = read_labels(self, x, axis, label, self.ignore_label)
-        hit = (x >= x.gather(axis, labels.classes)).sum(axis, keepdim=True) <= self.top_k
+        own = x.gather(axis, labels.classes)
+        hit = (x <= own if self.lowest else x >= own).sum(axis, keepdim=True) <= self.top_k
         total: int | Tensor = hit.numel()
         if labels.keep is not None:
             hit &= labels.keep

@@ -74,6 +74,13 @@ def _positive_unitball(tensor: Tensor, filler: Any) -> None:
     rows.div_(rows.sum(1, keepdim=True))
 
 
+def _gaussian_unitball(tensor: Tensor, filler: Any) -> None:
+    """Rows of length 1 in all directions alike. Source: ``filler.hpp`` of happynear/caffe-windows."""
+    tensor.normal_()
+    rows = tensor.view(tensor.shape[0], -1) if tensor.dim() else tensor.view(1, 1)
+    rows.div_((rows.square().sum(1, keepdim=True) + 1e-12).sqrt())
+
+
 def _fan(tensor: Tensor, filler: Any) -> float:
     """Fan-in, fan-out or their average, which Caffe takes from the first two axes of the blob."""
     shape = tuple(tensor.shape)
@@ -134,6 +141,7 @@ FILLERS: dict[str, Callable[[Tensor, Any], None]] = {
     "uniform": _uniform,
     "gaussian": _gaussian,
     "positive_unitball": _positive_unitball,
+    "gaussian_unitball": _gaussian_unitball,
     "xavier": _xavier,
     "msra": _msra,
     "bilinear": _bilinear,

@@ -10,6 +10,8 @@ from ..proto import caffe_pb2
 from ..proto.additions import Addition, additions, note, refusal, speed_only, titles
 from .base import Layer
 
+SHARED = ("transform_param", "loss_param")  # options that layers of many types read
+
 
 def choose(param: Any, classes: Sequence[type[Layer]], given: str, likely: Sequence[str], where: str) -> type[Layer]:
     """Return the class of ``classes`` that runs the layer ``param``.
@@ -126,7 +128,7 @@ def check_fork_options(param: Any, cls: type[Layer], where: str, noted: set[str]
             continue
         if words := speed_only(each):
             note(each, words, noted)
-        elif each.message == "LayerParameter" and not each.is_value and _is_options(each):
+        elif _is_of_another_type(each, own):
             note(each, f"it holds options of another layer type, so a {param.type} layer does not read it", noted)
         else:
             refused.append(refusal(each))
@@ -134,6 +136,10 @@ def check_fork_options(param: Any, cls: type[Layer], where: str, noted: set[str]
         raise LayerError(f"{where}: not done here: {'; '.join(refused)}")
 
 
-def _is_options(each: Addition) -> bool:
-    field = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name[each.field]
-    return field.message_type is not None
+def _is_of_another_type(each: Addition, own: Sequence[str]) -> bool:
+    """Whether a field is, or is in, options that layers of other types read: ``softmax_param { … }`` of an InnerProduct."""
+    root = each.path.partition(".")[0]
+    field = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name.get(root)
+    if field is None or field.message_type is None or root in own:
+        return False
+    return root == each.path and not each.is_value or root.endswith("_param") and root not in SHARED

@@ -42,6 +42,13 @@ def test_a_field_that_says_what_holds_without_it_is_fine() -> None:
         Net(parse_text(f"{NET} {layer}", caffe_pb2.NetParameter), "TEST")
 
 
+def test_options_that_a_layer_of_that_type_does_not_read_are_noted(caplog: pytest.LogCaptureFixture) -> None:
+    layer = 'layer { name: "n" type: "TanH" bottom: "x" top: "z" softmax_param { normalize_type: "L2" } }'
+    with caplog.at_level(logging.INFO):
+        Net(parse_text(f"{NET} {layer}", caffe_pb2.NetParameter), "TEST")
+    assert "softmax_param.normalize_type" in caplog.text and "a TanH layer does not read it" in caplog.text
+
+
 def test_a_solver_refuses_what_would_change_training_all_at_once(solver_file) -> None:
     with pytest.raises(SolverError, match="not done here: ") as caught:
         Solver(solver_file("clip_weights: 2 clamp_weights_lower: 1"))

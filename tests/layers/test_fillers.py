@@ -53,6 +53,11 @@ def test_msra_for_leaky_relus():
     assert x.std().item() == pytest.approx((2 / 50 / 5) ** 0.5, rel=0.05)
 
 
+def test_gaussian_unitball():
+    x = filled((500, 3, 4), 'type: "gaussian_unitball"').view(500, -1)
+    assert torch.allclose(x.norm(dim=1), torch.ones(500)) and x.mean(0).abs().max() < 0.05
+
+
 def test_positive_unitball():
     x = filled((5, 3, 4), 'type: "positive_unitball"')
     assert (x >= 0).all()
