@@ -142,4 +142,6 @@ def _is_of_another_type(each: Addition, own: Sequence[str]) -> bool:
     field = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name.get(root)
     if field is None or field.message_type is None or root in own:
         return False
-    return root == each.path and not each.is_value or root.endswith("_param") and root not in SHARED
+    if root == each.path:
+        return not each.is_value
+    return root.endswith("_param") and root not in SHARED

@@ -26,9 +26,9 @@ class GlobalLSEMargin(Layer):
 
     ``scale`` is learned, between ``min_value`` and ``max_value`` of ``scale_param``, or is the third bottom, a number for
     each item. ``margin`` is a blob that every pass moves, in tests too: nine parts of it and one of the mean of
-    ``cos[label] - l`` over the items near it, where l is ``log(sum exp(scale * cos[k])) / scale`` over the other classes. It counts only while
-    it is above 0, and has no gradient. The second top: mean scale, mean cosine at the label, mean l, mean of the largest
-    other cosine, margin.
+    ``cos[label] - l`` over the items near it, where l is ``log(sum exp(scale * cos[k])) / scale`` over the other classes.
+    It counts only while it is above 0, and has no gradient. The second top: mean scale, mean cosine at the label, mean l,
+    mean of the largest other cosine, margin.
     """
 
     bottoms = (2, 3)
