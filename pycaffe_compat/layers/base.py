@@ -79,6 +79,7 @@ class Layer(nn.Module):
         loss: a loss layer. Its first top has loss weight 1 unless the prototxt gives another.
         head: a net ends in it: it reads scores or other results, and nothing that learns reads its tops.
         random: it may draw random numbers in ``forward``.
+        negative_is_none: a number below 0 in its tops stands for none, and a solver's test averages the others.
         differentiable: for each bottom, whether ``force_backward`` may ask for its gradient (never for labels). The last
             entry stands for all further bottoms; losses with labels use ``(True, False)``.
         fresh_top: its top is new memory that neither the layer nor its gradient reads again. A ReLU may overwrite it.
@@ -106,6 +107,7 @@ class Layer(nn.Module):
     loss: ClassVar[bool] = False
     head: ClassVar[bool] = False
     random: ClassVar[bool] = False
+    negative_is_none: ClassVar[bool] = False
     differentiable: ClassVar[tuple[bool, ...]] = (True,)
     fresh_top: ClassVar[bool] = False
     shares_memory: ClassVar[bool] = False

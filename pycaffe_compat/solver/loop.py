@@ -386,7 +386,7 @@ class Solver:
             return {}
         log(lines.TESTING, "Iteration %d, Testing net (#%d)", self.iter, index)
         runner, iterations = self.test_runners[index], self.param.test_iter[index]
-        gathered = gathering(self.param)
+        gathered = gathering(self.param, self.test_nets[index])
         loss: float | Tensor = 0.0
         for _ in range(iterations):
             self._answer_signals()

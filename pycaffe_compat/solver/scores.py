@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,17 @@ EPS = 1e-6
 
 
 class Means:
-    """Gathers the outputs of a test's batches, and averages each number of them."""
+    """Gathers the outputs of a test's batches, and averages each number of them.
 
-    def __init__(self) -> None:
+    Args:
+        holey: the outputs of which numbers below 0 are left out, as in the solvers of MS-CNN's and Cascade R-CNN's Caffe; the
+            mean of none is NaN.
+    """
+
+    def __init__(self, holey: Collection[str] = ()) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._batches = 0
+        self._counts: dict[str, Tensor | int] = {}
+        self._holey = holey
 
     def add(self, outputs: Mapping[str, Tensor]) -> None:
         """Take the outputs of a batch.
@@ -41,7 +47,6 @@ class Means:
         Raises:
             SolverError: an output has another shape than before, as detections have; it has no mean.
         """
-        self._batches += 1
         for name, output in outputs.items():
             value = output.detach().double()
             before = self._sums.setdefault(name, torch.zeros_like(value))
@@ -50,11 +55,16 @@ class Means:
                     f'output "{name}" has shape {dims(value.shape)}, and in the batches before {dims(before.shape)}: it has no '
                     'mean. Score detections with a DetectionEvaluate layer, in solvers with eval_type: "detection"'
                 )
+            number: Tensor | int = 1
+            if name in self._holey:
+                number = (value >= 0).to(value.dtype)
+                value = value.clamp(min=0)
             self._sums[name] = before + value
+            self._counts[name] = self._counts.get(name, 0) + number
 
     def scores(self) -> dict[str, np.ndarray]:
         """The means, by the names of the outputs."""
-        return {name: (total / self._batches).cpu().numpy() for name, total in self._sums.items()}
+        return {name: (total / self._counts[name]).cpu().numpy() for name, total in self._sums.items()}
 
 
 class Precision:
@@ -131,9 +141,11 @@ def evaluates_detections(net: Net) -> bool:
     return bool(net.outputs) and all(makers.get(name) == "DetectionEvaluate" for name in net.outputs)
 
 
-def gathering(param: Any) -> Means | Precision:
-    """What gathers the outputs of a test as the ``SolverParameter`` asks."""
-    return Precision(param.ap_version, param.show_per_class_result) if param.eval_type == "detection" else Means()
+def gathering(param: Any, net: Net) -> Means | Precision:
+    """What gathers the outputs of a test net as the ``SolverParameter`` asks."""
+    if param.eval_type == "detection":
+        return Precision(param.ap_version, param.show_per_class_result)
+    return Means({top for step in net.steps for top in step.tops if step.layer.negative_is_none})
 
 
 def average_precision(scores: np.ndarray, right: np.ndarray, boxes: int, version: str) -> np.float32:

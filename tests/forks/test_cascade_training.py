@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import golden_layer as gl
 import pytest
 import torch
@@ -9,6 +12,7 @@ import torch
 from pycaffe_compat.errors import LayerError
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text
+from pycaffe_compat.solver import Solver
 
 PREFIXES = ("mscnn_", "cascade_")
 MAP = 'name: "l" type: "DetectionLoss" detection_loss_param {{ cls_num: 3 field_w: 30 field_h: 50 downsample_rate: 8 {} }}'
@@ -141,6 +145,19 @@ def test_regions_are_drawn_where_proposals_are_too_few() -> None:
 def test_what_cannot_be_is_an_error(text: str, shapes: list, message: str) -> None:
     with pytest.raises(LayerError, match=message):
         gl.build(text, *shapes)
+
+
+def test_a_solvers_test_leaves_out_what_was_not_there(tmp_path: Path) -> None:
+    net = """
+        fork: "mscnn"
+        layer { name: "d" type: "DummyData" top: "codes" top: "rois" top: "matched" dummy_data_param {
+          shape { dim: 2 dim: 8 } shape { dim: 2 dim: 5 } shape { dim: 2 dim: 6 } } }
+        layer { name: "b" type: "BboxAccuracy" bottom: "codes" bottom: "rois" bottom: "matched" top: "iou" }
+    """
+    options = 'test_iter: 2 test_interval: 9 base_lr: 0.1 lr_policy: "fixed" max_iter: 1'
+    (tmp_path / "solver.prototxt").write_text(f"{options} net_param {{ {net} }}")
+    solver = Solver(tmp_path / "solver.prototxt")
+    assert math.isnan(solver.test()["iou"])
 
 
 def test_a_label_that_is_no_class_is_an_error() -> None:

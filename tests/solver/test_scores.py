@@ -8,7 +8,7 @@ import torch
 
 from pycaffe_compat.errors import SolverError
 from pycaffe_compat.proto import caffe_pb2
-from pycaffe_compat.solver.scores import VERSIONS, Precision, average_precision, check_kind
+from pycaffe_compat.solver.scores import VERSIONS, Means, Precision, average_precision, check_kind
 
 F = np.float32
 
@@ -66,6 +66,14 @@ def test_the_average_is_that_of_the_forks_loops(version: str) -> None:
         assert average_precision(scores, right, boxes, version) == want
         seen.add(float(want))
     assert len(seen) > 100
+
+
+def test_numbers_that_stand_for_none_are_left_out_of_means() -> None:
+    gathered = Means({"holey"})
+    for values in ((-1.0, 0.5, -1.0), (-1.0, -1.0, 0.25), (-1.0, 0.0, 0.75)):
+        gathered.add({"holey": torch.tensor(values), "whole": torch.tensor(values)})
+    np.testing.assert_allclose(gathered.scores()["holey"], [np.nan, 0.25, 0.5])
+    np.testing.assert_allclose(gathered.scores()["whole"], [-1, -0.5 / 3, 0])
 
 
 def test_a_mean_is_over_all_labels_of_all_batches(caplog: pytest.LogCaptureFixture) -> None:

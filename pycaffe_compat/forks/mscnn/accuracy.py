@@ -32,6 +32,7 @@ class PlaceAccuracy(Layer):
     differentiable = (False,)
     traceable = False
     head = True
+    negative_is_none = True
     tops = (1, 2)
     inclusive: ClassVar[bool] = False
 
@@ -129,6 +130,7 @@ class BoxAccuracy(Layer):
     differentiable = (False,)
     traceable = False
     head = True
+    negative_is_none = True
     inclusive: ClassVar[bool] = False
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
