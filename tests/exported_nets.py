@@ -13,7 +13,15 @@ from pycaffe_compat.layers import layer_class
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text
 
-SCORING = {"Accuracy", "DetectionEvaluate"}  # besides losses: left out of what is exported
+SCORING = {  # besides losses: left out of what is exported
+    "Accuracy",
+    "BboxAccuracy",
+    "DetectionAccuracy",
+    "DetectionEvaluate",
+    "DetectionGroupAccuracy",
+    "HardMining",
+    "ProposalTarget",
+}
 CONVNET = """
 name: "small" layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 19 dim: 17 } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
@@ -75,6 +83,15 @@ def build_net(prototxt: str) -> Net:
 
 
 MORE_LAYERS = [
+    ([(2, 3, 7, 9)], 'type: "DeephiResize" deephi_resize_param { scale_h: 2 scale_w: 3 }'),
+    ([(2, 3, 7, 9)], 'type: "DeephiResize" deephi_resize_param { new_height: 4 new_width: 13 }'),
+    ([(2, 3, 7, 9)], 'type: "DeephiResize" deephi_resize_param { scale_h: 2 scale_w: 2 resize_type: BILINEAR }'),
+    ([(2, 3, 7, 9)], 'type: "DeephiResize" deephi_resize_param { scale_h: 1.5 scale_w: 0.7 resize_type: BILINEAR }'),
+    ([(2, 3, 4, 6)], 'type: "GSTiling" gs_tiling_param { stride: 2 }'),
+    ([(2, 12, 4, 6)], 'type: "GSTiling" gs_tiling_param { stride: 2 reverse: true }'),
+    ([(2, 12, 4, 6)], 'type: "Tiling" tiling_param { tile_dim: 2 }'),
+    ([(2, 3, 4, 6)], 'type: "FixedNeuron" fixed_param { bit_width: 2 }'),
+    ([(2, 3, 4, 6)], 'type: "FixedNeuron" fixed_param { follow_data_layer: true }'),
     ([(2, 4, 9, 8), (5, 5)], 'type: "ROIPooling" roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.25 }'),
     (
         [(2, 4, 9, 8), (5, 5)],

@@ -64,6 +64,7 @@ NAMES = (
     "ssd_focal",
     "textboxes",
     "textboxes_plus",
+    "xilinx",
     "dann",
     "xlearn",
     "hashnet",

@@ -9,6 +9,7 @@ from ...forks.fast_rcnn.dropout import LateDropout
 from ...forks.happynear.neuron import Arccos, Cosine, Insanity, Noise, RootDropout, SoftTruncation, Truncation
 from ...forks.synopsys.neuron import HardSwish, Mish
 from ...forks.synopsys.relu import LimitedReLU
+from ...forks.xilinx.fixed_neuron import FixedNeuron
 from ...forks.yolo.relu6 import ReLU6
 from ...layers.neuron import (
     BNLL,
@@ -49,6 +50,21 @@ def cosine(e: Emitter, layer: Cosine, x: Value) -> str:
 @emits(Arccos)
 def arccos(e: Emitter, layer: Arccos, x: Value) -> str:
     return str(e.op("Acos", x))
+
+
+@emits(FixedNeuron)
+def fixed_neuron(e: Emitter, layer: FixedNeuron, x: Value) -> str:
+    if not layer.enabled:
+        return str(e.op("Identity", x))
+    step = e.number(layer.step)
+    place = e.op("Div", x, step)
+    if layer.truncates:
+        return str(e.op("Mul", e.op("Mul", e.op("Sign", place), e.op("Floor", e.op("Abs", place))), step))
+    whole = e.op("Floor", place)
+    up = e.op("Cast", e.op("GreaterOrEqual", e.op("Sub", place, whole), e.number(0.5)), to=FLOAT)
+    rounded = e.op("Mul", e.op("Add", whole, up), step)
+    most = 2.0 ** (layer.bits - 1)
+    return str(e.op("Clip", rounded, e.number(-most * layer.step), e.number((most - 1) * layer.step)))
 
 
 @emits(Truncation)

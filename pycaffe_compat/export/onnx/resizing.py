@@ -7,6 +7,9 @@ import numpy as np
 from ...forks.deconvnet.unpooling import Unpooling
 from ...forks.deeplab.interp import Interp
 from ...forks.segnet.upsample import MaskedUpsample
+from ...forks.xilinx.deephi_resize import DeephiResize
+from ...forks.xilinx.deephi_resize import nearest as nearest_places
+from ...forks.xilinx.tiling import GSTiling, Tiling
 from ...forks.yolo.reorg import Reorg
 from ...forks.yolo.upsample import NearestUpsample, UpsampleDarknet
 from ..outline import Value
@@ -46,19 +49,46 @@ def _between(before: int, after: int) -> np.ndarray:
 
 @emits(NearestUpsample, UpsampleDarknet)
 def nearest(e: Emitter, layer: NearestUpsample | UpsampleDarknet, x: Value) -> str:
-    factor = float(layer.factor)
-    scales = e.constant((1, 1, factor, factor))
-    return str(
-        e.op(
-            "Resize",
-            x,
-            None,
-            scales,
-            mode="nearest",
-            coordinate_transformation_mode="asymmetric",
-            nearest_mode="floor",
-        )
-    )
+    return _repeated(e, x, (float(layer.factor), float(layer.factor)))
+
+
+def _repeated(e: Emitter, x: Value, factors: tuple[float, float]) -> str:
+    """Every value over as many rows and columns."""
+    options = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return str(e.op("Resize", x, None, e.constant((1, 1, *factors)), **options))
+
+
+@emits(DeephiResize)
+def deephi_resize(e: Emitter, layer: DeephiResize, x: Value) -> str:
+    factors = (float(layer.scales[0]), float(layer.scales[1]))
+    whole = layer.fixed is None and all(f.is_integer() for f in factors)
+    if layer.nearest and whole:
+        return _repeated(e, x, factors)
+    if not whole:
+        static(layer, x, 2, 3)
+    size = layer.size(x.shape)
+    if layer.nearest:
+        y: object = x
+        for axis, after in enumerate(size, 2):
+            y = e.op("Gather", y, e.ints(*nearest_places(x.shape[axis], after)), axis=axis)
+        return str(y)
+    options = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    if whole:
+        return str(e.op("Resize", x, None, e.constant((1, 1, *factors)), **options))
+    sizes = e.op("Concat", e.op("Slice", e.op("Shape", x), e.ints(0), e.ints(2)), e.ints(*size), axis=0)
+    return str(e.op("Resize", x, None, None, sizes, **options))
+
+
+@emits(Tiling)
+def tiling(e: Emitter, layer: Tiling, x: Value) -> str:
+    return str(e.op("DepthToSpace", x, blocksize=layer.side, mode="CRD"))
+
+
+@emits(GSTiling)
+def gs_tiling(e: Emitter, layer: GSTiling, x: Value) -> str:
+    if layer.reverse:
+        return str(e.op("DepthToSpace", x, blocksize=layer.side, mode="DCR"))
+    return str(e.op("SpaceToDepth", x, blocksize=layer.side))
 
 
 @emits(MaskedUpsample, Unpooling)

@@ -404,6 +404,35 @@ def reorg(x: Tensor, stride: int, reverse: bool = False) -> Tensor:
     return x.reshape(n, c * stride**2, h // stride, w // stride)
 
 
+def squares_to_channels(x: Tensor, side: int, reverse: bool = False) -> Tensor:
+    """Squares of places to channels, those of a place side by side; or back."""
+    n, c, h, w = x.shape
+    if reverse:
+        few = c // side**2
+        x = x.reshape(n, side, side, few, h, w).permute(0, 3, 4, 1, 5, 2)
+        return x.reshape(n, few, h * side, w * side)
+    h, w = h // side, w // side
+    x = x.reshape(n, c, h, side, w, side).permute(0, 3, 5, 1, 2, 4)
+    return x.reshape(n, c * side**2, h, w)
+
+
+def resize_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """The value at the left and above of each place, as OpenCV finds it."""
+    for axis, after in enumerate(size, 2):
+        step = 1 / (after / x.shape[axis])
+        places = [min(int(place * step), x.shape[axis] - 1) for place in range(after)]
+        x = x.index_select(axis, torch.tensor(places, device=x.device))
+    return x
+
+
+def fixed_point(x: Tensor, step: float, bits: int) -> Tensor:
+    """Multiples of ``step`` within ``bits`` bits, halves rounded up."""
+    place = x / step
+    whole = place.floor()
+    whole = whole + (place - whole >= 0.5).to(x.dtype)
+    return (whole * step).clamp(-(2 ** (bits - 1)) * step, (2 ** (bits - 1) - 1) * step)
+
+
 def resize(x: Tensor, shrink: int, zoom: int) -> Tensor:
     """Bilinear interpolation with aligned corners, by factors."""
     height, width = ((n - 1) // shrink + 1 for n in x.shape[2:])

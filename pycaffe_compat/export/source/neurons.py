@@ -10,6 +10,7 @@ from ...forks.happynear.neuron import Arccos, Cosine, Insanity, Noise, RootDropo
 from ...forks.intel.fused import FusedConvolution, FusedInnerProduct
 from ...forks.synopsys.neuron import HardSwish, Mish
 from ...forks.synopsys.relu import LimitedReLU
+from ...forks.xilinx.fixed_neuron import FixedNeuron
 from ...forks.yolo.relu6 import ReLU6
 from ...layers.neuron import (
     BNLL,
@@ -29,7 +30,8 @@ from ...layers.neuron import (
 )
 from ..outline import Value
 from ..registry import unsaid
-from .layout import literal
+from . import helpers
+from .layout import call, literal
 from .writer import Writer, writes
 
 
@@ -49,6 +51,15 @@ def arccos(w: Writer, layer: Arccos, x: Value) -> str:
 @writes(Cosine)
 def cosine(w: Writer, layer: Cosine, x: Value) -> str:
     return f"{x}.cos()"
+
+
+@writes(FixedNeuron)
+def fixed_neuron(w: Writer, layer: FixedNeuron, x: Value) -> str:
+    if not layer.enabled:
+        return str(x)
+    if layer.truncates:
+        return f"({x} / {literal(layer.step)}).trunc() * {literal(layer.step)}"
+    return call(w.helper(helpers.fixed_point), x, layer.step, layer.bits)
 
 
 @writes(Insanity)

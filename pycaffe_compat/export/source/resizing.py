@@ -5,6 +5,8 @@ from __future__ import annotations
 from ...forks.deconvnet.unpooling import Unpooling
 from ...forks.deeplab.interp import Interp
 from ...forks.segnet.upsample import MaskedUpsample
+from ...forks.xilinx.deephi_resize import DeephiResize
+from ...forks.xilinx.tiling import GSTiling, Tiling
 from ...forks.yolo.reorg import Reorg
 from ...forks.yolo.upsample import NearestUpsample, UpsampleDarknet
 from ..outline import Value
@@ -29,6 +31,31 @@ def interp(w: Writer, layer: Interp, x: Value) -> str:
 @writes(NearestUpsample, UpsampleDarknet)
 def nearest(w: Writer, layer: NearestUpsample | UpsampleDarknet, x: Value) -> str:
     return f"{w.module(layer, 'nn.Upsample', scale_factor=layer.factor)}({x})"
+
+
+@writes(DeephiResize)
+def deephi_resize(w: Writer, layer: DeephiResize, x: Value) -> str:
+    factors = (float(layer.scales[0]), float(layer.scales[1]))
+    whole = layer.fixed is None and all(f.is_integer() for f in factors)
+    if not whole:
+        static(layer, x, 2, 3)
+    options: dict[str, object] = {"scale_factor": factors} if whole else {"size": layer.size(x.shape)}
+    if not layer.nearest:
+        options |= {"mode": '"bilinear"', "align_corners": False}
+        return f"{w.module(layer, 'nn.Upsample', **options)}({x})"
+    if whole:
+        return f"{w.module(layer, 'nn.Upsample', **options)}({x})"
+    return call(w.helper(helpers.resize_nearest), x, layer.size(x.shape))
+
+
+@writes(Tiling)
+def tiling(w: Writer, layer: Tiling, x: Value) -> str:
+    return f"{w.module(layer, 'nn.PixelShuffle', layer.side)}({x})"
+
+
+@writes(GSTiling)
+def gs_tiling(w: Writer, layer: GSTiling, x: Value) -> str:
+    return call(w.helper(helpers.squares_to_channels), x, layer.side, reverse=unless(False, layer.reverse))
 
 
 @writes(MaskedUpsample, Unpooling)

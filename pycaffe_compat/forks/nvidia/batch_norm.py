@@ -24,7 +24,7 @@ LEAST_EPS = 1e-5  # what cuDNN takes at least, and the fork everywhere
 FIRST = {"CAFFE": 2, "CUDNN": 1}  # how many batches replace the averages instead of being mixed into them
 
 
-@register("BatchNorm", fork="nvidia")
+@register("BatchNorm", fork=("nvidia", "xilinx"))
 class AveragedBatchNorm(Layer):
     """Every channel minus its mean, divided by ``sqrt(variance + eps)``, and with ``scale_bias`` times a scale plus a bias.
 
@@ -81,6 +81,11 @@ class AveragedBatchNorm(Layer):
         """DIGITS' first models hold scale, bias, mean, variance and a number that is not used."""
         return (2, 3, 4, 0, 1) if len(shapes) == 5 and shapes[4] and math.prod(shapes[4]) == 1 else range(len(shapes))
 
+    def takes_shape(self, index: int, shape: Shape) -> bool:
+        """DIGITS' first models and Xilinx's have blobs of shape 1 x channels x 1 x 1."""
+        mine = self.blob_specs[index].shape
+        return tuple(shape) == (1, *mine, 1, 1)
+
     def state(self) -> dict[str, Any]:
         """How many batches have been seen, as far as it matters; nothing before the first."""
         seen = 0 if self.seen.is_meta else int(self.seen)
@@ -91,7 +96,7 @@ class AveragedBatchNorm(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         scale, bias = (self.blob(3), self.blob(4)) if self.scaled else (None, None)
-        factor = torch.where(self.scale_factor == 0, self.scale_factor, 1 / self.scale_factor)
+        factor = torch.where(self.scale_factor == 0, 1, 1 / self.scale_factor)  # 0: of no batch, or not used
         if not self.training:
             return F.batch_norm(x, self.running_mean * factor, self.running_var * factor, scale, bias, eps=self.eps)
         if not x.numel():

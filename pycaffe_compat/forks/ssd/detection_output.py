@@ -19,7 +19,7 @@ from .results import results_of
 log = logging.getLogger(__name__)
 
 
-@register("DetectionOutput", fork=("ssd", "ssd_focal", "nvidia", "intel", "yolo", "openvino", "synopsys"))
+@register("DetectionOutput", fork=("ssd", "ssd_focal", "nvidia", "intel", "yolo", "openvino", "synopsys", "xilinx"))
 class DetectionOutput(Layer):
     """The detections of each image: boxes decoded from priors, with scores, after non-maximum suppression of each class.
 

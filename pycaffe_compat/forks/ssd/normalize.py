@@ -15,7 +15,9 @@ from ...proto import caffe_pb2
 from ...tables import dims
 
 
-@register("Normalize", fork=("ssd", "ssd_focal", "refinedet", "nvidia", "intel", "yolo", "openvino", "synopsys"))
+@register(
+    "Normalize", fork=("ssd", "ssd_focal", "refinedet", "nvidia", "intel", "yolo", "openvino", "synopsys", "xilinx")
+)
 class Normalize(Layer):
     """Each image, or each place of it, divided by its L2 norm over the channels, times a scale that is learned.
 

@@ -13,7 +13,19 @@ from ...layers.registry import register
 
 @register(
     "Permute",
-    fork=("ssd", "ssd_focal", "refinedet", "nvidia", "intel", "happynear", "yolo", "openvino", "synopsys", "warpctc"),
+    fork=(
+        "ssd",
+        "ssd_focal",
+        "refinedet",
+        "nvidia",
+        "intel",
+        "happynear",
+        "yolo",
+        "openvino",
+        "synopsys",
+        "warpctc",
+        "xilinx",
+    ),
 )
 class Permute(Layer):
     """The axes in another order: first those that ``order`` names, then the others as they come."""

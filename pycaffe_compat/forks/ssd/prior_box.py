@@ -95,7 +95,9 @@ def _plane(blob: Tensor) -> tuple[int, int]:
     return height, width
 
 
-@register("PriorBox", fork=("ssd", "ssd_focal", "refinedet", "nvidia", "intel", "yolo", "openvino", "synopsys"))
+@register(
+    "PriorBox", fork=("ssd", "ssd_focal", "refinedet", "nvidia", "intel", "yolo", "openvino", "synopsys", "xilinx")
+)
 class PriorBox(Priors):
     """Boxes of several sizes and shapes around every place of a plane: what SSD's detections start from.
 

@@ -1,0 +1,78 @@
+"""Tiling and GSTiling, as Xilinx's Caffe has them (Xilinx/Vitis-AI, caffe-xilinx, tiling_layer.cpp and gs_tiling_layer.cpp)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...layers.base import Layer, Shape
+from ...layers.registry import register
+from ...tables import dims
+
+
+class _Tiles(Layer):
+    """Exchanges channels for places, in squares of ``side`` x ``side`` that the option ``field`` gives."""
+
+    field = ""
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        (option,) = self.option_fields()
+        self.side = getattr(getattr(param, option), self.field)
+        if self.side < 1:
+            raise self.error(f"{option}.{self.field}: {self.side} must be at least 1")
+        if len(bottom_shapes[0]) != 4:
+            raise self.error(f"needs a bottom (num, channels, height, width), not of shape {dims(bottom_shapes[0])}")
+
+    def check_channels(self, channels: int) -> None:
+        """Raise unless every square has as many channels as places."""
+        if channels % self.side**2:
+            raise self.error(f"{self.field}: {self.side}, squared, must divide its bottom's {channels} channels")
+
+
+@register("Tiling", fork="xilinx")
+class Tiling(_Tiles):
+    """(N, C, H, W) to (N, C / t², H * t, W * t), t = ``tile_dim``: each t² channels that follow each other fill a square."""
+
+    options = ("tiling_param",)
+    field = "tile_dim"
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.check_channels(bottom_shapes[0][1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(x, self.side)
+
+
+@register("GSTiling", fork="xilinx")
+class GSTiling(_Tiles):
+    """(N, C, H, W) to (N, C * s², H / s, W / s), s = ``stride``: all channels of one place of the squares follow each other.
+
+    ``reverse`` goes back: (N, C / s², H * s, W * s).
+    """
+
+    options = ("gs_tiling_param",)
+    field = "stride"
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        self.reverse = param.gs_tiling_param.reverse
+        shape = bottom_shapes[0]
+        if self.reverse:
+            self.check_channels(shape[1])
+        elif shape[2] % self.side or shape[3] % self.side:
+            raise self.error(
+                f"gs_tiling_param.stride: {self.side} must divide the sides of planes of {dims(shape[2:])}"
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        s = self.side
+        if self.reverse:
+            few = c // s**2
+            return x.reshape(n, s, s, few, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, few, h * s, w * s)
+        return x.reshape(n, c, h // s, s, w // s, s).permute(0, 3, 5, 1, 2, 4).reshape(n, c * s**2, h // s, w // s)
