@@ -65,7 +65,7 @@ ERRORS = {
     "field of an inner message": ('layer { name: "a" num_output: 3 }', "1:19", "convolution_param, inner"),
     "field of an outer message": ("layer {\n convolution_param {\n pooling_param {} } }", "3:2", "brace missing"),
     "field of another file": ("base_lr: 0.1", "1:1", "base_lr", "SolverParameter"),
-    "field of another fork": ("layer { roi_warping_param {} }", "1:9", "roi_warping_param", "fork"),
+    "field of another fork": ("layer { weave_param {} }", "1:9", "weave_param", "fork"),
     "misspelt enum value": ("layer { pooling_param { pool: MAXX } }", "1:31", "MAXX", "MAX, AVE, STOCHASTIC, FIX"),
     "enum value in another case": ("layer { include { phase: Train } }", "1:26", "Train", "did you mean TRAIN"),
     "enum number": ("layer { pooling_param { pool: 17 } }", "1:31", "17", "SOFT_SWITCH"),

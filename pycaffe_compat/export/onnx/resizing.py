@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ...forks.deconvnet.unpooling import Unpooling
@@ -54,7 +56,11 @@ def nearest(e: Emitter, layer: NearestUpsample | UpsampleDarknet, x: Value) -> s
 
 def _repeated(e: Emitter, x: Value, factors: tuple[float, float]) -> str:
     """Every value over as many rows and columns."""
-    options = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    options: dict[str, Any] = {
+        "mode": "nearest",
+        "coordinate_transformation_mode": "asymmetric",
+        "nearest_mode": "floor",
+    }
     return str(e.op("Resize", x, None, e.constant((1, 1, *factors)), **options))
 
 
@@ -72,7 +78,7 @@ def deephi_resize(e: Emitter, layer: DeephiResize, x: Value) -> str:
         for axis, after in enumerate(size, 2):
             y = e.op("Gather", y, e.ints(*nearest_places(x.shape[axis], after)), axis=axis)
         return str(y)
-    options = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    options: dict[str, Any] = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
     if whole:
         return str(e.op("Resize", x, None, e.constant((1, 1, *factors)), **options))
     sizes = e.op("Concat", e.op("Slice", e.op("Shape", x), e.ints(0), e.ints(2)), e.ints(*size), axis=0)

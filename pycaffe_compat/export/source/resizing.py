@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...forks.deconvnet.unpooling import Unpooling
 from ...forks.deeplab.interp import Interp
 from ...forks.segnet.upsample import MaskedUpsample
@@ -39,7 +41,7 @@ def deephi_resize(w: Writer, layer: DeephiResize, x: Value) -> str:
     whole = layer.fixed is None and all(f.is_integer() for f in factors)
     if not whole:
         static(layer, x, 2, 3)
-    options: dict[str, object] = {"scale_factor": factors} if whole else {"size": layer.size(x.shape)}
+    options: dict[str, Any] = {"scale_factor": factors} if whole else {"size": layer.size(x.shape)}
     if not layer.nearest:
         options |= {"mode": '"bilinear"', "align_corners": False}
         return f"{w.module(layer, 'nn.Upsample', **options)}({x})"
