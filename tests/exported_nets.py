@@ -178,6 +178,37 @@ CASCADES = [  # of MS-CNN and Cascade R-CNN, for random input
     ([(12, 3), (12, 12), (12, 6), (1, 2)], 'type: "FrcnnOutput" frcnn_output_param { conf_thr: 0.1 iou_thr: 0.3 }'),
 ]
 
+ALIGNED = [  # regions between places, heat maps, labels: for random input
+    (
+        [(2, 3, 9, 8), (5, 5)],
+        'type: "ROIAlign" roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.125 pad_ratio: 0.1 }',
+    ),
+    (
+        [(2, 18, 9, 8), (5, 5)],
+        'type: "PSROIAlign" psroi_align_param { spatial_scale: 0.25 output_dim: 2 group_size: 3 sample_num: 2 }',
+    ),
+    ([(3, 2, 6, 8)], 'type: "ImResize" imresize_param { factor: 2.3 scale_gap: 0.2 }'),
+    (
+        [(3, 2, 6, 8)],
+        'type: "ImResize" imresize_param { target_spatial_height: 13 target_spatial_width: 5 scale_gap: 0 }',
+    ),
+    ([(2, 3, 20, 14)], 'type: "Nms" nms_param { threshold: 0.3 num_parts: 2 max_peaks: 4 }'),
+    ([(2, 3, 6, 14)], 'type: "Nms" nms_param { threshold: 0.3 num_parts: 3 max_peaks: 60 }'),
+    ([(7, 2, 5)], 'type: "CTCGreedyDecoder"'),
+    (
+        [(7, 2, 5, 1), (7, 2)],
+        'type: "CTCGreedyDecoder" top: "z" ctc_decoder_param { blank_index: 2 ctc_merge_repeated: false }',
+    ),
+    (
+        [(2, 4, 5, 6), (2, 3, 1, 1)],
+        'type: "BiasChannel" bias_channel_param { bg_bias: 1 fg_bias: 3 ignore_label: 2 }',
+    ),
+    (
+        [(2, 4, 5, 6), (2, 1, 5, 6)],
+        'type: "BiasChannel" bias_channel_param { label_type: PIXEL fg_bias: 3 bg_bias: 1 background_label: 1 }',
+    ),
+]
+
 
 def layer_net(shapes: list[tuple[int, ...]], layer: str) -> tuple[Net, dict[str, np.ndarray]]:
     """A net of one layer with these bottoms, and a batch for it: regions lie across cells, cont is 0 here and there."""

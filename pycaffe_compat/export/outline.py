@@ -16,6 +16,7 @@ from ..forks.deeplab.mat_write import MatWrite
 from ..forks.deeplab.seg_accuracy import SegAccuracy
 from ..forks.refinedet.detection_evaluate import RefinedDetectionEvaluate
 from ..forks.rfcn.ohem import BoxAnnotatorOHEM
+from ..forks.rtpose.peaks import ImResize
 from ..forks.ssd.detection_evaluate import DetectionEvaluate
 from ..forks.warpctc.sequences import LabelsequenceAccuracy
 from ..forks.yolo_v1.eval_detection import DetectionScores
@@ -97,6 +98,15 @@ class Outline:
     def results(self) -> dict[str, str]:
         """By output, what it is called in a file where no output has the name of an input, as the blob may that is both."""
         return {name: value.name if name in self.inputs else name for name, value in self.outputs.items()}
+
+    def axis(self, name: str, axis: int) -> str:
+        """What an axis of an input or output is called whose length may change: ``batch``, or after the blob.
+
+        An axis 0 is of the batch if it is as long as that of the first input: regions have another number.
+        """
+        value = self.inputs.get(name) or self.outputs[name]
+        first = next(iter(self.inputs.values()))
+        return "batch" if axis == 0 and first.shape[:1] == value.shape[:1] else f"{name}_{axis}"
 
 
 def refuse_files(model: str, fork: str = "") -> None:
@@ -225,12 +235,15 @@ def _moving(
     moving: dict[int, set[int]] = {}
     wanted: dict[str, set[int]] = {name: {0} for name, v in inputs.items() if shapes[v]}
     timed = [step.name for step in steps if isinstance(step.layer, Carrying)]
+    apart = [step.name for step in steps if isinstance(step.layer, ImResize) and step.layer.gap]
     try:
         if timed:
             raise NetError(f'layer "{timed[0]}" is written out step by step, and axis 0 is time')
+        if apart:
+            raise NetError(f'layer "{apart[0]}" resizes each item by another factor')
         _try(net, inputs, shapes, wanted, moving)
     except CaffeError as error:
-        many = {} if timed else {name: {0} for name in wanted if shapes[inputs[name]][0] > 1}
+        many = {} if timed or apart else {name: {0} for name in wanted if shapes[inputs[name]][0] > 1}
         kept = "the inputs"
         if 0 < len(many) < len(wanted):  # what there is one of may be the picture's, and the others its regions
             with contextlib.suppress(CaffeError):

@@ -194,11 +194,11 @@ def _example(shape: Sequence[int]) -> Tensor:
 
 
 def _program(found: Outline) -> Any:
-    axes: dict[tuple[str, int], Any] = {}
+    axes: dict[str, Any] = {}
     dynamic = tuple(
         {
-            a: axes.setdefault(("", 0) if a == 0 else (name, a), torch.export.Dim("batch" if a == 0 else f"{name}_{a}"))
-            for a in value.moving
+            a: axes.setdefault(named, torch.export.Dim(named))
+            for a, named in ((a, found.axis(name, a)) for a in value.moving)
         }
         for name, value in found.inputs.items()
     )

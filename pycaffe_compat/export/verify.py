@@ -19,10 +19,13 @@ from .. import ops
 from ..errors import CaffeError
 from ..forks.cascade_rcnn.box_output import FrcnnOutput
 from ..forks.cascade_rcnn.routing import ScaleRoute
+from ..forks.deeplab.labels import BiasChannel
 from ..forks.fast_rcnn.proposal_layer import PythonProposal
 from ..forks.fast_rcnn.roi_pooling import ROIPooling
 from ..forks.happynear.proposal import Proposal
 from ..forks.mscnn.decode_bbox import DecodeBBox
+from ..forks.mscnn.roi_align import GridROIAlign
+from ..forks.psroi_align.psroi_align import PSROIAlign
 from ..forks.rfcn.psroi_pooling import PSROIPooling
 from ..forks.ssd.detection_output import DetectionOutput
 from ..forks.synopsys.proposal import RoundedProposal
@@ -205,7 +208,9 @@ def _makers(found: Outline) -> dict[str, Callable[[np.random.Generator, Sequence
             makers[bottoms[0].name] = _numbers(layer.rows)
         elif isinstance(layer, BatchReindex):
             makers[bottoms[1].name] = _numbers(bottoms[0].shape[0])
-        elif isinstance(layer, (PSROIPooling, ROIPooling)):
+        elif isinstance(layer, BiasChannel):
+            makers[bottoms[1].name] = _numbers(bottoms[0].shape[1])
+        elif isinstance(layer, (PSROIPooling, ROIPooling, GridROIAlign, PSROIAlign)):
             makers[bottoms[1].name] = _regions(bottoms[0].shape, 1 / layer.scale)
         elif isinstance(layer, (Proposal, PythonProposal, RoundedProposal)):
             makers[bottoms[1].name] = _codes

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from exported_nets import CASCADES, CLASSIFIER, MORE_LAYERS, answering, build_net, golden_net, layer_net, types
+from exported_nets import ALIGNED, CASCADES, CLASSIFIER, MORE_LAYERS, answering, build_net, golden_net, layer_net, types
 from ssd_net import NET as SSD
 
 from pycaffe_compat.errors import CaffeError, NetError
@@ -152,8 +152,8 @@ def test_regions_sequences_and_planes(shapes, layer, tmp_path):
     assert all(each.relative <= 1e-5 for each in compare_onnx(net, to_onnx(net, path), path, [batch]))
 
 
-@pytest.mark.parametrize(("shapes", "layer"), CASCADES)
-def test_cascades(shapes, layer, tmp_path):
+@pytest.mark.parametrize(("shapes", "layer"), CASCADES + ALIGNED)
+def test_cascades_aligned_regions_and_peaks(shapes, layer, tmp_path):
     assert worst(layer_net(shapes, layer)[0], tmp_path / "net.onnx") <= 1e-5
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from exported_nets import CLASSIFIER, CONVNET, MORE_LAYERS, answering, build_net, golden_net, layer_net
+from exported_nets import ALIGNED, CLASSIFIER, CONVNET, MORE_LAYERS, answering, build_net, golden_net, layer_net
 from ssd_net import NET as SSD
 
 from pycaffe_compat.errors import CaffeError, NetError
@@ -65,6 +65,16 @@ def test_layers_of_forks_at_two_batch_sizes(shapes, layer, tmp_path):
     found = to_torchscript(net, path)
     for each in (batch, *random_batches(found)):
         compare(net, found, each, torch.jit.load(path), 1e-5)
+
+
+@pytest.mark.parametrize(("shapes", "layer"), ALIGNED)
+@pytest.mark.parametrize("ending", WRITERS)
+def test_aligned_regions_and_peaks(shapes, layer, ending, tmp_path):
+    net, _ = layer_net(shapes, layer)
+    found = WRITERS[ending](net, tmp_path / f"net.{ending}")
+    load = torch.jit.load if ending == "ts.pt" else lambda path: torch.export.load(path).module()
+    for each in random_batches(found):
+        compare(net, found, each, load(tmp_path / f"net.{ending}"))
 
 
 @pytest.mark.parametrize(

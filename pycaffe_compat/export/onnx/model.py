@@ -24,6 +24,7 @@ from . import (
     linear,
     neurons,
     normalization,
+    peaks,
     recurrent,
     regions,
     resizing,
@@ -32,7 +33,20 @@ from . import (
 )
 from .emitter import EMITTERS, Emitter, as_float32
 
-FAMILIES = (cascades, combining, detection, linear, neurons, normalization, recurrent, regions, resizing, windows, yolo)
+FAMILIES = (
+    cascades,
+    combining,
+    detection,
+    linear,
+    neurons,
+    normalization,
+    peaks,
+    recurrent,
+    regions,
+    resizing,
+    windows,
+    yolo,
+)
 OPSET, OLDEST = 18, 18
 ONE_FILE = 2 << 30  # protobuf's limit; beyond it weights go into a file of their own
 PathLike = str | os.PathLike[str]
@@ -191,8 +205,8 @@ def _model(
 ) -> Any:
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
 
-    def info(name: str, value: Value) -> Any:
-        dims = [("batch" if a == 0 else f"{name}_{a}") if a in value.moving else n for a, n in enumerate(value.shape)]
+    def info(name: str, blob: str, value: Value) -> Any:
+        dims = [found.axis(blob, a) if a in value.moving else n for a, n in enumerate(value.shape)]
         return helper.make_tensor_value_info(name, kind, dims)
 
     for node in e.nodes:
@@ -200,11 +214,11 @@ def _model(
             for i, name in enumerate(names):
                 names[i] = renamed.get(name, name)
     constants = [onnx.numpy_helper.from_array(array, name) for name, array in e.constants.items()]
-    outputs = [info(found.results[blob], value) for blob, value in found.outputs.items()]
+    outputs = [info(found.results[blob], blob, value) for blob, value in found.outputs.items()]
     graph = helper.make_graph(
         e.nodes,
         found.net.caffe_name or "net",
-        [info(name, value) for name, value in found.inputs.items()],
+        [info(name, name, value) for name, value in found.inputs.items()],
         outputs,
         initializer=constants,
     )

@@ -13,7 +13,9 @@ from ...forks.fast_rcnn.roi_pooling import ROIPooling
 from ...forks.happynear.proposal import Proposal
 from ...forks.happynear.roi_pooling import HalvesUpROIPooling
 from ...forks.intel.roi_pooling import VolumeROIPooling
+from ...forks.mscnn.roi_align import GridROIAlign
 from ...forks.mscnn.roi_pooling import PaddedROIPooling
+from ...forks.psroi_align.psroi_align import PSROIAlign
 from ...forks.rfcn.psroi_pooling import PSROIPooling
 from ...forks.synopsys.proposal import RoundedProposal
 from ..outline import Value
@@ -97,6 +99,88 @@ def _rounded(e: Emitter, x: object) -> str:
     whole = e.op("Floor", size)
     more = e.op("Cast", e.op("GreaterOrEqual", e.op("Sub", size, whole), e.number(0.5)), to=FLOAT)
     return str(e.op("Mul", sign, e.op("Add", whole, more)))
+
+
+@emits(GridROIAlign)
+def grid_roi_align(e: Emitter, layer: GridROIAlign, x: Value, regions: Value) -> str:
+    """Four gathers, one for each place around a corner of a bin, from planes that have become rows."""
+    static(layer, x, 1, 2, 3)
+    channels, height, width = x.shape[1:]
+    table = e.op("Reshape", regions, e.ints(-1, 5))
+    low, high = part(e, table, 1, 3), part(e, table, 3, 5)
+    pad = e.op("Mul", e.op("Add", e.op("Sub", high, low), e.number(1)), e.number(layer.pad_ratio))
+    low, high = (
+        e.op("Sub", e.op("Mul", each, e.number(layer.scale)), e.number(0.5))
+        for each in (e.op("Sub", low, pad), e.op("Add", high, pad))
+    )
+    size = e.op("Sub", high, low)
+    upright = e.op("Greater", e.op("ReduceMin", size, e.ints(1)), e.number(0))
+    sides = []
+    for k, bins, side in ((1, layer.pooled[0], height), (0, layer.pooled[1], width)):
+        step = e.op("Mul", e.constant([list(range(bins + 1))]), e.op("Div", part(e, size, k, k + 1), e.number(bins)))
+        at = e.op("Add", part(e, low, k, k + 1), step)
+        inside = e.op("And", e.op("GreaterOrEqual", at, e.number(-0.5)), e.op("LessOrEqual", at, e.number(side - 0.5)))
+        inside = e.op("And", inside, upright)
+        first = e.op("Clip", e.op("Floor", at), e.number(-1), e.number(side))
+        place = e.op("Clip", first, e.number(0), e.number(side - 1))
+        rest = e.op("Sub", e.op("Clip", at, e.number(0), e.number(side - 1)), place)
+        second = e.op("Clip", e.op("Add", first, e.number(1)), e.number(0), e.number(side - 1))
+        pairs = ((e.op("Sub", e.number(1), rest), place), (rest, second))
+        sides.append(
+            [(e.op("Where", inside, share, e.number(0)), e.op("Cast", spot, to=INT64)) for share, spot in pairs]
+        )
+    rows = e.op("Reshape", e.op("Transpose", x, perm=(0, 2, 3, 1)), e.ints(-1, channels))
+    image = e.op("Mul", e.op("Cast", part(e, table, 0, 1), to=INT64), e.ints(height))
+    y: object = None
+    for down, row in sides[0]:
+        lines = e.op("Unsqueeze", e.op("Mul", e.op("Add", image, row), e.ints(width)), e.ints(2))
+        for across, column in sides[1]:
+            values = e.op("Gather", rows, e.op("Add", lines, e.op("Unsqueeze", column, e.ints(1))), axis=0)
+            weight = e.op("Mul", e.op("Unsqueeze", down, e.ints(2)), e.op("Unsqueeze", across, e.ints(1)))
+            term = e.op("Mul", values, e.op("Unsqueeze", weight, e.ints(3)))
+            y = term if y is None else e.op("Add", y, term)
+    return str(e.op("Transpose", y, perm=(0, 3, 1, 2)))
+
+
+@emits(PSROIAlign)
+def psroi_align(e: Emitter, layer: PSROIAlign, x: Value, regions: Value) -> str:
+    """As :func:`grid_roi_align`, of the points in each bin, whose channels are its own."""
+    static(layer, x, 1, 2, 3)
+    group, points, (height, width) = layer.group, layer.points, x.shape[2:]
+    table = e.op("Reshape", regions, e.ints(-1, 5))
+    low = e.op("Mul", part(e, table, 1, 3), e.number(layer.scale))
+    high = e.op("Mul", e.op("Add", part(e, table, 3, 5), e.number(1)), e.number(layer.scale))
+    length = e.op("Div", e.op("Max", e.op("Sub", high, low), e.number(0.1)), e.number(group))
+    sides = []
+    for k, side in ((1, height), (0, width)):
+        each = part(e, length, k, k + 1)
+        edges = e.op("Add", e.op("Mul", e.constant([list(range(group + 1))]), each), part(e, low, k, k + 1))
+        edges = e.op("Clip", edges, e.number(0), e.number(side - 1))
+        first, stop = (e.op("Unsqueeze", part(e, edges, i, group + i), e.ints(2)) for i in (0, 1))
+        step = e.op("Unsqueeze", e.op("Div", each, e.number(points + 1)), e.ints(2))
+        at = e.op("Add", first, e.op("Mul", e.constant(np.arange(1, points + 1).reshape(1, 1, -1)), step))
+        inside = e.op("Cast", e.op("Less", at, stop), to=FLOAT)
+        near = e.op("Min", at, e.number(side - 1))
+        place = e.op("Floor", near)
+        rest = e.op("Sub", near, place)
+        second = e.op("Min", e.op("Add", place, e.number(1)), e.number(side - 1))
+        pairs = ((e.op("Sub", e.number(1), rest), place), (rest, second))
+        sides.append([(e.op("Mul", share, inside), e.op("Cast", spot, to=INT64)) for share, spot in pairs])
+    rows = e.op("Reshape", x, e.ints(-1, layer.channels, group * group, height, width))
+    rows = e.op("Reshape", e.op("Transpose", rows, perm=(0, 2, 3, 4, 1)), e.ints(-1, layer.channels))
+    image = e.op("Cast", part(e, table, 0, 1), to=INT64)
+    maps = e.op("Add", e.op("Mul", image, e.ints(group**2)), e.constant([list(range(group**2))], np.int64))
+    maps = e.op("Reshape", e.op("Mul", maps, e.ints(height)), e.ints(-1, group, group, 1, 1))
+    y: object = None
+    for share, row in sides[0]:
+        lines = e.op("Mul", e.op("Add", maps, e.op("Unsqueeze", row, e.ints(2, 4))), e.ints(width))
+        for other, column in sides[1]:
+            values = e.op("Gather", rows, e.op("Add", lines, e.op("Unsqueeze", column, e.ints(1, 3))), axis=0)
+            weight = e.op("Mul", e.op("Unsqueeze", share, e.ints(2, 4)), e.op("Unsqueeze", other, e.ints(1, 3)))
+            term = e.op("Mul", values, e.op("Unsqueeze", weight, e.ints(5)))
+            y = term if y is None else e.op("Add", y, term)
+    mean = e.op("Div", e.op("ReduceSum", y, e.ints(3, 4), keepdims=0), e.number(points**2))
+    return str(e.op("Transpose", mean, perm=(0, 3, 1, 2)))
 
 
 @emits(Proposal)

@@ -11,8 +11,10 @@ from ...forks.fast_rcnn.roi_pooling import ROIPooling
 from ...forks.happynear.proposal import Proposal
 from ...forks.happynear.roi_pooling import HalvesUpROIPooling
 from ...forks.intel.roi_pooling import VolumeROIPooling
+from ...forks.mscnn.roi_align import GridROIAlign
 from ...forks.mscnn.roi_pooling import PaddedROIPooling
 from ...forks.openvino.prior_box_clustered import PriorBoxClustered
+from ...forks.psroi_align.psroi_align import PSROIAlign
 from ...forks.refinedet.detection_output import RefinedDetectionOutput
 from ...forks.rfcn.psroi_pooling import PSROIPooling
 from ...forks.ssd import boxes as bx
@@ -87,6 +89,18 @@ def roi_pooling(w: Writer, layer: ROIPooling, x: Value, regions: Value) -> str:
 @writes(PSROIPooling)
 def psroi_pooling(w: Writer, layer: PSROIPooling, x: Value, regions: Value) -> str:
     return call(w.helper(helpers.psroi_pool), x, regions, layer.group, layer.scale)
+
+
+@writes(GridROIAlign)
+def grid_roi_align(w: Writer, layer: GridROIAlign, x: Value, regions: Value) -> str:
+    return call(
+        w.helper(helpers.align_grid), x, regions, layer.pooled, layer.scale, pad_ratio=unless(0, layer.pad_ratio)
+    )
+
+
+@writes(PSROIAlign)
+def psroi_align(w: Writer, layer: PSROIAlign, x: Value, regions: Value) -> str:
+    return call(w.helper(helpers.align_bins), x, regions, layer.group, layer.points, layer.scale)
 
 
 @writes(Proposal, RoundedProposal)

@@ -28,12 +28,12 @@ from ...wiring import Step
 from ..outline import Outline, Value, outline
 from ..preprocess import Preprocessing
 from ..registry import Unsaid
-from . import cascades, combining, detection, linear, neurons, normalization, recurrent, resizing, windows
+from . import cascades, combining, detection, linear, neurons, normalization, peaks, recurrent, resizing, windows
 from .forward import Body, Statement, marker, shape
 from .layout import WIDTH, broken, class_name, identifier, plain
 from .writer import EMITTERS, Member, Several, Writer, as_float32
 
-FAMILIES = (cascades, combining, detection, linear, neurons, normalization, recurrent, resizing, windows)
+FAMILIES = (cascades, combining, detection, linear, neurons, normalization, peaks, recurrent, resizing, windows)
 _LIGHT = (BatchNorm, Flatten, Permute, Reshape, Scale)  # besides those that treat every element alike
 PathLike = str | os.PathLike[str]
 

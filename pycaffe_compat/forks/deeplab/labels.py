@@ -91,7 +91,8 @@ class BiasChannel(Layer):
         index = label.detach().long()
         keep = ~torch.isin(index, torch.tensor(self.ignored, device=index.device)) if not index.is_meta else index == 0
         bad = keep & ((index < 0) | (index >= classes))
-        if index.device.type == "cpu" and bool(bad.any()):
+        traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
+        if index.device.type == "cpu" and not traced and bool(bad.any()):
             raise self.error(f"label {int(index[bad][0])} is no class: there are {classes}, 0 to {classes - 1}")
         index = index.where(keep, 0)
         own = torch.full_like(index, self.fg_bias, dtype=scores.dtype)

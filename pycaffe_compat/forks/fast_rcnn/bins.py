@@ -92,9 +92,11 @@ def read_regions(layer: Layer, x: Tensor, regions: Tensor) -> tuple[Tensor, Tens
             f"needs regions of {1 + 2 * axes} numbers (the image and two corners), so a blob of shape R×{1 + 2 * axes}, "
             f"not {dims(regions.shape)}"
         )
-    table = regions.detach().reshape(len(regions), 1 + 2 * axes)
+    table = regions.detach().reshape(-1, 1 + 2 * axes)
     table = table.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
     images, corners = table[:, 0].trunc(), table[:, 1:]
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return images.long(), corners
     wrong = ~((images >= 0) & (images < len(x)) & corners.isfinite().all(1))
     if bool(wrong.any()):
         at = int(wrong.nonzero()[0])

@@ -25,7 +25,6 @@ class GridROIAlign(Layer):
     options = ("roi_pooling_param",)
     bottoms = (2, 2)
     differentiable = (True, False)
-    traceable = False
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)

@@ -23,6 +23,8 @@ class PSROIAlign(PositionSensitive):
     as in the fork. No gradient flows to regions.
     """
 
+    traceable = True
+
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         options, shape = param.psroi_align_param, bottom_shapes[0]
@@ -38,7 +40,7 @@ class PSROIAlign(PositionSensitive):
         """As :meth:`forward`, for tensors with memory."""
         images, corners = read_regions(self, x, regions)
         group = self.group
-        planes = x.reshape(len(x), self.channels, group, group, *x.shape[2:]).permute(0, 2, 3, 4, 5, 1)
+        planes = x.reshape(x.shape[0], self.channels, group, group, *x.shape[2:]).permute(0, 2, 3, 4, 5, 1)
         down, across = (
             self._points(corners[:, k] * self.scale, (corners[:, 2 + k] + 1) * self.scale, side)
             for k, side in ((1, x.shape[2]), (0, x.shape[3]))

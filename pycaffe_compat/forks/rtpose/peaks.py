@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...layers.base import Layer, Shape
 from ...layers.registry import register
 from ...tables import dims
 
-_REACH = 3  # pixels to each side whose scores place a peak
+REACH = 3  # pixels to each side whose scores place a peak
 
 
 @register("ImResize", fork="rtpose")
@@ -44,9 +45,9 @@ class ImResize(Layer):
                 f"imresize_param makes a top of {height} × {width} (height × width); it must be at least 1 × 1"
             )
         for item in range(shape[0]):
-            if min(side - 2 * self._pad(side, item) for side in shape[2:]) < 1:
+            if min(side - 2 * self.pad(side, item) for side in shape[2:]) < 1:
                 raise self.error(f"start_scale {self.start:g} and scale_gap {self.gap:g} leave nothing of item {item}")
-            if min(self._pad(side, item) for side in shape[2:]) < 0:
+            if min(self.pad(side, item) for side in shape[2:]) < 0:
                 raise self.error(
                     f"start_scale {self.start:g} makes item {item} larger than its bottom; it is at most 1"
                 )
@@ -56,7 +57,7 @@ class ImResize(Layer):
             return int(shape[2] * self.factor), int(shape[3] * self.factor)
         return self.target
 
-    def _pad(self, side: int, item: int) -> int:
+    def pad(self, side: int, item: int) -> int:
         """The border of an item at each end of a side."""
         return int(side // 2 * (1 - self.start + item * self.gap) // 1)
 
@@ -65,15 +66,16 @@ class ImResize(Layer):
         if x.is_meta:
             return x.new_empty((1, x.shape[1], height, width))
         total = x.new_zeros((x.shape[1], height, width))
-        for item, planes in enumerate(x.detach()):
-            rows, down = self._neighbours(planes.shape[1], self._pad(planes.shape[1], item), height, x)
-            columns, right = self._neighbours(planes.shape[2], self._pad(planes.shape[2], item), width, x)
-            across = _cubic([planes[:, :, at] for at in columns], right)
-            total += _cubic([across[:, at] for at in rows], down[:, None])
-        return (total / len(x))[None]
+        items = x.detach().split(1) if self.gap else [x.detach()]  # without a gap all are resized alike
+        for item, planes in enumerate(items):
+            rows, down = self.neighbours(planes.shape[2], self.pad(planes.shape[2], item), height, x)
+            columns, right = self.neighbours(planes.shape[3], self.pad(planes.shape[3], item), width, x)
+            across = _cubic([planes[..., at] for at in columns], right)
+            total = total + _cubic([across[:, :, at] for at in rows], down[:, None]).sum(0)
+        return (total / x.shape[0])[None]
 
     @staticmethod
-    def _neighbours(side: int, pad: int, target: int, like: Tensor) -> tuple[list[Tensor], Tensor]:
+    def neighbours(side: int, pad: int, target: int, like: Tensor) -> tuple[list[Tensor], Tensor]:
         """The four places on a side that each place of the top is between, and how far it is from the second one."""
         inside = side - 2 * pad
         ratio = torch.tensor(target / inside, dtype=torch.float32, device=like.device)
@@ -108,7 +110,6 @@ class Nms(Layer):
     options = ("nms_param",)
     inert_options = frozenset({"num_peak"})
     differentiable = (False,)
-    traceable = False
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -121,9 +122,8 @@ class Nms(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         n, _, height, width = x.shape
-        top = x.new_zeros((n * self.parts, 1 + self.most, 3))
         if x.is_meta or min(height, width) < 3:
-            return top.view(n, self.parts, 1 + self.most, 3)
+            return x.new_zeros((n, self.parts, 1 + self.most, 3))
         x = x.detach()
         planes = x.reshape(-1, height, width)[
             : n * self.parts
@@ -135,21 +135,23 @@ class Nms(Layer):
             for dx in (-1, 0, 1)
             if dy or dx
         ]
-        peaks = (inner > self.threshold) & torch.stack([inner > other for other in around]).all(0)
-        counts = peaks.flatten(1).sum(1)
-        top[:, 0, 0] = counts.to(top.dtype)
-        plane, row, column = peaks.nonzero().T
-        rank = torch.arange(len(plane), device=x.device) - (counts.cumsum(0) - counts)[plane]
-        plane, row, column, rank = (each[rank < self.most] for each in (plane, row + 1, column + 1, rank))
-        steps = torch.arange(-_REACH, _REACH + 1, device=x.device)
-        ys, xs = row[:, None, None] + steps[:, None], column[:, None, None] + steps
+        peaks = ((inner > self.threshold) & torch.stack([inner > other for other in around]).all(0)).flatten(1)
+        size = (height - 2) * (width - 2)
+        first, place = (peaks * torch.arange(size, 0, -1, device=x.device)).topk(min(self.most, size), 1)
+        found, row, column = first > 0, place // (width - 2) + 1, place % (width - 2) + 1
+        steps = torch.arange(-REACH, REACH + 1, device=x.device)
+        ys, xs = row[..., None, None] + steps[:, None], column[..., None, None] + steps
         flat = x.reshape(-1)
-        at = (plane[:, None, None] * height + ys) * width + xs
+        plane = torch.arange(planes.shape[0], device=x.device)[:, None]
+        at = (plane[..., None, None] * height + ys) * width + xs
         counted = (
-            (ys > 0) & (ys < width) & (xs > 0) & (xs < width) & (at < len(flat))
+            (ys > 0) & (ys < width) & (xs > 0) & (xs < width) & (at < flat.shape[0])
         )  # the fork bounds rows by the width, too
-        scores = torch.where(counted, flat[at.clamp(0, len(flat) - 1)], 0).clamp(min=0)
-        total = scores.sum((1, 2))
-        place = [((where * scores).sum((1, 2)) / total) for where in (xs, ys)]
-        top[plane, rank + 1] = torch.stack([*place, planes[plane, row, column]], 1)
-        return top.view(n, self.parts, 1 + self.most, 3)
+        scores = torch.where(counted, flat[at.clamp(min=0).clamp(max=flat.shape[0] - 1)], 0).clamp(min=0)
+        total = scores.sum((2, 3))
+        means = [(where * scores).sum((2, 3)) / total for where in (xs, ys)]
+        values = torch.stack([*means, planes[plane, row, column]], 2)
+        rows = torch.where(found[..., None], values, 0)
+        top = F.pad(rows, (0, 0, 1, self.most - rows.shape[1]))
+        counts = F.pad(peaks.sum(1)[:, None, None].to(top.dtype), (0, 2, 0, self.most))
+        return (top + counts).reshape(n, self.parts, 1 + self.most, 3)

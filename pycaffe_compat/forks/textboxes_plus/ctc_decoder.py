@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...layers.base import Layer, Shape, untraced
@@ -27,7 +28,6 @@ class CTCGreedyDecoder(Layer):
     bottoms = (1, 3)
     tops = (1, 3)
     differentiable = (False,)
-    traceable = False
     head = True
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
@@ -36,6 +36,7 @@ class CTCGreedyDecoder(Layer):
         self.judges = len(bottom_shapes) == 3
         if self.judges and self.n_tops < 2:
             self.judges = False
+        self.traceable = not self.judges  # type: ignore[misc]
         if self.n_tops > 2 + self.judges:
             raise self.error(f"has {self.n_tops} tops, but makes a third only with true sequences, a third bottom")
         self.check(*bottom_shapes)
@@ -71,14 +72,14 @@ class CTCGreedyDecoder(Layer):
         best, label = scores.reshape(steps, n, classes).max(2)
         alive = torch.ones_like(label, dtype=torch.bool)
         if going is not None:
-            alive[1:] = (going[1:] != 0).cumprod(0).bool()
+            first = torch.arange(steps, device=scores.device)[:, None] == 0
+            alive = (first | (going != 0)).cumprod(0).bool()
         keep = alive & (label != (self.blank if self.blank >= 0 else classes - 1))
         if self.merges:
-            keep[1:] &= label[1:] != label[:-1]
-        found = torch.full((n, steps), -1.0, dtype=scores.dtype, device=scores.device)
-        at = keep.cumsum(0) - 1
-        step, item = keep.nonzero(as_tuple=True)
-        found[item, at[step, item]] = label[step, item].to(scores.dtype)
+            keep = keep & (label != F.pad(label, (0, 0, 1, 0), value=-1)[:-1])
+        found = torch.full((n, steps + 1), -1.0, dtype=scores.dtype, device=scores.device)
+        at = keep * keep.cumsum(0)  # those that are left out go before all others
+        found = found.scatter(1, at.T, label.T.to(scores.dtype))[:, 1:]
         accuracy = scores.new_zeros(())
         if self.judges and truth is not None:
             rows = zip(truth.T.tolist(), found.tolist(), strict=True)
