@@ -69,6 +69,8 @@ NAMES = (
     "xlearn",
     "hashnet",
     "lifted_struct",
+    "person_search",
+    "ssdh",
     "mnc",
 )
 

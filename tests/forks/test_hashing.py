@@ -1,4 +1,4 @@
-"""Layers for codes of pictures: HashNet's PairwiseLoss and ScaleTanH."""
+"""Layers for codes of pictures: HashNet's PairwiseLoss and ScaleTanH, SSDH's losses and scores."""
 
 from __future__ import annotations
 
@@ -85,3 +85,46 @@ def test_a_tanh_becomes_steeper() -> None:
     gl.check_gradients(build('type: "ScaleTanH" scale_tanh_param { step_size: 1000 }', (N, C)), x)
     with pytest.raises(LayerError, match="step_size: 0 must be at least 1"):
         build('type: "ScaleTanH" scale_tanh_param { step_size: 0 }', (N, C))
+
+
+@pytest.mark.parametrize(("kind", "sign"), [("K1", -1), ("K2", 1)])
+def test_losses_of_codes(kind: str, sign: int) -> None:
+    """K1_euclidean_loss_layer.cpp and K2_euclidean_loss_layer.cpp, whose second bottom has the gradient of the first."""
+    layer = build(f'type: "{kind}_EuclideanLoss"', (N, C), (N, C))
+    x = torch.rand(N, C, dtype=torch.float64, requires_grad=True)
+    loss = layer(x, x.detach())
+    np.testing.assert_allclose(loss.item(), sign * ((x.detach().numpy() - 0.5) ** 2).sum() / (2 * N * C))
+    (3 * loss).backward()
+    once = 3 * sign * (x.detach() - 0.5) / (N * C)
+    torch.testing.assert_close(x.grad, once)
+    x.grad = None
+    (3 * layer(x, x)).backward()
+    torch.testing.assert_close(x.grad, 2 * once)
+    with pytest.raises(LayerError, match="takes two bottoms of one shape"):
+        build(f'type: "{kind}_EuclideanLoss"', (N, C), (N, C + 1))
+
+
+def test_loss_of_several_labels() -> None:
+    """multi_label_sigmod_loss_layer.cpp."""
+    layer = build('type: "MultiLabelSigmoidLoss"', (N, L), (N, L))
+    x, label = torch.randn(N, L, dtype=torch.float64), torch.randint(-1, 2, (N, L))
+    want = 0.0
+    for value, each in zip(x.flatten().tolist(), label.flatten().tolist(), strict=True):
+        if each:
+            want -= value * ((each > 0) - (value >= 0)) - math.log(1 + math.exp(value - 2 * value * (value >= 0)))
+    np.testing.assert_allclose(layer(x, label).item(), want / N)
+    gl.check_gradients(layer, x, label)
+    both = build('type: "MultiLabelSigmoidLoss" top: "l" top: "p"', (N, L), (N, L))
+    torch.testing.assert_close(both(x, label)[1], x.detach().sigmoid())
+
+
+def test_scores_of_several_labels() -> None:
+    """multi_label_accuracy_layer.cpp."""
+    layer = build('type: "MultiLabelAccuracy"', (2, 4), (2, 4))
+    x = torch.tensor([[1.0, -1, 2, 0], [3, -2, -1, 1]], dtype=torch.float64)
+    label = torch.tensor([[1, 1, -1, 1], [0, -1, -1, 1]])  # 3 of 4 right, 1 wrong; 2 of 3 known
+    scores = layer(x, label)
+    assert scores.shape == (1, 5, 1, 1)
+    np.testing.assert_allclose(scores.flatten(), [3 / 4, 2 / 3, 2 / (4 / 3 + 3 / 2), 3 / 4, 6 / (6 + 1 + 1)])
+    assert layer(x, torch.zeros(2, 4)).tolist() == torch.zeros(1, 5, 1, 1).tolist()
+    assert math.isnan(layer(x, torch.ones(2, 4)).flatten()[2])

@@ -1,4 +1,4 @@
-"""Losses of embeddings: LiftedStructSimilaritySoftmaxLoss."""
+"""Embeddings: LiftedStructSimilaritySoftmaxLoss, and the tables that persons are found by."""
 
 from __future__ import annotations
 
@@ -47,3 +47,57 @@ def test_lifted_structures_need_pairs_and_others() -> None:
     assert loss.item() == 0 and not x.grad.any()
     with pytest.raises(LayerError, match=r"takes embeddings \(N, C\) and N labels, not 3×4×2 and 3"):
         build('type: "LiftedStructSimilaritySoftmaxLoss"', (3, 4, 2), (3,))
+
+
+# ---- online instance matching
+
+
+def test_labels_find_their_rows_in_a_table() -> None:
+    """Forward_cpu and Backward_cpu of labeled_matching_layer.cpp."""
+    text = 'type: "LabeledMatching" top: "s" top: "l" labeled_matching_param { num_classes: 5 momentum: 0.25 }'
+    layer = build(text, (6, 4, 1, 1), (6,))
+    table, age = np.zeros((5, 4)), np.zeros(5)
+    labels = [3, -1, 3, 5000, 0, 3]
+    for seed in range(3):
+        x = torch.from_numpy(np.random.default_rng(seed).standard_normal((6, 4, 1, 1))).requires_grad_()
+        scores, known = layer(x, torch.tensor(labels, dtype=torch.float64))
+        assert known.tolist() == [3, -1, 3, -1, 0, 3]
+        rows = x.detach().numpy().reshape(6, 4)
+        np.testing.assert_allclose(scores.detach(), rows @ table.T)
+        top = np.random.default_rng(seed + 9).standard_normal((6, 5))
+        scores.backward(torch.from_numpy(top))
+        np.testing.assert_allclose(x.grad.numpy().reshape(6, 4), top @ table)
+        age += 1
+        for row, label in zip(rows, labels, strict=True):
+            if 0 <= label < 5:
+                table[label] = 0.25 * table[label] + 0.75 * row
+                age[label] = 0
+        np.testing.assert_allclose(layer.blob(0), table)
+        np.testing.assert_allclose(layer.blob(1), age)
+
+
+def test_persons_without_a_name_go_round() -> None:
+    """Backward_cpu of unlabeled_matching_layer.cpp."""
+    layer = build('type: "UnlabeledMatching" unlabeled_matching_param { queue_size: 3 }', (5, 2), (5,))
+    queue, tail = np.zeros((3, 2)), 0
+    for seed, labels in enumerate(([-1, 7, -1, 2, 2], [-1, -1, -1, -1, -1], [1, 2, -1, -1, 0])):
+        x = torch.from_numpy(np.random.default_rng(seed).standard_normal((5, 2))).requires_grad_()
+        scores = layer(x, torch.tensor(labels))
+        np.testing.assert_allclose(scores.detach(), x.detach().numpy() @ queue.T)
+        scores.sum().backward()
+        for row, label in zip(x.detach().numpy(), labels, strict=True):
+            if label == -1:
+                queue[tail] = row
+                tail = (tail + 1) % 3
+        np.testing.assert_allclose(layer.blob(0), queue)
+    assert layer.state() == {"tail": tail}
+
+
+def test_a_table_stands_still_without_a_rate() -> None:
+    layer = build('type: "UnlabeledMatching" param { lr_mult: 0 }', (1, 2), (1,))
+    layer(torch.ones(1, 2, dtype=torch.float64, requires_grad=True), torch.tensor([-1])).sum().backward()
+    assert not layer.blob(0).any()
+    with pytest.raises(LayerError, match=r"takes features \(N, …\) and N labels, not 1×2 and 2"):
+        build('type: "UnlabeledMatching"', (1, 2), (2,))
+    with pytest.raises(LayerError, match="num_classes: 0 must be at least 1"):
+        build('type: "LabeledMatching" top: "a" top: "b"', (1, 2), (1,))

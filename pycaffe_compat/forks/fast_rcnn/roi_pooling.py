@@ -15,7 +15,9 @@ from ...tables import dims
 from .bins import Bins, largest, read_regions, rounded, whole
 
 
-@register("ROIPooling", fork=("fast_rcnn", "mnc", "rfcn", "psroi_align", "ctpn", "tsn", "synopsys", "xilinx"))
+@register(
+    "ROIPooling", fork=("fast_rcnn", "mnc", "rfcn", "psroi_align", "ctpn", "tsn", "person_search", "synopsys", "xilinx")
+)
 class ROIPooling(Layer):
     """The maximum of each bin of a grid that divides a region, in each channel.
 

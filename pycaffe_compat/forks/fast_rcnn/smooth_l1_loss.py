@@ -33,6 +33,7 @@ FORKS = (
     "nvidia",
     "yolo",
     "tsn",
+    "person_search",
 )
 
 

@@ -17,7 +17,7 @@ from ...tables import dims
 SEGNETS_FIELDS = ("scale_filler", "shift_filler", "bn_mode")
 
 
-@register("BN", fork=("pspnet", "tsn"))
+@register("BN", fork=("pspnet", "tsn", "person_search"))
 class RunningBN(Layer):
     """Batch normalisation with slope, bias and running statistics, the four blobs of shape 1 x channels x 1 x 1.
 

@@ -12,7 +12,7 @@ from ...layers.registry import register
 from ...tables import dims
 
 
-@register("Normalize", fork="tsn")
+@register("Normalize", fork=("tsn", "person_search"))
 class ItemNormalize(Layer):
     """Each item (all axes but the first) divided by its L2 norm, without a scale and without options.
 

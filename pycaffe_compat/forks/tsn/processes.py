@@ -37,11 +37,11 @@ class _AcrossProcesses(Layer):
         return tuple(x.view_as(x) for x in xs)
 
 
-@register("Gather", fork="tsn")
+@register("Gather", fork=("tsn", "person_search"))
 class Gather(_AcrossProcesses):
     """The items of all processes, one behind the other. In a training of one process, its bottoms as they are."""
 
 
-@register("Scatter", fork="tsn")
+@register("Scatter", fork=("tsn", "person_search"))
 class Scatter(_AcrossProcesses):
     """This process's share of the items. In a training of one process, its bottoms as they are."""

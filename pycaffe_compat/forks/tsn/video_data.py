@@ -20,7 +20,7 @@ _OWN = ("modality", "num_segments", "name_pattern", "grayscale")
 _PATTERNS = ("image_%04d.jpg", "flow_%c_%04d.jpg")
 
 
-@register("VideoData", fork="tsn")
+@register("VideoData", fork=("tsn", "person_search"))
 class SegmentedVideoData(BatchSource):
     """``new_length`` frames of each of ``num_segments`` equal parts of videos, folders of images in a list PATH FRAMES LABEL.
 
