@@ -29,11 +29,12 @@ _MAKE = "caffe-create-annoset makes a database of them"
 
 
 class _Held(NamedTuple):
-    """Boxes of a picture, and its height and width before it was resized."""
+    """Boxes of a picture, its height and width before it was resized, and which of the sizes it gets."""
 
     boxes: Boxes
     height: int
     width: int
+    size: int
 
 
 def parse_annotated(value: bytes | memoryview) -> Any:
@@ -84,7 +85,7 @@ class AnnotatedReader(DatabaseReader):
         typed: bool,
     ) -> None:
         super().__init__(path, transformer, batch_size, color, CREATE)
-        if transformer.resizing is not None and transformer.resizing.fits_small and batch_size > 1:
+        if batch_size > 1 and any(each.fits_small for each in transformer.resizings):
             raise DataError(
                 f"batch_size is {batch_size}, but transform_param.resize_param with FIT_SMALL_SIZE makes pictures of different "
                 "sizes: set batch_size: 1, or another resize_mode"
@@ -136,8 +137,13 @@ class AnnotatedReader(DatabaseReader):
             with _QUIET():
                 picture, boxes = self._augmentation(picture, boxes, drawn, bool(record.encoded))
             image = picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
-        prepared = self._transformer.prepared(image, words, bool(record.encoded))
-        return prepared, _Held(boxes, *image.shape[1:]) if self._boxed else record.label
+        size = self.size_of(item)
+        prepared = self._transformer.prepared(image, words, bool(record.encoded), size)
+        return prepared, _Held(boxes, *image.shape[1:], size) if self._boxed else record.label
+
+    def size_of(self, item: Any) -> int:
+        """Which of ``Transformer.resizings`` the picture of an item gets, if there are any."""
+        return 0
 
     def _warn_raw(self) -> None:
         if self._augmentation.distorts and not self._warned:
@@ -154,8 +160,9 @@ class AnnotatedReader(DatabaseReader):
     def _rows(
         self, label: _Held, size: tuple[int, int], window: tuple[int, int, bool], cut: tuple[int, int]
     ) -> np.ndarray:
-        boxes, height, width = label
-        resizing, (top, left, mirrored) = self._transformer.resizing, window
+        boxes, height, width, size_number = label
+        resizing = self._transformer.resizings[size_number] if self._transformer.resizings else None
+        top, left, mirrored = window
         if resizing is not None:
             boxes = resizing.moved(boxes, height, width)
         edges = np.array([left, top, left + cut[1], top + cut[0]], np.float32)

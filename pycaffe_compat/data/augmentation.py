@@ -15,7 +15,7 @@ from ..errors import DataError
 from .boxes import Boxes, Emit, clip
 from .datum import decode_image
 from .distortion import Distortion, Expansion
-from .sampling import WindowSampler
+from .sampling import JitterSampler, WindowSampler
 
 
 class Augmentation:
@@ -28,6 +28,7 @@ class Augmentation:
         transform: a ``TransformationParameter``.
         samplers: ``batch_sampler``.
         color: how an encoded picture is decoded, as in :func:`.datum.decode_image`.
+        sampler: what chooses a window instead of ``samplers``.
 
     Attributes:
         emit: which boxes a window keeps; None for all.
@@ -38,7 +39,9 @@ class Augmentation:
         DataError: options that make no sense.
     """
 
-    def __init__(self, transform: Any, samplers: Sequence[Any], color: bool | None) -> None:
+    def __init__(
+        self, transform: Any, samplers: Sequence[Any], color: bool | None, sampler: JitterSampler | None = None
+    ) -> None:
         self._color = color
         self._distortion = Distortion(transform.distort_param) if transform.HasField("distort_param") else None
         self._expansion = None
@@ -50,7 +53,7 @@ class Augmentation:
                 )
             self._expansion = Expansion(transform.expand_param, transform.mean_value)
         self.emit = Emit(transform.emit_constraint) if transform.HasField("emit_constraint") else None
-        self._sampler = WindowSampler(samplers) if samplers else None
+        self._sampler = WindowSampler(samplers) if samplers else sampler
         self.distorts = self._distortion is not None
         self.draws = (
             (Distortion.DRAWS if self._distortion else 0)

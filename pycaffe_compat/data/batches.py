@@ -125,12 +125,12 @@ class ImageReader:
     @property
     def work(self) -> str:
         """What :meth:`prepare` does, for the log."""
-        return "reading, decoding and resizing images to" if self._transformer.resizing else DECODING
+        return "reading, decoding and resizing images to" if self._transformer.resizings else DECODING
 
     @property
     def advice(self) -> str:
         """What would make that less; empty if smaller or raw records would."""
-        return "pictures that are no larger than resize_param makes them" if self._transformer.resizing else ""
+        return "pictures that are no larger than resize_param makes them" if self._transformer.resizings else ""
 
     def begin(self, shard: Shard, position: int) -> tuple[list[np.ndarray], list[Job]]:
         positions = shard.positions(position, self.batch_size)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
-RECORDS, ORDER, SKIP, ROWS, PICTURES = range(5)
+RECORDS, ORDER, SKIP, ROWS, PICTURES, SIZES = range(6)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

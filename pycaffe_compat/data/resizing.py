@@ -6,7 +6,6 @@ The arithmetic is that of weiliu89/caffe, branch ssd (``ApplyResize``, ``InferNe
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +17,6 @@ from ..proto import caffe_pb2
 from .boxes import Boxes
 from .options import require_only
 
-log = logging.getLogger(__name__)
 _READ = "prob resize_mode height width height_scale width_scale pad_mode pad_value interp_mode"
 _P = caffe_pb2.ResizeParameter
 _MODES = {
@@ -40,7 +38,7 @@ class Resizing:
 
     WARP takes no heed of proportions. FIT_SMALL_SIZE keeps them, and nothing is smaller than ``height`` × ``width``.
     FIT_LARGE_SIZE_AND_PAD keeps them, nothing is larger, and the rest is padded on both sides. With several
-    ``interp_mode`` each picture gets one of them at random. SSD's Caffe does not read ``prob``: it resizes every picture.
+    ``interp_mode`` each picture gets one of them at random.
 
     Attributes:
         fits_small: the size depends on the picture (FIT_SMALL_SIZE).
@@ -64,11 +62,6 @@ class Resizing:
         self._modes = [_MODES[mode] for mode in param.interp_mode] or [cv2.INTER_LINEAR]
         self._scales = np.float32(param.width_scale), np.float32(param.height_scale)
         self.random = len(self._modes) > 1
-        if param.prob != 1:
-            log.warning(
-                "transform_param.resize_param.prob is %g; SSD's Caffe does not read it and resizes every picture, as here",
-                param.prob,
-            )
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width of what a picture of this height and width becomes."""

@@ -100,6 +100,46 @@ class WindowSampler:
         return passed
 
 
+class JitterSampler:
+    """Draws a window somewhat smaller than the picture (MobileNet-YOLO's ``GenerateJitterSamples``).
+
+    One of five pictures stays whole; one loses up to half of ``jitter`` of its sides, and three up to ``jitter``.
+
+    Args:
+        jitter: the share of a side, from 0 to 1.
+        keeps_proportions: both sides lose the same share.
+
+    Attributes:
+        draws: how many random numbers a picture needs.
+
+    Raises:
+        DataError: ``jitter`` is not from 0 to 1.
+    """
+
+    draws = 5
+
+    def __init__(self, jitter: float, keeps_proportions: bool) -> None:
+        if not 0 <= jitter < 1:
+            raise DataError(f"annotated_data_param.yolo_data_jitter: {jitter:g} must be at least 0 and below 1")
+        self._jitter, self._keeps = jitter, keeps_proportions
+
+    def __call__(self, boxes: Boxes, drawn: np.ndarray) -> np.ndarray:
+        """Return left, top, right and bottom of a window, ``float32``, as fractions of the picture.
+
+        Args:
+            boxes: the objects of the picture, which play no part.
+            drawn: :attr:`draws` random numbers from 0 to 1.
+        """
+        kind, across, down, left, top = drawn
+        if kind < 0.2:
+            return np.array([0, 0, 1, 1], np.float32)
+        most = self._jitter / 2 if kind < 0.4 else self._jitter
+        width = 1 - most * across
+        height = width if self._keeps else 1 - most * down
+        x, y = left * (1 - width), top * (1 - height)
+        return np.array([x, y, x + width, y + height], np.float32)
+
+
 def _ranges(sampler: Any, where: str) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return the ranges of scale and aspect ratio."""
     low, high = sampler.min_scale, sampler.max_scale

@@ -34,12 +34,13 @@ class Transformer:
     Args:
         param: a ``TransformationParameter``.
         phase: ``caffe_pb2.TRAIN`` or ``TEST``. Mirroring is random in both, as in Caffe.
+        several_sizes: whether the caller chooses between several ``resize_param``; else the first is what counts.
 
     Attributes:
         crop: height and width of what is cut from an image; None for whole images.
         color: how an encoded image is decoded: True to BGR (``force_color``), False to grey, None as it is stored.
         random: whether an image needs random words.
-        resizing: what ``resize_param`` does; None if it is not given.
+        resizings: what each ``resize_param`` does.
         WORDS: the number of random words per image; the last one is for what a reader does before.
 
     Raises:
@@ -48,15 +49,18 @@ class Transformer:
 
     WORDS = 6
 
-    def __init__(self, param: Any, phase: int) -> None:
+    def __init__(self, param: Any, phase: int, several_sizes: bool = False) -> None:
         self.crop = crop_of(param)
-        self.resizing = Resizing(param.resize_param[0]) if param.resize_param else None
+        self.resizings = [Resizing(each) for each in param.resize_param]
+        if not several_sizes:
+            _warn_of_sizes(param.resize_param)
+            del self.resizings[1:]
         self._noise = Noise(param.noise_param) if param.HasField("noise_param") else None
         self.mirror: bool = param.mirror
         self.scale = np.float32(param.scale)
         self.train = phase == caffe_pb2.TRAIN
         self._stretching = Stretching(param) if Stretching.wanted(param) else None
-        preparing = [each for each in (self.resizing, self._noise, self._stretching) if each is not None]
+        preparing = [each for each in (*self.resizings, self._noise, self._stretching) if each is not None]
         self.random = self.mirror or (self.train and self.crop is not None) or any(each.random for each in preparing)
         if param.force_color and param.force_gray:
             raise DataError("transform_param: give force_color or force_gray, not both")
@@ -74,19 +78,20 @@ class Transformer:
         self._means: dict[torch.device, Tensor] = {}
         self._warned = False
 
-    def prepared(self, image: np.ndarray, words: Sequence[int] = (), encoded: bool = True) -> np.ndarray:
+    def prepared(self, image: np.ndarray, words: Sequence[int] = (), encoded: bool = True, size: int = 0) -> np.ndarray:
         """Return an image (C×H×W) resized and changed as options of forks say; most often as it is.
 
         Args:
             image: ``uint8``, if it is to be changed.
             words: :data:`WORDS` random numbers, or none where :attr:`random` is false or only the shape matters.
             encoded: whether it was. SSD's Caffe adds noise to no other images of a database.
+            size: which of :attr:`resizings`, if there are any.
 
         Raises:
             DataError: it has float values, or an option does not fit it.
         """
         noise = self._noise if encoded else None
-        if self.resizing is None and noise is None and self._stretching is None:
+        if not self.resizings and noise is None and self._stretching is None:
             return image
         if image.dtype != np.uint8:
             raise DataError(
@@ -94,8 +99,8 @@ class Transformer:
                 "bytes"
             )
         picture = np.ascontiguousarray(image.transpose(1, 2, 0)) if len(image) > 1 else image[0]
-        if self.resizing is not None:
-            picture = self.resizing(picture, words[3] if words else 0)
+        if self.resizings:
+            picture = self.resizings[size](picture, words[3] if words else 0)
         if noise is not None:
             picture = noise(picture, words[4] if words else 0)
         if self._stretching is not None:
@@ -280,8 +285,19 @@ def crop_of(param: Any) -> tuple[int, int] | None:
     return param.crop_h, param.crop_w
 
 
+def _warn_of_sizes(given: Sequence[Any]) -> None:
+    """Say what is not read of ``resize_param`` where it always counts."""
+    if len(given) > 1:
+        log.warning("transform_param.resize_param is given %d times; this layer takes the first", len(given))
+    elif given and given[0].prob != 1:
+        log.warning(
+            "transform_param.resize_param.prob is %g; SSD's Caffe does not read it and resizes every picture, as here",
+            given[0].prob,
+        )
+
+
 def fixed_size(param: Any) -> tuple[int, int] | None:
-    """Return height and width that ``resize_param`` gives every image; None if it is missing or they vary."""
+    """Return height and width that ``resize_param`` gives every image of the first batch; None if it is missing or they vary."""
     if not param.resize_param:
         return None
     resize = param.resize_param[0]

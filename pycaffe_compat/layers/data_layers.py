@@ -236,8 +236,13 @@ OF_IMAGES = frozenset(
 
 
 class DatabaseSource(BatchSource):
-    """A source of the images of an LMDB. A subclass returns what reads its records from :meth:`open`."""
+    """A source of the images of an LMDB. A subclass returns what reads its records from :meth:`open`.
 
+    Attributes:
+        several_sizes: whether what reads the records chooses between several ``resize_param``.
+    """
+
+    several_sizes: ClassVar[bool] = False
     transforms_bytes = True
     tops: ClassVar[tuple[int, int | None]] = (1, 2)
 
@@ -247,7 +252,7 @@ class DatabaseSource(BatchSource):
         # A file that leaves the backend out means LEVELDB in Caffe; here it means whatever is there.
         if options.HasField("backend") and options.backend != caffe_pb2.DataParameter.LMDB:
             raise DataError(LEVELDB.format(path=options.source))
-        transformer = Transformer(param.transform_param, self.phase)
+        transformer = Transformer(param.transform_param, self.phase, self.several_sizes)
         color = True if options.force_encoded_color else transformer.color
         return self.open(param, transformer, size, color)
 

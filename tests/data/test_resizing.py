@@ -4,6 +4,7 @@ import pytest
 from samples import GOLDENS
 
 from pycaffe_compat.data.resizing import Resizing
+from pycaffe_compat.data.transformer import Transformer
 from pycaffe_compat.errors import DataError
 from pycaffe_compat.proto import caffe_pb2, parse_text
 
@@ -57,7 +58,9 @@ def test_each_of_several_interpolations_comes_as_often() -> None:
 
 
 def test_prob_is_not_read_and_the_log_says_so(caplog) -> None:
-    assert resizing("height: 3 width: 5 prob: 0.1")(PICTURE).shape == (3, 5, 3)
+    param = parse_text("resize_param { height: 3 width: 5 prob: 0.1 }", caffe_pb2.TransformationParameter)
+    image = np.ascontiguousarray(PICTURE.transpose(2, 0, 1))
+    assert Transformer(param, caffe_pb2.TRAIN).prepared(image).shape == (3, 3, 5)
     assert "resize_param.prob is 0.1; SSD's Caffe does not read it" in caplog.text
 
 
