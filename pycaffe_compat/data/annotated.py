@@ -139,7 +139,10 @@ class AnnotatedReader(DatabaseReader):
             image = picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
         size = self.size_of(item)
         prepared = self._transformer.prepared(image, words, bool(record.encoded), size)
-        return prepared, _Held(boxes, *image.shape[1:], size) if self._boxed else record.label
+        if not self._boxed:
+            return prepared, record.label
+        _, height, width = image.shape
+        return prepared, _Held(boxes, height, width, size)
 
     def size_of(self, item: Any) -> int:
         """Which of ``Transformer.resizings`` the picture of an item gets, if there are any."""
