@@ -157,7 +157,7 @@ def test_a_solvers_test_leaves_out_what_was_not_there(tmp_path: Path) -> None:
     options = 'test_iter: 2 test_interval: 9 base_lr: 0.1 lr_policy: "fixed" max_iter: 1'
     (tmp_path / "solver.prototxt").write_text(f"{options} net_param {{ {net} }}")
     solver = Solver(tmp_path / "solver.prototxt")
-    assert math.isnan(solver.test()["iou"])
+    assert math.isnan(solver.test()["iou"].item())
 
 
 def test_a_label_that_is_no_class_is_an_error() -> None:
