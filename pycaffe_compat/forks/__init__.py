@@ -72,6 +72,7 @@ NAMES = (
     "person_search",
     "ssdh",
     "mnc",
+    "faceboxes",
 )
 
 

@@ -132,3 +132,36 @@ def test_textboxes_has_each_box_twice_and_is_known_by_its_heads() -> None:
         if fork == "textboxes":
             torch.testing.assert_close(made[0, 0].reshape(-1, 4), torch.tensor(want))
         assert made.shape == (1, 2, len(want) * 4 // (1 if fork == "textboxes" else 2))
+
+
+def test_faceboxes_has_dense_boxes_and_is_known_by_its_heads() -> None:
+    """prior_box_layer.cpp of sfzhang15/FaceBoxes, place by place, in a net that no type or field tells from SSD's."""
+    net = """
+        layer {{ name: "in" type: "Input" top: "data" top: "x" input_param {{
+          shape {{ dim: 1 dim: 3 dim: 64 dim: 96 }} shape {{ dim: 1 dim: 2 dim: 2 dim: 3 }} }} }}
+        layer {{ name: "l" type: "Convolution" bottom: "x" top: "l" convolution_param {{ num_output: {} kernel_size: 1 }} }}
+        layer {{ name: "p" type: "PriorBox" bottom: "x" bottom: "data" top: "p" prior_box_param {{
+          min_size: 32 min_size: 64 min_size: 128 step: 32 offset: 0.5 }} }}
+        layer {{ name: "q" type: "PriorBox" bottom: "l" bottom: "data" top: "q" prior_box_param {{
+          min_size: 20 aspect_ratio: 4 }} }}
+    """
+    for heads, fork in ((84, "faceboxes"), (12, "ssd")):
+        param = parse_text(net.format(heads), caffe_pb2.NetParameter())
+        assert forks_of(param)[0] == fork
+        made = Net(param, "TEST").run({"data": torch.zeros(1, 3, 64, 96), "x": torch.zeros(1, 2, 2, 3)})[0]
+        want = []
+        for h in range(2):
+            for w in range(3):
+                for size, steps in ((32, (-16, -8, 0, 8)), (64, (-16, 0)), (128, (0,))):
+                    steps, half = (steps, (size - 1) / 2) if fork == "faceboxes" else ((0,), size / 2)
+                    for y in steps:
+                        for x in steps:
+                            cx, cy = w * 32 + 16 + x, h * 32 + 16 + y
+                            want.append([(cx - half) / 96, (cy - half) / 64, (cx + half) / 96, (cy + half) / 64])
+        torch.testing.assert_close(made["p"][0, 0].reshape(-1, 4), torch.tensor(want))
+        first, wide, tall = made["q"][0, 0].reshape(-1, 4)[:3] * torch.tensor([96, 64, 96, 64])
+        assert round((first[2] - first[0]).item()) == (19 if fork == "faceboxes" else 20)
+        assert round((wide[2] - wide[0]).item()) == 40 and round((tall[2] - tall[0]).item()) == 10
+    with pytest.raises(LayerError, match="three sizes, are for min_size 32, 64 and 128"):
+        text = net.format(84).replace("min_size: 128", "min_size: 128 max_size: 40 max_size: 80 max_size: 150")
+        Net(parse_text(text, caffe_pb2.NetParameter()), "TEST")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ...forks.faceboxes.prior_box import DensePriorBox
 from ...forks.openvino.prior_box_clustered import PriorBoxClustered
 from ...forks.refinedet.detection_output import RefinedDetectionOutput
 from ...forks.ssd import boxes as bx
@@ -27,7 +28,7 @@ def normalize(e: Emitter, layer: Normalize, x: Value) -> str:
     return str(e.op("Mul", e.op("Div", x, norm), e.array(layer, "scale", scale)))
 
 
-@emits(PriorBox, DoublePriorBox, PriorBoxClustered)
+@emits(PriorBox, DensePriorBox, DoublePriorBox, PriorBoxClustered)
 def priors(e: Emitter, layer: Priors, x: Value, picture: Value) -> str:
     for value in (x, picture):
         if len(value.shape) > 2:

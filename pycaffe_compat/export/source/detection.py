@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ...forks.cascade_rcnn.routing import WholeROIPooling
+from ...forks.faceboxes.prior_box import DensePriorBox
 from ...forks.fast_rcnn.anchors import placed
 from ...forks.fast_rcnn.proposal_layer import MIN_SIZE, THRESHOLD, PythonProposal
 from ...forks.fast_rcnn.roi_pooling import ROIPooling
@@ -36,7 +37,7 @@ _DECODERS = {
 }
 
 
-@writes(PriorBox, DoublePriorBox, PriorBoxClustered)
+@writes(PriorBox, DensePriorBox, DoublePriorBox, PriorBoxClustered)
 def priors(w: Writer, layer: Priors, x: Value, picture: Value) -> str:
     """Boxes that depend on sizes alone: a buffer."""
     for value in (x, picture):

@@ -29,6 +29,7 @@ FORKS = (
     "openvino",
     "ssd",
     "ssd_focal",
+    "faceboxes",
     "refinedet",
     "nvidia",
     "yolo",

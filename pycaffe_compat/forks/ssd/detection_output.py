@@ -19,7 +19,10 @@ from .results import results_of
 log = logging.getLogger(__name__)
 
 
-@register("DetectionOutput", fork=("ssd", "ssd_focal", "nvidia", "intel", "yolo", "openvino", "synopsys", "xilinx"))
+@register(
+    "DetectionOutput",
+    fork=("ssd", "ssd_focal", "faceboxes", "nvidia", "intel", "yolo", "openvino", "synopsys", "xilinx"),
+)
 class DetectionOutput(Layer):
     """The detections of each image: boxes decoded from priors, with scores, after non-maximum suppression of each class.
 

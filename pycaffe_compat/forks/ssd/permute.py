@@ -16,6 +16,7 @@ from ...layers.registry import register
     fork=(
         "ssd",
         "ssd_focal",
+        "faceboxes",
         "refinedet",
         "nvidia",
         "intel",

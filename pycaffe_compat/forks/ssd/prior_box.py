@@ -22,6 +22,7 @@ class Priors(Layer):
 
     Attributes:
         shifts: how far from the middle of a place, in places, each box stands, right and down: once for each.
+        moved: how far each box stands from there, in pixels, right and down; empty where none does.
     """
 
     shifts: ClassVar[tuple[tuple[float, float], ...]] = ((0.0, 0.0),)
@@ -32,6 +33,7 @@ class Priors(Layer):
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         options = param.prior_box_param
+        self.moved: list[tuple[float, float]] = []
         self.sizes = self.box_sizes(options)
         self.clip: bool = options.clip
         self.offset: float = options.offset
@@ -82,6 +84,8 @@ class Priors(Layer):
                 for n, s, more in zip((height, width), step, shift[::-1], strict=True)
             )
             centre = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)[..., None, :]
+            if self.moved:
+                centre = centre + half.new_tensor(self.moved)
             around.append(torch.cat((centre - half, centre + half), -1))
         boxes = torch.stack(around, -2) / half.new_tensor((*image[::-1], *image[::-1]))
         boxes = boxes.flatten().to(x.dtype)
