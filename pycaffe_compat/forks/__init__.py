@@ -71,6 +71,7 @@ NAMES = (
     "lifted_struct",
     "person_search",
     "ssdh",
+    "surgery",
     "mnc",
     "faceboxes",
 )
