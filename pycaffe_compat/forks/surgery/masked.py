@@ -20,6 +20,7 @@ from ...layers.linear import InnerProduct
 from ...layers.registry import register
 from ...layers.slope import WithSlope
 
+BLOBS = ("weight", "bias", "weight_mask", "bias_mask")
 CUT, GROWN = 0.9, 1.1  # of the threshold: what is cut at most, and what grows again from
 
 
@@ -33,7 +34,6 @@ class Masked(Layer):
     """
 
     random = True
-    blobs_declared = ("weight", "bias", "weight_mask", "bias_mask")
     weight: Tensor
     bias: Tensor | None
     weight_mask: Tensor
@@ -102,7 +102,8 @@ class CConvolution(Masked, Convolution):
     cut, and such above ``1.1 * (m + c_rate * s)`` count again. The gradient goes to values that are cut, too.
     """
 
-    options = ("convolution_param", "cconvolution_param")
+    options = ("convolution_param", "cconvolution_param")  # type: ignore[assignment]
+    blobs_declared = BLOBS  # type: ignore[assignment]
     blobs_optional = frozenset()
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
@@ -122,6 +123,7 @@ class CInnerProduct(Masked, InnerProduct):
     """An inner product with masks of 0 and 1 for weights and biases, as CConvolution."""
 
     options = ("inner_product_param", "cinner_product_param")
+    blobs_declared = BLOBS  # type: ignore[assignment]
     blobs_optional = frozenset()
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
