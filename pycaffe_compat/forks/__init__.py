@@ -74,6 +74,7 @@ NAMES = (
     "surgery",
     "mnc",
     "faceboxes",
+    "stn",
 )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import LayerError, nearest
+from ..errors import LayerError, nearest, require_file
 from ..proto import caffe_pb2
 from ..tables import dims
 from .base import count
@@ -136,6 +136,30 @@ def _identity(tensor: Tensor, filler: Any) -> None:
         centres[group * outputs : (group + 1) * outputs, group * inputs : (group + 1) * inputs] = value
 
 
+def read_numbers(path: str, what: str) -> list[float]:
+    """Return the numbers of a text file, with white space between them; ``what`` names it in messages.
+
+    Raises:
+        MissingFileError, LayerError: there is no such file, or it holds something else.
+    """
+    file = require_file(path, what)
+    try:
+        with open(file, encoding="utf-8") as text:
+            return [float(word) for word in text.read().split()]
+    except (OSError, ValueError) as error:
+        raise LayerError(f"{what} {file} holds no list of numbers: {error}") from error
+
+
+def _file(tensor: Tensor, filler: Any) -> None:
+    """The first numbers of a text file (daerduoCarey/SpatialTransformerLayer, ``filler.hpp``)."""
+    if not filler.HasField("file"):
+        raise LayerError('filler "file" needs file, the path of a text file of numbers')
+    numbers = read_numbers(filler.file, "the filler's file")
+    if len(numbers) < tensor.numel():
+        raise LayerError(f"the filler's file {filler.file} has {len(numbers)} numbers for {tensor.numel()} values")
+    tensor.copy_(torch.tensor(numbers[: tensor.numel()]).view(tensor.shape))
+
+
 FILLERS: dict[str, Callable[[Tensor, Any], None]] = {
     "constant": _constant,
     "uniform": _uniform,
@@ -146,4 +170,5 @@ FILLERS: dict[str, Callable[[Tensor, Any], None]] = {
     "msra": _msra,
     "bilinear": _bilinear,
     "identity": _identity,
+    "file": _file,
 }

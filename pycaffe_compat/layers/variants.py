@@ -11,6 +11,7 @@ from ..proto.additions import Addition, additions, note, refusal, speed_only, ti
 from .base import Layer
 
 SHARED = ("transform_param", "loss_param")  # options that layers of many types read
+_FILLERS = (("FillerParameter", "alpha"), ("FillerParameter", "file"))  # heeded wherever blobs are filled
 
 
 def choose(param: Any, classes: Sequence[type[Layer]], given: str, likely: Sequence[str], where: str) -> type[Layer]:
@@ -74,7 +75,7 @@ def _foreign(param: Any, cls: type[Layer]) -> list[Addition]:
 
 def _heeded(each: Addition, cls: type[Layer]) -> bool:
     """Whether the layer heeds the field, or what fills its blobs does."""
-    return each.path in cls.fork_options or (each.message, each.field) == ("FillerParameter", "alpha")
+    return each.path in cls.fork_options or (each.message, each.field) in _FILLERS
 
 
 def _own_options(param: Any, cls: type[Layer]) -> Iterator[Addition]:
