@@ -19,9 +19,9 @@ from ...tables import dims
 FIXED = tuple(f"theta_{row}_{column}" for row in (1, 2) for column in (1, 2, 3))
 
 
-def _targets(height: int, width: int, like: Tensor) -> Tensor:
+def _targets(plane: tuple[int, int], like: Tensor) -> Tensor:
     """Row, column and 1 of each place of the top, from -1 on; the last is a step below 1: (height * width, 3)."""
-    sides = [torch.arange(n, device=like.device, dtype=torch.float64) / n * 2 - 1 for n in (height, width)]
+    sides = [torch.arange(n, device=like.device, dtype=torch.float64) / n * 2 - 1 for n in plane]
     one = torch.ones(1, device=like.device, dtype=torch.float64)
     return torch.cartesian_prod(*sides, one).to(like)
 
@@ -57,9 +57,10 @@ class SpatialTransformer(Layer):
                 f"needs {free} coefficients for each of {images[0]} images, as {6 - free} of 6 are fixed, "
                 f"not a second bottom of shape {dims(theta)}"
             )
-        self.plane = tuple(
-            getattr(options, name) if options.HasField(name) else side
-            for name, side in zip(("output_H", "output_W"), images[2:], strict=True)
+        height, width = images[2:]
+        self.plane = (
+            options.output_H if options.HasField("output_H") else height,
+            options.output_W if options.HasField("output_W") else width,
         )
         if min(self.plane) < 1:
             raise self.error(f"output_H: {self.plane[0]} and output_W: {self.plane[1]} must be at least 1")
@@ -73,7 +74,7 @@ class SpatialTransformer(Layer):
         full = [
             next(given) if fixed is None else torch.full_like(theta.flatten(1)[:, 0], fixed) for fixed in self.fixed
         ]
-        source = _targets(*self.plane, like=theta) @ torch.stack(full, 1).view(-1, 2, 3).transpose(1, 2)
+        source = _targets(self.plane, theta) @ torch.stack(full, 1).view(-1, 2, 3).transpose(1, 2)
         x, y = ((source[..., axis] + 1) / 2 * side for axis, side in enumerate((height, width)))
         planes = images.flatten(2)
         top: Tensor | float = 0.0
@@ -111,7 +112,7 @@ class TransformationLoss(LossLayer):
 
     def forward(self, theta: Tensor) -> Tensor:
         """Return the loss as a tensor without axes."""
-        source = _targets(*self.plane, like=theta) @ theta.reshape(-1, 2, 3).transpose(1, 2)
+        source = _targets(self.plane, theta) @ theta.reshape(-1, 2, 3).transpose(1, 2)
         return _beyond(source, 1).sum(2).mean()
 
 
