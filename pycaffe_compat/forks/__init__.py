@@ -75,6 +75,7 @@ NAMES = (
     "mnc",
     "faceboxes",
     "stn",
+    "caffe_ocr",
 )
 
 

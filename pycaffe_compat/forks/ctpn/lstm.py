@@ -16,7 +16,7 @@ from ...layers.slope import TracedFunction
 from ...tables import dims
 
 
-@register("Lstm", fork="ctpn")
+@register("Lstm", fork=("ctpn", "caffe_ocr"))
 class Lstm(Carrying):
     """Long short-term memory over (T, N, …), or over (T * N, …) where ``batch_size`` is N; the top is (T, N, D) or (T * N, D).
 

@@ -13,7 +13,7 @@ from ...layers.registry import register
 from ...tables import dims
 
 
-@register("Transpose", fork="ctpn")
+@register("Transpose", fork=("ctpn", "caffe_ocr"))
 class Transpose(Layer):
     """The axes in the order that ``dim`` says, which names each of them once."""
 
@@ -29,7 +29,7 @@ class Transpose(Layer):
         return x.permute(self.order).contiguous()
 
 
-@register("Reverse", fork="ctpn")
+@register("Reverse", fork=("ctpn", "caffe_ocr"))
 class Reverse(Layer):
     """The bottom back to front along ``axis``, the first by default."""
 

@@ -13,7 +13,7 @@ from ...layers.registry import register
 from ...tables import dims
 
 
-@register("Interp", fork=("deeplab", "deeplab_v1", "pspnet", "synopsys"))
+@register("Interp", fork=("deeplab", "deeplab_v1", "pspnet", "synopsys", "caffe_ocr"))
 class Interp(Layer):
     """Planes resized by bilinear interpolation with aligned corners, after ``pad_beg`` and ``pad_end`` (at most 0) cropped them.
 

@@ -83,7 +83,9 @@ class CTCGreedyDecoder(Layer):
         accuracy = scores.new_zeros(())
         if self.judges and truth is not None:
             rows = zip(truth.T.tolist(), found.tolist(), strict=True)
-            accuracy = 1 - scores.new_tensor([_error(_until_end(true), _until_end(made)) for true, made in rows]).mean()
+            accuracy = (
+                1 - scores.new_tensor([edit_error(until_end(true), until_end(made)) for true, made in rows]).mean()
+            )
         return [
             found.reshape(n, steps, 1, 1),
             -(best * alive).sum(0).reshape(n, 1, 1, 1),
@@ -91,13 +93,13 @@ class CTCGreedyDecoder(Layer):
         ]
 
 
-def _until_end(row: Sequence[float]) -> list[int]:
+def until_end(row: Sequence[float]) -> list[int]:
     """The labels before the first number below 0."""
     end = next((i for i, value in enumerate(row) if value < 0), len(row))
     return [int(value + 0.5) for value in row[:end]]
 
 
-def _error(a: Sequence[int], b: Sequence[int]) -> float:
+def edit_error(a: Sequence[int], b: Sequence[int]) -> float:
     """The edit distance of two sequences by the length of the longer one; 0 for two empty ones."""
     distances = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):

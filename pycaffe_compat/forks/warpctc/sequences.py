@@ -56,15 +56,15 @@ class CtcLoss(LossLayer):
         if label.device.type == "cpu" and bool(bad):
             wrong = labels[(labels < 0) | (labels >= alphabet)][0]
             raise self.error(f"label {int(wrong)} is none of 0 to {alphabet - 1}")
-        packed, lengths = _packed(labels.clamp(0, alphabet - 1), self.blank)
+        targets, lengths = packed(labels.clamp(0, alphabet - 1), self.blank)
         steps = torch.full((n,), self.steps, dtype=torch.long)
         logarithms = F.log_softmax(precise(x), 2)
-        each = F.ctc_loss(logarithms, packed, steps, lengths.cpu(), self.blank, reduction="sum", zero_infinity=True)
+        each = F.ctc_loss(logarithms, targets, steps, lengths.cpu(), self.blank, reduction="sum", zero_infinity=True)
         loss = WithSlope.apply(each, each.detach() / n, None)
         return torch.where(bad, math.nan, loss) if label.device.type != "cpu" else loss
 
 
-def _packed(labels: Tensor, blank: int) -> tuple[Tensor, Tensor]:
+def packed(labels: Tensor, blank: int) -> tuple[Tensor, Tensor]:
     """Each row's labels that are not blank, moved to its start, and how many they are."""
     empty = labels == blank
     order = empty.long().argsort(dim=1, stable=True)
@@ -94,8 +94,8 @@ class LabelsequenceAccuracy(Layer):
         n, steps = x.shape[:2]
         best = x.detach().argmax(2)
         before = F.pad(best, (1, 0), value=self.blank)[:, :-1]
-        found, count = _packed(torch.where(best == before, self.blank, best), self.blank)
-        wanted, number = _packed(label.detach().reshape(n, -1).long(), self.blank)
+        found, count = packed(torch.where(best == before, self.blank, best), self.blank)
+        wanted, number = packed(label.detach().reshape(n, -1).long(), self.blank)
         width = max(steps, wanted.shape[1])
         same = F.pad(found, (0, width - steps)) == F.pad(wanted, (0, width - wanted.shape[1]))
         beyond = torch.arange(width, device=x.device) >= number[:, None]
