@@ -27,8 +27,8 @@ class DenseBlock(Layer):
 
     It computes what the fork does on a GPU, where published weights come from. Running statistics follow those of batches by
     ``moving_average_fraction``, and the last blob stays 0. Blobs are in groups of ``numTransition``: filters, scales, biases,
-    means, variances, then with ``use_BC`` those of the convolutions 1 × 1. The bottom says what ``initChannel`` means to; sizes of
-    filters, strides and pads are read by nothing.
+    means, variances, then with ``use_BC`` those of the convolutions 1 × 1. ``initChannel`` and the sizes of filters, strides
+    and pads are read by nothing.
     """
 
     options = ("denseblock_param",)
