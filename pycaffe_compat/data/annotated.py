@@ -170,7 +170,7 @@ class AnnotatedReader(DatabaseReader):
             boxes = resizing.moved(boxes, height, width)
         edges = np.array([left, top, left + cut[1], top + cut[0]], np.float32)
         part = edges / np.array([size[1], size[0]] * 2, np.float32)
-        boxes = boxes.within(part, self._augmentation.emit, mirrored)
+        boxes = boxes.within(part, self._augmentation.emit, mirrored, size)
         if resizing is not None:
             boxes = resizing.extrapolated(boxes, height, width, part)
         return np.column_stack([boxes.labels, boxes.instances, boxes.corners, boxes.difficult]).astype(np.float32)

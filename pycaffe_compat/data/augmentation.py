@@ -29,6 +29,7 @@ class Augmentation:
         samplers: ``batch_sampler``.
         color: how an encoded picture is decoded, as in :func:`.datum.decode_image`.
         sampler: what chooses a window instead of ``samplers``.
+        least: that of :class:`.boxes.Emit`.
 
     Attributes:
         emit: which boxes a window keeps; None for all.
@@ -40,7 +41,12 @@ class Augmentation:
     """
 
     def __init__(
-        self, transform: Any, samplers: Sequence[Any], color: bool | None, sampler: JitterSampler | None = None
+        self,
+        transform: Any,
+        samplers: Sequence[Any],
+        color: bool | None,
+        sampler: JitterSampler | WindowSampler | None = None,
+        least: float = 0,
     ) -> None:
         self._color = color
         self._distortion = Distortion(transform.distort_param) if transform.HasField("distort_param") else None
@@ -52,7 +58,7 @@ class Augmentation:
                     "mean_value"
                 )
             self._expansion = Expansion(transform.expand_param, transform.mean_value)
-        self.emit = Emit(transform.emit_constraint) if transform.HasField("emit_constraint") else None
+        self.emit = Emit(transform.emit_constraint, least) if transform.HasField("emit_constraint") else None
         self._sampler = WindowSampler(samplers) if samplers else sampler
         self.distorts = self._distortion is not None
         self.draws = (
@@ -78,15 +84,17 @@ class Augmentation:
             picture = self._stored(self._distortion(picture, drawn.tolist()))
         drawn, rest = np.split(rest, [Expansion.DRAWS if self._expansion else 0])
         if self._expansion is not None:
+            before = picture.shape[:2]
             picture, window = self._expansion(picture, drawn.tolist(), encoded)
             if window is not None:
                 picture = self._stored(picture) if encoded else picture
-                boxes = boxes.within(window, self.emit)
-        if self._sampler is not None and (window := self._sampler(boxes, rest)) is not None:
+                boxes = boxes.within(window, self.emit, size=before)
+        before = picture.shape[:2]
+        if self._sampler is not None and (window := self._sampler(boxes, rest, before)) is not None:
             window = clip(window)
             picture = _cut(picture, window)
             picture = self._stored(picture) if encoded else picture
-            boxes = boxes.within(window, self.emit)
+            boxes = boxes.within(window, self.emit, size=before)
         return picture, boxes
 
     def _stored(self, picture: np.ndarray) -> np.ndarray:

@@ -58,15 +58,18 @@ class Boxes:
             self.labels[kept], self.instances[kept], self.corners[kept], self.difficult[kept], self.sizes[kept]
         )
 
-    def within(self, window: np.ndarray, emit: Emit | None, mirrored: bool = False) -> Boxes:
+    def within(
+        self, window: np.ndarray, emit: Emit | None, mirrored: bool = False, size: tuple[int, int] | None = None
+    ) -> Boxes:
         """Return the boxes in the coordinates of a window, clipped to it; what has no area left is dropped.
 
         Args:
             window: left, top, right, bottom; parts of it may lie outside of the picture.
             emit: which boxes stay besides; None for all.
             mirrored: the window is flipped.
+            size: height and width of the picture, for ``emit``.
         """
-        boxes = self if emit is None else self.where(emit.keeps(self, window))
+        boxes = self if emit is None else self.where(emit.keeps(self, window, size))
         x1, y1, x2, y2 = boxes.corners.T
         left, top, right, bottom = window
         met = ~((x1 >= right) | (x2 <= left) | (y1 >= bottom) | (y2 <= top))
@@ -90,20 +93,30 @@ class Emit:
     """``emit_constraint``: which boxes a window keeps.
 
     Those whose centre lies in it (CENTER), or of which more than a share lies in it (MIN_OVERLAP).
+
+    Args:
+        least: with CENTER, a box stays only if its sides are above so many pixels of the picture; 0 for any.
     """
 
-    def __init__(self, param: Any) -> None:
+    def __init__(self, param: Any, least: float = 0) -> None:
+        self._least = np.float32(least)
         self._center = param.emit_type == caffe_pb2.EmitConstraint.CENTER
         self._overlap = np.float32(param.emit_overlap)
 
-    def keeps(self, boxes: Boxes, window: np.ndarray) -> np.ndarray:
-        """Whether each box stays: N times true or false."""
+    def keeps(self, boxes: Boxes, window: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Whether each box stays: N times true or false; ``size`` is the picture's height and width."""
         if not self._center:
             return coverage(boxes.corners, boxes.areas(), window) > self._overlap
         x1, y1, x2, y2 = boxes.corners.T
         x, y = (x1 + x2) / _TWO, (y1 + y2) / _TWO
         left, top, right, bottom = window
-        return (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
+        inside = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
+        if not self._least or size is None:
+            return inside
+        height, width = map(np.float32, size)
+        return (
+            inside & (x2 * width - x1 * width + _ONE > self._least) & (y2 * height - y1 * height + _ONE > self._least)
+        )
 
 
 def clip(corners: np.ndarray) -> np.ndarray:

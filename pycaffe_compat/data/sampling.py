@@ -25,6 +25,7 @@ class WindowSampler:
 
     Args:
         samplers: ``batch_sampler``.
+        square: windows are squares of a share of the picture's shorter side, as in FaceBoxes' Caffe, whatever the aspect ratio.
 
     Attributes:
         draws: how many random numbers a picture needs.
@@ -33,7 +34,8 @@ class WindowSampler:
         DataError: a range that is empty, or scales that are not above 0 and at most 1.
     """
 
-    def __init__(self, samplers: Sequence[Any]) -> None:
+    def __init__(self, samplers: Sequence[Any], square: bool = False) -> None:
+        self._square = square
         ranges, bounds, kinds, self._parts = [], [], [], []
         for number, each in enumerate(samplers):
             scales, aspects = _ranges(each.sampler, f"annotated_data_param.batch_sampler[{number}].sampler")
@@ -52,17 +54,18 @@ class WindowSampler:
         self._trials = len(kinds)
         self.draws = 1 + 4 * self._trials
 
-    def __call__(self, boxes: Boxes, drawn: np.ndarray) -> np.ndarray | None:
+    def __call__(self, boxes: Boxes, drawn: np.ndarray, size: tuple[int, int] = (1, 1)) -> np.ndarray | None:
         """Return one of the windows that pass, each as likely as the others; None if none passes.
 
         Args:
             boxes: the objects of the picture.
             drawn: :attr:`draws` random numbers from 0 to 1.
+            size: height and width of the picture.
 
         Returns:
             Left, top, right and bottom, ``float32``, as fractions of the picture.
         """
-        windows = self.windows(drawn[1:])
+        windows = self.windows(drawn[1:], size)
         passed, found, start = self.passed(windows, boxes), [], 0
         for trials, most in self._parts:
             found.append(start + np.flatnonzero(passed[start : start + trials])[:most])
@@ -70,15 +73,22 @@ class WindowSampler:
         chosen = np.concatenate(found) if found else np.empty(0, int)
         return windows[chosen[int(drawn[0] * len(chosen))]] if len(chosen) else None
 
-    def windows(self, drawn: np.ndarray) -> np.ndarray:
-        """Return the windows of all trials, T×4; ``drawn`` are four random numbers for each."""
+    def windows(self, drawn: np.ndarray, size: tuple[int, int] = (1, 1)) -> np.ndarray:
+        """Return the windows of all trials, T×4, in a picture of this size; ``drawn`` are four random numbers for each."""
         share = drawn.reshape(4, -1)
         scale = (self._low_scale + (self._high_scale - self._low_scale) * share[0]).astype(np.float32)
+        if self._square:
+            height, width = map(np.float32, size)
+            extent = np.stack([scale * min(height / width, 1), scale * min(width / height, 1)]).astype(np.float32)
+            return self._placed(extent, share[2:])
         aspect = (self._narrow + (self._wide - self._narrow) * share[1]).astype(np.float32)
         square = scale.astype(np.float64) ** 2
         root = np.sqrt(np.clip(aspect, square.astype(np.float32), (1 / square).astype(np.float32)))
-        extent = np.stack([scale * root, scale / root])
-        origin = (np.maximum(np.float32(1) - extent, 0) * share[2:]).astype(np.float32)
+        return self._placed(np.stack([scale * root, scale / root]), share[2:])
+
+    @staticmethod
+    def _placed(extent: np.ndarray, share: np.ndarray) -> np.ndarray:
+        origin = (np.maximum(np.float32(1) - extent, 0) * share).astype(np.float32)
         return np.concatenate([origin, origin + extent]).T
 
     def passed(self, windows: np.ndarray, boxes: Boxes) -> np.ndarray:
@@ -123,11 +133,11 @@ class JitterSampler:
             raise DataError(f"annotated_data_param.yolo_data_jitter: {jitter:g} must be at least 0 and below 1")
         self._jitter, self._keeps = jitter, keeps_proportions
 
-    def __call__(self, boxes: Boxes, drawn: np.ndarray) -> np.ndarray:
+    def __call__(self, boxes: Boxes, drawn: np.ndarray, size: tuple[int, int] = (1, 1)) -> np.ndarray:
         """Return left, top, right and bottom of a window, ``float32``, as fractions of the picture.
 
         Args:
-            boxes: the objects of the picture, which play no part.
+            boxes, size: the objects and the size of the picture, which play no part.
             drawn: :attr:`draws` random numbers from 0 to 1.
         """
         kind, across, down, left, top = drawn

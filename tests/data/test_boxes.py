@@ -52,6 +52,17 @@ def projected(box, window):
     return moved if area(moved) > 0 else None
 
 
+def test_small_boxes_are_dropped_where_they_are_to_be() -> None:
+    """As MeetEmitConstraint of sfzhang15/FaceBoxes: a side of 16 pixels, the last one included, is too small."""
+    emit = Emit(caffe_pb2.EmitConstraint(emit_type="CENTER"), 16)
+    corners = np.array([[0, 0, 15, 40], [0, 0, 16, 40], [0, 0, 40, 15], [60, 60, 99, 99]], F) / F(100)
+    boxes = some_boxes(0).where(np.arange(len(some_boxes(0).corners)) < len(corners))
+    boxes = replace(boxes, corners=corners)
+    window = np.array([0, 0, 0.5, 0.5], F)
+    assert emit.keeps(boxes, window, (100, 100)).tolist() == [False, True, False, False]
+    assert emit.keeps(boxes, window, (200, 200)).tolist() == [True, True, True, False]
+
+
 @pytest.mark.parametrize("emit", ["", "emit_type: CENTER", "emit_type: MIN_OVERLAP emit_overlap: 0.4"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("mirrored", [False, True])

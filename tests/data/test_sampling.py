@@ -97,6 +97,19 @@ def test_windows_have_ssds_sizes_and_places() -> None:
     assert abs(free.mean() - 0.5) < 0.02 and abs(free.std() - 12**-0.5) < 0.02
 
 
+def test_square_windows_are_a_share_of_the_shorter_side() -> None:
+    """As sampler.cpp of sfzhang15/FaceBoxes."""
+    ranges = "min_scale: 0.3 max_scale: 1 min_aspect_ratio: 0.5 max_aspect_ratio: 2"
+    sampler = WindowSampler(samplers(f"batch_sampler {{ sampler {{ {ranges} }} max_trials: 50 }}"), square=True)
+    drawn = np.random.default_rng(0).random(sampler.draws - 1)
+    for height, width in ((300, 500), (500, 300), (200, 200)):
+        left, top, right, bottom = sampler.windows(drawn, (height, width)).T
+        sides = (right - left) * width, (bottom - top) * height
+        for side in sides:
+            np.testing.assert_allclose(side, (0.3 + 0.7 * drawn[:50]) * min(height, width), rtol=1e-4)
+        assert left.min() >= 0 and top.min() >= 0 and right.max() <= 1.000001 and bottom.max() <= 1.000001
+
+
 def test_no_window_passes_where_none_can() -> None:
     sampler = WindowSampler(samplers("batch_sampler { sample_constraint { min_jaccard_overlap: 1.1 } }"))
     assert sampler(some_boxes(0), np.full(sampler.draws, 0.5)) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ...data.annotated import COLUMNS, AnnotatedReader
@@ -13,7 +14,7 @@ from ...layers.data_layers import OF_IMAGES, DatabaseSource, shapes_of_images
 from ...layers.registry import register
 
 
-@register("AnnotatedData", fork=("ssd", "ssd_focal", "faceboxes", "refinedet", "nvidia", "intel", "openvino", "xilinx"))
+@register("AnnotatedData", fork=("ssd", "ssd_focal", "refinedet", "nvidia", "intel", "openvino", "xilinx"))
 class AnnotatedData(DatabaseSource):
     """Pictures and the boxes of their objects from an LMDB of AnnotatedDatums, in key order, round and round.
 
@@ -37,9 +38,13 @@ class AnnotatedData(DatabaseSource):
         shapes = shapes_of_images(param.transform_param, param.data_param.batch_size, channels)
         return shapes and [shapes[0], (1, 1, 1, COLUMNS)]
 
+    def augmentation(self, transform: Any, samplers: Sequence[Any], color: bool | None) -> Augmentation:
+        """What is done to pictures and boxes first."""
+        return Augmentation(transform, samplers, color)
+
     def open(self, param: Any, transformer: Transformer, batch_size: int, color: bool | None) -> Reader:
         options = param.annotated_data_param
-        augmentation = Augmentation(param.transform_param, options.batch_sampler, color)
+        augmentation = self.augmentation(param.transform_param, options.batch_sampler, color)
         return AnnotatedReader(
             param.data_param.source, transformer, batch_size, color, augmentation, options.HasField("anno_type")
         )
