@@ -19,7 +19,7 @@ from . import draws
 from .database import CREATE, Database
 from .datum import datum_to_array, parse_datum
 from .effort import DECODING, Effort
-from .image_list import OTHER_LABELS, Entry, read_image, read_list, several_labels
+from .image_list import OTHER_LABELS, Entry, Several, read_image, read_labels_list, read_list, several_labels
 from .loader import Buffers, Job, default_threads
 from .transformer import Transformer
 
@@ -254,6 +254,7 @@ class ListReader(ImageReader):
         size: ``(height, width)`` to resize to, or None.
         shuffle: use a new order in every epoch.
         skip: start at a random one of the first ``skip`` images.
+        labels: how many labels a line has; None for one, which makes labels without a second axis.
     """
 
     def __init__(
@@ -267,10 +268,13 @@ class ListReader(ImageReader):
         size: tuple[int, int] | None = None,
         shuffle: bool = False,
         skip: int = 0,
+        labels: int | None = None,
     ) -> None:
         super().__init__(transformer, batch_size)
+        self._several = () if labels is None else (labels,)
+        self._entries: Sequence[Entry | Several]
         with prefixed("image_data_param.source"):
-            self._entries = read_list(path)
+            self._entries = read_list(path) if labels is None else read_labels_list(path, labels)
         if skip > len(self._entries):
             raise DataError(f"image_data_param.rand_skip {skip} is more than the {len(self._entries)} images of {path}")
         self._root, self._color, self._size = root, color, size
@@ -279,19 +283,27 @@ class ListReader(ImageReader):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def first(self) -> Entry:
+    def shapes(self) -> list[Shape]:
+        images, labels = super().shapes()
+        return [images, (*labels, *self._several)]
+
+    def _label_memory(self) -> np.ndarray:
+        return self._labels.take(self.batch_size, *self._several)
+
+    def first(self) -> Entry | Several:
         return self._entries[0]
 
-    def fetch(self, shard: Shard, position: int) -> Entry:
+    def fetch(self, shard: Shard, position: int) -> Entry | Several:
         return self._entries[self._order.index(shard.seed, position)]
 
-    def prepare(self, item: Entry, words: Sequence[int] = ()) -> tuple[np.ndarray, Any]:
+    def prepare(self, item: Entry | Several, words: Sequence[int] = ()) -> tuple[np.ndarray, Any]:
         try:
             image = read_image(self._root + item.path, self._color, self._size)
         except MissingFileError as error:
-            raise MissingFileError(f"{error}. {OTHER_LABELS}" if several_labels(self._root, item) else error) from error
+            one = isinstance(item, Entry) and several_labels(self._root, item)
+            raise MissingFileError(f"{error}. {OTHER_LABELS}" if one else error) from error
         planes = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
         return self._transformer.prepared(planes, words), item.label
 
-    def name(self, item: Entry) -> str:
+    def name(self, item: Entry | Several) -> str:
         return f"image {os.path.join(self._root, item.path)}"

@@ -17,7 +17,7 @@ LABEL = re.compile(r"[+-]?[0-9]+")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 MORE_NUMBERS = re.compile(rf"(\s+{NUMBER.pattern})+$")
 OTHER_LABELS = (
-    "An image of a list has one label, an integer. Put several labels, or fractions, into an HDF5 file (HDF5Data) or into a "
+    "An image of a list has one label, an integer, without image_data_param.label_dim. Put several labels, or fractions, into an HDF5 file (HDF5Data) or into a "
     "database of their own, as float_data in the order of the images (a second Data layer)"
 )
 
@@ -27,6 +27,13 @@ class Entry(NamedTuple):
 
     path: str
     label: int
+
+
+class Several(NamedTuple):
+    """One line of a list file with several labels."""
+
+    path: str
+    label: tuple[int, ...]
 
 
 def read_list(path: str | os.PathLike[str]) -> list[Entry]:
@@ -40,6 +47,31 @@ def read_list(path: str | os.PathLike[str]) -> list[Entry]:
     name = require_file(path, "list file")
     with told_apart(name, LISTS, 'an image list: a text file with a line "PATH LABEL" for each image'):
         return _read_list(name)
+
+
+def read_labels_list(path: str | os.PathLike[str], number: int) -> list[Several]:
+    """Read a list file whose lines are a path, which may contain spaces, and ``number`` integer labels: HashNet's Caffe.
+
+    Raises:
+        MissingFileError, DataError: as :func:`read_list`.
+    """
+    name = require_file(path, "list file")
+    wanted = f'"PATH" and {number} labels'
+    entries = []
+    with told_apart(name, LISTS, f"an image list: a text file with a line {wanted} for each image"):
+        for line_number, line in read_lines(name):
+            words = line.rsplit(None, number)
+            if len(words) <= number or not all(map(LABEL.fullmatch, words[1:])):
+                raise DataError(
+                    f'{name}:{line_number}: no {number} integer labels at the end of "{line}"; wanted {wanted}'
+                )
+            labels = tuple(map(int, words[1:]))
+            if not all(-(2**31) <= label < 2**31 for label in labels):
+                raise DataError(f"{name}:{line_number}: a label is out of range; a label is a 32-bit integer")
+            entries.append(Several(words[0], labels))
+    if not entries:
+        raise DataError(f"list file {name} is empty; wanted {wanted} for each image")
+    return entries
 
 
 def read_lines(name: str) -> list[tuple[int, str]]:

@@ -282,21 +282,30 @@ class Data(DatabaseSource):
 
 @register("ImageData")
 class ImageData(BatchSource):
-    """Caffe's ``ImageData``: the images of a list file, resized if asked."""
+    """Caffe's ``ImageData``: the images of a list file, resized if asked.
+
+    With HashNet's ``label_dim`` each line has so many labels, which make a second axis.
+    """
 
     options = ("image_data_param", "transform_param")
-    fork_options = OF_IMAGES
+    fork_options = OF_IMAGES | {"image_data_param.label_dim"}
     transforms_bytes = True
     tops = (2, 2)
 
     @classmethod
     def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:
         options = param.image_data_param
-        return shapes_of_images(param.transform_param, options.batch_size, 3 if options.is_color else 1)
+        shapes = shapes_of_images(param.transform_param, options.batch_size, 3 if options.is_color else 1)
+        if shapes is None or not options.HasField("label_dim"):
+            return shapes
+        return [shapes[0], (*shapes[1], options.label_dim)]
 
     def make_reader(self, param: Any) -> Reader:
         options = param.image_data_param
         size = self.batch_size(options)
+        several = options.HasField("label_dim")
+        if several and options.label_dim < 1:
+            raise self.error(f"image_data_param.label_dim: {options.label_dim} must be at least 1")
         if bool(options.new_height) != bool(options.new_width):
             raise self.error(
                 f"new_height is {options.new_height} and new_width {options.new_width}; set both, or neither"
@@ -310,6 +319,7 @@ class ImageData(BatchSource):
             size=(options.new_height, options.new_width) if options.new_height else None,
             shuffle=options.shuffle,
             skip=options.rand_skip,
+            labels=options.label_dim if several else None,
         )
 
 

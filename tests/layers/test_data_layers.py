@@ -389,6 +389,23 @@ def test_skipping_begins_at_one_of_the_first(images):
     assert starts == {0, 1, 2}
 
 
+def test_images_with_several_labels(images, tmp_path):
+    """HashNet's label_dim."""
+    (tmp_path / "list.txt").write_text("".join(f"my {i}.png {i} -1  {10 * i}\n" for i in range(6)))
+    layer = make(f"{images} batch_size: 4 label_dim: 3 }} transform_param {{ crop_size: 8 }}")
+    assert layer.top_shapes() == layer.known_shapes(layer.param) == [(4, 3, 8, 8), (4, 3)]
+    [[pictures, label]] = batches(layer, 1)
+    assert pictures.shape == (4, 3, 8, 8)
+    assert label.tolist() == [[i, -1, 10 * i] for i in range(4)]
+    (tmp_path / "list.txt").write_text("my 0.png 1 2\n")
+    with pytest.raises(
+        DataError, match=r'list.txt:1: no 3 integer labels at the end of "my 0.png 1 2"; wanted "PATH" and 3'
+    ):
+        make(f"{images} batch_size: 4 label_dim: 3 }}")
+    with pytest.raises(LayerError, match="label_dim: 0 must be at least 1"):
+        make(f"{images} batch_size: 4 label_dim: 0 }}")
+
+
 def test_image_data_errors(images, tmp_path):
     with pytest.raises(LayerError, match="new_height is 3 and new_width 0; set both, or neither"):
         make(f"{images} batch_size: 2 new_height: 3 }}")
