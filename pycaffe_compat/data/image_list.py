@@ -17,8 +17,8 @@ LABEL = re.compile(r"[+-]?[0-9]+")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 MORE_NUMBERS = re.compile(rf"(\s+{NUMBER.pattern})+$")
 OTHER_LABELS = (
-    "An image of a list has one label, an integer, without image_data_param.label_dim. Put several labels, or fractions, into an HDF5 file (HDF5Data) or into a "
-    "database of their own, as float_data in the order of the images (a second Data layer)"
+    "An image of a list has one label, an integer, without image_data_param.label_dim. Put several labels, or fractions, into an "
+    "HDF5 file (HDF5Data) or into a database of their own, as float_data in the order of the images (a second Data layer)"
 )
 
 
