@@ -9,7 +9,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from exported_nets import ALIGNED, CASCADES, CLASSIFIER, MORE_LAYERS, answering, build_net, golden_net, layer_net, types
+from exported_nets import (
+    ALIGNED,
+    CASCADES,
+    CLASSIFIER,
+    CONVNET,
+    MORE_LAYERS,
+    answering,
+    build_net,
+    golden_net,
+    layer_net,
+    types,
+)
 from ssd_net import NET as SSD
 
 from pycaffe_compat.errors import CaffeError, NetError
@@ -262,6 +273,20 @@ def test_height_and_width_of_a_convolutional_net_may_change(convnet, classifier,
         to_onnx(classifier, tmp_path / "fc.onnx", dynamic={"data": (2, 3)})
     with pytest.raises(NetError, match='no input "image"; the inputs are data'):
         to_onnx(net, tmp_path / "no.onnx", dynamic={"image": (2,)})
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        'type: "Flatten" flatten_param { axis: 1 end_axis: -2 }',
+        'type: "Reshape" reshape_param { shape { dim: 0 dim: 1 dim: -1 } axis: 1 num_axes: 1 }',
+        'type: "Reshape" reshape_param { shape { dim: 2 dim: 2 } axis: 1 num_axes: 1 }',
+        'type: "ShuffleChannel" shuffle_channel_param { group: 2 }',
+    ],
+)
+def test_height_and_width_behind_axes_that_are_reshaped(layer, tmp_path):
+    net = build_net(CONVNET + f'layer {{ name: "y" bottom: "conv" top: "y" {layer} }}')
+    assert worst(net, tmp_path / "net.onnx", dynamic={"data": (2, 3)}) <= 1e-5
 
 
 @pytest.mark.parametrize("opset", [18, onnx.defs.onnx_opset_version() - 1])

@@ -68,13 +68,31 @@ def test_layers_of_forks_at_two_batch_sizes(shapes, layer, tmp_path):
 
 
 @pytest.mark.parametrize(("shapes", "layer"), ALIGNED)
-@pytest.mark.parametrize("ending", WRITERS)
-def test_aligned_regions_and_peaks(shapes, layer, ending, tmp_path):
+def test_aligned_regions_and_peaks(shapes, layer, tmp_path):
     net, _ = layer_net(shapes, layer)
-    found = WRITERS[ending](net, tmp_path / f"net.{ending}")
-    load = torch.jit.load if ending == "ts.pt" else lambda path: torch.export.load(path).module()
+    found = to_torchscript(net, tmp_path / "net.ts.pt")
     for each in random_batches(found):
-        compare(net, found, each, load(tmp_path / f"net.{ending}"))
+        compare(net, found, each, torch.jit.load(tmp_path / "net.ts.pt"))
+
+
+@pytest.mark.parametrize(("shapes", "layer"), [ALIGNED[0], ALIGNED[7]])
+def test_regions_have_a_number_of_their_own(shapes, layer, tmp_path):
+    net, _ = layer_net(shapes, layer)
+    found = to_pt2(net, tmp_path / "net.pt2")
+    program = torch.export.load(tmp_path / "net.pt2").module()
+    for each in random_batches(found):
+        compare(net, found, each, program)
+
+
+def test_global_pooling_is_of_planes_of_any_size(tmp_path):
+    pools = "".join(
+        f'layer {{ name: "{mode}" type: "Pooling" bottom: "conv" top: "{mode}" '
+        f"pooling_param {{ pool: {mode} global_pooling: true }} }}"
+        for mode in ("MAX", "AVE")
+    )
+    net = build_net(CONVNET + pools)
+    found = to_torchscript(net, tmp_path / "net.ts.pt", {"data": [2, 3]})
+    compare(net, found, random_batches(found)[-1], torch.jit.load(tmp_path / "net.ts.pt"))
 
 
 @pytest.mark.parametrize(

@@ -172,9 +172,36 @@ def slices(e: Emitter, layer: Slice, x: Value) -> list[str]:
     return list(e.op("Split", x, e.ints(*sizes), outputs=len(sizes), axis=layer.axis))
 
 
-@emits(Flatten, Reshape)
-def reshape(e: Emitter, layer: Flatten | Reshape, x: Value) -> str:
-    return e.reshape(layer, x, x)
+@emits(Flatten)
+def flatten(e: Emitter, layer: Flatten, x: Value) -> str:
+    axis, end = layer.axis, layer.end_axis + 1
+    return _reshaped(e, layer, x, [*range(axis), None, *range(end, len(x.shape))])
+
+
+@emits(Reshape)
+def reshape(e: Emitter, layer: Reshape, x: Value) -> str:
+    middle = [layer.start + i if n == 0 else None for i, n in enumerate(layer.dims)]
+    return _reshaped(e, layer, x, [*range(layer.start), *middle, *range(layer.end, len(x.shape))])
+
+
+def _reshaped(e: Emitter, layer: Flatten | Reshape, x: Value, copied: Sequence[int | None]) -> str:
+    """``x`` in the shape of the top, whose axes are as long as those of ``x`` that are ``copied``."""
+    (top,) = e.tops
+    far = {axis for axis in top.moving if copied[axis] not in (axis, None)}
+    if not far:
+        return e.reshape(layer, x, x)
+    computed = [axis for axis in top.moving if copied[axis] is None]
+    if len(computed) > 1:
+        raise unsaid(layer, f"axes {sorted(computed)} of its top change at once, of which ONNX's Reshape infers one")
+    shape = e.op("Shape", x)
+    parts = []
+    for axis, length in enumerate(top.shape):
+        source = copied[axis]
+        if source is not None and axis in top.moving:
+            parts.append(e.op("Slice", shape, e.ints(source), e.ints(source + 1)))
+        else:
+            parts.append(e.ints(-1 if axis in computed else length))
+    return str(e.op("Reshape", x, e.op("Concat", *parts, axis=0)))
 
 
 @emits(Tile)
@@ -203,7 +230,11 @@ def permute(e: Emitter, layer: Permute, x: Value) -> str:
 def shuffle_channel(e: Emitter, layer: ShuffleChannel, x: Value) -> str:
     static(layer, x, 1)
     if {2, 3} & x.moving:
-        raise unsaid(layer, "height and width may change, and ONNX's Reshape infers one axis")
+        shape = e.op("Shape", x)
+        batch, rest = e.op("Slice", shape, e.ints(0), e.ints(1)), e.op("Slice", shape, e.ints(2), e.ints(2**62))
+        parts = e.op("Concat", batch, e.ints(layer.group, x.shape[1] // layer.group), rest, axis=0)
+        turned = e.op("Transpose", e.op("Reshape", x, parts), perm=[0, 2, 1, *range(3, len(x.shape) + 1)])
+        return str(e.op("Reshape", turned, shape))
     groups = (x.shape[0], layer.group, x.shape[1] // layer.group, *x.shape[2:])
     split = e.reshape(layer, x, x, groups, x.moving & {0})
     turned = e.op("Transpose", split, perm=[0, 2, 1, *range(3, len(groups))])
