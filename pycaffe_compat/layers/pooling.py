@@ -288,7 +288,8 @@ class Pooling(_Windows):
         if self.volumes is not None:
             y, places = self.volumes(x, *self.volumes.fit(x.shape, self.error), self.n_tops == 2)
             return y if places is None else (y, places)
-        if torch.jit.is_tracing() and self.window is None and self.n_tops == 1 and self.mode in ("MAX", "AVE"):
+        traced = torch.jit.is_tracing() or ops.functions.is_exporting()
+        if traced and self.window is None and self.n_tops == 1 and self.mode in ("MAX", "AVE"):
             return x.amax((2, 3), True) if self.mode == "MAX" else x.mean((2, 3), True)  # of planes of any size
         window, size = self.fit(x.shape)
         if self.mode == "MAX":
