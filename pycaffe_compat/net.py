@@ -17,13 +17,13 @@ from .layers import Layer, Source, layer_class
 from .layers.base import Shape
 from .layers.data_layers import BatchSource
 from .layers.neuron import Overwritten
-from .layers.own_options import with_own_options
+from .layers.own_options import fork_of_layer, with_own_options
 from .layers.registry import check_layers, missing_types
 from .loading import BlobKey, LoadReport
 from .parameters import BlobTable, Learnable, in_file
 from .plan import Call, plan
 from .proto import caffe_pb2, current, filter_net, read_net, upgrade_net, use_proto, write_weights
-from .proto.additions import unheeded
+from .proto.additions import titles, unheeded
 from .proto.alignment import align_crops
 from .proto.recognise import forks_of, mixture
 from .tables import dims
@@ -650,12 +650,23 @@ def make_layer(
     """
     cls = layer_class(param, file, fork, likely)
     where = f'layer "{param.name}" ({param.type})'
+    own = fork_of_layer(param, cls, fork, likely)
     try:
-        return cls(with_own_options(param, cls, fork, likely, where), shapes)
+        layer = cls(with_own_options(param, cls, own, where), shapes)
     except CaffeError as error:
         raise in_file(error, file) from error
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise LayerError(f"{f'{file}: ' if file else ''}{where}: cannot be built: {error}") from error
+    if own in cls.weightless:
+        layer.default_weight = 0.0
+        if not param.loss_weight and layer.phase == caffe_pb2.TRAIN:
+            log.warning(
+                "%s%s: it has no loss_weight, which is 0 then in %s: it trains nothing. Write loss_weight: 1 if it is to count",
+                f"{file}: " if file else "",
+                where,
+                titles([own]),
+            )
+    return layer
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from .errors import DataError, MissingFileError, NetError, UnknownNameError, nea
 from .layers import REGISTRY, Source, layer_class
 from .layers.base import Shape, count
 from .layers.data_layers import BatchSource
-from .layers.own_options import with_own_options
+from .layers.own_options import fork_of_layer, with_own_options
 from .net import CaffeModule, as_phase
 from .proto import caffe_pb2, included, upgrade_net
 from .proto.recognise import forks_of
@@ -155,7 +155,8 @@ def _close_sources(net: Any, shapes: dict[str, Shape], missing: _Missing) -> Non
             continue
         found = shapes
         if not all(top in shapes for top in layer.top):
-            own = with_own_options(layer, cls, net.fork, likely, f'layer "{layer.name}" ({layer.type})')
+            fork = fork_of_layer(layer, cls, net.fork, likely)
+            own = with_own_options(layer, cls, fork, f'layer "{layer.name}" ({layer.type})')
             found = {**dict(zip(layer.top, _shapes_of(own, cls, missing), strict=False)), **shapes}
         if all(top in found for top in layer.top):
             stand_in = caffe_pb2.LayerParameter(name=layer.name, type="Input", top=layer.top)

@@ -145,7 +145,9 @@ class Wiring:
             )
         if len(tops) != len(shapes):
             raise self.error(param, f"has {len(tops)} top blobs, but makes {len(shapes)}")
-        weights = list(param.loss_weight) or [1.0 if layer.loss and i == 0 else 0.0 for i in range(len(tops))]
+        weights = list(param.loss_weight) or [
+            layer.default_weight if layer.loss and i == 0 else 0.0 for i in range(len(tops))
+        ]
         bottom_values = tuple(self.newest[bottom] for bottom in param.bottom)
         self._unused.difference_update(param.bottom)
         top_values = []

@@ -76,7 +76,9 @@ class Layer(nn.Module):
         inert_options: options that change no result; in Caffe they steer speed, memory or logging.
         blobs_declared: the name of every blob that the layer can have, in Caffe's order.
         blobs_optional: those of them that some options leave out.
-        loss: a loss layer. Its first top has loss weight 1 unless the prototxt gives another.
+        loss: a loss layer. Its first top has loss weight ``default_weight`` unless the prototxt gives another.
+        default_weight: the weight of the first top of a loss layer where the prototxt gives none.
+        weightless: the forks of Caffe in which that is 0, as their layer leaves it out.
         head: a net ends in it: it reads scores or other results, and nothing that learns reads its tops.
         random: it may draw random numbers in ``forward``.
         negative_is_none: a number below 0 in its tops stands for none, and a solver's test averages the others.
@@ -105,6 +107,7 @@ class Layer(nn.Module):
     blobs_declared: ClassVar[tuple[str, ...]] = ()
     blobs_optional: ClassVar[frozenset[str]] = frozenset()
     loss: ClassVar[bool] = False
+    weightless: ClassVar[frozenset[str]] = frozenset()
     head: ClassVar[bool] = False
     random: ClassVar[bool] = False
     negative_is_none: ClassVar[bool] = False
@@ -115,6 +118,7 @@ class Layer(nn.Module):
     traceable: ClassVar[bool] = True
     passes_places: ClassVar[bool] = False
     checks_makers: bool = False
+    default_weight: float = 1.0
     keeps_positive: bool = False
     per_process: tuple[str, ...] = ()
 

@@ -298,6 +298,10 @@ class EuclideanLoss(LossLayer):
 
     differentiable = (True,)
 
+    @classmethod
+    def fits(cls, param: Any) -> bool:
+        return len(param.bottom) <= (cls.bottoms[1] or 0)
+
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the loss as a tensor without axes."""
         n = self.batch_size(a, b)

@@ -17,23 +17,19 @@ from ..proto.recognise import forks_of
 from .base import Layer
 
 
-def with_own_options(param: Any, cls: type[Layer], fork: str, likely: Sequence[str], where: str) -> Any:
+def with_own_options(param: Any, cls: type[Layer], fork: str, where: str) -> Any:
     """Return the ``LayerParameter`` with what its fork takes for fields that are not set, where that is not the message's.
 
     Args:
         param: the layer; it is not changed.
         cls: the class that runs it.
-        fork: the fork that the net names; empty if none.
-        likely: the forks that the net may be of, the likeliest first; by default those that the layer may be of.
+        fork: the layer's fork; empty for BVLC's Caffe.
         where: the layer and its file, for messages.
 
     Raises:
         LayerError: several values for a field that the layer's fork has one of.
     """
-    if cls.forks and not likely:
-        likely = forks_of(caffe_pb2.NetParameter(layer=[param]))
-    chosen = _fork_of(cls, fork, likely)
-    otherwise = caffe_pb2.ADDITIONS.otherwise.get(chosen)
+    otherwise = caffe_pb2.ADDITIONS.otherwise.get(fork)
     if not otherwise:
         return param
     concerned = {message for message, _ in otherwise}
@@ -43,12 +39,21 @@ def with_own_options(param: Any, cls: type[Layer], fork: str, likely: Sequence[s
         field = param.DESCRIPTOR.fields_by_name[name]
         if not param.HasField(name) and field.message_type.name in concerned:
             getattr(full, name).SetInParent()
-    _settle(full, "", chosen, otherwise, where)
+    _settle(full, "", fork, otherwise, where)
     return full
 
 
-def _fork_of(cls: type[Layer], fork: str, likely: Sequence[str]) -> str:
-    """The fork whose layer this is: that which the net names or most likely is of, among those that have the class."""
+def fork_of_layer(param: Any, cls: type[Layer], fork: str, likely: Sequence[str]) -> str:
+    """Return the fork whose layer this is: that which the net names or most likely is of, among those that have the class.
+
+    Args:
+        param: the ``LayerParameter``.
+        cls: the class that runs it.
+        fork: the fork that the net names; empty if none.
+        likely: the forks that the net may be of, the likeliest first; by default those that the layer may be of.
+    """
+    if cls.forks and not likely:
+        likely = forks_of(caffe_pb2.NetParameter(layer=[param]))
     candidates = [fork, *likely] if fork else [*likely]
     if fork and fork not in NAMES:
         return fork  # of the user's own: it may well have layers of others

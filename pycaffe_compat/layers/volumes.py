@@ -212,7 +212,7 @@ def _dilation(options: Any, n: int, error: Callable[[str], LayerError]) -> Ints:
     if given and options.HasField("dilation"):
         raise error("pooling_param: dilation beside dilation_3d; give one of them")
     if len(given) not in (0, 1, n):
-        raise error(f"pooling_param: {len(given)} values of dilation_3d for {n} axes; give one, or one for each")
+        raise error(f"pooling_param: {len(given)} values of dilation for {n} axes; give one, or one for each")
     return given * (n if len(given) == 1 else 1) or (options.dilation,) * n
 
 
@@ -231,6 +231,8 @@ def _numbers(options: Any, field: str, sides: str, n: int, error: Callable[[str]
         raise error(f"pooling_param: {' beside '.join(given)}; give one of them")
     for name, values in given.items():
         if len(values) not in (1, n):
-            raise error(f"pooling_param: {len(values)} values of {name} for {n} axes; give one, or one for each")
+            raise error(
+                f"pooling_param: {len(values)} values of {name.removesuffix('_3d')} for {n} axes; give one, or one for each"
+            )
         return values * (n if len(values) == 1 else 1)
     return None

@@ -13,7 +13,7 @@ import torch
 from pycaffe_compat.errors import LayerError, WeightsError
 from pycaffe_compat.layers import Layer
 from pycaffe_compat.net import Net
-from pycaffe_compat.proto import caffe_pb2, parse_text, write_message
+from pycaffe_compat.proto import caffe_pb2, parse_text, read_weights, write_message
 
 SHAPE = (4, 3, 2, 5)
 INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 4 dim: 3 dim: 2 dim: 5 } } }'
@@ -242,14 +242,20 @@ def test_options_of_two_forks_are_an_error() -> None:
     assert "NVIDIA Caffe (nvidia) has no batch_norm_param.bias_term" in str(caught.value)
 
 
-def test_bn_loads_the_blobs_of_temporal_segments(tmp_path: Path) -> None:
-    """yjxiong/caffe, bn_layer.cpp: its blobs have the shape 1 x channels."""
-    stored = caffe_pb2.NetParameter()
-    layer = stored.layer.add(name="b", type="BN")
-    for i in range(4):
-        blob = layer.blobs.add(data=[i, i + 0.25, i + 0.5])
-        blob.shape.dim.extend([1, 3])
-    write_message(tmp_path / "tsn.caffemodel", stored)
-    net = net_of('layer { name: "b" type: "BN" bottom: "x" top: "y" }', fork="tsn")
-    net.load_weights(tmp_path / "tsn.caffemodel")
-    np.testing.assert_array_equal(net.layers["b"].running_var.flatten(), [3, 3.25, 3.5])
+@pytest.mark.parametrize(
+    ("fork", "shape"), [("tsn", (1, 3)), ("person_search", (1, 3)), ("happynear", (1, 3)), ("pspnet", (1, 3, 1, 1))]
+)
+def test_bn_has_the_blobs_of_its_fork_and_loads_both_kinds(fork: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    """yjxiong/caffe and hszhao/PSPNet, bn_layer.cpp: 1 x channels, and with two axes more."""
+    net = net_of('layer { name: "b" type: "BN" bottom: "x" top: "y" }', fork=fork)
+    for other in ([1, 3], [1, 3, 1, 1]):
+        stored = caffe_pb2.NetParameter()
+        layer = stored.layer.add(name="b", type="BN")
+        for i in range(4):
+            blob = layer.blobs.add(data=[i, i + 0.25, i + 0.5])
+            blob.shape.dim.extend(other)
+        write_message(tmp_path / "stored.caffemodel", stored)
+        net.load_weights(tmp_path / "stored.caffemodel")
+        np.testing.assert_array_equal(net.layers["b"].running_var.flatten(), [3, 3.25, 3.5])
+    net.save(tmp_path / "saved.caffemodel")
+    assert [blob.shape for blob in read_weights(tmp_path / "saved.caffemodel")["b"]] == [shape] * 4

@@ -104,10 +104,34 @@ def test_volumes_from_memory_are_pooled_with_a_dilation_for_each_axis() -> None:
     [
         ("dim: 8", "dim: 0", "memory_data_param.dim: 2×1×6×7×0 must be positive"),
         ("dim: 2 dim: 1 dim: 6 dim: 7 dim: 8", "batch_size: 2 channels: 1 height: 3 width: 3", "has 1 top blob"),
-        ("dilation: 1 dilation: 2 dilation: 1", "dilation: 1 dilation: 2", "2 values of dilation_3d for 3 axes"),
+        ("dilation: 1 dilation: 2 dilation: 1", "dilation: 1 dilation: 2", "2 values of dilation for 3 axes"),
     ],
 )
 def test_sizes_that_do_not_fit(old: str, new: str, words: str) -> None:
     assert old in VOLUMES
     with pytest.raises(LayerError, match=words):
         Net(parse_text(VOLUMES.replace(old, new), caffe_pb2.NetParameter), "TRAIN")
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_euclidean_loss_is_over_all_values(weighted: bool) -> None:
+    """Forward_cpu and Backward_cpu of euclidean_loss_layer.cpp, which divide by count(0)."""
+    shape = "input_shape { dim: [2, 3, 4] }"
+    text = f"""input: "a" {shape} input: "b" {shape} input: "w" {shape}"""
+    text += """ layer { name: "l" type: "EuclideanLoss" bottom: "a" bottom: "b" %s top: "l" }"""
+    net = Net(
+        parse_text(text % ('bottom: "w"' if weighted else ""), caffe_pb2.NetParameter),
+        "TRAIN",
+        fork="" if weighted else "greentea",  # a third bottom is the fork's alone
+    )
+    a, b, w = torch.rand(3, 2, 3, 4)
+    if not weighted:
+        w = torch.ones_like(a)
+    a.requires_grad_()
+    b.requires_grad_()
+    loss, _ = net.objective({"a": a, "b": b, "w": w})
+    loss.backward()
+    d = (w * (a - b)).detach()
+    torch.testing.assert_close(loss.detach(), d.square().sum() / 24 / 2)
+    torch.testing.assert_close(a.grad, d / 24)
+    torch.testing.assert_close(b.grad, -d / 24)

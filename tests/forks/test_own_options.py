@@ -50,7 +50,7 @@ def test_the_named_fork_decides_a_default(fork: str, options: str, clips: bool) 
 def test_what_a_layer_is_given(text: str, fork: str, field: str, value: int) -> None:
     param = param_of(text)
     before = param.SerializeToString()
-    own = with_own_options(param, layer_class(param, fork=fork), fork, (), "layer")
+    own = with_own_options(param, layer_class(param, fork=fork), fork, "layer")
     assert getattr(own.video_data_param, field) == value
     assert param.SerializeToString() == before
 
@@ -91,3 +91,31 @@ def test_a_default_of_one_value_does_not_stand_beside_sides() -> None:
         fork="c3d_v10",
     )
     assert net(x=torch.zeros(1, 1, 9, 9))["y"].shape == (1, 1, 4, 7)
+
+
+LOSS = """input: "a" input_shape { dim: [2, 3] } input: "b" input_shape { dim: [2, 3] }
+layer { name: "l" type: "%s" bottom: "a" bottom: "b" top: "l" %s }"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "fork", "weight"),
+    [
+        *(("SmoothL1Loss", fork, 1) for fork in ("ssd", "refinedet", "nvidia", "yolo")),
+        *(("SmoothL1Loss", fork, 0) for fork in ("fast_rcnn", "rfcn", "intel", "tsn", "mscnn", "happynear", "ctpn")),
+        ("SmoothL1LossOHEM", "rfcn", 0),
+        ("EuclideanLoss", "fast_rcnn", 1),
+    ],
+)
+def test_a_loss_without_weight_counts_as_in_its_fork(kind: str, fork: str, weight: float, caplog) -> None:
+    """Fast R-CNN's SmoothL1LossLayer::LayerSetUp and its heirs leave out LossLayer's, which sets a weight of 1."""
+    net = Net(parse_text(LOSS % (kind, ""), caffe_pb2.NetParameter), "TRAIN", fork=fork)
+    assert net.loss_weights.get("l", 0) == weight
+    assert ("it has no loss_weight, which is 0 then in" in caplog.text) is not bool(weight)
+    given = Net(parse_text(LOSS % (kind, "loss_weight: 2"), caffe_pb2.NetParameter), "TRAIN", fork=fork)
+    assert given.loss_weights["l"] == 2
+
+
+def test_the_loss_of_centers_weighs_nothing_unless_told(caplog) -> None:
+    text = LOSS.replace('input: "b" input_shape { dim: [2, 3] }', 'input: "b" input_shape { dim: 2 }')
+    net = Net(parse_text(text % ("CenterLoss", "center_loss_param { num_output: 4 }"), caffe_pb2.NetParameter), "TRAIN")
+    assert not net.loss_weights.get("l") and "which is 0 then in Center loss (caffe_face)" in caplog.text

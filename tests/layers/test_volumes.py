@@ -144,7 +144,7 @@ def test_a_net_of_volumes_runs() -> None:
             PLANES,
             r"the width is 4 \(extent 7 with dilation 2\), larger than the input's width 6",
         ),
-        ("kernel_size: 2 kernel_size: 2", VOLUME, "2 values of kernel_size_3d for 3 axes; give one, or one for each"),
+        ("kernel_size: 2 kernel_size: 2", VOLUME, "2 values of kernel_size for 3 axes; give one, or one for each"),
         ("kernel_h: 2 kernel_w: 2", VOLUME, "kernel_h is for planes, with both sides; for 3 axes give kernel_size"),
         ("stride: 2", VOLUME, "no kernel_size, nor kernel_h and kernel_w, nor global_pooling"),
         ("kernel_size: 2 pad: 2", VOLUME, "the pad along the depth is 2, but must be smaller than the kernel, 2"),

@@ -14,6 +14,7 @@ from ...forks.nvidia.batch_norm import AveragedBatchNorm
 from ...forks.pspnet.batch_norm import UpdatedBatchNorm
 from ...forks.pspnet.bn import RunningBN
 from ...forks.segnet.bn import EPS, BatchBN
+from ...forks.tsn.bn import FlatRunningBN
 from ...forks.tsn.normalize import ItemNormalize
 from ...layers.normalization import LRN, MVN, BatchNorm
 from ...layers.softmax import Softmax
@@ -65,7 +66,7 @@ def fork_batch_norm(e: Emitter, layer: AveragedBatchNorm | PartialBatchNorm | Sc
     return str(e.op("Relu", y) if has_relu(layer) else y)
 
 
-@emits(RunningBN, InverseBN)
+@emits(RunningBN, FlatRunningBN, InverseBN)
 def running_bn(e: Emitter, layer: RunningBN, x: Value) -> str:
     names = ("slope", "bias", "running_mean", "variance")
     blobs = [e.array(layer, name, getattr(layer, name).flatten()) for name in names]

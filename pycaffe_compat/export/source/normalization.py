@@ -18,6 +18,7 @@ from ...forks.pspnet.batch_norm import UpdatedBatchNorm
 from ...forks.pspnet.bn import RunningBN
 from ...forks.segnet.bn import EPS, BatchBN
 from ...forks.ssd.normalize import Normalize
+from ...forks.tsn.bn import FlatRunningBN
 from ...forks.tsn.normalize import ItemNormalize
 from ...layers.base import Layer
 from ...layers.linear import Scale
@@ -127,7 +128,7 @@ def partial_batch_norm(w: Writer, layer: PartialBatchNorm, x: Value) -> str:
     return f"{module}({x})"
 
 
-@writes(RunningBN, InverseBN)
+@writes(RunningBN, FlatRunningBN, InverseBN)
 def running_bn(w: Writer, layer: RunningBN, x: Value) -> str:
     return _module(w, layer, x, layer.eps, layer.running_mean, layer.variance, (layer.slope, layer.bias))
 

@@ -24,6 +24,7 @@ class CenterLoss(LossLayer):
     the features of its class, divided by one more than their number, whatever ``loss_weight`` says.
     """
 
+    weightless = frozenset({"caffe_face", "happynear"})
     blobs_declared = ("center",)
     repeats: ClassVar[bool] = False
     center: Tensor

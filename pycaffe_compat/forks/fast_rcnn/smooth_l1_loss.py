@@ -36,6 +36,7 @@ FORKS = (
     "tsn",
     "person_search",
 )
+_CALLING = {"ssd", "ssd_focal", "refinedet", "nvidia", "yolo"}  # those whose layer sets the weight of a loss
 
 
 class _SmoothL1(LossLayer):
@@ -43,6 +44,7 @@ class _SmoothL1(LossLayer):
 
     bottoms: ClassVar[tuple[int, int | None]] = (2, 4)
     differentiable: ClassVar[tuple[bool, ...]] = (True, True, False)
+    weightless = frozenset({*FORKS, "rfcn", "intel", "happynear", "cascade_rcnn"} - _CALLING)
     inside_in_gradient: bool
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:

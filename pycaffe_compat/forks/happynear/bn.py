@@ -17,6 +17,7 @@ class InverseBN(RunningBN):
     The TEST phase and ``frozen`` multiply by it.
     """
 
+    blob_axes = 2
     fork_options = frozenset()
 
     @property

@@ -1,9 +1,9 @@
-"""BN with running statistics, as PSPNet's and TSN's Caffe have it (hszhao/PSPNet, bn_layer.cpp)."""
+"""BN with running statistics, as PSPNet's Caffe has it (hszhao/PSPNet, bn_layer.cpp)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,14 +17,19 @@ from ...tables import dims
 SEGNETS_FIELDS = ("scale_filler", "shift_filler", "bn_mode")
 
 
-@register("BN", fork=("pspnet", "tsn", "person_search"))
+@register("BN", fork="pspnet")
 class RunningBN(Layer):
     """Batch normalisation with slope, bias and running statistics, the four blobs of shape 1 x channels x 1 x 1.
 
     Training normalises by the batch's mean and biased variance, and lets the running ones follow: ``momentum`` times
     theirs plus ``1 - momentum`` times the batch's. The TEST phase and ``frozen`` normalise by the running ones.
     ``frozen`` also keeps slope and bias as they are, and starts with a running variance of 1 where others start with 0.
+
+    Attributes:
+        blob_axes: how many axes the blobs have.
     """
+
+    blob_axes: ClassVar[int] = 4
 
     options = ("bn_param",)
     inert_options = frozenset({"engine"})
@@ -43,7 +48,7 @@ class RunningBN(Layer):
         self.eps, self.momentum, self.frozen = options.eps, options.momentum, options.frozen
         if not self.eps >= 0:
             raise self.error(f"bn_param.eps: {self.eps:g} must not be negative")
-        blob = (1, shape[1], 1, 1)
+        blob = (1, shape[1], 1, 1)[: self.blob_axes]
         self.add_blob("slope", blob, options.slope_filler, trainable=not self.frozen)
         self.add_blob("bias", blob, options.bias_filler, trainable=not self.frozen)
         self.add_blob("running_mean", blob, trainable=False)
@@ -54,8 +59,9 @@ class RunningBN(Layer):
         return not any(param.bn_param.HasField(name) for name in SEGNETS_FIELDS)
 
     def takes_shape(self, index: int, shape: Shape) -> bool:
-        """TSN's and happynear's Caffe have blobs of shape 1 x channels."""
-        return tuple(shape) == tuple(self.blob(index).shape[:2])
+        """The blobs of the forks have the shape 1 x channels, or two axes more."""
+        channels = self.blob(index).shape[1]
+        return tuple(shape) in ((1, channels), (1, channels, 1, 1))
 
     @property
     def variance(self) -> Tensor:

@@ -59,6 +59,7 @@ class SmoothL1LossOHEM(LossLayer):
     channels (N, 1, H, W), without a gradient. ``normalization`` VALID divides by the number of places.
     """
 
+    weightless = frozenset({"rfcn", "psroi_align", "intel"})
     options = ("loss_param",)
     bottoms = (2, 3)
     tops = (1, 2)
