@@ -296,7 +296,7 @@ class MultinomialLogisticLoss(LossLayer):
 class EuclideanLoss(LossLayer):
     """``sum((a - b)^2) / (2 N)``; both bottoms get gradients. Source: Caffe's ``EuclideanLossLayer``."""
 
-    differentiable = (True,)
+    differentiable: ClassVar[tuple[bool, ...]] = (True,)
 
     @classmethod
     def fits(cls, param: Any) -> bool:

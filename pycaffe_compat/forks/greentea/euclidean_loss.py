@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,7 +20,7 @@ class WeightedEuclideanLoss(EuclideanLoss):
     """
 
     replaces_bvlcs = True
-    bottoms = (2, 3)
+    bottoms: ClassVar[tuple[int, int | None]] = (2, 3)
     differentiable = (True, True, False)
 
     def forward(self, a: Tensor, b: Tensor, weights: Tensor | None = None) -> Tensor:
