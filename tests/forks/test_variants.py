@@ -7,13 +7,22 @@ import pytest
 import torch
 
 from pycaffe_compat.errors import LayerError, ParseError
-from pycaffe_compat.layers import Layer, register
+from pycaffe_compat.forks import all_forks
+from pycaffe_compat.layers import Layer, layer_class, register
 from pycaffe_compat.layers.registry import REGISTRY, VARIANTS
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.proto.recognise import forks_of
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }'
+
+
+@pytest.mark.parametrize("name", ["ssd", "textboxes", "faceboxes", "mscnn", "cascade_rcnn", "mnc"])
+def test_the_name_of_a_fork_is_enough_for_all_of_its_types(name: str) -> None:
+    types = next(fork for fork in all_forks() if fork.name == name).layer_types
+    for type_name in types:
+        param = caffe_pb2.LayerParameter(name="x", type=type_name, bottom=["a"] * (3 if name == "cascade_rcnn" else 2))
+        assert layer_class(param, fork=name, likely=(name,)).type_name == type_name
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ FORKS = (
     "openvino",
     "ssd",
     "ssd_focal",
+    "textboxes",
     "faceboxes",
     "refinedet",
     "nvidia",

@@ -14,7 +14,7 @@ from ...layers.data_layers import OF_IMAGES, DatabaseSource, shapes_of_images
 from ...layers.registry import register
 
 
-@register("AnnotatedData", fork=("ssd", "ssd_focal", "refinedet", "nvidia", "intel", "openvino", "xilinx"))
+@register("AnnotatedData", fork=("ssd", "ssd_focal", "textboxes", "refinedet", "nvidia", "intel", "openvino", "xilinx"))
 class AnnotatedData(DatabaseSource):
     """Pictures and the boxes of their objects from an LMDB of AnnotatedDatums, in key order, round and round.
 

@@ -17,7 +17,7 @@ from .label_map import read_name_sizes
 from .truth import LEFT_OUT, check_background, label_id, labels_table
 
 
-@register("DetectionEvaluate", fork=("ssd", "ssd_focal", "faceboxes", "intel", "yolo", "xilinx"))
+@register("DetectionEvaluate", fork=("ssd", "ssd_focal", "textboxes", "faceboxes", "intel", "yolo", "xilinx"))
 class DetectionEvaluate(Layer):
     """Which detections are right, for the average precision that a solver's ``eval_type: "detection"`` computes.
 

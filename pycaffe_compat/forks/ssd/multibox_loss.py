@@ -46,7 +46,7 @@ class Found(NamedTuple):
     target: Tensor
 
 
-@register("MultiBoxLoss", fork=("ssd", "ssd_focal", "faceboxes", "intel", "yolo", "xilinx"))
+@register("MultiBoxLoss", fork=("ssd", "ssd_focal", "textboxes", "faceboxes", "intel", "yolo", "xilinx"))
 class MultiBoxLoss(LossLayer):
     """How far predicted boxes and their classes are from the ground truth, which is matched to prior boxes.
 

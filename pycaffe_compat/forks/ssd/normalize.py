@@ -17,7 +17,19 @@ from ...tables import dims
 
 @register(
     "Normalize",
-    fork=("ssd", "ssd_focal", "faceboxes", "refinedet", "nvidia", "intel", "yolo", "openvino", "synopsys", "xilinx"),
+    fork=(
+        "ssd",
+        "ssd_focal",
+        "textboxes",
+        "faceboxes",
+        "refinedet",
+        "nvidia",
+        "intel",
+        "yolo",
+        "openvino",
+        "synopsys",
+        "xilinx",
+    ),
 )
 class Normalize(Layer):
     """Each image, or each place of it, divided by its L2 norm over the channels, times a scale that is learned.
