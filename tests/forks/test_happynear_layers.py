@@ -158,3 +158,54 @@ def test_label_specific_add_lets_the_bias_grow() -> None:
     layer.seek(layer.state())
     y, bias = layer(x, label)
     assert bias.item() == 3 and y.tolist() == [[4, 1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "moved"),
+    [
+        ("positive_weight: 0.5", lambda x: x * 0.5),
+        ("positive_weight: 0.5 bias_fix: true", lambda x: x * 0.5 + 0.5),
+        ("positive_weight: 2 for_ip: true", lambda x: x * 2 if x > 0 else x),
+        ("positive_weight: 3 power_on_positive: true", lambda x: math.copysign(abs(x) ** 3, x)),
+    ],
+)
+def test_label_specific_rescale(options: str, moved) -> None:
+    """Forward_cpu of label_specific_rescale.cpp."""
+    text = f'name: "l" type: "LabelSpecificRescale" label_specific_rescale_param {{ negative_weight: 1.5 {options} }}'
+    layer = gl.build(text, (2, 3), (2,))
+    x, label = torch.tensor([[0.4, 0.2, -0.3], [0.1, 0.9, -0.7]], dtype=torch.float64), torch.tensor([0, 2])
+    want = x.numpy() * 1.5
+    for i, k in enumerate(label.tolist()):
+        want[i, k] = moved(x[i, k].item())
+    np.testing.assert_allclose(layer(x, label), want)
+    gl.check_gradients(layer, x, label)
+    assert torch.equal(layer.eval()(x, label), x)
+
+
+def test_the_weight_of_a_label_specific_rescale_moves() -> None:
+    options = "positive_weight_base: 4 gamma: 1 positive_weight_min: 1.25 iteration: 1"
+    text = f'name: "l" type: "LabelSpecificRescale" top: "y" top: "w" label_specific_rescale_param {{ {options} }}'
+    layer = gl.build(text, (1, 2), (1,))
+    x, label = torch.ones(1, 2), torch.zeros(1)
+    weights = [layer(x, label)[1].item() for _ in range(3)]
+    np.testing.assert_allclose(weights, [4 / 3, 1.25, 1.25])
+    layer.seek({"passes": 1, "weight": 1})
+    np.testing.assert_allclose(layer(x, label)[1], [4 / 3])
+
+
+def test_an_inner_product_with_weights_of_another_layer() -> None:
+    text = 'name: "l" type: "InnerProduct" inner_product_param'
+    layer = gl.build(f"{text} {{ bias_term: false }}", (2, 3, 2), (4, 6))
+    x, weight, bias = (torch.randn(shape, dtype=torch.float64) for shape in ((2, 3, 2), (4, 6), (4,)))
+    torch.testing.assert_close(layer(x, weight), x.flatten(1) @ weight.t())
+    gl.check_gradients(layer, x, weight)
+    layer = gl.build(f"{text} {{ }}", (2, 3, 2), (4, 6), (4,))
+    torch.testing.assert_close(layer(x, weight, bias), x.flatten(1) @ weight.t() + bias)
+    for options, shapes, message in (
+        ("", ((2, 6), (4, 6)), "needs a third for the bias, or bias_term: false"),
+        ("bias_term: false", ((2, 6), (4, 5)), r"takes weights \(outputs, 6\) for 2×6, not 4×5"),
+        ("", ((2, 6), (4, 6), (5,)), "takes a bias for each of 4 outputs, not 5"),
+        ("bias_term: false transpose: true", ((2, 6), (4, 6)), "transpose: true does not go with"),
+    ):
+        with pytest.raises(LayerError, match=message):
+            gl.build(f"{text} {{ {options} }}", *shapes)

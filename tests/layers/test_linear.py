@@ -82,7 +82,7 @@ def test_names_and_defaults_of_blobs():
         (
             '"InnerProduct" inner_product_param { num_output: 2 }',
             [(2, 3), (2, 3)],
-            "has 2 bottom blobs, but takes exactly 1",
+            "takes weights from its second bottom, as in happynear's Caffe",
         ),
         ('"Embed" embed_param { num_output: 2 }', [(2,)], "input_dim: 0 must be at least 1"),
         ('"Embed" embed_param { input_dim: 2 }', [(2,)], "num_output: 0 must be at least 1"),

@@ -9,7 +9,7 @@ FORK = Fork(
     types=(
         "Arccos Axpy BN BatchContrastiveLoss CenterLoss ChannelScale ConfidencePenaltyLoss CorrelationLoss "
         "Cosine FCNAccuracy Flip FocalLoss GeneralContrastiveLoss GeneralTripletLoss GlobalLSEMargin Gram "
-        "Hotspot InnerDistance Insanity LabelSpecificAdd LargeMarginInnerProduct Local MarginInnerProduct "
+        "Hotspot InnerDistance Insanity LabelSpecificAdd LabelSpecificRescale LargeMarginInnerProduct Local MarginInnerProduct "
         "MovingNormalize MultiLabelImageData NCALoss Noise Normalize PSROIPooling Pairwise Permute PredictBox "
         "Proposal ROIPooling Resize Slope SmoothL1Loss SoftContrastiveLoss SoftTruncation SubRegion "
         "Transformer TripletLoss Truncation"

@@ -1,4 +1,4 @@
-"""InnerProduct with normalised weights, as happynear's Caffe has it (happynear/caffe-windows, inner_product_layer.cpp)."""
+"""InnerProduct with normalised weights or those of another layer (happynear/caffe-windows, inner_product_layer.cpp)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Shape
+from ...layers.base import Layer, Shape, count
 from ...layers.linear import InnerProduct
 from ...layers.registry import register
 from ...layers.slope import rewritten
+from ...tables import dims
 
 EPS = 1e-6
 
@@ -41,3 +42,45 @@ class NormalizedInnerProduct(InnerProduct):
         rows = self.weight.detach()
         weight = rewritten(self.weight, rows / (rows.square().sum(1, keepdim=True) + EPS).sqrt())
         return F.linear(x.flatten(self.axis), weight, self.bias)
+
+
+@register("InnerProduct", fork="happynear")
+class GivenInnerProduct(Layer):
+    """The axes from ``axis`` on as a vector, times the rows of the second bottom, plus the third: without blobs.
+
+    ``num_output`` and ``normalize`` are not read then. Two bottoms need ``bias_term: false``, without which the fork crashes.
+    """
+
+    bottoms = (2, 3)
+    options = ("inner_product_param",)
+
+    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
+        super().__init__(param, bottom_shapes)
+        options = param.inner_product_param
+        x, weight = bottom_shapes[:2]
+        self.axis = self.canonical_axis(options.axis, len(x), "inner_product_param.axis")
+        self.biased = options.bias_term
+        if options.transpose:
+            raise self.error(
+                "inner_product_param.transpose: true does not go with weights of another layer; leave it out"
+            )
+        if self.biased and len(bottom_shapes) < 3:
+            raise self.error(
+                "takes weights from its second bottom, as in happynear's Caffe, and so needs a third for the bias, or "
+                "bias_term: false"
+            )
+        if not weight or count(weight, 1) != count(x, self.axis):
+            raise self.error(f"takes weights (outputs, {count(x, self.axis)}) for {dims(x)}, not {dims(weight)}")
+        if self.biased and count(bottom_shapes[2]) != weight[0]:
+            raise self.error(f"takes a bias for each of {weight[0]} outputs, not {dims(bottom_shapes[2])}")
+
+    @classmethod
+    def fits(cls, param: Any) -> bool:
+        return len(param.bottom) > 1
+
+    def flops(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        return 2 * count(bottoms[0], 0, self.axis) * count(bottoms[1])
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        given = bias.reshape(-1) if bias is not None and self.biased else None
+        return F.linear(x.flatten(self.axis), weight.flatten(1), given)
