@@ -239,7 +239,7 @@ class Convolution(Filters):
             conv = CONVOLUTIONS[self.spatial]
             return conv(x, self.weight, self.bias, self.stride, self.pad, self.dilation, self.groups)
         y = convolve(x, self.weight, self.stride, self.pad, self.dilation, self.groups)
-        return _add_bias(y, self.bias)
+        return add_bias(y, self.bias)
 
 
 @register("Deconvolution")
@@ -292,8 +292,9 @@ class Deconvolution(Filters):
             conv = TRANSPOSED[self.spatial]
             return conv(x, self.weight, self.bias, self.stride, self.pad, 0, self.groups, self.dilation)
         y = convolve_transposed(x, self.weight, self.stride, self.pad, self.dilation, self.groups)
-        return _add_bias(y, self.bias)
+        return add_bias(y, self.bias)
 
 
-def _add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
+def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
+    """``y`` (N, C, …) plus ``bias`` (C), or ``y`` without one."""
     return y if bias is None else y + bias.reshape(-1, *(1,) * (y.dim() - 2))
