@@ -61,7 +61,7 @@ def mirrored(weight: Tensor, groups: int) -> Tensor:
 class Windows(Layer):
     """What convolutions and im2col share: one top per bottom, bottoms of one shape, and the options of the window."""
 
-    options = ("convolution_param",)
+    options: ClassVar[tuple[str, ...] | None] = ("convolution_param",)
     inert_options = frozenset({"engine", "force_nd_im2col"})
     fork_options = frozenset(
         f"convolution_param.{name}"
