@@ -27,8 +27,10 @@ def with_own_options(param: Any, cls: type[Layer], fork: str, where: str) -> Any
         where: the layer and its file, for messages.
 
     Raises:
-        LayerError: several values for a field that the layer's fork has one of.
+        LayerError: several values for a field that the layer's fork has one of; or a fork of the user's own has given a field
+            that the class reads another kind.
     """
+    _check_kinds(param, cls, where)
     otherwise = caffe_pb2.ADDITIONS.otherwise.get(fork)
     if not otherwise:
         return param
@@ -62,6 +64,23 @@ def fork_of_layer(param: Any, cls: type[Layer], fork: str, likely: Sequence[str]
     return candidates[0] if candidates else ""
 
 
+def _check_kinds(param: Any, cls: type[Layer], where: str) -> None:
+    if not caffe_pb2.ADDITIONS.clashes or not set(cls.forks) <= set(NAMES):
+        return
+    for option in cls.option_fields():
+        message = param.DESCRIPTOR.fields_by_name[option].message_type
+        for (of, field), own in caffe_pb2.ADDITIONS.clashes.items():
+            if (
+                message is not None
+                and of == message.name
+                and set(caffe_pb2.ADDITIONS.fields[of, field]) & set(cls.forks)
+            ):
+                raise LayerError(
+                    f"{where}: {option}.{field} is of another kind in {titles([own])} than in {titles(cls.forks[:1])}, whose "
+                    f'layer this would be. Register a class of your own: @register("{cls.type_name}", fork="{own}")'
+                )
+
+
 def _settle(message: Any, path: str, fork: str, otherwise: dict[tuple[str, str], Any], where: str) -> None:
     name = message.DESCRIPTOR.name
     for field, value in message.ListFields():
@@ -74,8 +93,10 @@ def _settle(message: Any, path: str, fork: str, otherwise: dict[tuple[str, str],
         several = hasattr(getattr(message, name_of_field), "append")
         if several and own.label != own.LABEL_REPEATED:
             _check_single(message, name_of_field, path, fork, where)
-        if own.type == own.TYPE_MESSAGE:
+        if own.type == own.TYPE_MESSAGE or (own.label == own.LABEL_REPEATED and not several):
             continue
+        if (of, name_of_field) == ("LossParameter", "normalize"):
+            continue  # old Caffes had it on by default, and it overrules normalization where it is set
         if several and (not own.default_value or (of, name_of_field) not in caffe_pb2.ADDITIONS.fields):
             continue  # none of BVLC's values stands for the default
         if several and not len(getattr(message, name_of_field)):

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from ..errors import ParseError
-from ..forks import BVLC, all_forks, fork_named
+from ..forks import BVLC, NAMES, all_forks, fork_named
 from . import caffe_pb2, wire
 from .additions import additions, titles
 from .binary import parse_binary
@@ -234,9 +234,15 @@ def recast(source: Any, target: Any) -> None:
         if field.enum_type is not None:
             values = [_value(field.enum_type, into.enum_type, number) for number in values]
         if hasattr(getattr(target, field.name), "append"):
-            getattr(target, field.name).extend(values)
+            try:
+                getattr(target, field.name).extend(values)
+            except TypeError:
+                raise ValueError(f"{target.DESCRIPTOR.name}.{field.name} is of another kind") from None
         else:
-            setattr(target, field.name, values[-1])
+            try:
+                setattr(target, field.name, values[-1])
+            except TypeError:
+                raise ValueError(f"{target.DESCRIPTOR.name}.{field.name} is of another kind") from None
 
 
 def _value(source: Any, target: Any, number: int) -> int:
@@ -341,10 +347,12 @@ def fork_to_write(net: Any) -> str:
     fields, or if no fork has all: fields of forks then keep the numbers of :mod:`.schema`, which no Caffe has, so that they
     are skipped where they are not known. ``"bvlc"`` if the net has a field of BVLC's that could be taken for a fork's.
     """
+    bare = caffe_pb2.NetParameter.FromString(bare_net(net.SerializeToString()))
+    if net.fork and net.fork not in (*NAMES, BVLC.name) and _holds(net.fork, bare) and _renumbers(net.fork, bare):
+        return str(net.fork)
     if not any(next(additions(layer), None) for layer in (*net.layer, *net.layers)):
         # densenet's ceil_mode has this number, and the opposite meaning
         return BVLC.name if any(layer.pooling_param.HasField("round_mode") for layer in net.layer) else ""
-    bare = caffe_pb2.NetParameter.FromString(bare_net(net.SerializeToString()))
     return next((fork for fork in forks_of(bare) if fork != BVLC.name and _holds(fork, bare)), "")
 
 
@@ -354,6 +362,12 @@ def _holds(fork: str, net: Any) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _renumbers(fork: str, net: Any) -> bool:
+    """Whether a net is other bytes with the numbers of ``fork``."""
+    message: bytes = numbered(net, fork).SerializeToString(deterministic=True)
+    return message != net.SerializeToString(deterministic=True)
 
 
 def numbered(net: Any, fork: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -16,8 +17,9 @@ from google.protobuf.message import DecodeError
 from ..errors import CaffeError, ParseError, require_file
 from ..forks import NAMES, Fork, add_fork, added_file
 from . import caffe_pb2, numbers
-from .schema import bvlc
+from .schema import alike, bvlc
 
+log = logging.getLogger(__name__)
 _FOLDERS = ("", "src", "caffe", "proto")  # on the way to a caffe.proto, they say nothing about whose it is
 _CHATTER = re.compile(r"warning|^WARNING: All log messages|^[IW]\d{4} ")  # the compiler's, and of what it logs with
 
@@ -25,8 +27,9 @@ _CHATTER = re.compile(r"warning|^WARNING: All log messages|^[IW]\d{4} ")  # the 
 def use_proto(path: str | os.PathLike[str], name: str = "") -> str:
     """Read files by the user's own ``caffe.proto`` too, from now on; return the name of that fork.
 
-    Its fields and messages are then known by name in every text, and ``fork=NAME`` reads binary nets by its numbers. Where it
-    gives a name of another fork another kind, its own kind holds.
+    Its fields and messages are then known by name in every text, and ``fork=NAME`` reads binary nets by its numbers. Its
+    defaults hold for the layers of its nets. Where it gives a name of another fork another kind, its own kind holds; where one
+    of them takes several values, the field takes several. A field of BVLC's keeps its kind; a warning says so.
 
     Args:
         path: the file; what it imports is looked for in its folder. Or what ``protoc --include_imports
@@ -43,6 +46,8 @@ def use_proto(path: str | os.PathLike[str], name: str = "") -> str:
         raise CaffeError(f'{file}: "{name}" is the name of a fork that is known; give yours another name')
     addition = difference(compile_proto(file), file)
     if added_file(name) != addition:
+        if other := other_kinds(addition):
+            log.warning("%s: read as in BVLC's Caffe: %s", file, ", ".join(other))
         add_fork(Fork(name=name, title=os.path.basename(file), source=os.path.abspath(file)), addition)
         caffe_pb2.reload()
         numbers.forget()
@@ -111,7 +116,7 @@ def _besides(message: Any, known: Any) -> Any | None:
     fields = {field.name: field for field in known.field}
     for field in message.field:
         old = fields.get(field.name)
-        if old is None or (old.number, old.type, old.type_name) != (field.number, field.type, field.type_name):
+        if old is None or _meaning(old) != _meaning(field):
             rest.field.add().CopyFrom(field)
     enums = {enum.name: enum for enum in known.enum_type}
     for enum in message.enum_type:
@@ -127,10 +132,35 @@ def _besides(message: Any, known: Any) -> Any | None:
     return rest if rest.field or rest.enum_type or rest.nested_type or rest.reserved_range else None
 
 
+def _meaning(field: Any) -> tuple[Any, ...]:
+    return field.number, field.type, field.type_name, field.label, field.default_value
+
+
 def _new_values(enum: Any, known: Any) -> Any:
     old = {} if known is None else {value.name: value.number for value in known.value}
     values = [value for value in enum.value if old.get(value.name) != value.number]
     return descriptor_pb2.EnumDescriptorProto(name=enum.name, value=values)
+
+
+def other_kinds(addition: Any) -> list[str]:
+    """The fields of BVLC's that a fork has in another kind, or several times, in words; they stay BVLC's."""
+    found = []
+    theirs = {(message.name, field.name): field for message in bvlc().message_type for field in message.field}
+    for message in addition.message_type:
+        for field in message.field:
+            known = theirs.get((message.name, field.name))
+            if known is None:
+                continue
+            if not alike(known, field):
+                found.append(f"{message.name}.{field.name}, which is {_kind(known)} and not {_kind(field)}")
+            elif field.label == field.LABEL_REPEATED != known.label and message.name != "PoolingParameter":
+                found.append(f"{message.name}.{field.name}, which is not repeated")
+    return found
+
+
+def _kind(field: Any) -> str:
+    kind: str = field.Type.Name(field.type).removeprefix("TYPE_").lower()
+    return field.type_name.rpartition(".")[2] or kind
 
 
 def _localise(message: Any, package: str) -> None:

@@ -36,12 +36,14 @@ class Additions:
         messages: message to the names of the forks that have it, for messages that BVLC's Caffe lacks.
         otherwise: fork to (message, field) to the field as that fork has it (a ``FieldDescriptorProto``), where it has
             another default, or takes one value where the message here takes several.
+        clashes: (message, field) to the fork of the user's own that gives a known fork's field another kind, which holds.
     """
 
     fields: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     values: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     messages: dict[str, tuple[str, ...]] = field(default_factory=dict)
     otherwise: dict[str, dict[tuple[str, str], Any]] = field(default_factory=dict)
+    clashes: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def repeating(self, message: str, field: str) -> tuple[str, ...]:
         """The forks that take several values of a field that the message here takes several of."""
@@ -146,32 +148,47 @@ def _merge_message(
             taken.add(copy.number)
             additions.fields[home, copy.name] = (fork,)
         else:
-            _reconcile(old, _local(added, package), home, fork, (home, added.name) not in additions.fields)
-            if (home, added.name) in additions.fields:
+            is_bvlcs = (home, added.name) not in additions.fields
+            if not _reconcile(old, _local(added, package), home, fork, is_bvlcs):
+                additions.clashes[home, added.name] = fork
+            if not is_bvlcs:
                 additions.fields[home, added.name] += (fork,)
 
 
-def _reconcile(old: Any, added: Any, home: str, fork: str, is_bvlcs: bool) -> None:
+def _reconcile(old: Any, added: Any, home: str, fork: str, is_bvlcs: bool) -> bool:
     """Let one field hold what either Caffe may put into it; what is left of the difference, :func:`_note_differences` keeps.
 
+    A field of BVLC's stays as it is. Of other fields, a fork that was added has the last word on the kind.
+
+    Returns:
+        Whether the forks before can still read the field.
+
     Raises:
-        ValueError: no one field can.
+        ValueError: no one field can hold what two known forks put into it.
     """
-    if fork not in NAMES and not is_bvlcs:  # a fork that was added has the last word on what it calls by a name
-        number = old.number
-        old.CopyFrom(added)
-        old.number = number
-        return
-    if (old.type, old.type_name) != (added.type, added.type_name):
-        if not {old.type, added.type} <= _INTEGERS:
+    is_known = fork in NAMES
+    if not alike(old, added):
+        if is_known:
             raise ValueError(f"{home}.{added.name} of {fork} is of another kind than that of the Caffes before it")
         if not is_bvlcs:
-            old.type = _FIELD.TYPE_INT64
+            number = old.number
+            old.CopyFrom(added)
+            old.number = number
+        return is_bvlcs
+    if old.type != added.type and not is_bvlcs:
+        old.type = _FIELD.TYPE_INT64
     if added.label == _FIELD.LABEL_REPEATED and old.label != _FIELD.LABEL_REPEATED:
-        if is_bvlcs:
+        if is_bvlcs and is_known:
             raise ValueError(f"{home}.{added.name} of {fork} is repeated, and not so in BVLC's Caffe")
-        old.label = added.label
-        old.ClearField("default_value")
+        if not is_bvlcs:
+            old.label = added.label
+            old.ClearField("default_value")
+    return True
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two fields (``FieldDescriptorProto``) are of one kind: the same type, or two whole numbers."""
+    return (one.type, one.type_name) == (other.type, other.type_name) or {one.type, other.type} <= _INTEGERS
 
 
 def _note_differences(file: Any, forks: Iterable[tuple[str, Any]], additions: Additions) -> None:
@@ -179,9 +196,12 @@ def _note_differences(file: Any, forks: Iterable[tuple[str, Any]], additions: Ad
     fields = {(message.name, each.name): each for message in file.message_type for each in message.field}
     for name, addition in forks:
         found = {}
+        package = f".{addition.package}."
         for message in addition.message_type:
             for own in message.field:
                 one = fields[message.name, own.name]
+                if not alike(_local(own, package), one):
+                    continue
                 repeated = own.label == _FIELD.LABEL_REPEATED, one.label == _FIELD.LABEL_REPEATED
                 if repeated[0] != repeated[1] or (not any(repeated) and _default(own) != _default(one)):
                     found[message.name, own.name] = own

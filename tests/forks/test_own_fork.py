@@ -92,6 +92,66 @@ def test_a_name_of_another_kind_is_the_users(folder: Path) -> None:
     assert run(folder, code) == "hard g\n"
 
 
+CLASHES = """
+optional PriorBoxParameter prior_box_param = 203;
+}
+message PriorBoxParameter {
+  optional float min_size = 1; optional float max_size = 2; repeated float aspect_ratio = 3;
+  optional bool flip = 4 [default = true]; optional bool clip = 5 [default = true]; repeated float variance = 6;
+  optional uint32 img_size = 7; optional uint32 img_h = 8; optional uint32 img_w = 9; optional float step = 10;
+  optional float step_h = 11; optional float step_w = 12; optional float offset = 13 [default = 0.25];
+}
+message UpsampleParameter { optional string scale = 1;
+"""
+
+
+def test_its_own_defaults_numbers_and_kinds_hold_for_known_layers(folder: Path) -> None:
+    """A fork that takes one min_size and clips, strides by 2, swaps two values of an enum, and has kinds of its own."""
+    start, end = CAFFE.index("message PoolingParameter"), CAFFE.index("message PowerParameter")
+    pooling = re.sub(r"(uint32 stride = 3 \[default = )1", r"\g<1>2", CAFFE[start:end])
+    pooling = re.sub(r"MAX = 0;\s+AVE = 1;", "AVE = 0; MAX = 1;", pooling)
+    changed = (
+        CAFFE[:start]
+        + pooling
+        + CAFFE[end:].replace("optional float negative_slope = 1 [default = 0]", "optional string negative_slope = 1")
+    )
+    start = changed.index("message LayerParameter {")
+    end = changed.index("\n}\n", start)
+    (folder / "my_caffe.proto").write_text(changed[:end] + CLASHES + changed[end:])
+    code = """
+    import logging
+    logging.basicConfig(level=logging.WARNING, stream=__import__("sys").stdout, format="%(message)s")
+    from pycaffe_compat.proto import caffe_pb2, parse_text, read_net
+    INPUT = 'layer { name: "i" type: "Input" top: "x" input_param { shape { dim: [1, 2, 9, 9] } } }'
+    def load(layer):
+        text = f'{INPUT} layer {{ name: "l" bottom: "x" top: "y" {layer} }}'
+        try:
+            return pycaffe_compat.CaffeModule(parse_text(text, caffe_pb2.NetParameter), proto="my_caffe.proto")
+        except CaffeError as error:
+            print(error)
+    load('type: "TanH"')
+    priors = 'type: "PriorBox" bottom: "x" prior_box_param { min_size: 3 max_size: 5 '
+    layer = load(priors + "}").layers["l"]
+    print(layer.clip, layer.offset)
+    load(priors + "min_size: 4 }")
+    net = load('type: "Pooling" pooling_param { pool: MAX kernel_size: 3 }')
+    print(net.blob_shapes["y"])
+    net.save("net.caffemodel")
+    print(b"\\x08\\x01" in open("net.caffemodel", "rb").read(), read_net("net.caffemodel").layer[1].pooling_param.pool)
+    load('type: "Upsample" upsample_param { scale: "two" }')
+    """
+    lines = run(folder, code).splitlines()
+    assert "read as in BVLC's Caffe: ReLUParameter.negative_slope, which is float and not string" in lines[0]
+    assert lines[1] == "True 0.25"
+    assert (
+        "prior_box_param.min_size is given 2 times, but my_caffe.proto (my_caffe) takes it once; several are of SSD"
+        in lines[2]
+    )
+    assert lines[3:5] == ["(1, 2, 4, 4)", "True 0"]
+    assert "upsample_param.scale is of another kind in my_caffe.proto (my_caffe) than in YOLO (yolo)" in lines[5]
+    assert len(lines) == 6
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
