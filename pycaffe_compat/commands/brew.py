@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from ..errors import CaffeError
 from ..pycaffe import __version__
-from ..solver.log import VARIABLE, GlogFormatter, init_log, log, logger
+from ..solver.log import VARIABLE, LogFile, init_log, log, logger
 from . import device_query, test_net, time_net, train_net
 from .options import FLAG, Parser, command
 
@@ -117,11 +117,11 @@ def _log_to(folder: str) -> None:
         return
     if not os.path.isdir(folder):
         raise CaffeError(f"-log_dir: there is no folder {folder}; make it with: mkdir -p {folder}")
+    if not os.access(folder, os.W_OK):
+        raise CaffeError(f"-log_dir: cannot write to the folder {folder}; name another one, or leave -log_dir out")
     when = time.strftime("%Y%m%d-%H%M%S")
     name = f"caffe.{socket.gethostname()}.{getpass.getuser()}.log.INFO.{when}.{os.getpid()}"
-    file = logging.FileHandler(os.path.join(folder, name), delay=True)
-    file.setFormatter(GlogFormatter())
-    logger.addHandler(file)
+    logger.addHandler(LogFile(os.path.join(folder, name)))
 
 
 main = command("caffe", run)

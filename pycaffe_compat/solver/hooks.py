@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -206,12 +208,14 @@ class Progress(Hook):
 class TensorBoard(Hook):
     """Scalars for TensorBoard: loss and rate every ``every`` iterations, the outputs of every test.
 
+    Where they can no longer be written, on a full disk say, the log says so once, and the training goes on without them.
+
     Args:
         folder: where the event files go; made if missing.
         every: None takes the solver's ``display``, or 10.
 
     Raises:
-        SolverError: the package ``tensorboard`` is not installed.
+        SolverError: the package ``tensorboard`` is not installed, or the folder cannot be written to.
     """
 
     reads_update = False
@@ -221,26 +225,54 @@ class TensorBoard(Hook):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise SolverError("TensorBoard output needs the package tensorboard: pip install tensorboard") from error
+        self._folder = os.fspath(folder)
         try:
-            self._writer: Any = SummaryWriter(os.fspath(folder))
+            self._writer: Any = SummaryWriter(self._folder)
         except OSError as error:
-            raise SolverError(f"cannot write TensorBoard events to {os.fspath(folder)}: {error.strerror}") from error
+            raise SolverError(f"cannot write TensorBoard events to {self._folder}: {error.strerror}") from error
         self._every = every
+        self._failed = False
+        self._others: Callable[[threading.ExceptHookArgs], Any] = threading.excepthook
+
+    def before_training(self, solver: Training) -> None:
+        self._others, threading.excepthook = threading.excepthook, self._in_thread
 
     def after_update(self, solver: Training) -> None:
         if solver.iter % (self._every or solver.param.display or 10) == 0:
-            self._writer.add_scalar("train/loss", solver.loss, solver.iter)
-            self._writer.add_scalar("train/lr", solver.rate, solver.iter)
+            self._attempt(self._add, {"train/loss": solver.loss, "train/lr": solver.rate}, solver.iter)
 
     def after_test(self, solver: Training, index: int, scores: Scores) -> None:
-        for name, values in scores.items():
-            for i, value in enumerate(np.asarray(values).reshape(-1).tolist()):
-                tag = f"test{index}/{name}" + (f"/{i}" if np.size(values) > 1 else "")
-                self._writer.add_scalar(tag, value, solver.iter)
-        self._writer.flush()
+        scalars = {
+            f"test{index}/{name}" + (f"/{i}" if np.size(values) > 1 else ""): value
+            for name, values in scores.items()
+            for i, value in enumerate(np.asarray(values).reshape(-1).tolist())
+        }
+        self._attempt(self._add, scalars, solver.iter)
+        self._attempt(self._writer.flush)
 
     def after_training(self, solver: Training) -> None:
-        self._writer.close()
+        self._attempt(self._writer.close)
+        threading.excepthook = self._others
+
+    def _add(self, scalars: Mapping[str, float], iteration: int) -> None:
+        for tag, value in scalars.items():
+            self._writer.add_scalar(tag, value, iteration)
+
+    def _attempt(self, write: Callable[..., None], *values: Any) -> None:
+        """Write, unless that has failed before; where it fails now, say so."""
+        if self._failed:
+            return
+        try:
+            write(*values)
+        except OSError as error:
+            self._failed = True
+            message = "Cannot write TensorBoard events to %s: %s; the training goes on without them"
+            log(lines.ITERATION, message, self._folder, error.strerror or error, level=logging.WARNING)
+
+    def _in_thread(self, failed: threading.ExceptHookArgs) -> None:
+        """What fails in the thread of the writer, which hands the error on to who writes next; others as before."""
+        if not (isinstance(failed.exc_value, OSError) and type(failed.thread).__module__.startswith("tensorboard.")):
+            self._others(failed)
 
 
 def images_per_iteration(solver: Training) -> int:

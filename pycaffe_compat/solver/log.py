@@ -83,7 +83,31 @@ class GlogFormatter(logging.Formatter):
         return f"{letter}{stamp} {record.process:>5} {source}] {super().format(record)}"
 
 
-class _BesideBar(logging.StreamHandler):
+class _GoesOn(logging.StreamHandler):
+    """Loses lines that cannot be written, on a full disk say, and says so once on standard error."""
+
+    _loses = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._loses and sys.stderr is not None:
+            self._loses = True
+            name = getattr(self.stream, "name", "")
+            with contextlib.suppress(OSError):
+                print(f"cannot write the log {name}: {error.strerror}; its lines are lost", file=sys.stderr, flush=True)
+
+
+class LogFile(_GoesOn, logging.FileHandler):
+    """A file that takes the log in Caffe's form; it is made with its first line."""
+
+    def __init__(self, path: str) -> None:
+        logging.FileHandler.__init__(self, path, delay=True)
+        self.setFormatter(GlogFormatter())
+
+
+class _BesideBar(_GoesOn):
     """Writes lines above a progress bar instead of through it; ``level`` None: from the level that the environment says."""
 
     def __init__(self, stream: TextIO, level: int | None) -> None:

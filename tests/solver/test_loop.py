@@ -537,6 +537,23 @@ def test_events_for_tensorboard(tmp_path: Path) -> None:
         assert written.count(b"train/loss") == 3 and written.count(b"test0/accuracy") == 2
 
 
+def test_a_full_disk_ends_the_events_and_not_the_training(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("tensorboard")
+    events = TensorBoard(tmp_path / "events", every=1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    solver = make(tmp_path, "test_interval: 10 test_iter: 1 max_iter: 200 snapshot_after_train: false", hooks=[events])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+    try:
+        solver.solve()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert solver.iter == 200
+    told = [line for line in lines(log) if "TensorBoard" in line]
+    assert told == [
+        f"Cannot write TensorBoard events to {tmp_path}/events: File too large; the training goes on without them"
+    ]
+
+
 @pytest.mark.parametrize(
     ("iterations", "said"),
     [(12, ""), (2, "is 10 of its 12 records: the next test"), (3, "is 15 of its 12 records: some count once more")],
