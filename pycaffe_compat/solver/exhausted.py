@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
+from .. import memory
 from ..errors import CaffeError, OutOfMemoryError, SolverError
 from ..layers.data_layers import BatchSource
 from ..memory import is_exhausted
 from ..net import Net
 from ..proto import caffe_pb2
+from . import log as lines
+from .log import log
 from .resume import newest_sound
 
 _MOST = 300  # characters of the system's own message
@@ -57,6 +62,39 @@ def snapshots_named(param: Any) -> Iterator[None]:
         if not isinstance(error.__cause__, OSError):
             raise
         raise SolverError(f"{error}. {_left(param)}") from error.__cause__
+
+
+def warn_of_shortage(param: Any, net: Net, precision: torch.dtype) -> None:
+    """Log where a training pass will hardly fit into what is left of the memory of this machine or container.
+
+    Linux seldom refuses memory: it ends a process that uses more than there is, without a word. So this is said before.
+
+    Args:
+        param: the ``SolverParameter``.
+        net: the train net.
+        precision: of the values between its layers.
+    """
+    if net.device.type == "cpu" and (lacking := memory.lacking(precision.itemsize * _most_values(net))):
+        message = "A training pass takes about %s: the system may end this process without a word. %s"
+        log(lines.MEMORY, message, lacking, _advice(param, net), level=logging.WARNING)
+
+
+def _most_values(net: Net) -> int:
+    """How many numbers a pass holds at its height: the values kept so far, and the gradients of a layer's tops and bottoms."""
+    kept = most = 0
+    for step in net.steps:
+        if not step.needs_backward:
+            continue
+        own = sum(math.prod(net.blob_shapes[top]) for top in step.tops)
+        if not step.layer.shares_memory and not set(step.tops) & set(step.bottoms):
+            kept += own
+        below = sum(
+            math.prod(net.blob_shapes[bottom])
+            for bottom, needed in zip(step.bottoms, step.bottom_needs, strict=True)
+            if needed
+        )
+        most = max(most, kept + own + below)
+    return most
 
 
 def _advice(param: Any, net: Net | None) -> str:

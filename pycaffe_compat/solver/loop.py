@@ -26,7 +26,7 @@ from ..proto.finite import not_numbers
 from . import debug, denormals, distributed
 from . import log as lines
 from .courses import HEEDED, Course
-from .exhausted import explained, snapshots_named
+from .exhausted import explained, snapshots_named, warn_of_shortage
 from .hooks import Callbacks, Display, Hook, Snapshot, Test
 from .log import log
 from .nets import tell_of_records, test_net_params, train_net_param, warn_of_missing, warn_of_untrained
@@ -142,6 +142,7 @@ class Solver:
             self._transform_on_device()
         self.optimizer: CaffeOptimizer = make_optimizer(self.param, _groups(self.net))
         self.runner = runner(self.net)
+        warn_of_shortage(self.param, self.net, self.runner.precision)
         self._snapshots = Snapshots(self.param, self.runner, self.test_nets, self.optimizer, self.policy, seed)
         self.test_runners = [runner(net) for net in self.test_nets]
         self.waiting = Waiting()

@@ -30,7 +30,10 @@ class Runner:
 
     Attributes:
         parts: where the time goes. A runner says when the batch is there, and when a pass forward or backward is done.
+        precision: the type of most values between layers.
     """
+
+    precision = torch.float32
 
     def __init__(self, net: Net) -> None:
         self.net = net
@@ -107,6 +110,7 @@ class GraphRunner(Runner):
         if amp == "float16" and not on_cuda:
             raise SolverError("amp: float16 is for CUDA devices, and the net is on the CPU; use bfloat16")
         self._amp = None if amp is None else AMP[amp]
+        self.precision = self._amp or torch.float32
         trains = net.phase == caffe_pb2.TRAIN and any(p.requires_grad for p in net.parameters())
         self._scaler = torch.amp.GradScaler("cuda", enabled=amp == "float16" and trains)
         self._channels_last = prefers_channels_last(amp) if channels_last is None else channels_last

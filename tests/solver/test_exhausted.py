@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm_start
 from small_solver import RULES, make, write_files
 
 from pycaffe_compat.errors import CaffeError, OutOfMemoryError
@@ -133,3 +135,53 @@ def test_a_full_disk_leaves_the_earlier_snapshots(tmp_path: Path) -> None:
         solver.restore(newest_sound(solver.param))
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+WIDE = """
+layer { name: "data" type: "DummyData" top: "data" top: "label"
+  dummy_data_param { shape { dim: BATCH dim: 3 dim: 64 dim: 64 } shape { dim: BATCH } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 64 kernel_size: 3 pad: 1 } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip" inner_product_param { num_output: 2 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }"""
+IN_GROUP = """
+import os, sys
+open(sys.argv[1], "w").write(str(os.getpid()))
+from pycaffe_compat.solver import Solver, init_log
+init_log(stream=sys.stdout)
+Solver(sys.argv[2])
+print("next")
+Solver(sys.argv[3])"""
+FOUND = re.compile(r"^\d+:memory:(/.*)$", re.MULTILINE)
+
+
+@pytest.fixture
+def little_group() -> Iterator[Path]:
+    """A control group of version 1 with 600 MB, and one in it."""
+    try:
+        own = FOUND.search(Path("/proc/self/cgroup").read_text())
+        group = Path("/sys/fs/cgroup/memory" + (own[1] if own else "")) / f"pycaffe_compat_{os.getpid()}"
+        inner = group / "inner"
+        inner.mkdir(parents=True)
+        (group / "memory.limit_in_bytes").write_text(str(600 << 20))
+    except OSError as error:
+        pytest.skip(f"no control groups of version 1 can be made here: {error}")
+    yield inner
+    inner.rmdir()
+    group.rmdir()
+
+
+def test_a_pass_that_a_container_has_no_memory_for_is_told_before(little_group: Path, tmp_path: Path) -> None:
+    """Once it is too late, the system kills the process, and nobody can say why."""
+    paths = []
+    for batch in (64, 600):  # 200 MB, 1.9 GB
+        folder = tmp_path / str(batch)
+        folder.mkdir()
+        paths.append(write_files(folder))
+        (folder / "net.prototxt").write_text(WIDE.replace("BATCH", str(batch)))
+    done = warm_start.run("-c", IN_GROUP, little_group / "cgroup.procs", *paths, timeout=100)
+    small, large = done.stdout.split("next\n")
+    assert "without a word" not in small
+    assert re.search(r"about 1\.\d+ GB of memory, of which [3-6]\d\d MB are left: the system may end", large), large
+    assert "Reduce " in large and "iter_size" in large
