@@ -25,11 +25,18 @@ def choose(param: Any, classes: Sequence[type[Layer]], given: str, likely: Seque
         where: the layer and its file, for messages.
 
     Raises:
-        LayerError: no class takes all options that are set, because they are of several forks; or several do, and nothing
-            else in the net tells which is meant.
+        LayerError: no class takes all options that are set, because they are of several forks, or of another than the named
+            one; or several do, and nothing else in the net tells which is meant.
     """
     named = [cls for cls in classes if given in cls.forks]
     if named and (named[0].fits(param) or classes[0].forks or not classes[0].fits(param)):
+        known = caffe_pb2.ADDITIONS.fields
+        foreign = [each for each in _foreign(param, named[0]) if given not in known.get((each.message, each.field), ())]
+        if foreign := [each for each in foreign if not each.is_default]:
+            words = ", ".join(f"{each.path} of {titles(each.forks)}" for each in foreign)
+            raise LayerError(
+                f'{where}: {titles([given])}, the fork that is named, has no such option of "{param.type}": {words}'
+            )
         return named[0]
     fitting = [cls for cls in classes if not _foreign(param, cls) and cls.fits(param)]
     if not fitting:  # a value that is the default anyway hinders no class

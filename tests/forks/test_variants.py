@@ -182,3 +182,13 @@ def test_a_file_of_an_unknown_fork_says_all_that_is_missing_and_which_fork_is_ne
     assert "--proto or proto= reads a fork's own caffe.proto. Also unknown in this file: wobble of " in message
     assert ". Of the forks known here the file is most like SegNet (segnet)" in message
     assert '. Unknown layer types besides: "FancyNorm" (layer "n"), "TRT", which is a layer of' in message
+
+
+def test_an_option_of_another_fork_than_the_named_one_is_an_error() -> None:
+    param = parse_text('name: "b" type: "BN" bn_param { bn_mode: INFERENCE }', caffe_pb2.LayerParameter)
+    words = (
+        r'PSPNet and ICNet \(pspnet\), the fork that is named, has no such option of "BN": bn_param.bn_mode of SegNet'
+    )
+    with pytest.raises(LayerError, match=words):
+        layer_class(param, fork="pspnet")
+    assert layer_class(param, fork="segnet").__name__ == "BatchBN"
