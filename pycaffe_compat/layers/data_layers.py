@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 from collections.abc import Iterator, Sequence, Sized
 from typing import Any, ClassVar
 
@@ -249,8 +250,10 @@ class DatabaseSource(BatchSource):
     def make_reader(self, param: Any) -> Reader:
         options = param.data_param
         size = self.batch_size(options)
-        # A file that leaves the backend out means LEVELDB in Caffe; here it means whatever is there.
-        if options.HasField("backend") and options.backend != caffe_pb2.DataParameter.LMDB:
+        # A file that leaves the backend out means LEVELDB in Caffe. Here an LMDB is read whatever the backend, so that nets
+        # whose databases were made again need no change; a LevelDB is refused where it is opened.
+        levels = options.HasField("backend") and options.backend != caffe_pb2.DataParameter.LMDB
+        if levels and not os.path.exists(os.path.join(options.source, "data.mdb")):
             raise DataError(LEVELDB.format(path=options.source))
         transformer = Transformer(param.transform_param, self.phase, self.several_sizes)
         color = True if options.force_encoded_color else transformer.color

@@ -160,9 +160,13 @@ class Clip(Overwritten):
 
 
 def dropout_ratio(layer: Layer, param: Any) -> float:
-    """Return the ``dropout_ratio`` of a Dropout layer; raise a ``LayerError`` if it is no share."""
+    """Return the ``dropout_ratio`` of a Dropout layer; raise a ``LayerError`` if it is no share.
+
+    A ratio of 1, with which Caffe's training gives NaN, passes in the TEST phase, where Caffe does not use it.
+    """
     ratio: float = param.dropout_param.dropout_ratio
-    if not 0 <= ratio < 1:
+    idle = layer.phase == caffe_pb2.TEST and not param.dropout_param.sample_weights_test
+    if not (0 <= ratio < 1 or (ratio == 1 and idle)):
         raise layer.error(f"dropout_param.dropout_ratio: {ratio:g} must be at least 0 and below 1")
     return ratio
 

@@ -303,6 +303,14 @@ def test_a_bad_record_is_named_when_its_turn_comes(tmp_path):
     layer.close()
 
 
+def test_an_lmdb_is_read_whatever_the_backend(tmp_path):
+    source = raw_database(tmp_path / "db", [image(i) for i in range(3)])
+    leveldb = make(
+        f'type: "Data" top: "data" top: "label" data_param {{ source: "{source}" batch_size: 2 backend: LEVELDB }}'
+    )
+    assert same(batches(leveldb, 2), batches(data_layer(source, 2), 2))
+
+
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
@@ -316,7 +324,11 @@ def test_a_bad_record_is_named_when_its_turn_comes(tmp_path):
             MissingFileError,
             "transform_param.mean_file: mean file not found: /no/mean",
         ),
-        ('data_param { source: "{db}" batch_size: 1 backend: LEVELDB }', DataError, "LevelDB is not supported"),
+        (
+            'data_param { source: "/no/db" batch_size: 1 backend: LEVELDB }',
+            DataError,
+            "LevelDB is not supported.*/no/db",
+        ),
         ('data_param { source: "{db}" backend: LMDB }', LayerError, "batch_size is 0; it must be at least 1"),
         (
             'data_param { source: "{db}" batch_size: 4000000000 backend: LMDB }',

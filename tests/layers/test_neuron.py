@@ -136,6 +136,11 @@ def test_dropout_scales_what_it_keeps_and_only_in_training():
     assert torch.equal(layer.eval()(x), x)
 
 
+def test_a_test_net_may_drop_all_because_it_drops_nothing():
+    layer = gl.build('type: "Dropout" dropout_param { dropout_ratio: 1 }', (3,), phase=1)
+    assert layer(torch.ones(3)).tolist() == [1, 1, 1]
+
+
 def test_prelu_has_a_quarter_as_slope_unless_told():
     assert gl.build('type: "PReLU"', (2, 3, 4)).weight.tolist() == [0.25] * 3
     assert gl.build('type: "PReLU" prelu_param { channel_shared: true }', (2, 3, 4)).weight.shape == ()
