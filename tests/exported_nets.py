@@ -209,6 +209,47 @@ ALIGNED = [  # regions between places, heat maps, labels: for random input
     ),
 ]
 
+FLOWS = [  # of FlowNet 2, and vectors
+    ([(2, 3, 4, 5)], 'type: "NegReLU"'),
+    ([(2, 3, 4, 5)], 'type: "NegReLU" relu_param { negative_slope: 0.1 }'),
+    ([(2, 3, 4, 5)], 'type: "ChannelNorm"'),
+    (
+        [(2, 6, 4, 5)],
+        'type: "Mean" mean_param { value: 1 value: 2 value: 3 operation: SUBTRACT input_scale: 0.5 output_scale: 2 }',
+    ),
+    ([(2, 6, 4, 5), (2, 3, 4, 5)], 'type: "Mean" top: "z" mean_param { value: 1 value: 2 value: 3 operation: ADD }'),
+    ([(2, 3), (2, 4)], 'type: "OuterProduct"'),
+    ([(2, 3), (2, 4)], 'type: "GradientScaler" top: "z"'),
+    ([(2, 3, 9, 8), (2, 2, 9, 8)], 'type: "FlowWarp"'),
+    ([(2, 3, 9, 8), (2, 2, 9, 8)], 'type: "FlowWarp" flow_warp_param { fill_value: NOT_A_NUMBER }'),
+    ([(2, 3, 9, 8)], 'type: "Resample" resample_param { height: 13 width: 21 type: LINEAR }'),
+    ([(2, 3, 9, 8)], 'type: "Resample" resample_param { height: 4 width: 5 type: CUBIC antialias: true }'),
+    ([(2, 3, 9, 8), (2, 1, 7, 19)], 'type: "Resample" resample_param { type: CUBIC antialias: false }'),
+    ([(2, 3, 9, 8)], 'type: "Downsample" downsample_param { top_height: 4 top_width: 3 }'),
+    ([(2, 3, 9, 8)], 'type: "Downsample" downsample_param { top_height: 9 top_width: 8 }'),
+    ([(2, 3, 9, 8), (2, 1, 3, 4)], 'type: "Accum"'),
+    ([(2, 3, 9, 8), (2, 1, 3, 4)], 'type: "Accum" accum_param { have_reference: true }'),
+    ([(2, 3, 9, 8), (2, 1, 3, 4)], 'type: "Accum" accum_param { size_divisible_by: 7 }'),
+    (
+        [(2, 3, 9, 8), (2, 3, 9, 8)],
+        'type: "Correlation" correlation_param { kernel_size: 1 max_displacement: 4 pad: 4 stride_1: 1 stride_2: 2 }',
+    ),
+    (
+        [(2, 3, 9, 8), (2, 3, 9, 8)],
+        'type: "Correlation" correlation_param { kernel_size: 3 max_displacement: 2 pad: 3 '
+        "stride_1: 2 stride_2: 1 correlation_type: SUBTRACT }",
+    ),
+    (
+        [(2, 3, 9, 8), (2, 3, 9, 8)],
+        'type: "Correlation1D" correlation_param { kernel_size: 1 max_displacement: 4 pad: 4 single_direction: -1 }',
+    ),
+    (
+        [(2, 3, 9, 8), (2, 3, 9, 8)],
+        'type: "Correlation1D" correlation_param { kernel_size: 1 max_displacement: 3 pad: 4 '
+        "single_direction: 1 stride_1: 2 stride_2: 2 }",
+    ),
+]
+
 
 def layer_net(shapes: list[tuple[int, ...]], layer: str) -> tuple[Net, dict[str, np.ndarray]]:
     """A net of one layer with these bottoms, and a batch for it: regions lie across cells, cont is 0 here and there."""

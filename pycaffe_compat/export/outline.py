@@ -14,6 +14,7 @@ from ..errors import CaffeError, NetError
 from ..forks.deconvnet.accuracy import BinAccuracy, EltwiseAccuracy, RedAccuracy
 from ..forks.deeplab.mat_write import MatWrite
 from ..forks.deeplab.seg_accuracy import SegAccuracy
+from ..forks.mscnn.accuracy import BoxAccuracy, PlaceAccuracy
 from ..forks.refinedet.detection_evaluate import RefinedDetectionEvaluate
 from ..forks.rfcn.ohem import BoxAnnotatorOHEM
 from ..forks.rtpose.peaks import ImResize
@@ -37,12 +38,14 @@ log = logging.getLogger(__name__)
 LEFT_OUT = (
     Accuracy,
     BinAccuracy,
+    BoxAccuracy,
     BoxAnnotatorOHEM,
     DetectionEvaluate,
     DetectionScores,
     EltwiseAccuracy,
     LabelsequenceAccuracy,
     MatWrite,
+    PlaceAccuracy,
     RedAccuracy,
     RefinedDetectionEvaluate,
     SegAccuracy,

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..layers.base import Layer, Source
@@ -16,6 +16,7 @@ from ..layers.inputs import DummyData
 from ..layers.neuron import Dropout
 from .onnx.model import EMITTERS as ONNX
 from .outline import LEFT_OUT
+from .reasons import TRACED, why
 from .source.module import EMITTERS as SOURCE
 
 BY_MODEL = (DummyData, Dropout, Split)  # of which the model needs no nodes, or constants
@@ -31,7 +32,8 @@ def table() -> Iterator[str]:
         marks = {"ONNX": ONNX.find(cls) or cls in BY_MODEL, "programs": cls.traceable, ".py": SOURCE.find(cls)}
         for target, can in marks.items():
             missing[target] += not can
-        rows.append(f"| `{name}` | {family(cls)} | {' | '.join('yes' if can else '–' for can in marks.values())} |")
+        cells = ["yes" if can else "–" for can in marks.values()]
+        rows.append(f"| `{name}` | {family(cls)} | {' | '.join(cells)} | {_reason(cls, marks)} |")
     lacking = ", ".join(f"{count} not {target}" for target, count in missing.items())
     yield (
         f"{len(rows)} layers compute something in a trained net (of them {lacking}); the others read data, compare with labels "
@@ -39,9 +41,18 @@ def table() -> Iterator[str]:
         "Options that a target does not have are errors too. Every layer with a golden is run through every target by the tests."
     )
     yield ""
-    yield "| layer | family | ONNX | programs | .py |"
-    yield "| --- | --- | --- | --- | --- |"
+    yield "| layer | family | ONNX | programs | .py | why not |"
+    yield "| --- | --- | --- | --- | --- | --- |"
     yield from rows
+
+
+def _reason(cls: type[Layer], marks: Mapping[str, object]) -> str:
+    """Why a target does not have a layer, or nothing."""
+    if all(marks.values()):
+        return ""
+    if marks["ONNX"] and marks[".py"]:
+        return TRACED
+    return why(cls) or "not written yet"
 
 
 def _is_cut(cls: type[Layer]) -> bool:

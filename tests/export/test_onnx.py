@@ -14,6 +14,7 @@ from exported_nets import (
     CASCADES,
     CLASSIFIER,
     CONVNET,
+    FLOWS,
     MORE_LAYERS,
     answering,
     build_net,
@@ -163,9 +164,17 @@ def test_regions_sequences_and_planes(shapes, layer, tmp_path):
     assert all(each.relative <= 1e-5 for each in compare_onnx(net, to_onnx(net, path), path, [batch]))
 
 
-@pytest.mark.parametrize(("shapes", "layer"), CASCADES + ALIGNED)
-def test_cascades_aligned_regions_and_peaks(shapes, layer, tmp_path):
+@pytest.mark.parametrize(("shapes", "layer"), CASCADES + ALIGNED + FLOWS)
+def test_cascades_aligned_regions_peaks_and_flows(shapes, layer, tmp_path):
     assert worst(layer_net(shapes, layer)[0], tmp_path / "net.onnx") <= 1e-5
+
+
+def test_why_a_layer_is_not_written_is_told(tmp_path):
+    net, _ = layer_net([(2, 3), (2,)], 'type: "MarginInnerProduct" margin_inner_product_param { num_output: 3 }')
+    with pytest.raises(
+        NetError, match=r"\(MarginInnerProduct\): it takes the true labels; an InnerProduct of its weights"
+    ):
+        to_onnx(net, tmp_path / "net.onnx")
 
 
 def test_what_suppression_cannot_say(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from exported_nets import ALIGNED, CLASSIFIER, CONVNET, MORE_LAYERS, answering, build_net, golden_net, layer_net
+from exported_nets import ALIGNED, CLASSIFIER, CONVNET, FLOWS, MORE_LAYERS, answering, build_net, golden_net, layer_net
 from ssd_net import NET as SSD
 
 from pycaffe_compat.errors import CaffeError, NetError
@@ -67,7 +67,7 @@ def test_layers_of_forks_at_two_batch_sizes(shapes, layer, tmp_path):
         compare(net, found, each, torch.jit.load(path), 1e-5)
 
 
-@pytest.mark.parametrize(("shapes", "layer"), ALIGNED)
+@pytest.mark.parametrize(("shapes", "layer"), ALIGNED + FLOWS)
 def test_aligned_regions_and_peaks(shapes, layer, tmp_path):
     net, _ = layer_net(shapes, layer)
     found = to_torchscript(net, tmp_path / "net.ts.pt")

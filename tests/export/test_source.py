@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from exported_nets import ALIGNED, CASCADES, CLASSIFIER, MORE_LAYERS, answering, build_net, golden_net, layer_net
+from exported_nets import ALIGNED, CASCADES, CLASSIFIER, FLOWS, MORE_LAYERS, answering, build_net, golden_net, layer_net
 
 from pycaffe_compat.errors import CaffeError, NetError
 from pycaffe_compat.export import Preprocessing, to_source
@@ -148,8 +148,8 @@ def test_regions_sequences_and_planes(shapes, layer, tmp_path):
     assert not is_formatted(tmp_path)
 
 
-@pytest.mark.parametrize(("shapes", "layer"), ALIGNED)
-def test_aligned_regions_and_peaks(shapes, layer, tmp_path):
+@pytest.mark.parametrize(("shapes", "layer"), ALIGNED + FLOWS)
+def test_aligned_regions_peaks_and_flows(shapes, layer, tmp_path):
     assert worst(layer_net(shapes, layer)[0], tmp_path / "net.py") <= EXACT
     assert not is_formatted(tmp_path)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...forks.ctpn.moving import Reverse, Transpose
+from ...forks.dann.gradient_scaler import GradientScaler
 from ...forks.deconvnet.dropout_channel import DropoutChannel
 from ...forks.deeplab.labels import SpatialProduct
 from ...forks.greentea.merge_crop import MergeCrop
@@ -19,6 +20,7 @@ from ...forks.senet.axpy import Axpy
 from ...forks.shufflenet.shuffle_channel import ShuffleChannel
 from ...forks.ssd.permute import Permute
 from ...forks.tsn.processes import Gather, Scatter
+from ...forks.xlearn.entropy import OuterProduct
 from ...layers.common import ArgMax, BatchReindex, Eltwise, Filter, Parameter, Reduction
 from ...layers.reshaping import Concat, Crop, Flatten, Reshape, Slice, Tile
 from ..outline import Value
@@ -82,8 +84,14 @@ def merge_crop(e: Emitter, layer: MergeCrop, x: Value, y: Value) -> str:
     return str(e.op("GatherND", stacked, e.op("Unsqueeze", order, e.ints(2)), batch_dims=1))
 
 
-@emits(Gather, Scatter)
-def of_one_process(e: Emitter, layer: Gather | Scatter, *bottoms: Value) -> list[str]:
+@emits(OuterProduct)
+def outer_product(e: Emitter, layer: OuterProduct, a: Value, b: Value) -> str:
+    rows, columns = (e.op("Flatten", each, axis=1) for each in (a, b))
+    return str(e.op("Mul", e.op("Unsqueeze", rows, e.ints(1, 3)), e.op("Unsqueeze", columns, e.ints(1, 2))))
+
+
+@emits(Gather, GradientScaler, Scatter)
+def of_training(e: Emitter, layer: Gather | GradientScaler | Scatter, *bottoms: Value) -> list[str]:
     return [str(e.op("Identity", x)) for x in bottoms]
 
 

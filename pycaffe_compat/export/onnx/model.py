@@ -16,11 +16,13 @@ from ...wiring import Step
 from .. import __name__ as _package
 from ..outline import Outline, Value, outline
 from ..preprocess import Preprocessing
+from ..reasons import why
 from ..registry import Unsaid
 from . import (
     cascades,
     combining,
     detection,
+    flows,
     linear,
     neurons,
     normalization,
@@ -37,6 +39,7 @@ FAMILIES = (
     cascades,
     combining,
     detection,
+    flows,
     linear,
     neurons,
     normalization,
@@ -191,7 +194,8 @@ def _emit_step(emitter: Emitter, step: Step, found: Outline, tops: Sequence[Valu
         return
     function = EMITTERS.find(type(layer))
     if function is None:
-        raise Unsaid(f'layer "{layer.name}" ({layer.type_name}): ONNX has no operators for it, or none are known here')
+        reason = why(type(layer)) or "ONNX has no operators for it, or none are known here"
+        raise Unsaid(f'layer "{layer.name}" ({layer.type_name}): {reason}')
     made = function(emitter, layer, *(found.values[v] for v in step.bottom_values))
     names = [made] if isinstance(made, (str, Value)) else list(made or [])
     for name, top in zip(names, tops, strict=True):

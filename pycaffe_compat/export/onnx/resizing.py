@@ -32,12 +32,12 @@ def interp(e: Emitter, layer: Interp, x: Value) -> str:
     if list(top[2:]) == size:
         return str(source if begin or end else e.op("Identity", x))
     # one row of weights for each row of the top, and likewise for columns: exact on every runtime
-    rows, columns = (_between(size[a], top[2 + a]) for a in (0, 1))
+    rows, columns = (between(size[a], top[2 + a]) for a in (0, 1))
     y = e.op("MatMul", e.constant(rows), source)
     return str(e.op("MatMul", y, e.constant(columns.T)))
 
 
-def _between(before: int, after: int) -> np.ndarray:
+def between(before: int, after: int) -> np.ndarray:
     """The weights (after, before) of linear interpolation with aligned ends."""
     ratio = np.float32(before - 1) / np.float32(after - 1) if after > 1 else np.float32(0)
     place = ratio * np.arange(after, dtype=np.float32)

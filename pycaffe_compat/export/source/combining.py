@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...forks.ctpn.moving import Reverse, Transpose
+from ...forks.dann.gradient_scaler import GradientScaler
 from ...forks.deconvnet.dropout_channel import DropoutChannel
 from ...forks.deeplab.labels import SpatialProduct
 from ...forks.greentea.merge_crop import MergeCrop
@@ -15,6 +16,7 @@ from ...forks.senet.axpy import Axpy
 from ...forks.shufflenet.shuffle_channel import ShuffleChannel
 from ...forks.ssd.permute import Permute
 from ...forks.tsn.processes import Gather, Scatter
+from ...forks.xlearn.entropy import OuterProduct
 from ...layers.common import ArgMax, BatchReindex, Eltwise, Filter, Parameter, Reduction, Split
 from ...layers.inputs import DummyData
 from ...layers.reshaping import Concat, Crop, Flatten, Reshape, Slice, Tile
@@ -77,8 +79,14 @@ def merge_crop(w: Writer, layer: MergeCrop, x: Value, y: Value) -> str:
     return call(w.helper(helpers.stack_by_count), *pair)
 
 
-@writes(Gather, Scatter)
-def of_one_process(w: Writer, layer: Gather | Scatter, *bottoms: Value) -> list[str]:
+@writes(OuterProduct)
+def outer_product(w: Writer, layer: OuterProduct, a: Value, b: Value) -> str:
+    rows, columns = (str(x) if len(x.shape) == 2 else f"{x}.flatten(1)" for x in (a, b))
+    return f"{rows}[:, None, :, None] * {columns}[:, None, None, :]"
+
+
+@writes(Gather, GradientScaler, Scatter)
+def of_training(w: Writer, layer: Gather | GradientScaler | Scatter, *bottoms: Value) -> list[str]:
     return list(map(str, bottoms))
 
 

@@ -27,13 +27,14 @@ from ...net import Net
 from ...wiring import Step
 from ..outline import Outline, Value, outline
 from ..preprocess import Preprocessing
+from ..reasons import why
 from ..registry import Unsaid
-from . import cascades, combining, detection, linear, neurons, normalization, peaks, recurrent, resizing, windows
+from . import cascades, combining, detection, flows, linear, neurons, normalization, peaks, recurrent, resizing, windows
 from .forward import Body, Statement, marker, shape
 from .layout import WIDTH, broken, class_name, identifier, plain
 from .writer import EMITTERS, Member, Several, Writer, as_float32
 
-FAMILIES = (cascades, combining, detection, linear, neurons, normalization, peaks, recurrent, resizing, windows)
+FAMILIES = (cascades, combining, detection, flows, linear, neurons, normalization, peaks, recurrent, resizing, windows)
 _LIGHT = (BatchNorm, Flatten, Permute, Reshape, Scale)  # besides those that treat every element alike
 PathLike = str | os.PathLike[str]
 
@@ -179,7 +180,8 @@ def _step(w: Writer, step: Step) -> list[Statement]:
     layer = step.layer
     function = EMITTERS.find(type(layer))
     if function is None:
-        raise Unsaid(f'layer "{layer.name}" ({layer.type_name}): no PyTorch source is known here for it')
+        reason = why(type(layer)) or "no PyTorch source is known here for it"
+        raise Unsaid(f'layer "{layer.name}" ({layer.type_name}): {reason}')
     w.begin(step)
     bottoms = [Value(marker(w.root(v)), w.found.values[v].shape, w.found.values[v].moving) for v in step.bottom_values]
     result = function(w, layer, *bottoms)

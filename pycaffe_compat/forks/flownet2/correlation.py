@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...layers.base import Layer, Shape
 from ...layers.registry import register
+from ...layers.slope import TracedFunction
 from ...proto import caffe_pb2
 from ...tables import dims
 
@@ -155,17 +156,20 @@ def _products(first: Tensor, second: Tensor, at: _Geometry) -> Tensor:
     return torch.cat(tops, 1)
 
 
-class _Differences(torch.autograd.Function):
+class _Differences(TracedFunction):
     """The sums over channels of ``|first - second displaced|``, with the fork's gradients."""
 
     @staticmethod
-    def forward(ctx: Any, first: Tensor, second: Tensor, at: _Geometry) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(torch.where(first >= second, 1, -1).to(first.dtype))
-        ctx.at = at
+    def forward(first: Tensor, second: Tensor, at: _Geometry) -> Tensor:
         here = at.part(first)
         return torch.stack(
             [(here - at.part(second, row, column)).abs().sum(1) for row in at.rows for column in at.columns], 1
         )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        first, second, ctx.at = inputs
+        ctx.save_for_backward(torch.where(first >= second, 1, -1).to(first.dtype))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]

@@ -80,22 +80,33 @@ class Resample(_Resized):
             return x.new_empty(*x.shape[:2], *size)
         x = x.detach()
         sides = (x.shape[2], x.shape[3])
-        factors = [side / new for side, new in zip(sides, size, strict=True)]
-        centres = [
-            torch.arange(new, device=x.device, dtype=torch.float32) * factor + other / 2 - 0.5
-            for new, factor, other in zip(size, factors, factors[::-1], strict=True)
-        ]
+        _, centres = self._centres(sides, size, x.device)
         if self.kind == TYPES.NEAREST:
             row, column = (_rounded(centre).long() for centre in centres)
             place = row[:, None] * sides[1] + column  # beyond a row the fork reads the next one
             plane = torch.arange(x.shape[0] * x.shape[1], device=x.device)[:, None, None] * (sides[0] * sides[1])
             return x.flatten()[(plane + place).clamp(0, x.numel() - 1)].view(*x.shape[:2], *size)
+        down, across = self.weights(sides, size, x.device)
+        return down.to(x) @ x @ across.to(x).T
+
+    @staticmethod
+    def _centres(sides: Sequence[int], size: Sequence[int], device: torch.device) -> tuple[list[float], list[Tensor]]:
+        """By how much each side gets smaller, and where the places of the top lie on it."""
+        factors = [side / new for side, new in zip(sides, size, strict=True)]
+        centres = [
+            torch.arange(new, device=device, dtype=torch.float32) * factor + other / 2 - 0.5
+            for new, factor, other in zip(size, factors, factors[::-1], strict=True)
+        ]
+        return factors, centres
+
+    def weights(self, sides: Sequence[int], size: Sequence[int], device: torch.device) -> list[Tensor]:
+        """How much each place of the planes gives to each row, and to each column, of the top."""
+        factors, centres = self._centres(sides, size, device)
         wider = self.antialias and max(factors) > 1
-        down, across = (
+        return [
             self._weights(centre, side, factor, wider)
             for centre, side, factor in zip(centres, sides, factors, strict=True)
-        )
-        return down.to(x) @ x @ across.to(x).T
+        ]
 
     def _weights(self, centre: Tensor, side: int, factor: float, wider: bool) -> Tensor:
         """How much each of ``side`` places gives to each centre: (centres, side), rows that add up to 1, or to 0."""
@@ -134,11 +145,15 @@ class Downsample(_Resized):
             return x.clone()
         if min(size) < 2 or min(sides) < 2:
             raise self.error(f"cannot make planes of {dims(size)} of {dims(sides)}: a step has no length in the fork")
-        down, across = (self._weights(new, side, x.device).to(x.dtype) for new, side in zip(size, sides, strict=True))
+        down, across = (each.to(x.dtype) for each in self.weights(sides, size, x.device))
         missing = x.isnan()
         values = down @ torch.where(missing, 0, x) @ across.T
         known, unknown = (down @ each.to(x.dtype) @ across.T for each in (~missing, missing))
         return torch.where(unknown / known > 0.5, math.nan, values / known)
+
+    def weights(self, sides: Sequence[int], size: Sequence[int], device: torch.device) -> list[Tensor]:
+        """How much each place of the planes gives to each row, and to each column, of the top."""
+        return [self._weights(new, side, device) for new, side in zip(size, sides, strict=True)]
 
     def _weights(self, new: int, side: int, device: torch.device) -> Tensor:
         step = (side - 1) / (new - 1)
