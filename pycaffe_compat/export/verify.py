@@ -23,6 +23,7 @@ from ..forks.deeplab.labels import BiasChannel
 from ..forks.fast_rcnn.proposal_layer import PythonProposal
 from ..forks.fast_rcnn.roi_pooling import ROIPooling
 from ..forks.happynear.proposal import Proposal
+from ..forks.mnc.roi_warping import ROIWarping
 from ..forks.mscnn.decode_bbox import DecodeBBox
 from ..forks.mscnn.roi_align import GridROIAlign
 from ..forks.psroi_align.psroi_align import PSROIAlign
@@ -210,7 +211,7 @@ def _makers(found: Outline) -> dict[str, Callable[[np.random.Generator, Sequence
             makers[bottoms[1].name] = _numbers(bottoms[0].shape[0])
         elif isinstance(layer, BiasChannel):
             makers[bottoms[1].name] = _numbers(bottoms[0].shape[1])
-        elif isinstance(layer, (PSROIPooling, ROIPooling, GridROIAlign, PSROIAlign)):
+        elif isinstance(layer, (PSROIPooling, ROIPooling, GridROIAlign, PSROIAlign, ROIWarping)):
             makers[bottoms[1].name] = _regions(bottoms[0].shape, 1 / layer.scale)
         elif isinstance(layer, (Proposal, PythonProposal, RoundedProposal)):
             makers[bottoms[1].name] = _codes

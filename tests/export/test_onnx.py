@@ -291,6 +291,10 @@ def test_height_and_width_of_a_convolutional_net_may_change(convnet, classifier,
         'type: "Reshape" reshape_param { shape { dim: 0 dim: 1 dim: -1 } axis: 1 num_axes: 1 }',
         'type: "Reshape" reshape_param { shape { dim: 2 dim: 2 } axis: 1 num_axes: 1 }',
         'type: "ShuffleChannel" shuffle_channel_param { group: 2 }',
+        'type: "Interp" interp_param { zoom_factor: 3 pad_beg: -1 }',
+        'type: "Interp" interp_param { shrink_factor: 2 pad_end: -1 }',
+        'type: "Interp" interp_param { height: 30 width: 7 }',
+        'type: "LRN" lrn_param { local_size: 5 norm_region: WITHIN_CHANNEL }',
     ],
 )
 def test_height_and_width_behind_axes_that_are_reshaped(layer, tmp_path):

@@ -15,6 +15,7 @@ from ...forks.happynear.channel_scale import ChannelScale, LabelSpecificAdd
 from ...forks.happynear.flip import Flip
 from ...forks.happynear.planes import Gram, Slope
 from ...forks.lisa.eltwise import WeightedSum
+from ...forks.mnc.masks import MaskPooling
 from ...forks.openvino.label_specific_add import LabelSpecificSubtract
 from ...forks.senet.axpy import Axpy
 from ...forks.shufflenet.shuffle_channel import ShuffleChannel
@@ -259,8 +260,8 @@ def axpy(e: Emitter, layer: Axpy, scale: Value, x: Value, y: Value) -> str:
     return str(e.op("Add", e.op("Mul", factor, x), y))
 
 
-@emits(SpatialProduct)
-def spatial_product(e: Emitter, layer: SpatialProduct, x: Value, plane: Value) -> str:
+@emits(MaskPooling, SpatialProduct)
+def spatial_product(e: Emitter, layer: MaskPooling | SpatialProduct, x: Value, plane: Value) -> str:
     return str(e.op("Mul", x, plane))
 
 

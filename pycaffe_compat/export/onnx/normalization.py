@@ -20,7 +20,7 @@ from ...layers.normalization import LRN, MVN, BatchNorm
 from ...layers.softmax import Softmax
 from ..affine import channel_affine, has_relu
 from ..outline import Value
-from ..registry import static, unsaid
+from ..registry import unsaid
 from .emitter import Emitter, emits
 
 
@@ -111,8 +111,9 @@ def item_normalize(e: Emitter, layer: ItemNormalize | L2Normalize, x: Value) -> 
 def lrn(e: Emitter, layer: LRN, x: Value) -> str:
     if not layer.within:
         return str(e.op("LRN", x, size=layer.size, alpha=layer.alpha, beta=layer.beta, bias=layer.k))
-    static(layer, x, 2, 3)
-    reach = max(min(layer.size // 2, max(x.shape[2:]) - 1), 0)
+    reach = layer.size // 2
+    if not {2, 3} & x.moving:
+        reach = max(min(reach, max(x.shape[2:]) - 1), 0)
     side = 2 * reach + 1
     mean = e.op(
         "AveragePool",

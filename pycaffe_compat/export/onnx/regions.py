@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from ...forks.fast_rcnn.roi_pooling import ROIPooling
 from ...forks.happynear.proposal import Proposal
 from ...forks.happynear.roi_pooling import HalvesUpROIPooling
 from ...forks.intel.roi_pooling import VolumeROIPooling
+from ...forks.mnc.roi_warping import ROIWarping
 from ...forks.mscnn.roi_align import GridROIAlign
 from ...forks.mscnn.roi_pooling import PaddedROIPooling
 from ...forks.psroi_align.psroi_align import PSROIAlign
@@ -105,7 +108,7 @@ def _rounded(e: Emitter, x: object) -> str:
 def grid_roi_align(e: Emitter, layer: GridROIAlign, x: Value, regions: Value) -> str:
     """Four gathers, one for each place around a corner of a bin, from planes that have become rows."""
     static(layer, x, 1, 2, 3)
-    channels, height, width = x.shape[1:]
+    height, width = x.shape[2:]
     table = e.op("Reshape", regions, e.ints(-1, 5))
     low, high = part(e, table, 1, 3), part(e, table, 3, 5)
     pad = e.op("Mul", e.op("Add", e.op("Sub", high, low), e.number(1)), e.number(layer.pad_ratio))
@@ -129,6 +132,35 @@ def grid_roi_align(e: Emitter, layer: GridROIAlign, x: Value, regions: Value) ->
         sides.append(
             [(e.op("Where", inside, share, e.number(0)), e.op("Cast", spot, to=INT64)) for share, spot in pairs]
         )
+    return _gathered(e, x, table, sides)
+
+
+@emits(ROIWarping)
+def roi_warping(e: Emitter, layer: ROIWarping, x: Value, regions: Value) -> str:
+    static(layer, x, 1, 2, 3)
+    table = e.op("Reshape", regions, e.ints(-1, 5))
+    cells = _rounded(e, e.op("Mul", part(e, table, 1, 5), e.number(layer.scale)))
+    low, high = part(e, cells, 0, 2), part(e, cells, 2, 4)
+    size = e.op("Max", e.op("Sub", high, low), e.number(0))
+    sides = []
+    for k, bins, side in ((1, layer.pooled[0], x.shape[2]), (0, layer.pooled[1], x.shape[3])):
+        step = e.op("Mul", e.constant([list(range(bins))]), e.op("Div", part(e, size, k, k + 1), e.number(bins)))
+        at = e.op("Add", part(e, low, k, k + 1), step)
+        inside = e.op("And", e.op("GreaterOrEqual", at, e.number(-0.5)), e.op("LessOrEqual", at, e.number(side - 0.5)))
+        at = e.op("Clip", at, e.number(0), e.number(side - 1))
+        first = e.op("Floor", at)
+        rest = e.op("Sub", at, first)
+        second = e.op("Min", e.op("Add", first, e.number(1)), e.number(side - 1))
+        pairs = ((e.op("Sub", e.number(1), rest), first), (rest, second))
+        sides.append(
+            [(e.op("Where", inside, share, e.number(0)), e.op("Cast", spot, to=INT64)) for share, spot in pairs]
+        )
+    return _gathered(e, x, table, sides)
+
+
+def _gathered(e: Emitter, x: Value, table: object, sides: Sequence[Sequence[tuple[object, object]]]) -> str:
+    """Values between places of the planes of regions: of each axis two weights with their places, (R, bins)."""
+    channels, height, width = x.shape[1:]
     rows = e.op("Reshape", e.op("Transpose", x, perm=(0, 2, 3, 1)), e.ints(-1, channels))
     image = e.op("Mul", e.op("Cast", part(e, table, 0, 1), to=INT64), e.ints(height))
     y: object = None

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 from ...forks.deconvnet.unpooling import Unpooling
 from ...forks.deeplab.interp import Interp
+from ...forks.mnc.masks import MaskResize, shares
 from ...forks.segnet.upsample import MaskedUpsample
 from ...forks.xilinx.deephi_resize import DeephiResize
 from ...forks.xilinx.deephi_resize import nearest as nearest_places
@@ -21,9 +23,10 @@ from .emitter import INT64, Emitter, emits
 
 @emits(Interp)
 def interp(e: Emitter, layer: Interp, x: Value) -> str:
-    static(layer, x, 2, 3)
     begin, end = layer.crop
     source: object = x
+    if {2, 3} & x.moving:
+        return _of_any_size(e, layer, x)
     size = [n - begin - end for n in x.shape[2:]]
     if begin or end:
         ends = e.ints(*(n - end for n in x.shape[2:]))
@@ -35,6 +38,30 @@ def interp(e: Emitter, layer: Interp, x: Value) -> str:
     rows, columns = (between(size[a], top[2 + a]) for a in (0, 1))
     y = e.op("MatMul", e.constant(rows), source)
     return str(e.op("MatMul", y, e.constant(columns.T)))
+
+
+@emits(MaskResize)
+def mask_resize(e: Emitter, layer: MaskResize, x: Value) -> str:
+    static(layer, x, 2, 3)
+    rows, columns = (shares(x.shape[2 + a], layer.size[a], torch.empty(0))[0] for a in (0, 1))
+    return str(e.op("MatMul", e.op("MatMul", e.constant(rows.numpy()), x), e.constant(columns.T.numpy())))
+
+
+def _of_any_size(e: Emitter, layer: Interp, x: Value) -> str:
+    """By the runtime's own interpolation, to a size that is computed from the planes'."""
+    begin, end = layer.crop
+    source: object = x
+    if begin or end:
+        source = e.op("Slice", x, e.ints(begin, begin), e.ints(*[-end or 2**62] * 2), e.ints(2, 3))
+    shape = e.op("Shape", source)
+    size: object = e.ints(*layer.plane) if layer.plane is not None else None
+    if size is None:
+        one, before = e.ints(1), e.op("Slice", shape, e.ints(2), e.ints(4))
+        less = e.op("Div", e.op("Sub", before, one), e.ints(layer.shrink))
+        size = e.op("Add", e.op("Mul", less, e.ints(layer.zoom)), one)
+    sizes = e.op("Concat", e.op("Slice", shape, e.ints(0), e.ints(2)), size, axis=0)
+    placed = "align_corners"
+    return str(e.op("Resize", source, None, None, sizes, mode="linear", coordinate_transformation_mode=placed))
 
 
 def between(before: int, after: int) -> np.ndarray:

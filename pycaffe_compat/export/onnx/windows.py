@@ -10,6 +10,7 @@ import torch
 
 from ...forks.c3d.volumes import Convolution3D, Deconvolution3D, Pooling3D
 from ...forks.deeplab_v1.padding import Padding
+from ...forks.happynear.local import Local
 from ...forks.intel.fused import FusedConvolution
 from ...forks.shufflenet.depthwise import ConvolutionDepthwise, DepthwiseConvolution
 from ...forks.video_caffe.volumes import NdConvolution, NdPooling
@@ -96,6 +97,30 @@ def im2col(e: Emitter, layer: Im2col, x: Value) -> str:
         dilations=list(layer.dilation),
         group=layer.channels,
     )
+
+
+@emits(Local)
+def local(e: Emitter, layer: Local, x: Value) -> str:
+    """The windows as columns, of which each place has a matrix of its own."""
+    static(layer, x, 1, 2, 3)
+    channels, window = x.shape[1], (layer.kernel, layer.kernel)
+    picks = np.eye(layer.kernel**2, dtype=np.float32).reshape(-1, 1, *window)
+    columns = e.op(
+        "Conv",
+        x,
+        e.constant(np.tile(picks, (channels, 1, 1, 1))),
+        kernel_shape=list(window),
+        strides=[layer.stride] * 2,
+        pads=[layer.pad] * 4,
+        group=channels,
+    )
+    columns = e.op("Reshape", columns, e.ints(-1, layer.weight.shape[2], layer.weight.shape[3]))
+    weight = e.array(layer, "weight", layer.weight[:, 0].permute(2, 1, 0))
+    y = e.op("MatMul", e.op("Transpose", columns, perm=(2, 0, 1)), weight)
+    y = e.op("Transpose", y, perm=(1, 2, 0))
+    if len(layer.blob_specs) > 1:
+        y = e.op("Add", y, e.array(layer, "bias", layer.blob(1)[0]))
+    return str(e.op("Reshape", y, e.ints(-1, layer.outputs, *layer.places)))
 
 
 class _Fit:

@@ -11,6 +11,7 @@ from ...forks.happynear.channel_scale import ChannelScale, LabelSpecificAdd
 from ...forks.happynear.flip import Flip
 from ...forks.happynear.planes import Gram, Slope
 from ...forks.lisa.eltwise import WeightedSum
+from ...forks.mnc.masks import MaskPooling
 from ...forks.openvino.label_specific_add import LabelSpecificSubtract
 from ...forks.senet.axpy import Axpy
 from ...forks.shufflenet.shuffle_channel import ShuffleChannel
@@ -234,8 +235,8 @@ def axpy(w: Writer, layer: Axpy, scale: Value, x: Value, y: Value) -> str:
     return f"{factor} * {x} + {y}"
 
 
-@writes(SpatialProduct)
-def spatial_product(w: Writer, layer: SpatialProduct, x: Value, plane: Value) -> str:
+@writes(MaskPooling, SpatialProduct)
+def spatial_product(w: Writer, layer: MaskPooling | SpatialProduct, x: Value, plane: Value) -> str:
     return f"{x} * {plane}"
 
 

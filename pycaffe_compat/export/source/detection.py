@@ -12,6 +12,7 @@ from ...forks.fast_rcnn.roi_pooling import ROIPooling
 from ...forks.happynear.proposal import Proposal
 from ...forks.happynear.roi_pooling import HalvesUpROIPooling
 from ...forks.intel.roi_pooling import VolumeROIPooling
+from ...forks.mnc.roi_warping import ROIWarping
 from ...forks.mscnn.roi_align import GridROIAlign
 from ...forks.mscnn.roi_pooling import PaddedROIPooling
 from ...forks.openvino.prior_box_clustered import PriorBoxClustered
@@ -97,6 +98,11 @@ def grid_roi_align(w: Writer, layer: GridROIAlign, x: Value, regions: Value) -> 
     return call(
         w.helper(helpers.align_grid), x, regions, layer.pooled, layer.scale, pad_ratio=unless(0, layer.pad_ratio)
     )
+
+
+@writes(ROIWarping)
+def roi_warping(w: Writer, layer: ROIWarping, x: Value, regions: Value) -> str:
+    return call(w.helper(helpers.warp_regions), x, regions, layer.pooled, layer.scale)
 
 
 @writes(PSROIAlign)

@@ -265,6 +265,22 @@ def im2col(
     return columns.unflatten(2, (rows, -1))
 
 
+def convolve_by_place(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    kernel: int,
+    stride: int,
+    padding: int,
+    size: tuple[int, int],
+) -> Tensor:
+    """A convolution with filters (outputs, inputs, places) of each place's own."""
+    windows = F.unfold(x, kernel, padding=padding, stride=stride)
+    y = torch.einsum("nkp,mkp->nmp", windows, weight)
+    y = y if bias is None else y + bias
+    return y.unflatten(2, size)
+
+
 def lrn_within_channel(x: Tensor, size: int, alpha: float, beta: float) -> Tensor:
     """Divide by a power of the mean square of a square neighbourhood."""
     mean = F.avg_pool2d(x.square(), size, stride=1, padding=size // 2)
@@ -610,8 +626,10 @@ def mean_of_known(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def stack_resized(inputs: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
     """The channels of all, with planes of one size."""
-    how = {"mode": "bilinear", "align_corners": True}
-    return torch.cat([F.interpolate(x, size, **how) for x in inputs], 1)
+    planes = []
+    for x in inputs:
+        planes.append(F.interpolate(x, size, mode="bilinear", align_corners=True))
+    return torch.cat(planes, 1)
 
 
 def correlate(
@@ -735,6 +753,34 @@ def align_grid(
         rest = at.clamp(0, side - 1) - first.clamp(0, side - 1)
         places = [place.clamp(0, side - 1).long() for place in (first, first + 1)]
         shares = inside * (1 - rest), inside * rest
+        sides.append(list(zip(shares, places, strict=True)))
+    rows = x.movedim(1, -1)
+    y = x.new_zeros(())
+    for down, row in sides[0]:
+        for across, column in sides[1]:
+            values = rows[image.long()[:, :, None], row[:, :, None], column[:, None]]
+            y = y + values * (down[:, :, None] * across[:, None])[..., None]
+    return y.movedim(-1, 1)
+
+
+def warp_regions(
+    x: Tensor,
+    regions: Tensor,
+    size: tuple[int, int],
+    scale: float,
+) -> Tensor:
+    """A grid of values of each region, each between four places."""
+    image, corners = regions.reshape(-1, 5).split([1, 4], 1)
+    low, high = round_half_away(corners * scale).split(2, 1)
+    sides = []
+    for k, bins, side in ((1, size[0], x.shape[2]), (0, size[1], x.shape[3])):
+        step = torch.arange(bins, dtype=low.dtype, device=low.device)
+        at = low[:, k, None] + step * ((high - low)[:, k, None].clamp(min=0) / bins)
+        inside = (at >= -0.5) & (at <= side - 0.5)
+        at = at.clamp(0, side - 1)
+        first = at.long()
+        shares = inside * (1 - (at - first)), inside * (at - first)
+        places = first, (first + 1).clamp(max=side - 1)
         sides.append(list(zip(shares, places, strict=True)))
     rows = x.movedim(1, -1)
     y = x.new_zeros(())

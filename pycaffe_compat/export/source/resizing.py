@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from ...forks.deconvnet.unpooling import Unpooling
 from ...forks.deeplab.interp import Interp
+from ...forks.mnc.masks import MaskResize, shares
 from ...forks.segnet.upsample import MaskedUpsample
 from ...forks.xilinx.deephi_resize import DeephiResize
 from ...forks.xilinx.tiling import GSTiling, Tiling
@@ -28,6 +31,15 @@ def interp(w: Writer, layer: Interp, x: Value) -> str:
     if layer.plane is None:
         return call(w.helper(helpers.resize), source, layer.shrink, layer.zoom)
     return f'F.interpolate({source}, {tuple(layer.plane)}, mode="bilinear", align_corners=True)'
+
+
+@writes(MaskResize)
+def mask_resize(w: Writer, layer: MaskResize, x: Value) -> str:
+    static(layer, x, 2, 3)
+    rows, columns = (shares(x.shape[2 + a], layer.size[a], torch.empty(0))[0] for a in (0, 1))
+    down = w.parameter(layer, rows, name=f"{layer.name}_rows", learns=False)
+    across = w.parameter(layer, columns.T.contiguous(), name=f"{layer.name}_columns", learns=False)
+    return f"{down} @ {x} @ {across}"
 
 
 @writes(NearestUpsample, UpsampleDarknet)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ...forks.c3d.volumes import Convolution3D, Deconvolution3D, Pooling3D
 from ...forks.deeplab_v1.padding import Padding
+from ...forks.happynear.local import Local
 from ...forks.intel.fused import FusedConvolution
 from ...forks.shufflenet.depthwise import ConvolutionDepthwise, DepthwiseConvolution
 from ...forks.video_caffe.volumes import NdConvolution, NdPooling
@@ -96,6 +97,15 @@ def im2col(w: Writer, layer: Im2col, x: Value) -> str:
     if layer.axis != 1 or layer.spatial != 2:
         raise unsaid(layer, "only windows of planes")
     return call(w.helper(helpers.im2col), x, layer.kernel, layer.stride, layer.pad, layer.dilation)
+
+
+@writes(Local)
+def local(w: Writer, layer: Local, x: Value) -> str:
+    static(layer, x, 1, 2, 3)
+    weight = w.parameter(layer, layer.weight[:, 0], name=f"{layer.name}_weight")
+    bias = w.parameter(layer, layer.blob(1)[0], name=f"{layer.name}_bias") if len(layer.blob_specs) > 1 else None
+    sides = (layer.kernel, layer.stride, layer.pad)
+    return call(w.helper(helpers.convolve_by_place), x, weight, bias or "None", *sides, tuple(layer.places))
 
 
 def _padded_most(window: Window) -> bool:

@@ -62,7 +62,7 @@ class MaskResize(Layer):
     def forward(self, x: Tensor) -> Tensor:
         """Return (R, C, output_height, output_width)."""
         (down, of_down), (across, of_across) = (
-            _shares(have, want, x) for have, want in zip(x.shape[2:], self.size, strict=True)
+            shares(have, want, x) for have, want in zip(x.shape[2:], self.size, strict=True)
         )
         return _Resized.apply(x, down, across, of_down, of_across)
 
@@ -84,7 +84,7 @@ class _Resized(TracedFunction):
         return of_down.T @ grad @ of_across, None, None, None, None
 
 
-def _shares(have: int, want: int, like: Tensor) -> tuple[Tensor, Tensor]:
+def shares(have: int, want: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """What each place of an axis gets of each of the bottom's, (want, have); and what it gives back as a gradient."""
     step = torch.tensor(have / want, dtype=like.dtype, device=like.device)
     made = torch.arange(want, device=like.device)
