@@ -82,14 +82,16 @@ def nearest(name: str, choices: Iterable[str], most: int = 3) -> str:
 
     A choice is near if it differs only in case and separators, if it continues ``name`` with a separator or a digit
     (``conv4`` and ``conv4_3``), or if it is one edit away: a letter added, left out or replaced, or two swapped; two
-    edits from ten letters on. The first letter must be right, no digit may be added or left out, and no letter may be
-    replaced in a name of fewer than four or in a part of one. So ``ReLU6``, ``pad_l`` or ``permute_param``, which other
-    versions of Caffe have, are near to no name of this one's.
+    edits from ten letters on, where nothing is nearer. The first letter must be right, no digit may be added or left
+    out, and no letter may be replaced in a name of fewer than four or in a part of one. So ``ReLU6``, ``pad_l`` or
+    ``permute_param``, which other versions of Caffe have, are near to no name of this one's.
     """
     if len(name) > _NAME:
         return ""
     texts = {choice for choice in choices if isinstance(choice, str)}  # HDF5 also has names of bytes
     near = sorted((rank, choice) for choice in texts if (rank := _rank(name, choice)) is not None)
+    if near and near[0][0] < 2:
+        near = [(rank, choice) for rank, choice in near if rank != 2]
     return f" (did you mean {', '.join(choice for _, choice in near[:most])}?)" if near else ""
 
 
