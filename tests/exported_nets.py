@@ -267,7 +267,7 @@ def layer_net(shapes: list[tuple[int, ...]], layer: str) -> tuple[Net, dict[str,
         corners = np.sort(random.uniform(-5, 40, (5, 2, 2)), axis=1).reshape(5, 4)
         batch["more"] = np.concatenate((random.integers(0, 2, (5, 1)), corners), 1).astype("f4")
     elif "ProposalLayer" in layer:
-        batch["third", "fourth"] = np.array([[75, 90, 1.25]], "f4")
+        batch["third"] = np.array([[75, 90, 1.25]], "f4")
     elif "Lstm" in layer and len(shapes) > 1:
         batch["more"] = random.integers(0, 2, shapes[1]).astype("f4")
     bottoms = " ".join(f'bottom: "{name}"' for name in names)

@@ -11,7 +11,18 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from exported_nets import ALIGNED, CASCADES, CLASSIFIER, FLOWS, MORE_LAYERS, answering, build_net, golden_net, layer_net
+from exported_nets import (
+    ALIGNED,
+    CASCADES,
+    CLASSIFIER,
+    CONVNET,
+    FLOWS,
+    MORE_LAYERS,
+    answering,
+    build_net,
+    golden_net,
+    layer_net,
+)
 
 from pycaffe_compat.errors import CaffeError, NetError
 from pycaffe_compat.export import Preprocessing, to_source
@@ -146,6 +157,19 @@ def test_regions_sequences_and_planes(shapes, layer, tmp_path):
     net, batch = layer_net(shapes, layer)
     assert worst(net, tmp_path / "net.py", batch) <= EXACT
     assert not is_formatted(tmp_path)
+
+
+@pytest.mark.parametrize("options", ["pool: STOCHASTIC", "pool: MAX kernel_size: 2 dilation: 2", "pool: MAX"])
+def test_global_pooling_of_planes_that_may_change(options, tmp_path):
+    whole = "" if "kernel" in options else "global_pooling: true"
+    mask = 'top: "mask"' if options == "pool: MAX" else ""
+    layer = f'bottom: "conv" top: "y" {mask} type: "Pooling" pooling_param {{ {options} {whole} }}'
+    net = build_net(f'{CONVNET} layer {{ name: "y" {layer} }}')
+    if not whole:
+        assert worst(net, tmp_path / "net.py", dynamic={"data": (2, 3)}) <= EXACT
+        return
+    with pytest.raises(NetError, match=r'"y" \(Pooling\): axis 2 of its bottom .* may change'):
+        to_source(net, tmp_path / "net.py", dynamic={"data": (2, 3)})
 
 
 @pytest.mark.parametrize(("shapes", "layer"), ALIGNED + FLOWS)

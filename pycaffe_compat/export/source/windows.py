@@ -138,6 +138,8 @@ def pooling(w: Writer, layer: Pooling, x: Value, mask: Value | None = None) -> s
     if layer.window is None and layer.mode in ("MAX", "AVE") and len(w.tops) == 1:
         kind = "Max" if layer.mode == "MAX" else "Avg"
         return f"{w.module(layer, f'nn.Adaptive{kind}Pool2d', 1)}({x})"
+    if layer.window is None:
+        static(layer, x, 2, 3)
     window, _ = layer.fit(x.shape)
     ceil = unless(True, layer.ceil_mode)
     plain = _padded_most(window)
@@ -174,6 +176,8 @@ def pooling(w: Writer, layer: Pooling, x: Value, mask: Value | None = None) -> s
 def _volumes(w: Writer, layer: Layer, volumes: VolumePooling, x: Value) -> str | Several:
     """Pooling over the last one to three axes, or with dilation."""
     n = len(volumes.stride)
+    if volumes.kernel is None:
+        static(layer, x, *range(len(x.shape) - n, len(x.shape)))
     kernel, windows = volumes.fit(x.shape, layer.error)
     much = any(2 * p > k for p, k in zip(volumes.pad, kernel, strict=True))
     if volumes.mode != "MAX" and (much or any(d > 1 for d in volumes.dilation) or (volumes.mode == "SUM" and n == 1)):
