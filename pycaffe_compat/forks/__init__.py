@@ -76,6 +76,8 @@ NAMES = (
     "faceboxes",
     "stn",
     "caffe_ocr",
+    "liteflownet",
+    "pwcnet",
 )
 
 

@@ -136,6 +136,19 @@ def _identity(tensor: Tensor, filler: Any) -> None:
         centres[group * outputs : (group + 1) * outputs, group * inputs : (group + 1) * inputs] = value
 
 
+def _diagonal(tensor: Tensor, filler: Any) -> None:
+    """Filters from each input to the output of its number add up to its ``diag_val``, or to 1; the rest is 0.
+
+    Source: ``filler.hpp`` of lmb-freiburg/flownet2.
+    """
+    if tensor.dim() < 2:
+        raise LayerError(f'filler "diagonal" fills filters (out, in, …), not a blob of shape {dims(tensor.shape)}')
+    tensor.zero_()
+    area = count(tuple(tensor.shape), 2)
+    for i in range(min(tensor.shape[:2])):
+        tensor[i, i] = (filler.diag_val[i] if i < len(filler.diag_val) else 1) / area
+
+
 def read_numbers(path: str, what: str) -> list[float]:
     """Return the numbers of a text file, with white space between them; ``what`` names it in messages.
 
@@ -171,4 +184,5 @@ FILLERS: dict[str, Callable[[Tensor, Any], None]] = {
     "bilinear": _bilinear,
     "identity": _identity,
     "file": _file,
+    "diagonal": _diagonal,
 }

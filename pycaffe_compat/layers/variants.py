@@ -11,7 +11,9 @@ from ..proto.additions import Addition, additions, note, refusal, speed_only, ti
 from .base import Layer
 
 SHARED = ("transform_param", "loss_param")  # options that layers of many types read
-_FILLERS = (("FillerParameter", "alpha"), ("FillerParameter", "file"))  # heeded wherever blobs are filled
+_FILLERS = tuple(
+    ("FillerParameter", name) for name in ("alpha", "file", "diag_val")
+)  # heeded wherever blobs are filled
 
 
 def choose(param: Any, classes: Sequence[type[Layer]], given: str, likely: Sequence[str], where: str) -> type[Layer]:

@@ -315,3 +315,67 @@ def test_data_augmentation_takes_the_mean_of_another_size(tmp_path: Path) -> Non
 def test_what_does_not_fit_is_an_error(text: str, shapes: int, words: str) -> None:
     with pytest.raises(LayerError, match=words):
         gl.build(f'name: "x" {text}', *[(1, 3, 4, 4)] * shapes)
+
+
+def test_warp_of_liteflownet_reads_at_places() -> None:
+    layer = gl.build('name: "w" type: "Warp"', (1, 2, 4, 5), (1, 2, 4, 5), fork="liteflownet")
+    image, places = torch.randn(1, 2, 4, 5, dtype=F64), 2 + 2 * torch.randn(1, 2, 4, 5, dtype=F64)
+    want = np.zeros((2, 4, 5))
+    for y, x in np.ndindex(4, 5):
+        u, v = places[0, :, y, x].tolist()
+        for row, column in itertools.product((math.floor(v), math.floor(v) + 1), (math.floor(u), math.floor(u) + 1)):
+            if 0 <= row < 4 and 0 <= column < 5:
+                want[:, y, x] += (1 - abs(v - row)) * (1 - abs(u - column)) * image[0, :, row, column].numpy()
+    torch.testing.assert_close(layer(image, places)[0], torch.from_numpy(want))
+    gl.check_gradients(layer, image, places)
+
+
+def test_warp_of_pwc_net_has_a_gradient_at_whole_places() -> None:
+    layer = gl.build('name: "w" type: "Warp"', (1, 1, 3, 4), (1, 2, 3, 4), fork="pwcnet")
+    image, flow = torch.randn(1, 1, 3, 4, dtype=F64), torch.randn(1, 2, 3, 4, dtype=F64)
+    same = gl.build('name: "w" type: "FlowWarp"', (1, 1, 3, 4), (1, 2, 3, 4))
+    x = torch.arange(4) + flow[:, 0]
+    y = torch.arange(3)[:, None] + flow[:, 1]
+    inside = ((x >= 0) & (x <= 3) & (y >= 0) & (y <= 2))[:, None]
+    torch.testing.assert_close(layer(image, flow), torch.where(inside, same(image, flow), 0))
+    gl.check_gradients(layer, image, flow)
+    still = torch.zeros(1, 2, 3, 4, dtype=F64, requires_grad=True)
+    layer(image, still).sum().backward()
+    plane = np.pad(image[0, 0].detach().numpy(), 1, mode="edge")  # a step that leads outside counts as 0
+    np.testing.assert_allclose(still.grad[0, 0].numpy(), (plane[1:-1, 2:] - plane[1:-1, :-2]) / 2)
+    np.testing.assert_allclose(still.grad[0, 1].numpy(), (plane[2:, 1:-1] - plane[:-2, 1:-1]) / 2)
+
+
+def test_the_other_layers_of_liteflownet() -> None:
+    grid = gl.build('name: "g" type: "Grid"', (2, 3, 2, 3))(torch.randn(2, 3, 2, 3))
+    assert grid.shape == (2, 2, 2, 3) and grid[1].tolist() == [[[0, 1, 2]] * 2, [[0, 0, 0], [1, 1, 1]]]
+    assert gl.build('name: "n" type: "NegSquare"', (2,))(torch.tensor([2.0, -3])).tolist() == [-4, -9]
+    layer = gl.build('name: "e" type: "ExpMax" expmax_param { base: 2 scale: 0.5 shift: 1 }', (2, 3, 1, 2))
+    x = torch.randn(2, 3, 1, 2, dtype=F64, requires_grad=True)
+    most = torch.cat([x.detach()[:1].amax(1, keepdim=True), torch.zeros(1, 1, 1, 2, dtype=F64)])
+    y = layer(x)
+    torch.testing.assert_close(y, 2 ** (1 + 0.5 * (x - most)))
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, y.detach() * 0.5 * math.log(2))
+
+
+def test_a_pwc_net_is_known_by_its_warp_and_writes_its_flow(tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    net.write_text(f"""input: "img0" input_dim: [1, 2, 4, 6] input: "img1" input_dim: [1, 2, 4, 6]
+      layer {{ name: "corr" type: "Correlation" bottom: "img0" bottom: "img1" top: "corr"
+        correlation_param {{ pad: 1 kernel_size: 1 max_displacement: 1 }} }}
+      layer {{ name: "half" type: "Eltwise" bottom: "img1" top: "half" eltwise_param {{ coeff: 0.5 }} }}
+      layer {{ name: "warped" type: "Warp" bottom: "half" bottom: "img0" top: "warped" }}
+      layer {{ name: "scale" type: "Convolution" bottom: "warped" top: "flow" convolution_param {{ num_output: 2 kernel_size: 1
+        weight_filler {{ type: "diagonal" diag_val: 2 diag_val: 0.5 }} }} }}
+      layer {{ name: "write" type: "FLOWriter" bottom: "flow" writer_param {{ folder: "{tmp_path}/out" prefix: "p-" }} }}""")
+    model = pycaffe_compat.load(net, phase="TEST")
+    assert model.layers["warped"].fork == "pwcnet"
+    image = torch.rand(1, 2, 4, 6)
+    for _ in range(2):
+        model(img0=torch.zeros(1, 2, 4, 6), img1=image)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["p-0000000.flo", "p-0000001.flo"]
+    written = (tmp_path / "out" / "p-0000001.flo").read_bytes()
+    assert written[:4] == b"PIEH" and np.frombuffer(written[4:12], "<i4").tolist() == [6, 4]
+    flow = np.frombuffer(written[12:], "<f4").reshape(4, 6, 2).transpose(2, 0, 1)
+    np.testing.assert_allclose(flow, image[0].numpy() * np.array([1, 0.25])[:, None, None], rtol=1e-6)

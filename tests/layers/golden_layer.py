@@ -26,19 +26,22 @@ ROOT = Path(__file__).parents[1] / "goldens"
 GOLDENS = ROOT / "layers"
 
 
-def build(prototxt: str, *shapes: Sequence[int], dtype: torch.dtype = torch.float32, phase: int = 0) -> Layer:
+def build(
+    prototxt: str, *shapes: Sequence[int], dtype: torch.dtype = torch.float32, phase: int = 0, fork: str = ""
+) -> Layer:
     """Return the layer that ``prototxt`` (the inside of ``layer { … }``) describes, its blobs filled.
 
-    Bottoms and tops that it does not name are named after their position. ``phase`` is 0 for TRAIN, 1 for TEST.
+    Bottoms and tops that it does not name are named after their position. ``phase`` is 0 for TRAIN, 1 for TEST. ``fork`` is
+    whose layer it is, where that is not plain.
     """
     param = text_format.Parse(prototxt, caffe_pb2.LayerParameter())
     param.phase = phase
     if not param.bottom:
         param.bottom.extend(f"bottom{i}" for i in range(len(shapes)))
-    cls = layer_class(param)
+    cls = layer_class(param, fork=fork)
     if not param.top:
         param.top.extend(f"top{i}" for i in range(cls.tops[0]))
-    layer = make_layer(param, [tuple(shape) for shape in shapes])
+    layer = make_layer(param, [tuple(shape) for shape in shapes], "", fork)
     for i, spec in enumerate(layer.blob_specs):
         value = torch.empty(spec.shape, dtype=dtype)
         fill(value, spec.filler)

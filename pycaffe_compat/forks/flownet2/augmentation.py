@@ -17,7 +17,7 @@ EDGE = 1.05  # how far from the end of a row the fork stops to read
 RANDOM = caffe_pb2.RandomGeneratorParameter.DESCRIPTOR.name
 
 
-@register("DataAugmentation", fork="flownet2")
+@register("DataAugmentation", fork=("flownet2", "liteflownet", "pwcnet"))
 class DataAugmentation(Layer):
     """Images (N, C, H, W) cut to ``crop_height`` × ``crop_width`` about their middle, minus a mean: what the TEST phase does.
 

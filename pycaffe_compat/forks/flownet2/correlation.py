@@ -20,7 +20,7 @@ from ...proto import caffe_pb2
 from ...tables import dims
 
 
-@register("Correlation", fork="flownet2")
+@register("Correlation", fork=("flownet2", "liteflownet", "pwcnet"))
 class Correlation(Layer):
     """How alike the surroundings of each place of two feature maps are, for many displacements of the second map.
 
@@ -95,7 +95,7 @@ class Correlation(Layer):
         return F.avg_pool2d(maps, self.kernel, stride) / first.shape[1]
 
 
-@register("Correlation1D", fork="flownet2")
+@register("Correlation1D", fork=("flownet2", "liteflownet", "pwcnet"))
 class RowCorrelation(Correlation):
     """Correlation with displacements along rows alone, and ``pad`` at the left and right alone.
 

@@ -19,7 +19,7 @@ from ...proto import caffe_pb2
 from ...tables import dims
 
 
-@register("FlowWarp", fork="flownet2")
+@register("FlowWarp", fork=("flownet2", "pwcnet"))
 class FlowWarp(Layer):
     """The image (N, C, H, W) as seen along a flow (N, 2, H, W), which says for each place how far off to read: x, then y.
 
@@ -50,22 +50,23 @@ class FlowWarp(Layer):
         left, top = x.detach().long(), y.detach().long()
         right, bottom = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
         a, b = (x - left)[:, None], (y - top)[:, None]
-        planes = image.flatten(2)
-
-        def at(row: Tensor, column: Tensor) -> Tensor:
-            index = (row * width + column).flatten(1)[:, None].expand(-1, planes.shape[1], -1)
-            return planes.gather(2, index).view_as(image)
-
         value = (
-            (1 - a) * (1 - b) * at(top, left)
-            + a * (1 - b) * at(top, right)
-            + (1 - a) * b * at(bottom, left)
-            + a * b * at(bottom, right)
+            (1 - a) * (1 - b) * values_at(image, top, left)
+            + a * (1 - b) * values_at(image, top, right)
+            + (1 - a) * b * values_at(image, bottom, left)
+            + a * b * values_at(image, bottom, right)
         )
         return torch.where(inside[:, None], value, self.fill)
 
 
-@register("ChannelNorm", fork="flownet2")
+def values_at(image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """The values of an image (N, C, H, W) at whole places in it (N, H', W'): (N, C, H', W')."""
+    n, channels, _, width = image.shape
+    index = (row * width + column).long().flatten(1)[:, None].expand(-1, channels, -1)
+    return image.flatten(2).gather(2, index).view(n, channels, *row.shape[1:])
+
+
+@register("ChannelNorm", fork=("flownet2", "liteflownet", "pwcnet"))
 class ChannelNorm(Layer):
     """The L2 norm over the channels of each place: (N, C, H, W) to (N, 1, H, W). Its gradient is ``x / (norm + 1e-9)``."""
 
@@ -79,7 +80,7 @@ class ChannelNorm(Layer):
         return WithSlope.apply(x, norm, x.detach() / (norm + 1e-9))
 
 
-@register("NegReLU", fork="flownet2")
+@register("NegReLU", fork=("flownet2", "liteflownet", "pwcnet"))
 class NegReLU(Layer):
     """``x`` below 0, else ``negative_slope * x``; the gradient at 0 is ``negative_slope``."""
 

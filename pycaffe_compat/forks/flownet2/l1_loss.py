@@ -13,7 +13,7 @@ from ...layers.loss import LossLayer
 from ...layers.registry import register
 
 
-@register("L1Loss", fork="flownet2")
+@register("L1Loss", fork=("flownet2", "liteflownet", "pwcnet"))
 class LocationL1Loss(LossLayer):
     """``sum |a - b| / N`` where that is a number, or of one bottom; with ``l2_per_location`` the L2 norm over channels instead.
 

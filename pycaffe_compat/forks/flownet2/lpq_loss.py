@@ -15,7 +15,7 @@ from ...tables import dims
 from .l1_loss import rising
 
 
-@register("LpqLoss", fork="flownet2")
+@register("LpqLoss", fork=("flownet2", "pwcnet"))
 class LpqLoss(LossLayer):
     """The sum over places of ``(q_epsilon + sum over channels of (|a - b| + p_epsilon)^p)^q``, by N; or of one bottom.
 

@@ -15,7 +15,7 @@ from ...proto import caffe_pb2
 from ...tables import dims
 
 
-@register("Mean", fork="flownet2")
+@register("Mean", fork=("flownet2", "liteflownet", "pwcnet"))
 class Mean(Layer):
     """``output_scale * (input_scale * x ± mean_scale * mean)`` of each bottom (N, C, H, W), by ``operation``.
 

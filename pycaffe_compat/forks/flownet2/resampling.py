@@ -55,7 +55,7 @@ def _rounded(x: Tensor) -> Tensor:
     return torch.where(x < 0, (x - 0.5).ceil(), (x + 0.5).floor())
 
 
-@register("Resample", fork="flownet2")
+@register("Resample", fork=("flownet2", "liteflownet", "pwcnet"))
 class Resample(_Resized):
     """(N, C, H, W) to (N, C, H', W') by ``type``: LINEAR, CUBIC (with -0.5) or NEAREST; AREA is in the fork's file alone.
 
@@ -124,7 +124,7 @@ class Resample(_Resized):
         return torch.where(total == 0, 0, weight / torch.where(total == 0, 1, total))
 
 
-@register("Downsample", fork="flownet2")
+@register("Downsample", fork=("flownet2", "liteflownet", "pwcnet"))
 class Downsample(_Resized):
     """(N, C, H, W) to (N, C, H', W'): means with weights that fall linearly to 0 over a step, corners being aligned.
 
@@ -163,7 +163,7 @@ class Downsample(_Resized):
         return torch.where((place - _rounded(centre)[:, None]).abs() <= math.ceil(step), weight, 0)
 
 
-@register("Accum", fork="flownet2")
+@register("Accum", fork=("flownet2", "pwcnet"))
 class Accum(Layer):
     """The channels of all bottoms one behind the other, each enlarged by bilinear interpolation with aligned corners.
 
