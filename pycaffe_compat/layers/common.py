@@ -6,7 +6,7 @@ Source: Caffe's layers of these names.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ class Eltwise(Layer):
 
     inert_options = frozenset({"stable_prod_grad"})
     passes_places = True
-    bottoms = (2, None)
+    bottoms: ClassVar[tuple[int, int | None]] = (2, None)
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)

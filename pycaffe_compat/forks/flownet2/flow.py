@@ -27,7 +27,7 @@ class FlowWarp(Layer):
     0 <= x < W, 0 <= y < H the top is ``fill_value``, 0 or not a number, without a gradient.
     """
 
-    options = ("flow_warp_param",)
+    options: ClassVar[tuple[str, ...] | None] = ("flow_warp_param",)
     bottoms: ClassVar[tuple[int, int | None]] = (2, 2)
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
