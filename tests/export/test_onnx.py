@@ -27,7 +27,7 @@ from ssd_net import NET as SSD
 from pycaffe_compat.errors import CaffeError, NetError
 from pycaffe_compat.export import Preprocessing, compare_onnx, to_onnx
 from pycaffe_compat.export.onnx import model as onnx_model
-from pycaffe_compat.export.verify import differences
+from pycaffe_compat.export.verify import Difference, differences, in_order, random_batches, with_rounding
 from pycaffe_compat.net import Net
 
 UNSAID = {"detout_eta"}  # goldens that ONNX has no operators for: NonMaxSuppression's threshold stays
@@ -429,3 +429,32 @@ def test_opencv_chooses_the_same_boxes(name, tmp_path):
         for blob, each in zip(found.outputs, read.forward(list(found.outputs)), strict=True)
     ]
     assert max(each.relative for each in differences(net, found, own, results)) <= 1e-5
+
+
+def test_what_rounding_does_to_the_net_too_is_no_difference(tmp_path):
+    """Digits that a net loses in float32 another order of sums loses otherwise; a real difference is larger."""
+    net = build_net(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 4 dim: 9 } } }'
+        'layer { name: "up" type: "Power" bottom: "x" top: "up" power_param { shift: 30000 } }'
+        'layer { name: "down" type: "Power" bottom: "up" top: "down" power_param { shift: -30000 } }'
+    )
+    found = to_onnx(net, tmp_path / "net.onnx")
+    batches = random_batches(found)
+    exact = [d for b in batches for d in differences(net, found, b, [b["x"]])]
+    assert not any(each.right for each in exact)
+    explained = with_rounding(net, found, batches, exact)
+    assert all(each.right for each in explained) and net.dtype == torch.float32
+    wrong = [d for b in batches for d in differences(net, found, b, [b["x"] * np.float32(1.01)])]
+    assert not any(each.right for each in with_rounding(net, found, batches, wrong))
+    assert not Difference("down", 1, 0.1, 1.0, rounding=0.05).right, "rounding beyond measure explains nothing"
+
+
+def test_detections_of_equal_score_may_change_places():
+    rows = np.array([[0, 1, 0.9, 1, 2, 3, 4], [0, 1, 0.89999, 5, 6, 7, 8], [0, 1, 0.5, 0, 0, 1, 1]], "f4")[None, None]
+    swapped = rows[:, :, [1, 0, 2]]
+    assert np.allclose(in_order(swapped, rows), rows, atol=1e-4)
+    wrong = rows[:, :, [0, 2, 1]]
+    assert np.array_equal(in_order(wrong, rows), wrong), "scores that are apart have one order"
+    other = swapped.copy()
+    other[..., 0, 3] = 9
+    assert not np.allclose(in_order(other, rows), rows, atol=1)
