@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..errors import LayerError
+from ..forks import fork_named
 from ..proto import caffe_pb2
 from ..proto.additions import Addition, additions, note, refusal, speed_only, titles
 from .base import Layer
@@ -28,7 +29,8 @@ def choose(param: Any, classes: Sequence[type[Layer]], given: str, likely: Seque
 
     Raises:
         LayerError: no class takes all options that are set, because they are of several forks, or of another than the named
-            one; or several do, and nothing else in the net tells which is meant.
+            one; or several do, and nothing else in the net tells which is meant; or the named fork has a layer of the type
+            that is not implemented here.
     """
     named = [cls for cls in classes if given in cls.forks]
     if named and (named[0].fits(param) or classes[0].forks or not classes[0].fits(param)):
@@ -40,6 +42,11 @@ def choose(param: Any, classes: Sequence[type[Layer]], given: str, likely: Seque
                 f'{where}: {titles([given])}, the fork that is named, has no such option of "{param.type}": {words}'
             )
         return named[0]
+    if given and not named and classes[0].forks and param.type in fork_named(given).layer_types:
+        raise LayerError(
+            f'{where}: {titles([given])}, the fork that is named, has a layer "{param.type}" of its own, which is not '
+            "implemented here"
+        )
     fitting = [cls for cls in classes if not _foreign(param, cls) and cls.fits(param)]
     if not fitting:  # a value that is the default anyway hinders no class
         fitting = [cls for cls in classes if all(each.is_default for each in _foreign(param, cls)) and cls.fits(param)]
@@ -54,10 +61,10 @@ def choose(param: Any, classes: Sequence[type[Layer]], given: str, likely: Seque
         )
     if len(fitting) > 1:
         meant = "; ".join(f"{_owner(cls)}: {_first_sentence(cls)}" for cls in fitting)
-        raise LayerError(
-            f'{where}: several forks of Caffe have a layer "{param.type}", and nothing in the net tells which is meant. '
-            f"Name one with --fork or fork=. {meant}"
-        )
+        several = f'several forks of Caffe have a layer "{param.type}", and nothing in the net tells which is meant'
+        if given:
+            several = f"{titles([given])}, the fork that is named, has no such layer; {several}"
+        raise LayerError(f"{where}: {several}. Name one with --fork or fork=. {meant}")
     return fitting[0]
 
 

@@ -12,6 +12,7 @@ from google.protobuf import text_format
 
 from pycaffe_compat.errors import LayerError
 from pycaffe_compat.layers import Layer, layer_class
+from pycaffe_compat.layers.fillers import fill
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text
 
@@ -213,12 +214,16 @@ def test_absolute_distances_have_the_forks_gradient() -> None:
     np.testing.assert_allclose(layer.blob(0).grad, (dy[..., None] * (apart < 0) - (apart > 0)).sum(0))
 
 
-def test_happynears_bn_follows_inverse_deviations() -> None:
+@pytest.mark.parametrize(("fork", "start"), [("happynear", 0), ("domain_guided", 1)])
+def test_bn_of_two_forks_follows_inverse_deviations(fork: str, start: float) -> None:
     """bn_layer.cpp: blob 3 is a running mean of 1 / sqrt(variance + eps), by which the TEST phase multiplies."""
     param = text_format.Parse(
         'name: "b" type: "BN" bottom: "x" top: "y" bn_param { momentum: 0.75 eps: 0.01 }', caffe_pb2.LayerParameter()
     )
-    layer = layer_class(param, fork="happynear")(param, [(N, K)])
+    layer = layer_class(param, fork=fork)(param, [(N, K)])
+    first = torch.full((1, K), -1.0)
+    fill(first, layer.blob_specs[3].filler)
+    assert layer.blob_specs[3].shape == (1, K) and first.eq(start).all()
     blobs = [torch.full((1, K, 1, 1), value, dtype=DOUBLE) for value in (2.0, 0.5, 0.1, 3.0)]
     for i, blob in enumerate(blobs):
         layer.set_blob(i, blob.clone())

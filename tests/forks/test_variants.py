@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pycaffe_compat.errors import LayerError, ParseError
-from pycaffe_compat.forks import all_forks
+from pycaffe_compat.forks import Fork, all_forks
 from pycaffe_compat.layers import Layer, layer_class, register
 from pycaffe_compat.layers.registry import REGISTRY, VARIANTS
 from pycaffe_compat.net import Net
@@ -23,6 +23,22 @@ def test_the_name_of_a_fork_is_enough_for_all_of_its_types(name: str) -> None:
     for type_name in types:
         param = caffe_pb2.LayerParameter(name="x", type=type_name, bottom=["a"] * (3 if name == "cascade_rcnn" else 2))
         assert layer_class(param, fork=name, likely=(name,)).type_name == type_name
+
+
+@pytest.mark.parametrize("fork", all_forks(), ids=lambda fork: fork.name)
+def test_the_named_fork_runs_its_layer_or_says_that_it_is_not_here(fork: Fork) -> None:
+    for type_name in fork.layer_types & set(VARIANTS):
+        if any(fork.name in cls.forks for cls in VARIANTS[type_name]) or not REGISTRY[type_name].forks:
+            continue
+        words = rf'\({fork.name}\), the fork that is named, has a layer "{type_name}" of its own, which is not implemented here'
+        with pytest.raises(LayerError, match=words):
+            layer_class(caffe_pb2.LayerParameter(name="x", type=type_name), fork=fork.name)
+
+
+def test_a_named_fork_without_the_type_is_said_to_lack_it() -> None:
+    param = caffe_pb2.LayerParameter(name="b", type="BN")
+    with pytest.raises(LayerError, match=r"DANN\S* .*the fork that is named, has no such layer; several forks"):
+        layer_class(param, fork="dann", likely=("dann",))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ...forks.c3d.volumes import L2_EPS, L2Normalize
+from ...forks.domain_guided.bn import StartedInverseBN
 from ...forks.happynear.batch_norm import PartialBatchNorm
 from ...forks.happynear.bn import InverseBN
 from ...forks.happynear.normalize import EPS as EPS_CHANNELS
@@ -66,7 +67,7 @@ def fork_batch_norm(e: Emitter, layer: AveragedBatchNorm | PartialBatchNorm | Sc
     return str(e.op("Relu", y) if has_relu(layer) else y)
 
 
-@emits(RunningBN, FlatRunningBN, InverseBN)
+@emits(RunningBN, FlatRunningBN, InverseBN, StartedInverseBN)
 def running_bn(e: Emitter, layer: RunningBN, x: Value) -> str:
     names = ("slope", "bias", "running_mean", "variance")
     blobs = [e.array(layer, name, getattr(layer, name).flatten()) for name in names]

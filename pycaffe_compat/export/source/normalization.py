@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...forks.c3d.volumes import L2_EPS, L2Normalize
+from ...forks.domain_guided.bn import StartedInverseBN
 from ...forks.happynear.batch_norm import PartialBatchNorm
 from ...forks.happynear.bn import InverseBN
 from ...forks.happynear.normalize import EPS as EPS_CHANNELS
@@ -128,7 +129,7 @@ def partial_batch_norm(w: Writer, layer: PartialBatchNorm, x: Value) -> str:
     return f"{module}({x})"
 
 
-@writes(RunningBN, FlatRunningBN, InverseBN)
+@writes(RunningBN, FlatRunningBN, InverseBN, StartedInverseBN)
 def running_bn(w: Writer, layer: RunningBN, x: Value) -> str:
     return _module(w, layer, x, layer.eps, layer.running_mean, layer.variance, (layer.slope, layer.bias))
 

@@ -16,7 +16,7 @@ from ...layers.slope import TracedFunction
 DISTANCES = ("L1", "L2")
 
 
-@register("CenterLoss", fork="caffe_face")
+@register("CenterLoss", fork=("caffe_face", "xilinx"))
 class CenterLoss(LossLayer):
     """``sum |x - center[label]|^2 / (2 N)``; happynear's ``distance_type: "L1"`` is the sum of absolute values by N.
 
@@ -24,7 +24,7 @@ class CenterLoss(LossLayer):
     the features of its class, divided by one more than their number, whatever ``loss_weight`` says.
     """
 
-    weightless = frozenset({"caffe_face", "happynear"})
+    weightless = frozenset({"caffe_face", "happynear", "xilinx"})
     blobs_declared = ("center",)
     repeats: ClassVar[bool] = False
     center: Tensor

@@ -14,7 +14,7 @@ from ...proto import caffe_pb2
 from ...tables import dims
 
 
-@register("UniqueLabel", fork=("deeplab", "pspnet"))
+@register("UniqueLabel", fork=("deeplab", "deeplab_v1", "pspnet"))
 class UniqueLabel(Layer):
     """The labels that occur in each image, in order, and those in ``force_label``; -1 fills up to ``max_labels``.
 
@@ -51,7 +51,7 @@ class UniqueLabel(Layer):
         return top
 
 
-@register("BiasChannel", fork=("deeplab", "pspnet"))
+@register("BiasChannel", fork=("deeplab", "deeplab_v1", "pspnet"))
 class BiasChannel(Layer):
     """Scores with a bias for the labels that an image has (IMAGE) or that each place has (PIXEL).
 

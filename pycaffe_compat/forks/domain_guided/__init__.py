@@ -6,7 +6,7 @@ FORK = Fork(
     name="domain_guided",
     title="Domain guided dropout",
     source="Cysu/caffe",
-    types="BN MPIGather MPIScatter SmoothL1Loss",
+    types="BN GuidedDropout MPIGather MPIScatter SmoothL1Loss",
     speed={
         "NetParameter.richness": "how much memory convolutions take",
         "DataParameter.shuffle_pool_size": "in which order records come; they come in the order of the database here",

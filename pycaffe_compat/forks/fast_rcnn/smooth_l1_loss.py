@@ -36,6 +36,7 @@ FORKS = (
     "yolo",
     "tsn",
     "person_search",
+    "xilinx",
 )
 _CALLING = {"ssd", "ssd_focal", "refinedet", "nvidia", "yolo"}  # those whose layer sets the weight of a loss
 

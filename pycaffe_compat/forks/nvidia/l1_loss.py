@@ -10,7 +10,7 @@ from ...layers.loss import LossLayer
 from ...layers.registry import register
 
 
-@register("L1Loss", fork="nvidia")
+@register("L1Loss", fork=("nvidia", "xilinx"))
 class L1Loss(LossLayer):
     """``sum |a - b| / N``; both bottoms get gradients."""
 

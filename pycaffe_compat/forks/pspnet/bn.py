@@ -27,9 +27,11 @@ class RunningBN(Layer):
 
     Attributes:
         blob_axes: how many axes the blobs have.
+        starts_at_one: whether the running variance starts with 1 in any case.
     """
 
     blob_axes: ClassVar[int] = 4
+    starts_at_one: ClassVar[bool] = False
 
     options = ("bn_param",)
     inert_options = frozenset({"engine"})
@@ -52,7 +54,9 @@ class RunningBN(Layer):
         self.add_blob("slope", blob, options.slope_filler, trainable=not self.frozen)
         self.add_blob("bias", blob, options.bias_filler, trainable=not self.frozen)
         self.add_blob("running_mean", blob, trainable=False)
-        self.add_blob("running_var", blob, torch.ones(blob) if self.frozen else None, trainable=False)
+        self.add_blob(
+            "running_var", blob, torch.ones(blob) if self.frozen or self.starts_at_one else None, trainable=False
+        )
 
     @classmethod
     def fits(cls, param: Any) -> bool:

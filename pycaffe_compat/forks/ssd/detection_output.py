@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @register(
     "DetectionOutput",
-    fork=("ssd", "ssd_focal", "faceboxes", "nvidia", "intel", "yolo", "openvino", "synopsys", "xilinx"),
+    fork=("ssd", "ssd_focal", "textboxes", "faceboxes", "nvidia", "intel", "yolo", "openvino", "synopsys", "xilinx"),
 )
 class DetectionOutput(Layer):
     """The detections of each image: boxes decoded from priors, with scores, after non-maximum suppression of each class.

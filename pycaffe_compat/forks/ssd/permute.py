@@ -16,6 +16,7 @@ from ...layers.registry import register
     fork=(
         "ssd",
         "ssd_focal",
+        "textboxes",
         "faceboxes",
         "refinedet",
         "nvidia",

@@ -14,7 +14,7 @@ from ...layers.neuron import Overwritten
 from ...layers.registry import register
 
 
-@register("ReLU6", fork=("yolo", "xilinx"))
+@register("ReLU6", fork=("yolo", "synopsys", "xilinx"))
 class ReLU6(Overwritten):
     """``x`` above 0, else ``negative_slope * x``, and at most 6; the gradient is 0 from 6 on, ``negative_slope`` up to 0."""
 

@@ -14,7 +14,7 @@ from ...tables import dims
 DEFAULT_STRIDE = 2  # choasup/caffe-yolo9000's; the others have none, and crash without a stride
 
 
-@register("Reorg", fork=("yolo", "intel", "xilinx"))
+@register("Reorg", fork=("yolo", "intel", "synopsys", "xilinx"))
 class Reorg(Layer):
     """Darknet's exchange of places for channels: (N, C, H, W) to (N, C * stride², H / stride, W / stride).
 

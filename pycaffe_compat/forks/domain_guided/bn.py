@@ -1,0 +1,13 @@
+"""BN, as the Caffe of domain guided dropout has it (Cysu/caffe, branch domain-guided-dropout, bn_layer.cpp)."""
+
+from __future__ import annotations
+
+from ...layers.registry import register
+from ..happynear.bn import InverseBN
+
+
+@register("BN", fork="domain_guided")
+class StartedInverseBN(InverseBN):
+    """happynear's BN, whose last blob starts with 1."""
+
+    starts_at_one = True
