@@ -56,4 +56,4 @@ class Local(Layer):
         y = torch.einsum("nkp,mkp->nmp", windows, self.weight[:, 0])
         if len(self.blob_specs) > 1:
             y = y + self.blob(1)[0]
-        return y.reshape(len(x), self.outputs, *self.places)
+        return y.reshape(x.shape[0], self.outputs, *self.places)
