@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # All that needs a GPU, unattended: build, tests, benchmarks, compute-sanitizer. Needs PyTorch with CUDA, nvcc and this
-# package's dependencies (lmdb aside); no network. Under 30 minutes, each step under 10.
+# package's dependencies (lmdb aside); no network. Under 30 minutes, each step under 10: where a call may not last longer, make one
+# for each step, in this order and with one FOLDER.
 #
 #     benchmarks/run_on_gpu.sh [FOLDER] [STEP...]
 #
 # FOLDER (default gpu_results) takes logs, tables and plots; FOLDER.tar.gz is all of it in one file. STEPs: build tests
-# benchmark training sanitizer, all by default. PYTHON names the interpreter, LIMIT the seconds for everything. What fails, or finds no
+# nets benchmark training sanitizer, all by default. PYTHON names the interpreter, LIMIT the seconds for everything. What fails, or finds no
 # time left, is said at the end and by the exit status; the rest still runs.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 folder=$(realpath -m "${1:-gpu_results}")
 shift || true
-steps=${*:-build tests benchmark training sanitizer}
+steps=${*:-build tests nets benchmark training sanitizer}
 python=${PYTHON:-python3}
 mkdir -p "$folder"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
@@ -58,6 +59,8 @@ assert ops.backend_info()['cuda']['backend'] == 'extension'"
         run tests_cupy 200 "${pytest[@]}" tests/ops/test_cuda.py -k cupy
       fi
       run tests_torch 120 "${pytest[@]}" tests/ops/test_cuda.py -k "not extension and not cupy"
+      ;;
+    nets)
       run tests_nets 120 "${pytest[@]}" tests/test_on_gpu.py
       run tests_ops 180 "${pytest[@]}" tests/ops/test_extension.py tests/ops/test_operators.py tests/ops/test_backends.py
       ;;
@@ -75,7 +78,7 @@ assert ops.backend_info()['cuda']['backend'] == 'extension'"
       done
       ;;
     *)
-      echo "unknown step $step; valid: build tests benchmark training sanitizer" >&2
+      echo "unknown step $step; valid: build tests nets benchmark training sanitizer" >&2
       exit 2
       ;;
   esac
