@@ -73,8 +73,8 @@ class Difference:
     @property
     def right(self) -> bool:
         """Whether the file computes what the net does, but for rounding."""
-        known = self.rounding <= MOST_ROUNDING * self.reach
-        return self.relative <= TOLERANCE or (known and self.largest <= ROUNDING * self.rounding)
+        lost = self.rounding / self.reach if self.reach else 0.0
+        return self.relative <= max(TOLERANCE, ROUNDING * lost if lost <= MOST_ROUNDING else 0.0)
 
 
 def compare_onnx(
