@@ -259,3 +259,11 @@ def test_bn_has_the_blobs_of_its_fork_and_loads_both_kinds(fork: str, shape: tup
         np.testing.assert_array_equal(net.layers["b"].running_var.flatten(), [3, 3.25, 3.5])
     net.save(tmp_path / "saved.caffemodel")
     assert [blob.shape for blob in read_weights(tmp_path / "saved.caffemodel")["b"]] == [shape] * 4
+
+
+def test_bn_of_segnet_takes_a_matrix_as_planes_of_one_place() -> None:
+    text = 'name: "b" type: "BN" bn_param { scale_filler { value: 2 } shift_filler { value: 1 } }'
+    x = torch.randn(6, 3)
+    y = gl.build(text, (6, 3))(x)
+    assert y.shape == (6, 3, 1, 1)
+    torch.testing.assert_close(y, gl.build(text, (6, 3, 1, 1))(x[..., None, None]))

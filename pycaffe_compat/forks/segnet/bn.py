@@ -25,7 +25,8 @@ class BatchBN(Layer):
     ``bn_mode: INFERENCE`` is ``scale * x + shift`` alone, with blobs that hold the statistics too. Further tops are the
     batch's mean and biased variance, without a gradient. In place, INFERENCE has the gradient of its scale from what it wrote
     over its bottom, as in the fork. Where several passes add up to one step (``iter_size``) or
-    layers share the blobs, gradients add up here; the fork keeps those of the last pass.
+    layers share the blobs, gradients add up here; the fork keeps those of the last pass. A bottom with fewer than four axes
+    gets further ones of length 1.
     """
 
     options = ("bn_param",)
@@ -37,7 +38,7 @@ class BatchBN(Layer):
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         options, shape = param.bn_param, bottom_shapes[0]
-        if len(shape) != 4:
+        if not 2 <= len(shape) <= 4:
             raise self.error(f"needs a bottom (num, channels, height, width), not of shape {dims(shape)}")
         if options.icnet:
             raise self.error("bn_param.icnet: true means PSPNet's BN; name that fork with --fork pspnet or fork=")
@@ -53,6 +54,8 @@ class BatchBN(Layer):
         return not any(param.bn_param.HasField(name) for name in PSPNETS_FIELDS)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return (N, C, H, W), and with further tops the mean and the variance, (1, C, 1, 1)."""
+        x = x.reshape(*x.shape, *(1,) * (4 - x.dim()))
         if self.inference:
             return self._overwritten(x) if self.in_place and torch.is_grad_enabled() else self.scale * x + self.shift
         mean = _mean(x)
