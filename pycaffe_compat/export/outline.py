@@ -29,7 +29,7 @@ from ..layers.inputs import DummyData
 from ..layers.neuron import Dropout
 from ..layers.output import HDF5Output, ImageOutput
 from ..layers.recurrent import Carrying
-from ..net import Net
+from ..net import Net, infer_shapes
 from ..proto import caffe_pb2, filter_net, read_net
 from ..wiring import Step
 from .fold import folds
@@ -174,9 +174,7 @@ def outline(net: Net, dynamic: Mapping[str, Sequence[int]] | None = None, fold: 
         if v in needed
     }
     moving = _moving(net, steps, inputs, dynamic, notes)
-    for step in steps:
-        for value in step.top_values if step.layer.open_axes else ():
-            moving[value] = moving.get(value, frozenset()) | set(step.layer.open_axes)
+    _open(net, steps, shapes, moving)
     folded, aliases = folds(steps, set(ends)) if fold else ({}, set())
     aliases |= {step.name for step in steps if isinstance(step.layer, (Dropout, Split))}
     names = _names(net, steps, aliases)
@@ -191,6 +189,23 @@ def outline(net: Net, dynamic: Mapping[str, Sequence[int]] | None = None, fold: 
         folded,
         aliases,
     )
+
+
+def _open(net: Net, steps: Sequence[Step], shapes: Mapping[int, Shape], moving: dict[int, frozenset[int]]) -> None:
+    """Add the axes whose length only a pass decides, by values, and those of later layers that follow from them."""
+    longer = dict(shapes)
+    for step in steps:
+        tops: list[Shape] = [shapes[v] for v in step.top_values]
+        bottoms = [longer[v] for v in step.bottom_values]
+        if bottoms != [shapes[v] for v in step.bottom_values]:
+            with contextlib.suppress(CaffeError):  # a layer that needs that length says so where it runs
+                tops = [tuple(shape) for shape in infer_shapes(step.layer, bottoms, net.file)]
+        for value, shape in zip(step.top_values, tops, strict=True):
+            top = tuple(n + 1 if a in step.layer.open_axes else n for a, n in enumerate(shape))
+            longer[value] = top
+            changed = {a for a, (m, n) in enumerate(zip(shapes[value], top, strict=False)) if m != n}
+            if changed:
+                moving[value] = moving.get(value, frozenset()) | changed
 
 
 def _is_input(step: Step) -> bool:

@@ -458,3 +458,18 @@ def test_detections_of_equal_score_may_change_places():
     other = swapped.copy()
     other[..., 0, 3] = 9
     assert not np.allclose(in_order(other, rows), rows, atol=1)
+
+
+def test_what_follows_a_choice_of_items_takes_any_number(tmp_path):
+    """A net of one batch size: the number that Filter lets through still differs from pass to pass."""
+    net = build_net(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 32 } } }'
+        'layer { name: "s" type: "Input" top: "s" input_param { shape { dim: 4 } } }'
+        'layer { name: "four" type: "Reshape" bottom: "x" top: "y" reshape_param { shape { dim: 4 dim: 2 dim: 4 } } }'
+        'layer { name: "chosen" type: "Filter" bottom: "y" bottom: "s" top: "f" }'
+        'layer { name: "flat" type: "Reshape" bottom: "f" top: "r" reshape_param { shape { dim: -1 dim: 8 } } }'
+    )
+    found = to_onnx(net, tmp_path / "net.onnx")
+    batch = {"x": np.arange(32, dtype="f4"), "s": np.array([1, 0, 1, 0], "f4")}
+    (each,) = compare_onnx(net, found, tmp_path / "net.onnx", [batch])
+    assert each.largest == 0 and found.outputs["r"].moving == {0}
