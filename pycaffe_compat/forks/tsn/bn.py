@@ -10,4 +10,5 @@ from ..pspnet.bn import RunningBN
 class FlatRunningBN(RunningBN):
     """PSPNet's BN, with blobs of shape 1 x channels."""
 
+    fork_options = frozenset()
     blob_axes = 2
