@@ -20,6 +20,7 @@ from .layers.neuron import Overwritten
 from .layers.own_options import fork_of_layer, with_own_options
 from .layers.registry import check_layers, missing_types
 from .loading import BlobKey, LoadReport
+from .memory.exhaustion import is_exhausted
 from .parameters import BlobTable, Learnable, in_file
 from .plan import Call, plan
 from .proto import caffe_pb2, current, filter_net, read_net, upgrade_net, use_proto, write_weights
@@ -461,6 +462,29 @@ class CaffeModule(nn.Module):
         )
 
     def _execute(self, given: dict[str, Tensor], calls: list[Call]) -> tuple[dict[int, Tensor], Tensor]:
+        if torch.compiler.is_compiling():
+            return self._compute(given, calls)
+        try:
+            return self._compute(given, calls)
+        except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            if not isinstance(error, CaffeError) and not is_exhausted(error):
+                self._check_shapes({name: tuple(value.shape) for name, value in given.items()}, error)
+            raise
+
+    def _check_shapes(self, given: dict[str, Shape], error: Exception) -> None:
+        """Raise if a pass failed for inputs of other shapes than the net was built for, or without values."""
+        built = {name: self._wiring.shapes[self._source_values[name]] for name in given}
+        self.shapes_for(given)  # names the layer that does not fit
+        batches = {(built[name][:1], given[name][:1]) for name in given}
+        consistent = len({before for before, _ in batches}) == len(batches)
+        if consistent and all(all(shape) and shape[1:] == built[name][1:] for name, shape in given.items()):
+            return
+        shapes = ", ".join(f"{name} {dims(shape)}" for name, shape in given.items())
+        raise NetError(
+            f"{self.file or 'the net'}: cannot run with inputs of such shapes ({shapes}): {error}"
+        ) from error
+
+    def _compute(self, given: dict[str, Tensor], calls: list[Call]) -> tuple[dict[int, Tensor], Tensor]:
         values = {self._source_values[name]: value for name, value in given.items()}
         rewritten = {} if torch.compiler.is_compiling() else self._rewritten
         objective: Tensor | None = None

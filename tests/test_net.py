@@ -285,6 +285,17 @@ def test_inputs_that_do_not_fit_are_named() -> None:
         net()
     with pytest.raises(UnknownNameError, match='"y" is no input'):
         net(x=torch.zeros(1, 3), y=torch.zeros(1))
+    with pytest.raises(LayerError, match=r'layer "a" .*does not fit its bottoms \(shapes: 1×4\)'):
+        net(x=torch.zeros(1, 4))
+    with pytest.raises(RuntimeError, match="Double"):  # sizes are not at fault
+        net(x=torch.zeros(1, 3, dtype=torch.float64))
+
+
+def test_planes_without_places_that_a_layer_cannot_take_are_an_error() -> None:
+    more = 'layer { name: "r" type: "Resample" bottom: "x" top: "r" resample_param { height: 2 width: 2 } }'
+    net = net_of(INPUT.replace("dim: 3", "dim: 3 dim: 4 dim: 4") + more)
+    with pytest.raises(NetError, match=r"cannot run with inputs of such shapes \(x 1×3×0×4\)"):
+        net(x=torch.zeros(1, 3, 0, 4))
 
 
 def test_weights_are_copied_by_name_and_a_wrong_shape_names_both(tmp_path: Path) -> None:

@@ -184,6 +184,12 @@ def test_what_losses_of_distances_cannot_take() -> None:
         build('type: "GeneralTripletLoss"', (N, 2), (N,))(torch.zeros(N, 2, dtype=DOUBLE), torch.tensor(LABELS))
 
 
+def test_distances_that_are_no_numbers_point_at_no_class_beyond() -> None:
+    """On a GPU an index beyond the classes would end the process."""
+    layer = build('type: "GeneralTripletLoss" general_triplet_loss_param { hardest_only: true }')
+    layer(torch.full((N, CLASSES), torch.nan, dtype=DOUBLE), torch.tensor(LABELS))
+
+
 # ---- GlobalLSEMargin
 
 

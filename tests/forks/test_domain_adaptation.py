@@ -182,6 +182,8 @@ def test_what_a_discrepancy_cannot_take() -> None:
         build('type: "JMMDLoss"', *shapes)
     with pytest.raises(LayerError, match="not 4×3 for features 5×4"):
         build('type: "JMMDLoss" jmmd_param { sigma: 1 }', *shapes[:2], (4, 3), (6, 3))
+    with pytest.raises(LayerError, match="takes items of two domains, not 0 and 6"):
+        build('type: "MMDLoss"', (5, 4), (6, 4))(randn(0, 4), randn(6, 4))
     layer = build('type: "JMMDLoss" jmmd_param { auto_sigma: true }', *shapes)
     assert layer(*(randn(*shape) for shape in shapes)).item() == 0
 

@@ -123,6 +123,8 @@ def test_labels_that_are_none_are_an_error() -> None:
         layer(torch.zeros(4, 1, 3), torch.tensor([[1.0, 3]]))
     with pytest.raises(LayerError, match="do not belong together"):
         gl.build('name: "l" type: "WarpCTCLoss"', (4, 2, 3), (1, 2))
+    with pytest.raises(LayerError, match="do not belong together"):
+        gl.build('name: "l" type: "WarpCTCLoss"', (4, 2, 3), (4, 2, 2), (4, 2))
     with pytest.raises(LayerError, match="growthRate must be at least 1"):
         gl.build('name: "d" type: "DenseBlock" denseblock_param { growthRate: 0 }', (1, 3, 4, 4))
 
@@ -135,6 +137,9 @@ def test_the_decoder_judges_labels() -> None:
     top = layer(F.one_hot(best, 3).float(), labels)
     assert top.shape == (1, 2, 1, 1)
     torch.testing.assert_close(top.flatten(), torch.tensor([1 - (0 + 0.5 + 1) / 3, 1 / 3]))
+    labels[1, 1] = torch.nan
+    with pytest.raises(LayerError, match="a label that is no finite number"):
+        layer(F.one_hot(best, 3).float(), labels)
 
 
 @pytest.mark.parametrize("copies", [False, True])

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Shape, untraced
+from ...layers.base import Shape, count, untraced
 from ...layers.loss import LossLayer, precise
 from ...layers.registry import register
 from ...layers.slope import WithSlope
@@ -54,7 +54,7 @@ class WarpCTCLoss(LossLayer):
         labels = others[-1]
         fits = {
             1: labels[:1] == (n,),
-            2: all(shape[:2] == (steps, n) for shape in others),
+            2: all(shape[:2] == (steps, n) and count(shape, 2) == 1 for shape in others),
             3: all(math.prod(shape) == n for shape in others[:2]) and labels[1:2] == (n,),
         }[len(others)]
         if not fits:
@@ -62,7 +62,7 @@ class WarpCTCLoss(LossLayer):
 
     def forward(self, scores: Tensor, *others: Tensor) -> Tensor:
         """Return the loss as a tensor without axes."""
-        if scores.is_meta:
+        if scores.is_meta or not scores.shape[1]:
             return scores.sum() * 0
         each = self._costs(scores, [other.detach() for other in others])
         return WithSlope.apply(each, each.detach() / scores.shape[1], None)
@@ -120,7 +120,7 @@ class JudgingDecoder(CTCGreedyDecoder):
 
     def check(self, scores: Sequence[int], *others: Sequence[int]) -> None:
         super().check(scores)
-        if others and others[0][0] != scores[1]:
+        if others and (len(others[0]) < 2 or others[0][0] != scores[1]):
             raise self.error(f"needs scores T×N×C and labels N×L, not {dims(scores)} and {dims(others[0])}")
 
     def forward(self, scores: Tensor, *others: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class JudgingDecoder(CTCGreedyDecoder):
         found = self.decode(scores.detach())[0].flatten(1)
         blank = self.blank if self.blank >= 0 else scores.shape[2] - 1
         faults, right = 0.0, 0
-        for wanted, made in zip(others[0].detach().flatten(1).tolist(), found.tolist(), strict=True):
+        for wanted, made in zip(self.read_labels(others[0].detach().flatten(1)), found.tolist(), strict=True):
             labels = [label for label in until_end(wanted) if label != blank]
             error = edit_error(labels, got := until_end(made))
             faults += error

@@ -49,7 +49,7 @@ class HardMining(Layer):
             LayerError: they are not of as many regions.
         """
         number = shapes[0][:1]
-        if (count(shapes[0]),) != number or shapes[1][1:2] != (5,) or any(shape[:1] != number for shape in shapes):
+        if (count(shapes[0]),) != number or count(shapes[1], 1) != 5 or any(shape[:1] != number for shape in shapes):
             raise self.error(
                 f"needs losses R, regions R×5 and other bottoms of R items, not {', '.join(map(dims, shapes))}"
             )

@@ -22,9 +22,10 @@ KEPT = 0.99  # of the mean distance, in each pass
 
 
 def first_maximum(rows: Tensor) -> Tensor:
-    """The index of the first maximum of each row, as a column."""
+    """The index of the first maximum of each row, as a column; the last index if a number of the row is NaN."""
+    last = rows.shape[1] - 1
     place = torch.arange(rows.shape[1], device=rows.device)
-    return torch.where(rows == rows.amax(1, keepdim=True), place, rows.shape[1]).amin(1, keepdim=True)
+    return torch.where(rows == rows.amax(1, keepdim=True), place, last).amin(1, keepdim=True)
 
 
 class DistanceLoss(LossLayer):

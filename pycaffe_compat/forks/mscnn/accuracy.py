@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape
+from ...layers.base import Layer, Shape, count
 from ...layers.registry import register
 from ...tables import dims
 from .boxes import Fields, overlaps, read_normalization
@@ -139,7 +139,7 @@ class BoxAccuracy(Layer):
         self.aware = param.bbox_reg_param.cls_aware
         codes, regions, matched = bottom_shapes
         wide = codes[1:2] and codes[1] % 4 == 0 and (self.aware or codes[1] == 8)
-        if not wide or regions[1:2] != (5,) or matched[1:2] != (6,):
+        if not wide or count(regions, 1) != 5 or count(matched, 1) != 6:
             raise self.error(
                 f"needs codes R×{'4 classes' if self.aware else 8}, regions R×5 and matched boxes R×6, not "
                 f"{', '.join(map(dims, bottom_shapes))}"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, untraced
+from ...layers.base import Layer, Shape, count, untraced
 from ...layers.registry import register
 from ...tables import dims
 from .boxes import overlaps, read_normalization
@@ -68,7 +68,7 @@ class ProposalTarget(Layer):
         if self.object_from < options.bg_thr_hg:
             raise self.error(f"fg_thr: {self.object_from:g} must not be below bg_thr_hg: {options.bg_thr_hg:g}")
         proposals, true = bottom_shapes
-        if proposals[1:2] != (5,) or true[1:2] not in [(n,) for n in self.true_columns]:
+        if count(proposals, 1) != 5 or count(true, 1) not in self.true_columns:
             raise self.error(
                 f"needs proposals R×5 and true boxes G×{' or '.join(map(str, self.true_columns))}, not {dims(proposals)} and "
                 f"{dims(true)}"

@@ -51,12 +51,7 @@ class SpatialTransformer(Layer):
         if len(images) != 4:
             raise self.error(f"needs images (N, C, H, W), not a bottom of shape {dims(images)}")
         self.fixed = [getattr(options, name) if options.HasField(name) else None for name in FIXED]
-        free = self.fixed.count(None)
-        if theta[:1] != images[:1] or count(theta, 1) != free:
-            raise self.error(
-                f"needs {free} coefficients for each of {images[0]} images, as {6 - free} of 6 are fixed, "
-                f"not a second bottom of shape {dims(theta)}"
-            )
+        self.check_coefficients(images, theta)
         height, width = images[2:]
         self.plane = (
             options.output_H if options.HasField("output_H") else height,
@@ -66,8 +61,22 @@ class SpatialTransformer(Layer):
             raise self.error(f"output_H: {self.plane[0]} and output_W: {self.plane[1]} must be at least 1")
         self.reaches_images = options.to_compute_dU
 
+    def check_coefficients(self, images: Shape, theta: Shape) -> None:
+        """Check that there are as many coefficients for each image as are not fixed.
+
+        Raises:
+            LayerError: there are not.
+        """
+        free = self.fixed.count(None)
+        if theta[:1] != images[:1] or count(theta, 1) != free:
+            raise self.error(
+                f"needs {free} coefficients for each of {images[0]} images, as {6 - free} of 6 are fixed, "
+                f"not a second bottom of shape {dims(theta)}"
+            )
+
     def forward(self, images: Tensor, theta: Tensor) -> Tensor:
         """Return (N, C, output_H, output_W)."""
+        self.check_coefficients(images.shape, theta.shape)
         height, width = images.shape[2:]
         images = images if self.reaches_images else images.detach()
         given = iter(theta.flatten(1).unbind(1))

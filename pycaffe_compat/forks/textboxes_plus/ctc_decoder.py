@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, untraced
+from ...layers.base import Layer, Shape, count, untraced
 from ...layers.registry import register
 from ...tables import dims
 
@@ -47,7 +47,12 @@ class CTCGreedyDecoder(Layer):
         Raises:
             LayerError: they are not.
         """
-        if len(scores) < 3 or not all(scores[:3]) or any(tuple(shape[:2]) != tuple(scores[:2]) for shape in others):
+        if (
+            len(scores) < 3
+            or not all(scores[:3])
+            or count(scores, 3) != 1
+            or any(tuple(shape[:2]) != tuple(scores[:2]) for shape in others)
+        ):
             raise self.error(
                 f"needs scores T×N×C and further bottoms T×N, not {', '.join(map(dims, (scores, *others)))}"
             )
@@ -82,7 +87,7 @@ class CTCGreedyDecoder(Layer):
         found = found.scatter(1, at.T, label.T.to(scores.dtype))[:, 1:]
         accuracy = scores.new_zeros(())
         if self.judges and truth is not None:
-            rows = zip(truth.T.tolist(), found.tolist(), strict=True)
+            rows = zip(self.read_labels(truth.T), found.tolist(), strict=True)
             accuracy = (
                 1 - scores.new_tensor([edit_error(until_end(true), until_end(made)) for true, made in rows]).mean()
             )
@@ -91,6 +96,17 @@ class CTCGreedyDecoder(Layer):
             -(best * alive).sum(0).reshape(n, 1, 1, 1),
             accuracy.reshape(1, 1, 1, 1),
         ]
+
+    def read_labels(self, labels: Tensor) -> list[list[float]]:
+        """The rows of true sequences (N, L), which must be finite numbers.
+
+        Raises:
+            LayerError: one is none.
+        """
+        if not bool(labels.isfinite().all()):
+            raise self.error("has a label that is no finite number")
+        rows: list[list[float]] = labels.tolist()
+        return rows
 
 
 def until_end(row: Sequence[float]) -> list[int]:

@@ -72,7 +72,13 @@ class Discrepancy(LossLayer):
         self.gamma.fill_(state["gamma"])
 
     def measure(self, domains: Sequence[Tensor]) -> Tensor:
-        """One by the mean squared distance of two items of the batch."""
+        """One by the mean squared distance of two items of the batch.
+
+        Raises:
+            LayerError: a domain has no items.
+        """
+        if not all(map(len, domains)):
+            raise self.error(f"takes items of two domains, not {' and '.join(str(len(each)) for each in domains)}")
         items = torch.cat([each.detach() for each in domains])
         number = len(items)
         # the sum of the squared distances of all ordered pairs
