@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..errors import CaffeError, NetError
 from ..export.outline import Outline, refuse_files
@@ -91,7 +92,8 @@ def run(argv: list[str]) -> None:
     parser.add_argument(
         "--random-weights",
         action="store_true",
-        help="export layers without weights all the same: as their fillers fill them, at random where they have no fillers",
+        help="export layers without weights all the same: as their fillers fill them, at random where they have no fillers, "
+        "and the same each time",
     )
     add_reading(parser)
     args = parser.parse_args(argv)
@@ -134,6 +136,17 @@ def _load(args: Any) -> Net:
     if not args.weights and not args.random_weights:
         raise NetError(f"{args.net}: no weights given; name a caffemodel, or say --random-weights")
     paths = [path for path in args.weights.split(",") if path]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # so that random weights, and what a check finds with them, are the same each time
+        return _with_weights(args, paths)
+
+
+def _with_weights(args: Any, paths: Sequence[str]) -> Net:
+    """The net with the weights of the files; what they lack is drawn, if that is allowed.
+
+    Raises:
+        NetError: it is not allowed.
+    """
     net = Net(args.net, "TEST", weights=paths)
     lacking = [n for n, layer in net.layers.items() if layer.blob_specs and n not in net.load_report.loaded]
     if lacking and not args.random_weights:

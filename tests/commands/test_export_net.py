@@ -205,6 +205,9 @@ def test_random_weights_of_a_deploy_net_are_not_all_zero(capfd):
     x = np.ones((1, 3, 5, 5), np.float32)
     (b,) = onnxruntime.InferenceSession("net.onnx").run(None, {"x": x})
     assert 0 < np.abs(b).max() < 20
+    once = Path("net.onnx").read_bytes()
+    assert export(capfd, "net.onnx", "--random-weights", net="bare.prototxt").startswith("0: ")
+    assert Path("net.onnx").read_bytes() == once
 
 
 @pytest.mark.parametrize("out", ["net.onnx", "net.py"])
