@@ -6,6 +6,7 @@ The arithmetic is that of weiliu89/caffe, branch ssd (``ApplyResize``, ``InferNe
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +35,7 @@ _PADS = {
 
 
 class Resizing:
-    """Resizes pictures as a ``ResizeParameter`` says.
+    """Resizes pictures as a ``ResizeParameter`` says. ``where`` is what that is called.
 
     WARP takes no heed of proportions. FIT_SMALL_SIZE keeps them, and nothing is smaller than ``height`` × ``width``.
     FIT_LARGE_SIZE_AND_PAD keeps them, nothing is larger, and the rest is padded on both sides. With several
@@ -44,16 +45,17 @@ class Resizing:
         fits_small: the size depends on the picture (FIT_SMALL_SIZE).
         random: whether a picture needs a random word.
 
+    With ``needs_size`` false, ``height`` and ``width`` are not read: :meth:`of_size` gives them.
+
     Raises:
         DataError: ``height`` or ``width`` is 0, or a field of another fork is set.
     """
 
-    def __init__(self, param: Any) -> None:
-        require_only(param, _READ, "transform_param.resize_param")
-        if not param.height or not param.width:
-            raise DataError(
-                f"transform_param.resize_param: height is {param.height} and width {param.width}; both must be at least 1"
-            )
+    def __init__(self, param: Any, where: str = "transform_param.resize_param", needs_size: bool = True) -> None:
+        require_only(param, _READ, where)
+        if needs_size and (not param.height or not param.width):
+            raise DataError(f"{where}: height is {param.height} and width {param.width}; both must be at least 1")
+        self._where = where
         self.height, self.width = param.height, param.width
         self.fits_small: bool = param.resize_mode == _P.FIT_SMALL_SIZE
         self._pads: bool = param.resize_mode == _P.FIT_LARGE_SIZE_AND_PAD
@@ -62,6 +64,12 @@ class Resizing:
         self._modes = [_MODES[mode] for mode in param.interp_mode] or [cv2.INTER_LINEAR]
         self._scales = np.float32(param.width_scale), np.float32(param.height_scale)
         self.random = len(self._modes) > 1
+
+    def of_size(self, height: int, width: int) -> Resizing:
+        """Return one that differs in ``height`` and ``width`` alone."""
+        other = copy.copy(self)
+        other.height, other.width = height, width
+        return other
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width of what a picture of this height and width becomes."""
@@ -87,7 +95,7 @@ class Resizing:
         except cv2.error as error:
             raise DataError(
                 f"is {picture.shape[0]} × {picture.shape[1]} (height × width) and cannot be resized by "
-                f"transform_param.resize_param to {self.height} × {self.width}: {error.err or error}"
+                f"{self._where} to {self.height} × {self.width}: {error.err or error}"
             ) from error
 
     def _padded(self, picture: np.ndarray, mode: int) -> np.ndarray:
@@ -106,7 +114,7 @@ class Resizing:
         channels = 1 if picture.ndim == 2 else picture.shape[2]
         if len(self._values) not in (0, 1, channels):
             raise DataError(
-                f"transform_param.resize_param has {len(self._values)} pad_value, but the image {channels} channels; give one, "
+                f"{self._where} has {len(self._values)} pad_value, but the image {channels} channels; give one, "
                 "or one for each channel"
             )
         values = self._values or [0]

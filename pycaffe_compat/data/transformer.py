@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
@@ -16,6 +17,7 @@ from ..errors import DataError, prefixed
 from ..proto import caffe_pb2
 from .mean import read_mean, require_mean_values, require_one_mean
 from .noise import Noise
+from .random_sizes import random_size
 from .resizing import Resizing
 from .stretching import Stretching
 
@@ -25,7 +27,9 @@ log = logging.getLogger(__name__)
 class Transformer:
     """Caffe's ``DataTransformer``: crops one image (at random in TRAIN, its centre in TEST), mirrors and scales it.
 
-    ``resize_param`` and ``noise_param`` of SSD's Caffe and the random sizes of NVIDIA's come first (:meth:`prepared`).
+    Intel's ``pad`` makes a margin of that many zeros around the crop, and numbers whole where there are ``mean_value``.
+
+    ``resize_param`` and ``noise_param`` of SSD's Caffe, and random sizes of NVIDIA's and Intel's, come first (:meth:`prepared`).
 
     A mean image is cropped with the same window as the image, before mirroring. ``(x - mean) * scale`` is computed in
     float32. The images of a batch may also be cropped here (:meth:`crop_bytes`) and the rest be done on their device
@@ -39,6 +43,7 @@ class Transformer:
     Attributes:
         crop: height and width of what is cut from an image; None for whole images.
         color: how an encoded image is decoded: True to BGR (``force_color``), False to grey, None as it is stored.
+        pad: the margin around what is cut from an image.
         random: whether an image needs random words.
         resizings: what each ``resize_param`` does.
         WORDS: the number of random words per image; the last one is for what a reader does before.
@@ -58,14 +63,22 @@ class Transformer:
         self._noise = Noise(param.noise_param) if param.HasField("noise_param") else None
         self.mirror: bool = param.mirror
         self.scale = np.float32(param.scale)
+        self.pad: int = param.pad
         self.train = phase == caffe_pb2.TRAIN
         self._stretching = Stretching(param) if Stretching.wanted(param) else None
+        self._random_size = random_size(param)
         preparing = [each for each in (*self.resizings, self._noise, self._stretching) if each is not None]
         self.random = self.mirror or (self.train and self.crop is not None) or any(each.random for each in preparing)
+        self.random = self.random or self._random_size is not None
         if param.force_color and param.force_gray:
             raise DataError("transform_param: give force_color or force_gray, not both")
         self.color: bool | None = True if param.force_color else False if param.force_gray else None
         require_one_mean(param.HasField("mean_file"), len(param.mean_value))
+        if self.pad and param.HasField("mean_file"):
+            raise DataError(
+                "transform_param.pad beside mean_file: Intel's Caffe takes the mean of other places then; give mean_value instead"
+            )
+        self._rounded = len(param.mean_value) > 0
         self.mean_file: str = param.mean_file
         # C×H×W, or a value for each channel, or one for all.
         self._mean = np.array(param.mean_value or (0,), np.float32)[:, None, None]
@@ -91,7 +104,11 @@ class Transformer:
             DataError: it has float values, or an option does not fit it.
         """
         noise = self._noise if encoded else None
-        if not self.resizings and noise is None and self._stretching is None:
+        if not encoded and self.pad:
+            raise DataError(
+                "is not encoded, but transform_param.pad is for encoded images: Intel's Caffe does not pad others; remove it"
+            )
+        if not self.resizings and noise is None and self._stretching is None and self._random_size is None:
             return image
         if image.dtype != np.uint8:
             raise DataError(
@@ -105,6 +122,8 @@ class Transformer:
             picture = noise(picture, words[4] if words else 0)
         if self._stretching is not None:
             picture = self._stretching(picture, words[3] if words else 0)
+        if self._random_size is not None:
+            picture = self._random_size(picture, words[3] if words else 0)
         return picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
 
     def _centre(self, mean: np.ndarray) -> np.ndarray:
@@ -139,7 +158,8 @@ class Transformer:
                 f"transform_param.mean_file {self.mean_file} has shape {_by(self._mean.shape)}, but the image "
                 f"{_by(shape)} (channels × height × width); they must be equal"
             )
-        return (channels, *(self.crop or (height, width)))
+        rows, columns = self.crop or (height, width)
+        return channels, rows + 2 * self.pad, columns + 2 * self.pad
 
     def warn_raw(self, what: str) -> None:
         """Warn once that what needs encoded images does nothing to records that are not."""
@@ -177,7 +197,11 @@ class Transformer:
             raise DataError(
                 f"has {_by(made)} values after the transformation, but the first record of the batch {_by(out)}; {advice}"
             )
-        rows, columns = image.shape[1] - made[1] + 1, image.shape[2] - made[2] + 1  # where the window can begin
+        margin = 2 * self.pad + 1
+        rows, columns = (
+            image.shape[1] - made[1] + margin,
+            image.shape[2] - made[2] + margin,
+        )  # where the window can begin
         mirrored = bool(self.mirror and words[2] & 1)
         if self.crop and self.train:
             return words[0] % rows, words[1] % columns, mirrored
@@ -192,6 +216,15 @@ class Transformer:
             windows: N×3, ``int32``: what :meth:`window` has chosen for each.
             out: N×C×h×w, dense, ``float32``, in the memory of the host.
         """
+        if self.pad:
+            inside = torch.empty(*out.shape[:2], out.shape[2] - 2 * self.pad, out.shape[3] - 2 * self.pad)
+            self._unpadded(images, windows, inside)
+            out.copy_(self._padded(inside, torch.from_numpy(windows)))
+        else:
+            self._unpadded(images, windows, out)
+
+    def _unpadded(self, images: Sequence[np.ndarray], windows: np.ndarray, out: Tensor) -> None:
+        """Transform images, but for ``pad``."""
         if self._mean_of_crop:
             size = out.shape[2:]
             images = [
@@ -237,6 +270,7 @@ class Transformer:
                 "on the device: leave out --device-transform"
             )
         top, left, _ = window
+        out = out[:, self.pad : out.shape[1] - self.pad, self.pad : out.shape[2] - self.pad]
         np.copyto(out, image[:, top : top + out.shape[1], left : left + out.shape[2]])
 
     def finish(self, images: Tensor, windows: Tensor) -> Tensor:
@@ -246,7 +280,29 @@ class Transformer:
         """
         if self._mean_of_crop:
             windows = windows * torch.tensor([0, 0, 1], dtype=windows.dtype, device=windows.device)
-        return ops.transform_images([images], windows, self._mean_on(images.device), float(self.scale))
+        if self.pad:
+            images = images[..., self.pad : -self.pad, self.pad : -self.pad]
+            windows = windows * torch.tensor([0, 0, 1], dtype=windows.dtype, device=windows.device)
+        made = ops.transform_images([images], windows, self._mean_on(images.device), float(self.scale))
+        return self._padded(made, windows) if self.pad else made
+
+    def _padded(self, images: Tensor, windows: Tensor) -> Tensor:
+        """Return images, N×C×H×W, with Intel's ``pad`` around them, made of their own numbers.
+
+        With ``mean_value`` all numbers are rounded. The margin is 0; but of the pictures before mirroring, the first row below
+        and the first column to the right take part in the arithmetic, as bytes of 0, as far as the picture and each other reach.
+        """
+        pad = self.pad
+        filled = -self._mean_on(images.device) * float(self.scale)
+        out = F.pad(images, (pad, pad, pad, pad))
+        height, width = images.shape[2:]
+        mirrored = windows[:, 2].bool()[:, None, None, None]
+        edge = torch.zeros_like(out, dtype=torch.bool)
+        edge[..., pad + height, pad : pad + width + 1] = True
+        edge[..., pad : pad + height + 1, pad + width] = True
+        edge = torch.where(mirrored, edge.flip(3), edge)
+        out = torch.where(edge, filled, out)
+        return out.round() if self._rounded else out
 
     def _mean_on(self, device: torch.device) -> Tensor:
         if device not in self._means:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import memory
-from ..data import stretching
+from ..data import random_sizes, stretching
 from ..data.batches import DatabaseReader, ImageReader, ListReader, Reader, Shard
 from ..data.database import LEVELDB
 from ..data.effort import Effort
@@ -227,12 +227,17 @@ def shapes_of_images(transform: Any, batch_size: int, channels: int) -> list[Sha
     elif len(transform.mean_value) > 1:
         channels = len(transform.mean_value)
     size = crop_of(transform) or fixed_size(transform)
+    size = size and (size[0] + 2 * transform.pad, size[1] + 2 * transform.pad)
     return [(batch_size, channels, *size), (batch_size,)] if size and channels else None
 
 
 OF_IMAGES = frozenset(
     f"transform_param.{name}"
-    for name in ("crop_h", "crop_w", "crop_height", "crop_width", "resize_param", "noise_param", *stretching.FIELDS)
+    for name in (
+        *("crop_h", "crop_w", "crop_height", "crop_width", "resize_param", "noise_param"),
+        *stretching.FIELDS,
+        *random_sizes.FIELDS,
+    )
 )
 
 
@@ -272,7 +277,7 @@ class Data(DatabaseSource):
     """
 
     options = ("data_param", "transform_param")
-    fork_options = OF_IMAGES
+    fork_options = OF_IMAGES | {"transform_param.pad"}
     inert_options = frozenset({"prefetch", "rand_skip"})
 
     @classmethod
@@ -291,7 +296,7 @@ class ImageData(BatchSource):
     """
 
     options = ("image_data_param", "transform_param")
-    fork_options = OF_IMAGES | {"image_data_param.label_dim"}
+    fork_options = OF_IMAGES | {"transform_param.pad", "image_data_param.label_dim"}
     transforms_bytes = True
     tops = (2, 2)
 

@@ -29,9 +29,5 @@ FORK = Fork(
         "DataParameter.shuffle": "in which order records come",
         "SolverParameter.disabled_update": "which layers are not updated by other machines",
     },
-    refused={
-        "TransformationParameter.random_resize_param": "resizes pictures at random",
-        "TransformationParameter.random_aspect_ratio_param": "crops pictures of random size and shape",
-    },
     prepare=merge_scales,
 )
