@@ -110,11 +110,12 @@ class RandomAspectRatio:
             DataError: OpenCV cannot make it.
         """
         mode, seed = (int(each) for each in draws.words(int(word), [0], 2, draws.PICTURES)[0])
-        part = self.part(*picture.shape[:2], seed)
+        height, width = picture.shape[:2]
+        part = self.part(height, width, seed)
         if part is None:
             return self._resized.by_shorter_side(picture, self._size, mode)
-        top, left, height, width = part
-        return self._resized(picture[top : top + height, left : left + width], self._size, self._size, mode)
+        top, left, rows, columns = part
+        return self._resized(picture[top : top + rows, left : left + columns], self._size, self._size, mode)
 
     def part(self, height: int, width: int, seed: int) -> tuple[int, int, int, int] | None:
         """Return top, left, height and width of the part of a picture; None if no attempt fits."""
