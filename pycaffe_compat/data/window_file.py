@@ -123,16 +123,19 @@ class Tokens:
         return word
 
     def number(self, what: str, kind: type) -> Any:
-        """Return the next word, which is ``what``, as an ``int`` or a ``float``.
+        """Return the next word, which is ``what``, as an ``int`` of 32 bits or a ``float``.
 
         Raises:
             DataError: it is none, or the file has ended.
         """
         word = self.text(what)
         try:
-            return kind(word)
+            number = kind(word)
         except ValueError:
             raise self.error(f'"{word}", where {what} should be') from None
+        if kind is int and not -(2**31) <= number < 2**31:
+            raise self.error(f"{what} is {word}, which does not fit 32 bits")
+        return number
 
     def error(self, message: str) -> DataError:
         """Return an error about the word that was read last."""

@@ -50,8 +50,9 @@ def claimed(prefix: str) -> Iterator[None]:
         log(lines.SNAPSHOT_NET, unnoticed, path, error.strerror)
         yield
         return
-    os.ftruncate(handle, 0)
-    os.write(handle, f"process {os.getpid()} on {platform.node()} since {time.strftime('%F %T')}".encode())
+    with contextlib.suppress(OSError):  # a disk that is full takes the lock, if not the words
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {platform.node()} since {time.strftime('%F %T')}".encode())
     _held[path] = os.getpid()
     try:
         yield

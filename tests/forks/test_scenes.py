@@ -324,6 +324,12 @@ def test_errors_of_files_name_them(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("# 0 0.png 3 64 96 1\n0 0 0 1 1 5 5\n0")
     with pytest.raises(CaffeError, match=r"b\.txt:3: label 0 of a box of .*0\.png; labels are from 1 on"):
         source(tmp_path, kind, options)
+    (tmp_path / "b.txt").write_text("# 0 0.png 3 64 96 -1 0")
+    with pytest.raises(CaffeError, match=r"b\.txt:1: the number of boxes is -1; it must be 0 or more"):
+        source(tmp_path, kind, options)
+    (tmp_path / "b.txt").write_text("# 0 0.png 3 64 96 1\n1 0 0 1 1 5 99999999999\n0")
+    with pytest.raises(CaffeError, match=r"b\.txt:2: Y2 is 99999999999, which does not fit 32 bits"):
+        source(tmp_path, kind, options)
     (tmp_path / "b.txt").write_text("# 0 0.png 3 64 64 0 0")
     with pytest.raises(CaffeError, match=r'layer "d".*0\.png'):
         batch(source(tmp_path, kind, options))

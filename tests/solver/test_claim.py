@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -103,3 +104,14 @@ def test_one_process_trains_a_prefix_once_at_a_time(tmp_path: Path) -> None:
 
     make(tmp_path, hooks=[Nested()]).solve()
     make(tmp_path, "max_iter: 1").solve()
+
+
+def test_a_disk_that_is_full_does_not_keep_a_training_from_its_prefix(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with claim.claimed(f"{tmp_path}/small"):
+            assert claim.holds(f"{tmp_path}/small")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())

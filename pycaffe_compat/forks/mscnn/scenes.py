@@ -104,6 +104,8 @@ def read_scenes(path: str | os.PathLike[str], root: str, has_difficult: bool) ->
 
 def _rows(tokens: Tokens, what: str, form: Sequence[str]) -> np.ndarray:
     number = tokens.number(f"the number of {what}", int)
+    if number < 0:
+        raise tokens.error(f"the number of {what} is {number}; it must be 0 or more")
     return np.array([[tokens.number(word, int) for word in form] for _ in range(number)], np.int64).reshape(
         -1, len(form)
     )

@@ -54,6 +54,8 @@ class BoxReader(DatabaseReader):
                 f"holds {'an' if record.encoded else 'no'} encoded picture and {have} float_data; wanted one, and {COLUMNS} "
                 "numbers for each of its boxes: class, difficult, x, y, width, height"
             )
+        if not np.isfinite(floats).all():
+            raise DataError("has a box with a number that is not finite")
         boxes, image = floats.reshape(-1, COLUMNS), datum_to_array(record, self._color)
         if self._train and words:
             image, boxes = _part(image, boxes, words[-1])
