@@ -78,6 +78,9 @@ NAMES = (
     "caffe_ocr",
     "liteflownet",
     "pwcnet",
+    "tsn_v1",
+    "weighted_softmax",
+    "joint_regressor",
 )
 
 

@@ -267,3 +267,24 @@ def test_bn_of_segnet_takes_a_matrix_as_planes_of_one_place() -> None:
     y = gl.build(text, (6, 3))(x)
     assert y.shape == (6, 3, 1, 1)
     torch.testing.assert_close(y, gl.build(text, (6, 3, 1, 1))(x[..., None, None]))
+
+
+def test_bn_of_yjxiongs_caffe_of_2015() -> None:
+    """bn_layer.cpp of yjxiong/caffe, commit 99449d88: eps is 1e-7, and the running variance starts with 1."""
+    options = "slope_filler { value: 2 } bias_filler { value: 0.5 } moving_average: true"
+    layer = gl.build(f'name: "b" type: "BN" bn_param {{ {options} }}', SHAPE, phase=0, dtype=torch.float64)
+    assert [tuple(each.shape) for each in layer.blobs] == [(1, 3)] * 4
+    assert layer.eps == pytest.approx(1e-7, rel=1e-6)
+    x = batch().double()
+    flat = per_channel(x)
+    mean, variance = flat.mean(1), flat.var(1)
+    along = (1, 3, 1, 1)
+    want = (x.numpy() - mean.reshape(along)) / np.sqrt(variance + 1e-7).reshape(along) * 2 + 0.5
+    np.testing.assert_allclose(layer(x).detach(), want, rtol=1e-6)
+    np.testing.assert_allclose(layer.running_mean[0], 0.1 * mean, rtol=1e-6)
+    np.testing.assert_allclose(layer.running_var[0], 0.9 + 0.1 * variance, rtol=1e-6)
+    layer.eval()
+    want = (x.numpy() - 0.1 * mean.reshape(along)) / np.sqrt(0.9 + 0.1 * variance + 1e-7).reshape(along) * 2 + 0.5
+    np.testing.assert_allclose(layer(x).detach(), want, rtol=1e-5, atol=1e-6)
+    with pytest.raises(LayerError, match="moving_average: false is not done here"):
+        gl.build('name: "b" type: "BN" bn_param { slope_filler {} moving_average: false }', SHAPE)

@@ -1,4 +1,4 @@
-"""Losses of forks: FocalLoss of happynear's Caffe, L1Loss of NVIDIA's and FlowNet2's."""
+"""Losses of forks: FocalLoss of happynear's Caffe, L1Loss of NVIDIA's and FlowNet2's, a weighted softmax, ManhattanLoss."""
 
 from __future__ import annotations
 
@@ -96,3 +96,55 @@ def test_l1_loss_of_one_bottom_is_flownet2s() -> None:
     layer, x = build('type: "L1Loss"', (N, C)), randn(N, C)
     assert layer.fork == "flownet2"
     torch.testing.assert_close(layer(x), x.abs().sum() / N)
+
+
+@pytest.mark.parametrize(
+    ("normalize", "divisor"),
+    [("normalize: false", 3), ("", 10), ("normalization: FULL", 12), ("normalization: NONE", 1)],
+)
+def test_weighted_softmax_loss(normalize: str, divisor: int) -> None:
+    """Forward_cpu and Backward_cpu of weighted_softmax_loss_layer.cpp: ignored places do not count in VALID."""
+    options = f"softmax_param {{ pos_cid: 2 pos_mult: 2.5 }} loss_param {{ ignore_label: 1 {normalize} }}"
+    layer = build(f'type: "WeightedSoftmaxWithLoss" {options}', (N, C, H, W), (N, 1, H, W))
+    x, label = randn(N, C, H, W).requires_grad_(), np.array([0, 1, 2, 3, 2, 2, 0, 0, 1, 3, 3, 2]).reshape(N, 1, H, W)
+    loss = layer(x, torch.from_numpy(label).double())
+    loss.backward()
+    p = torch.softmax(x.detach(), 1).numpy()
+    want, dx = 0.0, p.copy()
+    for n, h, w in np.ndindex(N, H, W):
+        k = label[n, 0, h, w]
+        if k == 1:
+            dx[n, :, h, w] = 0
+            continue
+        weight = 2.5 if k == 2 else 1
+        want -= weight * np.log(p[n, k, h, w])
+        dx[n, k, h, w] -= 1
+        dx[n, :, h, w] *= weight
+    assert loss.item() == pytest.approx(want / divisor)
+    np.testing.assert_allclose(x.grad, dx / divisor)
+
+
+def test_the_weighted_class_is_the_second_one_unless_it_is_named() -> None:
+    layer = build('type: "WeightedSoftmaxWithLoss" softmax_param { pos_mult: 3 }', (2, C), (2,))
+    x = randn(2, C)
+    logarithms = x.log_softmax(1)
+    want = -(3 * logarithms[0, 1] + logarithms[1, 0]) / 2
+    assert layer(x, torch.tensor([1.0, 0.0])).item() == pytest.approx(want.item())
+
+
+def test_manhattan_loss() -> None:
+    """Forward_cpu and Backward_cpu of manhattan_loss_layer.cpp, whose gradient is not the sign."""
+    layer = build('type: "ManhattanLoss"', (N, C), (N, C, 1, 1))
+    a, b = randn(N, C).requires_grad_(), randn(N, C, 1, 1, seed=1)
+    b[0] = a.detach()[0].reshape(C, 1, 1) - 1e-3  # where the source's number shows
+    b.requires_grad_()
+    loss = layer(a, b)
+    (2 * loss).backward()
+    d = (a - b.reshape(N, C)).detach().numpy()
+    assert loss.item() == pytest.approx(np.abs(d).sum() / N)
+    want = 2 * d / (np.abs(d) + 1e-3) / N
+    np.testing.assert_allclose(a.grad, want)
+    np.testing.assert_allclose(b.grad.reshape(N, C), -want)
+    assert want[0, 0] == pytest.approx(1 / N)
+    with pytest.raises(LayerError, match="same number of values"):
+        layer(a, torch.zeros(N, C + 1, dtype=torch.float64))

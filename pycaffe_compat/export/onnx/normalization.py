@@ -17,6 +17,7 @@ from ...forks.pspnet.bn import RunningBN
 from ...forks.segnet.bn import EPS, BatchBN
 from ...forks.tsn.bn import FlatRunningBN
 from ...forks.tsn.normalize import ItemNormalize
+from ...forks.tsn_v1.bn import StartedRunningBN
 from ...layers.normalization import LRN, MVN, BatchNorm
 from ...layers.softmax import Softmax
 from ..affine import channel_affine, has_relu
@@ -67,7 +68,7 @@ def fork_batch_norm(e: Emitter, layer: AveragedBatchNorm | PartialBatchNorm | Sc
     return str(e.op("Relu", y) if has_relu(layer) else y)
 
 
-@emits(RunningBN, FlatRunningBN, InverseBN, StartedInverseBN)
+@emits(RunningBN, FlatRunningBN, StartedRunningBN, InverseBN, StartedInverseBN)
 def running_bn(e: Emitter, layer: RunningBN, x: Value) -> str:
     names = ("slope", "bias", "running_mean", "variance")
     blobs = [e.array(layer, name, getattr(layer, name).flatten()) for name in names]

@@ -21,6 +21,7 @@ from ...forks.segnet.bn import EPS, BatchBN
 from ...forks.ssd.normalize import Normalize
 from ...forks.tsn.bn import FlatRunningBN
 from ...forks.tsn.normalize import ItemNormalize
+from ...forks.tsn_v1.bn import StartedRunningBN
 from ...layers.base import Layer
 from ...layers.linear import Scale
 from ...layers.normalization import LRN, MVN, BatchNorm
@@ -129,7 +130,7 @@ def partial_batch_norm(w: Writer, layer: PartialBatchNorm, x: Value) -> str:
     return f"{module}({x})"
 
 
-@writes(RunningBN, FlatRunningBN, InverseBN, StartedInverseBN)
+@writes(RunningBN, FlatRunningBN, StartedRunningBN, InverseBN, StartedInverseBN)
 def running_bn(w: Writer, layer: RunningBN, x: Value) -> str:
     return _module(w, layer, x, layer.eps, layer.running_mean, layer.variance, (layer.slope, layer.bias))
 
