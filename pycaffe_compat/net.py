@@ -17,7 +17,7 @@ from .layers import Layer, Source, layer_class
 from .layers.base import Shape
 from .layers.data_layers import BatchSource
 from .layers.neuron import Overwritten
-from .layers.own_options import fork_of_layer, with_own_options
+from .layers.own_options import fork_of_layer, leaves_out_weight, with_own_options
 from .layers.registry import check_layers, missing_types
 from .loading import BlobKey, LoadReport
 from .memory.exhaustion import is_exhausted
@@ -681,7 +681,7 @@ def make_layer(
         raise in_file(error, file) from error
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise LayerError(f"{f'{file}: ' if file else ''}{where}: cannot be built: {error}") from error
-    if own in cls.weightless:
+    if leaves_out_weight(param, cls, fork, likely):
         layer.default_weight = 0.0
         if not param.loss_weight and layer.phase == caffe_pb2.TRAIN:
             log.warning(

@@ -15,6 +15,7 @@ from ..proto.additions import titles
 from ..proto.numbers import own_default
 from ..proto.recognise import forks_of
 from .base import Layer
+from .registry import VARIANTS
 
 
 def with_own_options(param: Any, cls: type[Layer], fork: str, where: str) -> Any:
@@ -62,6 +63,15 @@ def fork_of_layer(param: Any, cls: type[Layer], fork: str, likely: Sequence[str]
     if cls.forks:
         return next((name for name in candidates if name in cls.forks), cls.forks[0])
     return candidates[0] if candidates else ""
+
+
+def leaves_out_weight(param: Any, cls: type[Layer], fork: str, likely: Sequence[str]) -> bool:
+    """Whether a loss counts for nothing unless ``loss_weight`` is given: in its fork, or in all that its net may be of."""
+    if fork:
+        return fork_of_layer(param, cls, fork, likely) in cls.weightless
+    having = {name for each in VARIANTS.get(param.type, ()) for name in each.forks}
+    possible = [name for name in likely or forks_of(caffe_pb2.NetParameter(layer=[param])) if name in having]
+    return bool(possible) and cls.weightless.issuperset(possible)
 
 
 def _check_kinds(param: Any, cls: type[Layer], where: str) -> None:
