@@ -128,8 +128,10 @@ def test_a_net_trains_on_pictures_of_several_sizes(scenes) -> None:
         "anchors_scale: 8 mask: 0 mask: 1 mask: 2 biases: [4, 4, 8, 8, 12, 12] } }"
     )
     net = Net(parse_text(f"layer {{ {text_of(scenes, SIZES, WHOLE)} }} {head}", caffe_pb2.NetParameter), "TRAIN")
-    shapes = set()
-    for _ in range(25):
+    shapes: set[tuple[int, ...]] = set()
+    for _ in range(300):  # a size lasts ten batches
+        if len(shapes) == 2:
+            break
         batch = net.draw()
         loss, _ = net.objective(batch)
         loss.backward()

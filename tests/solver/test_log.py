@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,9 @@ def test_the_log_goes_on_beside_a_file_that_is_full(capsys: pytest.CaptureFixtur
 
 
 def test_another_error_of_a_line_is_not_taken_for_a_full_disk(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("pycaffe_compat"), "propagate", False)  # to pytest's handler, which raises
     with open(tmp_path / "log", "w") as file, log_to(file):
         log("solver.cpp:218", "Iteration %d", "not a number")
     assert "TypeError" in capsys.readouterr().err
