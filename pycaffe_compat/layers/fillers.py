@@ -13,6 +13,7 @@ from ..errors import LayerError, nearest, require_file
 from ..proto import caffe_pb2
 from ..tables import dims
 from .base import count
+from .gabor import NETS, gabor_filters
 
 
 def fill(tensor: Tensor, filler: Any = None) -> None:
@@ -173,6 +174,15 @@ def _file(tensor: Tensor, filler: Any) -> None:
     tensor.copy_(torch.tensor(numbers[: tensor.numel()]).view(tensor.shape))
 
 
+def _gabor(tensor: Tensor, filler: Any) -> None:
+    """The filters that a first layer learns, for those of four nets. Source: ``filler.hpp`` and ``gabor.hpp`` of intel/caffe."""
+    shape = tuple(tensor.shape)
+    if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or (shape[0], shape[2]) not in NETS:
+        known = ", ".join(dims((outputs, 3, size, size)) for outputs, size in NETS)
+        raise LayerError(f'filler "gabor" has filters of the shapes {known}; none for a blob of shape {dims(shape)}')
+    tensor.copy_(gabor_filters(shape[0], shape[2]))
+
+
 FILLERS: dict[str, Callable[[Tensor, Any], None]] = {
     "constant": _constant,
     "uniform": _uniform,
@@ -185,4 +195,5 @@ FILLERS: dict[str, Callable[[Tensor, Any], None]] = {
     "identity": _identity,
     "file": _file,
     "diagonal": _diagonal,
+    "gabor": _gabor,
 }

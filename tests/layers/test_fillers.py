@@ -143,3 +143,24 @@ def test_every_dtype(kind, dtype):
 def test_bad_fillers(shape, prototxt, says):
     with pytest.raises(LayerError, match=says):
         filled(shape, prototxt)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "size", "total", "weighted"),
+    [
+        (32, 5, 252.375283, 4.937605),
+        (64, 7, 1106.186325, -3.380513),
+        (64, 3, 302.040943, -0.26402),
+        (96, 11, 1888.170928, -1.743506),
+    ],
+)
+def test_gabor(outputs, size, total, weighted):
+    """The sum of magnitudes, and the mean of each number times its place, are those of intel/caffe's gabor.hpp."""
+    x = filled((outputs, 3, size, size), 'type: "gabor" std: 0.01', torch.float64).flatten()
+    assert x.abs().sum().item() == pytest.approx(total, abs=1e-5)
+    assert (x * torch.arange(len(x))).mean().item() == pytest.approx(weighted, abs=1e-5)
+
+
+def test_gabor_is_for_four_nets():
+    with pytest.raises(LayerError, match=r"has filters of the shapes 32×3×5×5, .*; none for a blob of shape 96×3×7×7"):
+        filled((96, 3, 7, 7), 'type: "gabor"')

@@ -28,6 +28,7 @@ class RegionDetectionScores(DetectionScores):
     """
 
     wrong_apart = False
+    bottoms = (2, 3)
     inert_options = frozenset({"sqrt", "constriant"})
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
@@ -39,7 +40,7 @@ class RegionDetectionScores(DetectionScores):
                 f"num_object: {self.boxes} and {len(options.biases)} biases"
             )
         self.biases = torch.tensor(options.biases[: 2 * ANCHORS]).reshape(ANCHORS, 2)
-        self.check(*bottom_shapes)
+        self.check(*bottom_shapes[:2])
 
     @classmethod
     def fits(cls, param: Any) -> bool:
