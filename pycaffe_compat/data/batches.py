@@ -147,6 +147,8 @@ class ImageReader:
         arrays = self._take(shape, as_bytes)
         out, labels, windows = self._planar(arrays[0]), *arrays[1:]
         made = torch.from_numpy(arrays[0])
+        margin = 2 * self._transformer.pad
+        cut = shape[1] - margin, shape[2] - margin
 
         def fill(start: int, stop: int) -> None:
             transforming, pixels, held, begun = 0.0, 0, 0, time.perf_counter()
@@ -156,7 +158,7 @@ class ImageReader:
                 try:
                     image, label = self.prepare(items[i], words[i]) if i else first
                     chosen.append(self._transformer.window(image, words[i], shape))
-                    labels[i] = self.labelled(label, image.shape[1:], chosen[-1], shape[1:])
+                    labels[i] = self.labelled(label, image.shape[1:], chosen[-1], cut)
                     if as_bytes:
                         self._transformer.crop_bytes(image, chosen[-1], out[i])
                 except DataError as error:

@@ -139,6 +139,16 @@ def test_boxes_stay_around_their_objects(scenes, transform, more, mean, phase) -
     assert found > 10
 
 
+def test_boxes_are_those_of_the_crop_within_intels_margin(scenes) -> None:
+    """intel/caffe, data_transformer.cpp: crop_bbox leaves ``pad`` out."""
+    options = "mirror: true crop_size: 100 random_resize_param { min_size: 110 max_size: 150 }"
+    plain, padded = (batches(make(scenes, options + more, batch=4), 3) for more in ("", " pad: 7"))
+    assert sum(check_boxes(images, labels) for images, labels in plain) > 5
+    for (images, labels), (larger, same) in zip(plain, padded, strict=True):
+        torch.testing.assert_close(same, labels)
+        torch.testing.assert_close(larger[..., 7:-7, 7:-7], images)
+
+
 def test_without_options_a_batch_holds_what_the_records_hold(tmp_path) -> None:
     picture, boxes = scene(2)
     boxes.append((boxes[0][0], (0.1, 0.1, 0.3, 0.2), True))
