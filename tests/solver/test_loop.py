@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import re
@@ -528,17 +527,12 @@ def test_net_without_parameters(tmp_path: Path) -> None:
 
 def test_events_for_tensorboard(tmp_path: Path) -> None:
     folder = tmp_path / "events"
-    if importlib.util.find_spec("tensorboard") is None:
-        with pytest.raises(SolverError, match="pip install tensorboard"):
-            TensorBoard(folder)
-    else:
-        make(tmp_path, "test_interval: 2 test_iter: 1 max_iter: 3", hooks=[TensorBoard(folder, every=1)]).solve()
-        written = b"".join(path.read_bytes() for path in folder.iterdir())
-        assert written.count(b"train/loss") == 3 and written.count(b"test0/accuracy") == 2
+    make(tmp_path, "test_interval: 2 test_iter: 1 max_iter: 3", hooks=[TensorBoard(folder, every=1)]).solve()
+    written = b"".join(path.read_bytes() for path in folder.iterdir())
+    assert written.count(b"train/loss") == 3 and written.count(b"test0/accuracy") == 2
 
 
 def test_a_full_disk_ends_the_events_and_not_the_training(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
-    pytest.importorskip("tensorboard")
     events = TensorBoard(tmp_path / "events", every=1)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     solver = make(tmp_path, "test_interval: 10 test_iter: 1 max_iter: 200 snapshot_after_train: false", hooks=[events])
