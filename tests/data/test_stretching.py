@@ -78,7 +78,7 @@ def test_a_mean_image_is_that_of_the_crop(tmp_path: Path) -> None:
     cut = torch.from_numpy(picture[None, :, 5:21, 7:23].copy())
     np.testing.assert_allclose(transformer.finish(cut, torch.from_numpy(windows))[0], want, rtol=1e-6)
     with pytest.raises(DataError, match="smaller than crops of 21 × 21"):
-        Transformer(param(options.replace("16", "21")), caffe_pb2.TRAIN)
+        Transformer(param(options.replace("crop_size: 16", "crop_size: 21")), caffe_pb2.TRAIN)
 
 
 def test_what_cannot_be() -> None:
