@@ -707,8 +707,7 @@ def infer_shapes(layer: Layer, bottom_shapes: Sequence[Shape], file: str = "") -
     except CaffeError as error:
         raise in_file(error, file) from error
     except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        shapes = ", ".join(dims(s) for s in bottom_shapes) or "none"
-        raise in_file(layer.error(f"does not fit its bottoms (shapes: {shapes}): {error}"), file) from error
+        raise in_file(layer.misfit(bottom_shapes, error), file) from error
     if not isinstance(made, tuple):
         made = (made,) if isinstance(made, Tensor) else ()
     return [tuple(t.shape) for t in made]

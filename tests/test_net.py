@@ -285,7 +285,8 @@ def test_inputs_that_do_not_fit_are_named() -> None:
         net()
     with pytest.raises(UnknownNameError, match='"y" is no input'):
         net(x=torch.zeros(1, 3), y=torch.zeros(1))
-    with pytest.raises(LayerError, match=r'layer "a" .*does not fit its bottoms \(shapes: 1×4\)'):
+    made = r"it was made for 2×3, and its weight is 4×3"
+    with pytest.raises(LayerError, match=rf'layer "a" .*does not fit its bottoms \(shapes: 1×4\): {made}'):
         net(x=torch.zeros(1, 4))
     with pytest.raises(RuntimeError, match="Double"):  # sizes are not at fault
         net(x=torch.zeros(1, 3, dtype=torch.float64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import logging
 import os
@@ -112,7 +113,10 @@ def _log_from(level: str) -> None:
 
 
 def _log_to(folder: str) -> None:
-    """Also write the log to a file in ``folder``, named as by Caffe's logger. Of several processes only the first does."""
+    """Also write the log to a file in ``folder``, named as by Caffe's logger, and link it as ``caffe.INFO``.
+
+    Of several processes only the first does.
+    """
     if os.environ.get("RANK", "0") != "0":
         return
     if not os.path.isdir(folder):
@@ -122,6 +126,11 @@ def _log_to(folder: str) -> None:
     when = time.strftime("%Y%m%d-%H%M%S")
     name = f"caffe.{socket.gethostname()}.{getpass.getuser()}.log.INFO.{when}.{os.getpid()}"
     logger.addHandler(LogFile(os.path.join(folder, name)))
+    newest = os.path.join(folder, "caffe.INFO")
+    with contextlib.suppress(OSError):  # a file system without links
+        if os.path.islink(newest):
+            os.unlink(newest)
+        os.symlink(name, newest)
 
 
 main = command("caffe", run)

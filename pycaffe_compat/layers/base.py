@@ -65,6 +65,7 @@ class Layer(nn.Module):
         bottom_shapes: the shape of each bottom, in order.
 
     Attributes:
+        made_for: ``bottom_shapes``, which a later reshape does not change.
         fork: the fork of Caffe that the layer comes from; empty for BVLC Caffe.
         forks: the forks of Caffe that have this very layer, as :func:`register` was given them.
         fork_options: fields and values of forks that the layer heeds, besides those of its own forks in its own options:
@@ -130,6 +131,7 @@ class Layer(nn.Module):
         self.phase: int = param.phase
         self.n_tops = max(len(param.top), self.tops[0])
         self.blob_specs: list[BlobSpec] = []
+        self.made_for = [tuple(shape) for shape in bottom_shapes]
         self.check_count("bottom", len(bottom_shapes), self.bottoms)
         if param.top:
             self.check_count("top", len(param.top), self.tops)
@@ -150,6 +152,22 @@ class Layer(nn.Module):
     def error(self, message: str) -> LayerError:
         """Return (for the caller to raise) an error that begins with this layer's name and type."""
         return LayerError(f'layer "{self.name}" ({self.type_name}): {message}')
+
+    def misfit(self, shapes: Sequence[Shape], error: Exception) -> LayerError:
+        """Return (for the caller to raise) what an error of PyTorch's for bottoms of these shapes means."""
+        given = [tuple(shape) for shape in shapes]
+        message = f"does not fit its bottoms (shapes: {', '.join(map(dims, given)) or 'none'}): "
+        if given != self.made_for and self.made_for:
+            made = "".join(f", and its {spec.name} is {dims(spec.shape)}" for spec in self.blob_specs[:1])
+            message += f"it was made for {', '.join(map(dims, self.made_for))}{made}: "
+        return self.error(f"{message}{error}")
+
+    def outside(self, indices: Tensor, n: int, of: str) -> LayerError:
+        """Return (for the caller to raise) an error that names the first of ``indices`` that is none of ``n``, 0 to n - 1."""
+        flat = indices.detach().flatten()
+        whole = flat.long()
+        at = int(((whole < 0) | (whole >= n)).nonzero()[0])
+        return self.error(f"index {flat[at].item():g}, value {at} of its bottom, is outside 0 … {n - 1} ({of})")
 
     def add_blob(self, name: str, shape: Sequence[int], filler: Any = None, trainable: bool = True) -> None:
         """Declare the next blob: a parameter, or a buffer if not ``trainable``. The net gives it memory later.

@@ -192,7 +192,7 @@ class BatchReindex(Layer):
         try:
             return x.index_select(0, indices.long())
         except IndexError:
-            raise self.error(f"an index is not one of its {x.shape[0]} items, 0 … {x.shape[0] - 1}") from None
+            raise self.outside(indices, x.shape[0], f"it has {x.shape[0]} items") from None
 
 
 @register("Filter")

@@ -80,7 +80,7 @@ class Embed(Layer):
         try:
             y = F.embedding(x.long(), self.weight)
         except IndexError:
-            raise self.error(f"an index is outside 0 … {self.rows - 1} (embed_param.input_dim: {self.rows})") from None
+            raise self.outside(x, self.rows, f"embed_param.input_dim: {self.rows}") from None
         return y if self.bias is None else y + self.bias
 
 

@@ -161,8 +161,7 @@ class Passes:
         except CaffeError:
             raise
         except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
-            shapes = ", ".join(dims(b.shape) for b in bottoms)
-            raise layer.error(f"cannot run on bottoms of shape {shapes}: {error}") from error
+            raise layer.misfit([b.shape for b in bottoms], error) from error
         return bottoms, made if isinstance(made, tuple) else ((made,) if step.tops else ())
 
     # ---- backward

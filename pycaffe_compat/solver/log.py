@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -35,6 +37,8 @@ RESTORING = "solver.cpp:278"
 STOPPED = "solver.cpp:295"
 FINAL_LOSS = "solver.cpp:310"
 DONE = "solver.cpp:315"
+INITIALIZING = "solver.cpp:45"
+SCAFFOLDED = "solver.cpp:57"
 CREATING = "solver.cpp:87"
 MEMORY = "solver.cpp:43"
 COMPILING = "net.cpp:255"
@@ -49,6 +53,7 @@ DEBUG = "net.cpp:593"
 UPGRADE = "upgrade_proto.cpp:1113"
 FINETUNING = "caffe.cpp:155"
 DEVICE = "caffe.cpp:217"
+RESUMING = "caffe.cpp:235"
 STARTING = "caffe.cpp:248"
 ENDED = "caffe.cpp:259"
 TEST_DEVICE = "caffe.cpp:275"
@@ -100,11 +105,24 @@ class _GoesOn(logging.StreamHandler):
 
 
 class LogFile(_GoesOn, logging.FileHandler):
-    """A file that takes the log in Caffe's form; it is made with its first line."""
+    """A file that takes the log in Caffe's form, below the three lines that Caffe's logger heads a file with.
+
+    It is made with its first line.
+    """
 
     def __init__(self, path: str) -> None:
         logging.FileHandler.__init__(self, path, delay=True)
         self.setFormatter(GlogFormatter())
+
+    def _open(self) -> TextIOWrapper:
+        file = super()._open()
+        with contextlib.suppress(OSError):  # the first line of the log tells of it
+            file.write(
+                f"Log file created at: {time.strftime('%Y/%m/%d %H:%M:%S')}\n"
+                f"Running on machine: {socket.gethostname()}\n"
+                "Log line format: [IWEF]mmdd hh:mm:ss.uuuuuu threadid file:line] msg\n"
+            )
+        return file
 
 
 class _BesideBar(_GoesOn):

@@ -20,7 +20,7 @@ from ..errors import CaffeError, DivergedError, SolverError
 from ..layers.data_layers import BatchSource
 from ..loading import open_weights
 from ..net import Net
-from ..proto import caffe_pb2, read_solver, upgrade_solver, use_proto
+from ..proto import caffe_pb2, format_text, read_solver, upgrade_solver, use_proto
 from ..proto.additions import unheeded
 from ..proto.finite import not_numbers
 from . import debug, denormals, distributed
@@ -168,9 +168,11 @@ class Solver:
             raise SolverError(f"{where}not done here: {'; '.join(refused)}")
 
     def _build_nets(self, paths: list[str]) -> None:
-        net, file = train_net_param(self.param, self.file)
+        log(lines.INITIALIZING, "Initializing solver from parameters: \n%s", format_text(self.param))
+        net, file, source = train_net_param(self.param, self.file)
         tests = test_net_params(self.param, self.file)
-        log(lines.CREATING, "Creating training net from %s", file or "the solver's net_param")
+        joint = "from" if "file: " in source else "specified in"
+        log(lines.CREATING, "Creating training net %s %s", joint, source)
         weights = open_weights(paths)
         self.net = Net(net, file=file, weights=weights, device=self.device)
         try:
@@ -180,13 +182,14 @@ class Solver:
                 log(lines.IGNORING, "Ignoring source layer %s", name)
             if weights:
                 warn_of_missing(self.net.load_report)
-            for index, (net, file) in enumerate(tests):
-                log(lines.CREATING_TEST, "Creating test net (#%d) from %s", index, file or "the solver's parameters")
+            for index, (net, file, source) in enumerate(tests):
+                log(lines.CREATING_TEST, "Creating test net (#%d) specified by %s", index, source)
                 self.test_nets.append(Net(net, file=file, weights=weights, device=self.device, share=self.net))
                 if self.param.eval_type == "detection":
                     check_outputs(self.test_nets[index], file or self.file or "the solver's parameters")
                 warn_of_untrained(index, self.test_nets[-1].load_report)
                 tell_of_records(index, self.test_nets[-1], self.param.test_iter[index])
+            log(lines.SCAFFOLDED, "Solver scaffolding done.")
         except BaseException:
             self._close_nets()
             raise

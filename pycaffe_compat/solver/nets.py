@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import MissingFileError, SolverError
 from ..layers.data_layers import BatchSource
@@ -49,7 +49,21 @@ def _with_state(net: Any, phase: int, state: Any) -> Any:
     return result
 
 
-def train_net_param(param: Any, file: str) -> tuple[Any, str]:
+class Found(NamedTuple):
+    """A net that a solver gives: with its state, the file that its errors name, and its source, as in Caffe's log."""
+
+    net: Any
+    file: str
+    source: str
+
+
+def _found(field: str, value: Any, net: Any, solver_file: str) -> Found:
+    if isinstance(value, str):
+        return Found(net, value, f"{field} file: {value}")
+    return Found(net, solver_file, field)
+
+
+def train_net_param(param: Any, file: str) -> Found:
     """Return the train net of a ``SolverParameter`` with its state, and where it comes from.
 
     Raises:
@@ -62,13 +76,14 @@ def train_net_param(param: Any, file: str) -> tuple[Any, str]:
         raise SolverError(
             f"{where}a solver must name its train net in exactly one of {', '.join(TRAIN_FIELDS)}; this one {have}"
         )
-    value, solver_file = getattr(param, given[0]), file
+    value = getattr(param, given[0])
     if isinstance(value, str):
-        file = value = _locate(value, file)
-    return _with_state(_read_net(value, solver_file, given[0], param.fork), caffe_pb2.TRAIN, param.train_state), file
+        value = _locate(value, file)
+    net = _with_state(_read_net(value, file, given[0], param.fork), caffe_pb2.TRAIN, param.train_state)
+    return _found(given[0], value, net, file)
 
 
-def test_net_params(param: Any, file: str) -> list[tuple[Any, str]]:
+def test_net_params(param: Any, file: str) -> list[Found]:
     """Return the test nets of a ``SolverParameter`` with their states, and where each comes from.
 
     These are ``test_net_param``, ``test_net``, and ``net`` (or ``net_param``) once for every further ``test_iter``.
@@ -102,10 +117,7 @@ def test_net_params(param: Any, file: str) -> list[tuple[Any, str]]:
         found += [shared] * (iters - own)
     states = list(param.test_state) or [None] * iters
     return [
-        (
-            _with_state(_read_net(net, file, field, param.fork), caffe_pb2.TEST, state),
-            net if isinstance(net, str) else file,
-        )
+        _found(field, net, _with_state(_read_net(net, file, field, param.fork), caffe_pb2.TEST, state), file)
         for (field, net), state in zip(found, states, strict=True)
     ]
 

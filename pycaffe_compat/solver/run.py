@@ -156,7 +156,11 @@ def train(
                 own.append(Progress())
             if first and tensorboard:
                 own.append(TensorBoard(tensorboard))
-            log(lines.DEVICE, "Using %s.", "CPU" if device.type == "cpu" else f"GPU {device.index}")
+            if device.type == "cpu":
+                log(lines.DEVICE, "Use CPU.")
+            else:
+                log(lines.DEVICE, "Using GPUs %s", device.index)
+                log(lines.DEVICE, "GPU %d: %s", device.index, torch.cuda.get_device_name(device))
             if first and device.type == "cpu" and not cpu and _asks_for_gpu(param):
                 no_gpu = "%s: solver_mode: GPU, but PyTorch finds no GPU here: training on the CPU"
                 log(lines.DEVICE, no_gpu, os.fspath(solver), level=logging.WARNING)
@@ -182,6 +186,8 @@ def train(
                 _say_layout(amp, channels_last)
                 if amp and device.type == "cpu" and (slow := slow_precision(AMP[amp])):
                     log(lines.LAYOUT, "%s", slow, level=logging.WARNING)
+                if snapshot:
+                    log(lines.RESUMING, "Resuming from %s", snapshot)
                 log(lines.STARTING, "Starting Optimization")
                 it.solve(snapshot or None)
                 log(lines.ENDED, "Optimization Done.")

@@ -101,7 +101,9 @@ def test_batch_reindex_gradients():
 @pytest.mark.parametrize("index", [-1, 3])
 def test_batch_reindex_of_an_item_that_does_not_exist(index):
     layer = gl.build('name: "r" type: "BatchReindex"', (3, 2), (1,))
-    with pytest.raises(LayerError, match=r'"r" \(BatchReindex\): an index is not one of its 3 items, 0 … 2'):
+    with pytest.raises(
+        LayerError, match=rf'"r" \(BatchReindex\): index {index}, value 0 of its bottom, is outside 0 … 2'
+    ):
         layer(torch.randn(3, 2), torch.tensor([float(index)]))
 
 

@@ -105,7 +105,9 @@ def test_bad_options(prototxt, shapes, says):
 @pytest.mark.parametrize("index", [-1, 5])
 def test_embed_of_an_index_that_does_not_exist(index):
     layer = gl.build('name: "words" type: "Embed" embed_param { num_output: 2 input_dim: 5 }', (2,))
-    with pytest.raises(LayerError, match=r'layer "words" \(Embed\): an index is outside 0 … 4'):
+    with pytest.raises(
+        LayerError, match=rf'layer "words" \(Embed\): index {index}, value 1 of its bottom, is outside 0 … 4'
+    ):
         layer(torch.tensor([0.0, index]))
 
 

@@ -89,9 +89,9 @@ def test_order_and_states_of_test_nets(tmp_path: Path) -> None:
       test_iter: 1 test_iter: 1 test_iter: 1 test_iter: 1 test_interval: 1
       test_state {{ stage: "a" }} test_state {{ stage: "b" }} test_state {{ stage: "c" }} test_state {{ level: 7 }}"""
     param = parse_text(text, caffe_pb2.SolverParameter)
-    train, _ = train_net_param(param, "")
+    train = train_net_param(param, "").net
     assert (train.state.phase, train.state.level, list(train.state.stage)) == (caffe_pb2.TRAIN, 2, ["own", "t"])
-    nets = [net for net, _ in test_net_params(param, "")]
+    nets = [found.net for found in test_net_params(param, "")]
     assert [net.name for net in nets] == ["given", "from file", "generic", "generic"]
     assert [list(net.state.stage) for net in nets] == [["a"], ["f", "b"], ["own", "c"], ["own"]]
     assert [net.state.level for net in nets] == [0, 0, 1, 7]

@@ -44,7 +44,11 @@ def test_train_then_test_then_read_the_log(folder: Path, tool: Tool) -> None:
     assert code == 0, log
     lines = said(log)
     assert lines[0] == "-phase is not for train: left out"
-    for line in ("Using CPU.", "Starting Optimization", "Solving made up", "Optimization Done."):
+    assert f"Creating training net from net file: {folder / 'net.prototxt'}" in lines
+    assert f"Creating test net (#0) specified by net file: {folder / 'net.prototxt'}" in lines
+    # scripts read intervals from the solver that Caffe logs
+    assert "Initializing solver from parameters: " in lines and "\ntest_interval: 20\n" in log
+    for line in ("Use CPU.", "Starting Optimization", "Solving made up", "Optimization Done."):
         assert line in lines
     (folder / "train.log").write_text(log)
 
@@ -97,10 +101,13 @@ def test_the_log_goes_to_a_folder_too(folder: Path, tool: Tool) -> None:
     code, log = tool("caffe", "device_query", "-log_dir", logs)
     assert code == 1 and f"there is no folder {logs}" in log
     logs.mkdir()
+    (logs / "caffe.INFO").symlink_to("the log of an earlier run")
     code, log = tool("caffe", "device_query", f"--log_dir={logs}")
-    (file,) = logs.iterdir()
-    assert code == 0 and file.name.startswith("caffe.") and ".log.INFO." in file.name
-    assert file.read_text() == log
+    file = (logs / "caffe.INFO").resolve()
+    assert code == 0 and file.parent == logs and file.name.startswith("caffe.") and ".log.INFO." in file.name
+    head, rest = file.read_text().split("threadid file:line] msg\n")
+    assert rest == log
+    assert re.fullmatch(r"Log file created at: (\d+/){2}\d+ [\d:]+\nRunning on machine: .+\nLog line format: .+ ", head)
 
 
 def test_the_flags_of_caffes_logger(folder: Path, tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from golden_files import ROOT as GOLDENS
 
-from pycaffe_compat.proto import caffe_pb2
+from pycaffe_compat.proto import caffe_pb2, parse_text
 
 Tool = Callable[..., tuple[int, str]]
 NET = f"""
@@ -71,7 +71,10 @@ def test_log_parsers_find_their_lines(solver: Path, tool: Tool) -> None:
     _, log = tool("train_net", "--solver", solver, "--stage", "quiet")
     lines = log.splitlines()
     prefix = re.compile(r"^I\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ \w+\.cpp:\d+\] ")
-    assert all(prefix.match(line) for line in lines), log
+    begin = next(i for i, line in enumerate(lines) if line.endswith("Initializing solver from parameters: ")) + 1
+    end = next(i for i, line in enumerate(lines) if "Creating training net from" in line)
+    parse_text("\n".join(lines[begin:end]), caffe_pb2.SolverParameter)
+    assert all(prefix.match(line) for line in lines[:begin] + lines[end:]), log
     assert sum("Solving " in line for line in lines) == 1
     found: dict[str, list[tuple[int, float]]] = {"train": [], "test": [], "lr": []}
     iteration = -1
