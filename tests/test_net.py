@@ -257,6 +257,8 @@ def test_layers_are_kept_by_phase_stage_and_level() -> None:
     ("text", "message"),
     [
         ('layer { name: "r" type: "ReLU" bottom: "X" top: "z" }', r'unknown bottom blob "X".*did you mean x'),
+        ('layer { name: "r" bottom: "x" top: "z" }', 'layer "r": its type is missing'),
+        ('layer { name: "r" type: "SOFTMAX_LOSS" bottom: "x" top: "z" }', "did you mean SoftmaxWithLoss"),
         ('layer { name: "r" type: "ReLu" bottom: "x" top: "z" }', r'unknown layer type "ReLu".*did you mean ReLU'),
         ('layer { name: "r" type: "ReLU" top: "z" }', "has 0 bottom blobs, but takes exactly 1"),
         (

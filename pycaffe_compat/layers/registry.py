@@ -12,6 +12,7 @@ from ..proto import caffe_pb2
 from ..proto.additions import titles
 from ..proto.finite import not_numbers
 from ..proto.recognise import forks_of
+from ..proto.upgrade import V1_TYPES
 from .base import Layer
 from .variants import check_fork_options, choose
 
@@ -63,7 +64,11 @@ def layer_class(param: Any, file: str = "", fork: str = "", likely: Sequence[str
     if param.type not in REGISTRY:
         broken = load_plug_ins()
         if param.type not in REGISTRY:
-            known = _whose(param.type) or f"{nearest(param.type, REGISTRY)}; docs/layers.md lists all that are known"
+            if not param.type:
+                raise LayerError(f'{where}: its type is missing; a layer says what it is, as in type: "Convolution"')
+            older = V1_TYPES.get(param.type)
+            near = f" (did you mean {older}?)" if older in REGISTRY else nearest(param.type, REGISTRY)
+            known = _whose(param.type) or f"{near}; docs/layers.md lists all that are known"
             unloaded = "".join(f". A plug-in that failed to load may have it: {each}" for each in broken)
             raise LayerError(f'{where}: unknown layer type "{param.type}"{known}{_REGISTER}{unloaded}')
     variants = VARIANTS.get(param.type)

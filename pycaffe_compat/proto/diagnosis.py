@@ -19,6 +19,12 @@ _CLOSING = {"{": "}", "<": ">", "[": "]"}
 _NAMES = {"{": "brace", "<": "bracket", "[": "bracket"}
 _TYPE_HINT = 'A "layer" takes a quoted type (type: "Convolution"), the older "layers" a bare one (type: CONVOLUTION)'
 _FORK = "it may be from another fork of Caffe than those that are known here; --proto or proto= reads a fork's own caffe.proto"
+_OLDER = {  # fields of the older "layers", and what a "layer" has instead
+    "blobs_lr": "param { lr_mult: … }, once for each blob",
+    "weight_decay": "param { decay_mult: … }, once for each blob",
+    "blob_share_mode": "param { share_mode: … }, once for each blob",
+}
+_OLDER_HINT = '; the older "layers" has blobs_lr and weight_decay, once for each blob, where a "layer" has param { … }'
 _MANY = 30  # names that are no longer listed
 _ROOTS = ("NetParameter", "SolverParameter")
 _ENDLESS = re.compile(r"(\w{80})\w{120,}")  # a word that makes no readable line
@@ -166,12 +172,14 @@ class _Diagnosis:
         value = re.match(r"""(["'])[^"'\n]*["']?|[^\s{}<>\[\]#]+|\S""", self.source.text[self.offset :])
         got = value[0] if value else "the end of the file"
         if "Expected identifier" in self.words or "have extensions" in self.words:
-            return f"the name of a field should stand here, but got {got}"
+            hint = "; comments begin with #" if got.startswith(("//", "/*")) else ""
+            return f"the name of a field should stand here, but got {got}{hint}"
         field = self._field()
         if field is None:
             return re.sub(r"^\d+:\d+ : (?:'.*': )?", "", self.words, count=1, flags=re.DOTALL)
         if 'Expected ":"' in self.words:
-            return f"{field.name} needs a colon before {got}"
+            older = field.name == "param" and message.name == "V1LayerParameter" and got == "{"
+            return f"{field.name} needs a colon before {got}{_OLDER_HINT if older else ''}"
         if self._no_value():
             return f"{field.name} has no value before {got}; it takes {_kind(field)}"
         if field.cpp_type == FieldDescriptor.CPPTYPE_STRING and value and value[1]:
@@ -221,6 +229,12 @@ class _Diagnosis:
 
     def _unknown_field(self, name: str) -> str:
         message = self.messages[-1]
+        if name[:1].isdigit():
+            comma = self.source.text[: self.offset].rstrip().endswith(",")
+            hint = "; a decimal sign is a point, and values of a list stand in brackets" if comma else ""
+            return f"the name of a field should stand here, but got {name}{hint}"
+        if message.name == "LayerParameter" and name in _OLDER:
+            return f'{name} is a field of the older "layers"; a "layer" has {_OLDER[name]}'
         names = [field.name for field in message.fields]
         own = [field for field in message.fields if not _added(field)]
         inner = [f for f in own if f.message_type is not None and name in f.message_type.fields_by_name]
@@ -285,6 +299,8 @@ def _unknown_value(enum: Any, value: str) -> str:
     names = list(enum.values_by_name)
     if enum.name == "LayerType" and value[:1] in ("'", '"'):
         return f"type takes the bare name of a value, but got {value}. {_TYPE_HINT}"
+    if value[:1] in ("'", '"'):
+        return f"a value of {enum.name} is a bare name, without quotes, but got {value}; valid: {', '.join(names)}"
     hint = nearest(value, names)
     if len(names) <= _MANY:
         hint += f"; valid: {', '.join(names)}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .. import proto
-from . import interface
+from . import former, interface
 from .interface import *  # noqa: F403
 from .net_spec import layers
 
@@ -11,3 +13,7 @@ __version__ = "1.0.0"  # of the interface
 
 __all__ = ["layers", "proto"]
 __all__ += interface.__all__
+
+
+def __getattr__(name: str) -> Any:
+    raise former.lacking(f"module {__name__!r}", name, former.OF_MODULE)

@@ -26,6 +26,8 @@ class ImageNet(Net):
     """
 
     def __init__(self, model_file: PathLike, pretrained_file: PathLike, **settings: Any) -> None:
+        if pretrained_file is None:
+            raise TypeError(f"{type(self).__name__} needs trained weights: the path of a caffemodel, not None")
         super().__init__(model_file, pretrained_file, TEST)
         name = self._image_input()
         self.transformer = io.Transformer({name: self.blobs[name].shape})

@@ -26,8 +26,23 @@ from .blob import numbers
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)
 
 
+def _require_message(value: Any, cls: Any, taker: str) -> None:
+    """Raise unless ``value`` is a message of that name, whoever's class it is: bytes and names of files are a usual slip."""
+    name = cls.DESCRIPTOR.name
+    if getattr(getattr(value, "DESCRIPTOR", None), "name", "") != name:
+        what = repr(value) if isinstance(value, str) else type(value).__name__
+        raise TypeError(
+            f"{taker} takes a {name}, not {what}: caffe_pb2.{name}.FromString(data) makes one of the bytes of a file or record"
+        )
+
+
 def blobproto_to_array(blob: Any, return_diff: bool = False) -> np.ndarray:
-    """Return the values (or the gradients) of a ``BlobProto`` as an array of its shape."""
+    """Return the values (or the gradients) of a ``BlobProto`` as an array of its shape.
+
+    Raises:
+        TypeError: ``blob`` is something else, such as the bytes of one.
+    """
+    _require_message(blob, caffe_pb2.BlobProto, "blobproto_to_array")
     if return_diff:
         values = np.asarray(blob.diff, np.float32)
         shape = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
@@ -70,10 +85,12 @@ def array_to_datum(arr: np.ndarray, label: int | None = None) -> Any:
     """Return a ``Datum`` of a channels×height×width array: ``uint8`` as bytes, anything else as floats.
 
     Raises:
-        DataError: the array has not three axes.
+        DataError: the array has not three axes, or the label is no integer of 32 bits.
     """
     if not isinstance(label, (int, np.integer, type(None))):
         raise DataError(f"array_to_datum: a label is a whole number, not {label!r}")
+    if not -(2**31) <= int(label or 0) < 2**31:
+        raise DataError(f"array_to_datum: a label has 32 bits; {label} does not fit")
     datum = _array_to_datum(numbers(arr, "array_to_datum"), int(label or 0))
     datum.ClearField("encoded")
     if label is None:
@@ -82,7 +99,12 @@ def array_to_datum(arr: np.ndarray, label: int | None = None) -> Any:
 
 
 def datum_to_array(datum: Any) -> np.ndarray:
-    """Return the channels×height×width array of a ``Datum``, decoding an image; its label is ``datum.label``."""
+    """Return the channels×height×width array of a ``Datum``, decoding an image; its label is ``datum.label``.
+
+    Raises:
+        TypeError: ``datum`` is something else, such as the bytes of a record.
+    """
+    _require_message(datum, caffe_pb2.Datum, "datum_to_array")
     return np.array(_datum_to_array(parse_datum(datum.SerializeToString())))
 
 

@@ -18,6 +18,7 @@ from ..wiring import Step
 from .blob import Blob, ParameterArray, numbers
 from .containers import BlobVec, FixedNames, Names
 from .fork import keep_forks_alive
+from .former import OF_NETS, lacking
 from .mode import current_device
 from .net_layer import NetLayer, parameter_blob
 from .passes import Passes
@@ -96,6 +97,9 @@ class Net:
         made = set(vars(Net.of(self.module)))  # what belongs to the module or is made from it
         own = {name: value for name, value in vars(self).items() if name not in made}
         return type(self).of, (self.module,), (dict(self.blobs), own)
+
+    def __getattr__(self, name: str) -> Any:  # for what nothing else finds
+        raise lacking(f"{type(self).__name__!r} object", name, OF_NETS)
 
     def __setstate__(self, state: tuple[dict[str, Blob], dict[str, Any]]) -> None:
         blobs, own = state

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import memory
-from ..errors import CaffeError, DivergedError, SolverError
+from ..errors import CaffeError, DivergedError, SolverError, prefixed
 from ..layers.data_layers import BatchSource
 from ..loading import open_weights
 from ..net import Net
@@ -140,7 +140,8 @@ class Solver:
                 source.seed, source.rank, source.world = seed, distributed.rank(), distributed.world()
         if device_transform:
             self._transform_on_device()
-        self.optimizer: CaffeOptimizer = make_optimizer(self.param, _groups(self.net))
+        with prefixed(self.file) if self.file else contextlib.nullcontext():
+            self.optimizer: CaffeOptimizer = make_optimizer(self.param, _groups(self.net))
         self.runner = runner(self.net)
         warn_of_shortage(self.param, self.net, self.runner.precision)
         self._snapshots = Snapshots(self.param, self.runner, self.test_nets, self.optimizer, self.policy, seed)

@@ -52,7 +52,8 @@ class Policy:
 
     def __post_init__(self) -> None:
         if self.name not in POLICIES:
-            known = ", ".join(f"{name} ({', '.join(uses) or 'no fields'})" for name, (_, uses) in POLICIES.items())
+            fields = {name: (*uses, *LISTS.get(name, ())) for name, (_, uses) in POLICIES.items()}
+            known = ", ".join(f"{name} ({', '.join(uses) or 'no fields'})" for name, uses in fields.items())
             what = (
                 f'unknown lr_policy "{self.name}"{nearest(self.name, POLICIES)}'
                 if self.name
@@ -254,6 +255,7 @@ FORKS_FIELDS = ("warmup_iter", "warmup_start_lr", "rampup_interval", "rampup_lr"
 FORKS_LISTS = ("plateau_winsize", "stagelr", "stageiter")
 SINGLE = ("gamma", "power", "stepsize", "max_iter", *FORKS_FIELDS)
 REPEATED = ("stepvalue", *FORKS_LISTS)
+LISTS = {"multistep": ("stepvalue",), "plateau": ("plateau_winsize",), "multifixed": ("stagelr", "stageiter")}
 DIVISORS = {"step": ("stepsize",), "poly": ("max_iter",)}
 
 

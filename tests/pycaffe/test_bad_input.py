@@ -32,6 +32,20 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> caffe.Net:
     return caffe.Net("net.prototxt", caffe.TEST)
 
 
+def test_a_name_of_the_oldest_pycaffe_is_answered_with_what_takes_its_place(net: caffe.Net) -> None:
+    for name, instead in (
+        ("set_phase_test", r"caffe\.TEST"),
+        ("set_mode_gpu", r"caffe\.set_mode_gpu\(\)"),
+        ("set_mean", r"Transformer\(.*\) has set_mean"),
+    ):
+        with pytest.raises(AttributeError, match=instead):
+            getattr(net, name)
+    with pytest.raises(AttributeError, match=r"caffe\.TEST"):
+        caffe.pycaffe.set_phase_test()
+    with pytest.raises(AttributeError, match=r"has no attribute 'weights'$"):
+        _ = net.weights
+
+
 @pytest.mark.parametrize(
     "use, near",
     [

@@ -35,6 +35,18 @@ def test_arrays_and_messages_are_converted_both_ways() -> None:
     np.testing.assert_array_equal(io.datum_to_array(io.array_to_datum(array)), array)
 
 
+@pytest.mark.parametrize("given", [b"\x08\x01", "mean.binaryproto", caffe_pb2.BlobShape()])
+def test_what_is_no_message_is_an_error_that_says_how_to_make_one(given: object) -> None:
+    for convert, name in ((io.blobproto_to_array, "BlobProto"), (io.datum_to_array, "Datum")):
+        with pytest.raises(TypeError, match=rf"takes a {name}, not .*: caffe_pb2\.{name}\.FromString"):
+            convert(given)
+
+
+def test_a_label_that_does_not_fit_a_datum_is_an_error() -> None:
+    with pytest.raises(DataError, match="a label has 32 bits; 4294967296 does not fit"):
+        io.array_to_datum(np.zeros((1, 2, 2), np.uint8), 2**32)
+
+
 def test_preprocess_applies_the_setters_in_caffes_order_and_deprocess_undoes_them() -> None:
     image = RNG.random((6, 8, 3)).astype(np.float32)
     t = io.Transformer({"data": (1, 3, 6, 8)})
