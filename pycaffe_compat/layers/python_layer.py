@@ -255,6 +255,11 @@ class PythonLayer(base.Layer):
     def _make(self, module: str, name: str) -> Layer:
         if not module or not name:
             raise self.error("needs python_param { module: … layer: … }")
+        if module.endswith(".py") or "/" in module:
+            raise self.error(
+                f'python_param.module: {module} is a path; name the module alone, module: "{Path(module).stem}", and put its '
+                "folder into PYTHONPATH"
+            )
         try:
             found = importlib.import_module(module)
         except ModuleNotFoundError as error:

@@ -5,6 +5,7 @@ Assigning to an item sets the blob's values; whatever would only change the dict
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
@@ -14,6 +15,8 @@ import torch
 
 from ..errors import CaffeError, UnknownNameError, nearest
 from .blob import Blob
+
+_SPLIT = re.compile(r"(?P<of>.+_)\d+_split(_\d+)?")  # blob, layer and top; then the consumer
 
 
 class FixedError(CaffeError, TypeError):
@@ -30,7 +33,12 @@ class Names(OrderedDict[str, Any]):
         self._what = what
 
     def __missing__(self, name: str) -> Any:
-        raise UnknownNameError(f'the net has no {self._what} "{name}"{nearest(str(name), self)}')
+        split = _SPLIT.fullmatch(str(name))
+        source = next((each for each in self if split and split["of"].startswith(f"{each}_")), None)
+        hint = f'; Caffe splits "{source}" where several layers read it, and here they read "{source}" itself'
+        raise UnknownNameError(
+            f'the net has no {self._what} "{name}"{hint if source is not None else nearest(str(name), self)}'
+        )
 
     def copy(self) -> Names:
         """A dict of the same values, whose items may be replaced."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..layers import Layer
 from ..net import Net
 from . import log as lines
 from .log import log
@@ -17,6 +19,12 @@ from .log import log
 def magnitude(value: Tensor | None) -> float:
     """The mean of the absolute values; 0 where there are none."""
     return float(value.detach().abs().mean()) if value is not None and value.numel() else 0.0
+
+
+def display_name(layer: Layer, index: int) -> str:
+    """How Caffe's log calls blob ``index`` of a layer: by the name that its ``param`` gives it, or by its number."""
+    given = layer.param.param
+    return (given[index].name if index < len(given) else "") or str(index)
 
 
 @contextlib.contextmanager
@@ -31,7 +39,8 @@ def blobs_logged(net: Net) -> Iterator[None]:
             for name, top in zip(step.tops, tops, strict=False):
                 log(lines.DEBUG, "    [Forward] Layer %s, top blob %s data: %g", step.name, name, magnitude(top))
             for index, blob in enumerate(layer.blobs):
-                log(lines.DEBUG, "    [Forward] Layer %s, param blob %d data: %g", step.name, index, magnitude(blob))
+                shown = display_name(layer, index)
+                log(lines.DEBUG, "    [Forward] Layer %s, param blob %s data: %g", step.name, shown, magnitude(blob))
 
         return hook
 
@@ -56,8 +65,8 @@ def blobs_logged(net: Net) -> Iterator[None]:
 
 def _log_backward(net: Net, grads: dict[str, tuple[Tensor | None, ...]]) -> None:
     for step in reversed(net.steps):
-        for name, grad in zip(step.bottoms, grads.get(step.name, ()), strict=False):
-            if grad is not None:
+        for name, needs, grad in zip(step.bottoms, step.bottom_needs, grads.get(step.name, ()), strict=False):
+            if needs and grad is not None:
                 log(lines.DEBUG, "    [Backward] Layer %s, bottom blob %s diff: %g", step.name, name, magnitude(grad))
         for index, blob in enumerate(step.layer.blobs):
             if blob.grad is not None:
@@ -73,12 +82,13 @@ def _log_backward(net: Net, grads: dict[str, tuple[Tensor | None, ...]]) -> None
     norms = [
         sum(float(torch.linalg.vector_norm(t, p)) ** p for t in ts) ** (1 / p) for p in (1, 2) for ts in (data, diff)
     ]
-    log(lines.DEBUG, "    [Backward] All net params (data, diff): L1 norm = (%g, %g); L2 norm = (%g, %g)", *norms)
+    message = "    [Backward] All net params (data, diff): L1 norm = (%g, %g); L2 norm = (%g, %g)"
+    log(lines.DEBUG_NORMS, message, *norms, level=logging.ERROR)  # the level that Caffe gives this line
 
 
 def log_updates(net: Net) -> None:
     """Log parameters and updates; call it when the gradients hold the updates and before they are cleared."""
     for learnable in net.learnable:
         data, diff = magnitude(learnable.tensor), magnitude(learnable.tensor.grad)
-        where = f"Layer {learnable.layer.name}, param {learnable.index}"
+        where = f"Layer {learnable.layer.name}, param {display_name(learnable.layer, learnable.index)}"
         log(lines.DEBUG, "    [Update] %s data: %g; diff: %g", where, data, diff)

@@ -263,6 +263,7 @@ def test_no_backward_where_one_is_needed():
     [
         ("", "needs python_param { module: … layer: … }"),
         ('module: "user_layers"', "needs python_param"),
+        ('module: "layers/mine.py" layer: "A"', 'layers/mine.py is a path; name the module alone, module: "mine"'),
         ('module: "no_such_module" layer: "A"', "no module named no_such_module; .* PYTHONPATH"),
         ('module: "user_layers" layer: "Tims"', r"has no class Tims \(did you mean Times"),
         ('module: "user_layers" layer: "NoLayer"', "no subclass of pycaffe_compat.Layer"),

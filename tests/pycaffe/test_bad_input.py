@@ -32,6 +32,14 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> caffe.Net:
     return caffe.Net("net.prototxt", caffe.TEST)
 
 
+@pytest.mark.parametrize("name", ["conv1_relu1_0_split_0", "conv1_relu1_0_split"])
+def test_a_blob_that_caffe_splits_is_answered_with_the_one_that_is_here(net: caffe.Net, name: str) -> None:
+    with pytest.raises(UnknownNameError, match=f'no blob "{name}"; Caffe splits "conv1"'):
+        net.blobs[name]
+    with pytest.raises(UnknownNameError, match=r'no blob "other_0_split_1"$'):
+        net.blobs["other_0_split_1"]
+
+
 def test_a_name_of_the_oldest_pycaffe_is_answered_with_what_takes_its_place(net: caffe.Net) -> None:
     for name, instead in (
         ("set_phase_test", r"caffe\.TEST"),

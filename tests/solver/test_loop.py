@@ -290,6 +290,9 @@ def test_debug_info_shows_every_blob(tmp_path: Path, log: Any) -> None:
     for layer in ("conv", "relu", "drop", "ip", "loss"):
         assert len(re.findall(rf"\[Forward\] Layer {layer}, top blob \w+ data: [\d.e-]+$", text, re.M)) == 1
     assert re.search(r"\[Backward\] Layer ip, bottom blob conv diff: [\d.e-]+$", text, re.M)
+    assert "bottom blob label" not in text and "bottom blob data" not in text  # they need no gradient
+    (norms,) = [record for record in log.records if "All net params" in record.getMessage()]
+    assert norms.levelno == logging.ERROR
     assert re.search(r"\[Backward\] Layer conv, param blob 1 diff: [\d.e-]+$", text, re.M)
     assert re.search(r"\[Backward\] All net params \(data, diff\): L1 norm = \(.*\); L2 norm = \(.*\)$", text, re.M)
     assert re.search(r"\[Update\] Layer ip, param 0 data: [\d.e-]+; diff: [\d.e-]+$", text, re.M)
