@@ -16,8 +16,9 @@ from .errors import WeightsError
 from .layers import Layer
 from .layers.base import Shape
 from .layers.registry import VARIANTS
-from .proto import Weights, read_weights
+from .proto import Weights, blob_to_array, read_weights
 from .proto.additions import titles
+from .proto.text import is_binary
 from .tables import dims
 
 log = logging.getLogger(__name__)
@@ -125,9 +126,47 @@ def open_weights(weights: Any) -> list[Weights]:
     return [w if isinstance(w, Weights) else read_weights(w) for w in weights]
 
 
+class Held:
+    """The weights that the layers of a ``NetParameter`` hold themselves, as :class:`~.proto.Weights` gives those of a file.
+
+    The blobs are taken out of the layers. Later layers come first, so that of layers that share a blob its owner's counts.
+    """
+
+    partial = False
+
+    def __init__(self, net: Any, file: str) -> None:
+        self.file = f"the blobs within {file or 'the net'}"
+        self._blobs: dict[str, list[np.ndarray]] = {}
+        for layer in reversed(net.layer):
+            if layer.blobs:
+                what = f'{file or "the net"}: layer "{layer.name}", blob '
+                self._blobs[layer.name] = [blob_to_array(blob, what=f"{what}{i}") for i, blob in enumerate(layer.blobs)]
+                layer.ClearField("blobs")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._blobs)
+
+    def shapes(self, name: str) -> list[Shape | None]:
+        return [blob.shape for blob in self._blobs[name]]
+
+    def readinto(self, name: str, index: int, out: np.ndarray) -> None:
+        out[...] = self._blobs[name][index].reshape(out.shape)
+
+
+def held_weights(net: Any, file: str) -> list[Readable]:
+    """Return what a net brings along: the blobs of a ``NetParameter``'s layers, or of the binary one that ``file`` is.
+
+    Caffe's layers begin with the blobs that their ``LayerParameter`` has, and fill only what none has.
+    """
+    held = Held(net, file)
+    if list(held):
+        return [held]
+    return [read_weights(file)] if is_binary(file) else []
+
+
 @torch.no_grad()
 def copy_weights(
-    sources: Iterable[Weights],
+    sources: Iterable[Readable],
     layers: Mapping[str, Layer],
     owners: Mapping[str, Sequence[BlobKey]],
     net_file: str,

@@ -19,7 +19,7 @@ from .layers.data_layers import BatchSource
 from .layers.neuron import Overwritten
 from .layers.own_options import fork_of_layer, leaves_out_weight, with_own_options
 from .layers.registry import check_layers, missing_types
-from .loading import BlobKey, LoadReport
+from .loading import BlobKey, LoadReport, held_weights
 from .memory.exhaustion import is_exhausted
 from .parameters import BlobTable, Learnable, in_file
 from .plan import Call, plan
@@ -127,7 +127,8 @@ class CaffeModule(nn.Module):
         self._sources: dict[str, Source] = {}
         try:
             self._build()
-            self._table.allocate(weights, share._table if share is not None else None, self.device)
+            held = held_weights(self.param, file)
+            self._table.allocate(weights, share._table if share is not None else None, self.device, held)
             self._prepare()
         except BaseException:
             self.close()

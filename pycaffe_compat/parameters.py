@@ -14,7 +14,7 @@ from .errors import CaffeError, LayerError
 from .layers import Layer
 from .layers.base import Shape, count
 from .layers.fillers import fill
-from .loading import BlobKey, LoadReport, copy_weights, open_weights
+from .loading import BlobKey, LoadReport, Readable, copy_weights, open_weights
 from .proto import caffe_pb2
 from .tables import dims
 
@@ -138,8 +138,13 @@ class BlobTable:
         if spec.shape != source.shape:
             self.views.append(sharing)
 
-    def allocate(self, weights: Any, share: BlobTable | None, device: torch.device) -> None:
-        """Allocate every blob. Layers of ``share`` give theirs; others are loaded from the weights or filled."""
+    def allocate(
+        self, weights: Any, share: BlobTable | None, device: torch.device, held: Sequence[Readable] = ()
+    ) -> None:
+        """Allocate every blob. Layers of ``share`` give theirs; others are loaded from the weights or filled.
+
+        What the weights lack comes from ``held``, the weights that the net itself brings along.
+        """
         if share is not None:
             self.share_layers(share)
         own = [learnable for learnable in self.learnable if learnable.tensor.is_meta]
@@ -157,6 +162,8 @@ class BlobTable:
             learnable.layer.set_blob(learnable.index, value)
         self.follow()
         written = self._copy(weights, {(entry.layer.name, entry.index) for entry in own})
+        rest = {(entry.layer.name, entry.index) for entry in own} - written
+        written |= copy_weights(held, self.layers, self.owners(), self.file, rest)[1]
         for learnable in own:
             if (learnable.layer.name, learnable.index) not in written:
                 try:

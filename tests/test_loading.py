@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import pycaffe_compat
-from pycaffe_compat.errors import WeightsError
+from pycaffe_compat.errors import CaffeError, WeightsError
 from pycaffe_compat.loading import FileReport, Reshaped, same_shape
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text, read_weights, write_message, write_weights
@@ -169,3 +169,42 @@ def test_a_blob_of_five_axes_must_have_the_same_shape(tmp_path: Path) -> None:
                     WeightsError, match=r'layer "c", blob 0 \(weight\): shape 1×2×3×3×3 in the net, but \d×'
                 ):
                     net.load_weights(tmp_path / name)
+
+
+HELD = """
+layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ dim: 1 dim: 2 }} }} }}
+layer {{ name: "a" type: "InnerProduct" bottom: "x" top: "a" param {{ name: "w" }} param {{ name: "b" }}
+  inner_product_param {{ num_output: 2 }} {} }}
+layer {{ name: "c" type: "InnerProduct" bottom: "x" top: "c" param {{ name: "w" }} param {{ name: "b" }}
+  inner_product_param {{ num_output: 2 }} {} }}
+"""
+ONES = "blobs { shape { dim: 2 dim: 2 } data: [1, 1, 1, 1] } blobs { shape { dim: 2 } data: [1, 1] }"
+TWOS = ONES.replace("1, 1", "2, 2")
+
+
+def test_a_net_begins_with_the_blobs_that_its_layers_hold(tmp_path: Path) -> None:
+    """As in Caffe, whose layers fill only what their ``LayerParameter`` has not; of a shared blob the owner's counts."""
+    (tmp_path / "net.prototxt").write_text(HELD.format(ONES, TWOS))
+    net = pycaffe_compat.load(tmp_path / "net.prototxt")
+    assert net(x=torch.ones(1, 2))["c"].tolist() == [[3, 3]]
+    assert not any(layer.blobs for layer in net.param.layer)  # they would be saved twice
+    net.layers["a"].weight.data.fill_(5)
+    net.save(tmp_path / "net.caffemodel")
+    again = pycaffe_compat.load(tmp_path / "net.prototxt", tmp_path / "net.caffemodel")  # weights come first
+    assert again(x=torch.ones(1, 2))["a"].tolist() == [[11, 11]] and not again.load_report.missing
+    alone = pycaffe_compat.load(tmp_path / "net.caffemodel")  # a net that is binary brings its weights too
+    assert alone.layers["a"].weight.unique().tolist() == [5]
+
+
+@pytest.mark.parametrize(
+    ("held", "says"),
+    [
+        (ONES.split("} blobs")[0] + "}", r'layer "a" has 2 blobs in .*, but 1 in the blobs within .*net\.prototxt'),
+        (ONES.replace("1, 1, 1, 1", "1"), r'net\.prototxt: layer "a", blob 0: shape \(2, 2\) has 4 elements, but 1'),
+        (ONES.replace("dim: 2 dim: 2", "dim: 4"), "shape 2×2 in .*, but 4 in the blobs within"),
+    ],
+)
+def test_blobs_of_a_net_that_do_not_fit_its_layers(tmp_path: Path, held: str, says: str) -> None:
+    (tmp_path / "net.prototxt").write_text(HELD.format(held, ""))
+    with pytest.raises(CaffeError, match=says):
+        pycaffe_compat.load(tmp_path / "net.prototxt")

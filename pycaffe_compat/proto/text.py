@@ -79,6 +79,14 @@ def looks_binary(data: bytes) -> bool:
     return not _CONTROL.isdisjoint(data[:4096]) and not data.startswith(_UTF16)
 
 
+def is_binary(path: str) -> bool:
+    """Whether there is a file at ``path`` that begins as no text does."""
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        return looks_binary(file.read(4096))
+
+
 def parse_text(text: str | bytes, message: Any, file: str = "<string>") -> Any:
     """Fill ``message`` from prototxt and return it.
 
