@@ -19,7 +19,7 @@ from .layers.registry import VARIANTS
 from .proto import Weights, blob_to_array, read_weights
 from .proto.additions import titles
 from .proto.text import is_binary
-from .tables import dims
+from .tables import dims, some
 
 log = logging.getLogger(__name__)
 STATISTICS = 3  # blobs that a BatchNorm has without a scale and a bias
@@ -66,6 +66,7 @@ class FileReport:
             blobs with one that was loaded is not missing.
         ignored: the layers of the file that the net does not have, in the file's order, including those without blobs.
         reshaped: the blobs stored in another shape, as in old files.
+        unused: those of the ignored layers that have blobs.
     """
 
     file: str
@@ -73,6 +74,7 @@ class FileReport:
     missing: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     reshaped: list[Reshaped] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -103,11 +105,13 @@ class LoadReport:
         return [blob for report in self.files for blob in report.reshaped]
 
     def gaps(self) -> str:
-        """Say which layers no file holds; ``""`` where there are none, or no files."""
+        """Say which layers no file holds, and which weights were left over: ``""`` without such layers or files."""
         if not self.missing or not self.files:
             return ""
         files = ", ".join(report.file for report in self.files)
-        return f"no weights for {', '.join(self.missing)} in {files}: they keep what their fillers made"
+        unused = list(dict.fromkeys(name for report in self.files for name in report.unused))
+        rest = f"; left over are those of {some(unused)}, which the net has not" if unused else ""
+        return f"no weights for {some(self.missing, 20)} in {files}: they keep what their fillers made{rest}"
 
 
 def open_weights(weights: Any) -> list[Weights]:
@@ -227,6 +231,7 @@ def match_blobs(
         WeightsError: a layer with another number of blobs, or a blob of another shape; both shapes and files are named.
     """
     report = FileReport(stored.file, ignored=[name for name in stored if name not in layers])
+    report.unused = [name for name in report.ignored if stored.shapes(name)]
     found: list[BlobKey] = []
     for name in stored:
         if name not in owners:

@@ -38,3 +38,9 @@ def human(number: float, unit: str = "") -> str:
 def dims(shape: Sequence[int]) -> str:
     """Return ``64×3×3×3``; ``scalar`` for no axes."""
     return "×".join(map(str, shape)) or "scalar"
+
+
+def some(names: Sequence[str], most: int = 6) -> str:
+    """Return ``a, b, c and 4 more``: the first ``most`` of ``names``, and how many there are besides."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -48,13 +48,16 @@ def test_each_file_has_its_own_report(tmp_path: Path) -> None:
     report = net.load_weights([first, read_weights(second)])
     assert report is net.load_report
     assert report.files == [
-        FileReport(str(first), ["p"], ["q", "r"], ["old"], [Reshaped("p", 0, (1, 1, 3, 3), (3, 3))]),
-        FileReport(str(second), ["q", "p"], ["r"], ["older"], []),
+        FileReport(str(first), ["p"], ["q", "r"], ["old"], [Reshaped("p", 0, (1, 1, 3, 3), (3, 3))], ["old"]),
+        FileReport(str(second), ["q", "p"], ["r"], ["older"], [], ["older"]),
     ]
     assert report.loaded == ["p", "q"] and report.missing == ["r"]
     assert report.ignored == net.ignored_layers == ["old", "older"]
     assert [blob.layer for blob in report.reshaped] == ["p"]
-    assert report.gaps() == f"no weights for r in {first}, {second}: they keep what their fillers made"
+    assert report.gaps() == (
+        f"no weights for r in {first}, {second}: they keep what their fillers made; "
+        "left over are those of old, older, which the net has not"
+    )
     assert net.layers["p"].blob(0).unique().tolist() == [5]
 
 

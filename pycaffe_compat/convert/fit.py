@@ -11,6 +11,7 @@ from ..loading import FileReport, match_blobs
 from ..net import CaffeModule
 from ..proto import caffe_pb2, read_net
 from ..summary import build_shapes
+from ..tables import some
 from .model import Model, PathLike
 
 
@@ -85,9 +86,8 @@ def _with_blobs(model: Model, report: FileReport) -> list[str]:
     return [name for name in report.ignored if name in model.blobs]
 
 
-def _listed(names: Sequence[str], most: int = 6) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(f'"{name}"' for name in names[:most]) + more
+def _listed(names: Sequence[str]) -> str:
+    return some([f'"{name}"' for name in names])
 
 
 def _hint(names: Iterable[str], choices: Sequence[str]) -> str:

@@ -83,8 +83,17 @@ def _read_net_file(file: str, fork: str) -> Any:
 
 
 def _upgraded(net: Any, file: str) -> Any:
+    shapeless = [] if net.input_shape or net.input_dim else list(net.input)
     for words in upgrade_net(net, file):
         _log.info("%s: upgraded %s", file, words)
+    made = {top for layer in net.layer for top in layer.top}
+    read = {bottom for layer in net.layer for bottom in layer.bottom}
+    for name in shapeless:
+        if name in read and name not in made:  # Caffe drops such an input, and misses it later
+            raise NetError(
+                f'{file}: input "{name}" has no shape; say input_shape {{ dim: 1 dim: 3 dim: 224 dim: 224 }}, '
+                "or input_dim four times"
+            )
     return net
 
 

@@ -58,7 +58,10 @@ def test_layers_compute_what_the_net_computes(folder, name, tmp_path):
         compared += compare_onnx(net, found, path)
     for each in compared:
         assert each.relative <= 1e-4, each
-    assert {entry.domain for entry in onnx.load(path).opset_import} == {""}
+    model = onnx.load(path)
+    assert {entry.domain for entry in model.opset_import} == {""}
+    read = {name for node in model.graph.node for name in node.input}
+    assert {tensor.name for tensor in model.graph.initializer} <= read
 
 
 def test_detections_of_ssd(tmp_path):

@@ -143,6 +143,14 @@ def test_junk(tmp_path, junk):
         assert "net.prototxt" in str(error)
 
 
+def test_an_input_that_is_read_needs_a_shape():
+    relu = 'input: "data" layer { name: "r" type: "ReLU" bottom: "data" top: "r" }'
+    with pytest.raises(NetError, match=r'input "data" has no shape; say input_shape \{ dim: 1 dim: 3'):
+        read_net(relu)
+    made = read_net(relu + 'layer { name: "d" type: "DummyData" top: "data" }')
+    assert [layer.name for layer in made.layer] == ["r", "d"]
+
+
 def test_a_forks_caffemodel_is_not_a_net_but_has_weights(tmp_path):
     path = tmp_path / "fork.caffemodel"
     path.write_bytes(fork_model())

@@ -217,6 +217,10 @@ def _model(
         for names in (node.input, node.output):
             for i, name in enumerate(names):
                 names[i] = renamed.get(name, name)
+    read = {name for node in e.nodes for name in node.input}
+    for stored in (e.weights, e.constants):  # runtimes warn of what nothing reads
+        for name in stored.keys() - read:
+            del stored[name]
     constants = [onnx.numpy_helper.from_array(array, name) for name, array in e.constants.items()]
     outputs = [info(found.results[blob], blob, value) for blob, value in found.outputs.items()]
     graph = helper.make_graph(

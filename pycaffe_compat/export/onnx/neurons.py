@@ -142,9 +142,10 @@ def power(e: Emitter, layer: Power, x: Value) -> str:
 
 @emits(PReLU)
 def prelu(e: Emitter, layer: PReLU, x: Value) -> str:
-    slope = e.blob(layer, 0)
     if layer.weight.dim():
         slope = e.array(layer, "slope", layer.weight.reshape(-1, *(1,) * (len(x.shape) - 2)))
+    else:
+        slope = e.blob(layer, 0)
     return str(e.op("PRelu", x, slope))
 
 
