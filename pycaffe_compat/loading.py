@@ -165,7 +165,25 @@ def held_weights(net: Any, file: str) -> list[Readable]:
     held = Held(net, file)
     if list(held):
         return [held]
-    return [read_weights(file)] if is_binary(file) else []
+    return [_Bringing(read_weights(file))] if is_binary(file) else []
+
+
+class _Bringing:
+    """The layers of a file that have blobs: of a net, the others are filled, where weights must have all of a layer's."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self.file = weights.file
+        self.partial = weights.partial
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self.weights if self.weights.shapes(name))
+
+    def shapes(self, name: str) -> list[Shape | None]:
+        return self.weights.shapes(name)
+
+    def readinto(self, name: str, index: int, out: np.ndarray) -> None:
+        self.weights.readinto(name, index, out)
 
 
 @torch.no_grad()

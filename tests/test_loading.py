@@ -14,7 +14,7 @@ import pycaffe_compat
 from pycaffe_compat.errors import CaffeError, WeightsError
 from pycaffe_compat.loading import FileReport, Reshaped, same_shape
 from pycaffe_compat.net import Net
-from pycaffe_compat.proto import caffe_pb2, parse_text, read_weights, write_message, write_weights
+from pycaffe_compat.proto import caffe_pb2, parse_text, read_net, read_weights, write_message, write_weights
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'
 SHARED = 'param { name: "w" } param { name: "b" }'
@@ -197,6 +197,12 @@ def test_a_net_begins_with_the_blobs_that_its_layers_hold(tmp_path: Path) -> Non
     assert again(x=torch.ones(1, 2))["a"].tolist() == [[11, 11]] and not again.load_report.missing
     alone = pycaffe_compat.load(tmp_path / "net.caffemodel")  # a net that is binary brings its weights too
     assert alone.layers["a"].weight.unique().tolist() == [5]
+
+
+def test_a_binary_net_without_blobs_is_filled(tmp_path: Path) -> None:
+    write_message(tmp_path / "net.protobin", read_net(HELD.format("", "")))
+    net = pycaffe_compat.load(tmp_path / "net.protobin")
+    assert net(x=torch.ones(1, 2))["c"].shape == (1, 2) and not net.load_report.files
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,10 @@ FOLDER = Kind("a folder")
 TORCH = Kind("a PyTorch file", "caffe-convert-caffemodel converts one that holds a state_dict")
 NUMPY_ARCHIVE = Kind("a NumPy archive (.npz)", "caffe-convert-caffemodel converts one that holds weights")
 NUMPY_ARRAY = Kind("a NumPy array (.npy)")
+ONNX = Kind("an ONNX model", "run it in onnxruntime, or give caffe-from-torch the PyTorch module that it was made from")
+CAFFE2 = Kind("a net of Caffe2, which no Caffe reads", "give the prototxt or caffemodel that it was made from")
+DARKNET = Kind("a .cfg of Darknet", "give the prototxt that a converter has made of it")
+NCNN = Kind("a .param of ncnn", "give the prototxt that it was made from")
 SAFETENSORS = Kind("a safetensors file", "caffe-convert-caffemodel converts it")
 ZIP = Kind("a zip archive", "unpack it first")
 ARCHIVE = Kind("a compressed archive", "unpack it first")
@@ -77,6 +81,8 @@ _BEGINNINGS = (
     (b"\xff\xd8\xff", IMAGE),
     (b"GIF8", IMAGE),
     (b"version https://git-lfs", POINTER),
+    (b"[net]", DARKNET),
+    (b"7767517", NCNN),
 )
 _PAGE = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
 _HEAD = 1 << 20  # bytes of a text file that are looked at
@@ -89,6 +95,11 @@ _MARKS = (
     (WEIGHTS, "NetParameter", {2, 100}),
     (STATE, "SolverState", {2, 3}),
     (BLOB, "BlobProto", {5, 6, 8, 9}),
+)
+# Messages of others, by fields that no message of Caffe has together: ir_version, graph and opset_import; op and external_input.
+_FOREIGN = (
+    (ONNX, {(1, wire.VARINT), (7, wire.BYTES), (8, wire.BYTES)}),
+    (CAFFE2, {(1, wire.BYTES), (2, wire.BYTES), (7, wire.BYTES)}),
 )
 
 
@@ -210,6 +221,9 @@ def _binary(name: str) -> Kind | None:
         except wire.CorruptError as error:
             if not error.offset:
                 return None
+    for foreign, fields in _FOREIGN:
+        if fields <= seen:
+            return foreign
     fits = [kind for kind, cls, marks in _MARKS if _could_be(seen, getattr(caffe_pb2, cls).DESCRIPTOR, marks)]
     return fits[0] if len(fits) == 1 else None
 

@@ -371,7 +371,7 @@ def open_state(path: str | os.PathLike[str]) -> Iterator[State]:
         except SolverError as error:
             _refuse_other_kinds(name, error)
             raise
-        if not state.history and not state.learned_net:
+        if not state.history:
             _refuse_other_kinds(name)
         yield state
 
