@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import logging
 import re
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -441,3 +443,31 @@ def test_a_layer_may_be_called_as_an_attribute_of_the_net(name):
     net = net_of(INPUT + ip(name, "x", "y", 4))
     assert net.train().training and not net.eval().training
     assert net.inputs == ["x"] and net.layers[name].type_name == "InnerProduct" and f"{name}.weight" in net.state_dict()
+
+
+def test_options_that_no_layer_reads_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """Caffe passes over them without a word, as over the mean of an Input."""
+    more = "transform_param { mean_value: 104 } input_param { shape { dim: 2 } }"
+    idle = f'layer {{ name: "y" type: "Input" top: "y" {more} }}'
+    for name in ("r", "s"):
+        idle += (
+            f'layer {{ name: "{name}" type: "ReLU" bottom: "x" top: "{name}" convolution_param {{ num_output: 3 }} }}'
+        )
+    net_of(INPUT + idle)
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+        'the net: layer "y": transform_param is no option of Input and changes nothing, as in Caffe',
+        'the net: layer "r" and 1 more: convolution_param is no option of ReLU and changes nothing, as in Caffe',
+    ]
+
+
+def test_options_of_data_that_only_the_older_form_has(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((2, 2, 3), 4, np.uint8))
+    (tmp_path / "list.txt").write_text(f"{tmp_path / 'a.png'} 0\n")
+    options = f'image_data_param {{ source: "{tmp_path / "list.txt"}" batch_size: 1 scale: 0.5 }}'
+    new = net_of(f'layer {{ name: "d" type: "ImageData" top: "d" top: "l" {options} }}')
+    assert new.draw()["d"].unique().tolist() == [4]
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.endswith('"layers" alone, as in Caffe; write transform_param { scale: … }')
+    caplog.clear()
+    old = net_of(f'layers {{ name: "d" type: IMAGE_DATA top: "d" top: "l" {options} }}')
+    assert old.draw()["d"].unique().tolist() == [2] and not caplog.records

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..errors import LayerError, nearest
@@ -16,6 +17,7 @@ from ..proto.upgrade import V1_TYPES
 from .base import Layer
 from .variants import check_fork_options, choose
 
+log = logging.getLogger(__name__)
 _REGISTER = ". Register your own with @pycaffe_compat.layers.register"
 REGISTRY: dict[str, type[Layer]] = {}  # for a type that several forks have, the class that was registered first
 VARIANTS: dict[str, list[type[Layer]]] = {}  # of the types that forks have: all classes, one without a fork first
@@ -98,6 +100,32 @@ def missing_types(types: Mapping[str, str]) -> str:
     return f". Unknown layer types besides: {', '.join(words)}"
 
 
+# Fields of data layers that only the upgrade of the older "layers" reads, as in Caffe.
+_OLDER_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
+
+
+def _without_effect(param: Any, cls: type[Layer]) -> Iterator[str]:
+    """Say which of BVLC's options are set in a layer that does not read them. What classes from elsewhere read is not known."""
+    if cls.forks or not cls.__module__.startswith("pycaffe_compat."):
+        return
+    read = cls.option_fields()
+    for field, value in param.ListFields():
+        if not field.name.endswith("_param") or ("LayerParameter", field.name) in caffe_pb2.ADDITIONS.fields:
+            continue
+        if field.name not in read:
+            yield f"{field.name} is no option of {param.type} and changes nothing, as in Caffe"
+        elif "transform_param" in read and field.name != "transform_param":
+            for older in (name for name in _OLDER_FIELDS if _is_set(value, name)):
+                yield (
+                    f'{field.name}.{older} is read in the older "layers" alone, as in Caffe; '
+                    f"write transform_param {{ {older}: … }}"
+                )
+
+
+def _is_set(message: Any, name: str) -> bool:
+    return name in message.DESCRIPTOR.fields_by_name and message.HasField(name)
+
+
 def check_layers(net: Any, file: str = "", likely: Sequence[str] = ()) -> None:
     """Check that every layer of a net has a class that heeds all that is set, so that what is missing is said at once.
 
@@ -110,19 +138,25 @@ def check_layers(net: Any, file: str = "", likely: Sequence[str] = ()) -> None:
         LayerError: what :func:`layer_class`, :func:`.variants.check_fork_options` and :func:`.not_numbers` say of all layers
             together, each kind of fault once.
     """
+    idle: dict[str, list[str]] = {}  # what has no effect, to the layers with it
     faults: dict[str, list[str]] = {}  # what is wrong, to the layers with it
     first = ""
     noted = set[str]()
     for param in net.layer:
         where = f'layer "{param.name}"{f" in {file}" if file else ""}'
         try:
-            check_fork_options(param, layer_class(param, file, net.fork, likely), where, noted)
+            cls = layer_class(param, file, net.fork, likely)
+            check_fork_options(param, cls, where, noted)
+            for words in _without_effect(param, cls):
+                idle.setdefault(words, []).append(f'"{param.name}"')
             if wrong := next(not_numbers(param), ""):
                 raise LayerError(f"{where}: {wrong}")
         except LayerError as error:
             words = str(error).removeprefix(f"{where}: ").removesuffix(_REGISTER)
             first = first or str(error)
             faults.setdefault(words, []).append(f'"{param.name}"')
+    for words, names in idle.items():
+        log.warning("%s: layer %s: %s", file or "the net", _some(names), words)
     if first:
         more = [f"{words} (layer {_some(names)})" for words, names in [*faults.items()][1:]]
         besides = f". Besides, in this net: {'; '.join(more)}" if more else ""

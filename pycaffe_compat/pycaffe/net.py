@@ -14,6 +14,7 @@ from ..errors import CaffeError, LayerError, UnknownNameError, nearest
 from ..files import text_path
 from ..layers import Layer
 from ..net import CaffeModule, Learnable
+from ..solver.debug import log_backward, log_forward
 from ..wiring import Step
 from .blob import Blob, ParameterArray, numbers
 from .containers import BlobVec, FixedNames, Names
@@ -85,6 +86,24 @@ class Net:
                 proto=text_path(proto),
             )
         )
+
+        if self.module.param.debug_info:
+            self.after_forward(self._log_forward)
+            self.after_backward(self._log_backward)
+
+    def _log_forward(self, index: int) -> None:
+        step = self._steps[index]
+        log_forward(step, [self.blobs[name].synced_data.tensor() for name in step.tops])
+
+    def _log_backward(self, index: int) -> None:
+        step = self._steps[index]
+        if step.needs_backward:
+            bottoms = [self.blobs[name].synced_diff.tensor() for name in step.bottoms]
+            blobs = [
+                blob.synced_diff.tensor() if needs else None
+                for blob, needs in zip(self.layers[index].blobs, step.param_needs, strict=True)
+            ]
+            log_backward(step, bottoms, blobs)
 
     @classmethod
     def of(cls, module: CaffeModule) -> Net:

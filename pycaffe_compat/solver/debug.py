@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..layers import Layer
 from ..net import Net
+from ..wiring import Step
 from . import log as lines
 from .log import log
 
@@ -27,24 +28,38 @@ def display_name(layer: Layer, index: int) -> str:
     return (given[index].name if index < len(given) else "") or str(index)
 
 
+def log_forward(step: Step, tops: Sequence[Tensor]) -> None:
+    """Log the tops and the blobs of a layer that ran forward."""
+    for name, top in zip(step.tops, tops, strict=False):
+        log(lines.DEBUG, "    [Forward] Layer %s, top blob %s data: %g", step.name, name, magnitude(top))
+    for index, blob in enumerate(step.layer.blobs):
+        shown = display_name(step.layer, index)
+        log(lines.DEBUG, "    [Forward] Layer %s, param blob %s data: %g", step.name, shown, magnitude(blob))
+
+
+def log_backward(step: Step, bottoms: Sequence[Tensor | None], blobs: Sequence[Tensor | None]) -> None:
+    """Log the gradients of the bottoms and of the blobs of a layer that ran backward; None for those that it has not."""
+    for name, needs, grad in zip(step.bottoms, step.bottom_needs, bottoms, strict=False):
+        if needs and grad is not None:
+            log(lines.DEBUG, "    [Backward] Layer %s, bottom blob %s diff: %g", step.name, name, magnitude(grad))
+    for index, grad in enumerate(blobs):
+        if grad is not None:
+            log(lines.DEBUG, "    [Backward] Layer %s, param blob %d diff: %g", step.name, index, magnitude(grad))
+
+
 @contextlib.contextmanager
 def blobs_logged(net: Net) -> Iterator[None]:
     """While entered, every pass through ``net`` logs tops and parameters forward, and gradients backward."""
     grads: dict[str, tuple[Tensor | None, ...]] = {}
     handles: list[Any] = []
 
-    def forward(step: Any) -> Any:
+    def forward(step: Step) -> Any:
         def hook(layer: Any, bottoms: Any, made: Any) -> None:
-            tops = made if isinstance(made, tuple) else (made,)
-            for name, top in zip(step.tops, tops, strict=False):
-                log(lines.DEBUG, "    [Forward] Layer %s, top blob %s data: %g", step.name, name, magnitude(top))
-            for index, blob in enumerate(layer.blobs):
-                shown = display_name(layer, index)
-                log(lines.DEBUG, "    [Forward] Layer %s, param blob %s data: %g", step.name, shown, magnitude(blob))
+            log_forward(step, made if isinstance(made, tuple) else (made,))
 
         return hook
 
-    def backward(step: Any) -> Any:
+    def backward(step: Step) -> Any:
         def hook(layer: Any, bottom_grads: Any, top_grads: Any) -> None:
             grads[step.name] = bottom_grads
 
@@ -60,23 +75,12 @@ def blobs_logged(net: Net) -> Iterator[None]:
         for handle in handles:
             handle.remove()
     if grads:
-        _log_backward(net, grads)
+        _log_pass_backward(net, grads)
 
 
-def _log_backward(net: Net, grads: dict[str, tuple[Tensor | None, ...]]) -> None:
+def _log_pass_backward(net: Net, grads: dict[str, tuple[Tensor | None, ...]]) -> None:
     for step in reversed(net.steps):
-        for name, needs, grad in zip(step.bottoms, step.bottom_needs, grads.get(step.name, ()), strict=False):
-            if needs and grad is not None:
-                log(lines.DEBUG, "    [Backward] Layer %s, bottom blob %s diff: %g", step.name, name, magnitude(grad))
-        for index, blob in enumerate(step.layer.blobs):
-            if blob.grad is not None:
-                log(
-                    lines.DEBUG,
-                    "    [Backward] Layer %s, param blob %d diff: %g",
-                    step.name,
-                    index,
-                    magnitude(blob.grad),
-                )
+        log_backward(step, grads.get(step.name, ()), [blob.grad for blob in step.layer.blobs])
     data = [learnable.tensor.detach() for learnable in net.learnable]
     diff = [tensor.grad for learnable in net.learnable if (tensor := learnable.tensor).grad is not None]
     norms = [

@@ -384,3 +384,28 @@ def test_a_blob_whose_reader_hands_nothing_back_has_no_gradient(tmp_path: Path) 
     assert not net.blobs["y"].diff.any() and not net.params["ip"][0].diff.any()
     net.backward()
     assert (net.blobs["y"].diff == 1).all() and (net.params["ip"][0].diff == 4).all()
+
+
+def test_a_net_with_debug_info_logs_its_passes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "pycaffe_compat")
+    (tmp_path / "net.prototxt").write_text(
+        """debug_info: true
+        layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 1 dim: 3 } } }
+        layer { name: "ip" type: "InnerProduct" bottom: "d" top: "ip" param { name: "w" }
+          inner_product_param { num_output: 2 weight_filler { type: "constant" value: 1 } } }
+        layer { name: "sum" type: "Reduction" bottom: "ip" top: "sum" loss_weight: 1 }"""
+    )
+    net = caffe.Net(tmp_path / "net.prototxt", caffe.TRAIN)
+    caplog.clear()
+    net.forward(d=np.full((1, 3), 2))
+    net.backward()
+    assert [record.getMessage().strip() for record in caplog.records] == [
+        "[Forward] Layer d, top blob d data: 2",
+        "[Forward] Layer ip, top blob ip data: 6",
+        "[Forward] Layer ip, param blob w data: 1",
+        "[Forward] Layer ip, param blob 1 data: 0",
+        "[Forward] Layer sum, top blob sum data: 12",
+        "[Backward] Layer sum, bottom blob ip diff: 1",
+        "[Backward] Layer ip, param blob 0 diff: 2",
+        "[Backward] Layer ip, param blob 1 diff: 1",
+    ]
