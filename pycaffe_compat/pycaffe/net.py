@@ -347,6 +347,51 @@ class Net:
         """Run the layers numbered ``start`` down to ``end`` (both included) backwards."""
         self._passes.backward(start, end)
 
+    def deconv(
+        self, diffs: Sequence[str] | None = None, start: str | None = None, **kwargs: Any
+    ) -> dict[str, np.ndarray]:
+        """Run :meth:`backward` as a deconvolutional net: a ReLU passes back what is above 0 of its top's diff.
+
+        This and the two methods below are of the Caffe of Yosinski's deep visualization toolbox.
+        """
+        self._passes.deconvolves = True
+        try:
+            return self.backward(diffs, start, **kwargs)
+        finally:
+            self._passes.deconvolves = False
+
+    def backward_from_layer(
+        self, start_name: str, start_diff: np.ndarray, diffs: Sequence[str] | None = None, zero_higher: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Write ``start_diff`` into the diff of a layer's blob of the same name, and run backwards from there.
+
+        Args:
+            start_name: the layer, and its blob.
+            start_diff: of the blob's shape.
+            diffs: names of blobs whose diffs to return besides those of the inputs.
+            zero_higher: whether the diffs of later blobs become 0.
+
+        Raises:
+            UnknownNameError, CaffeError: there is no such layer or blob; ``start_diff`` has another shape.
+        """
+        self._begin_at(start_name, start_diff, zero_higher)
+        return self.backward(diffs, start=start_name)
+
+    def deconv_from_layer(
+        self, start_name: str, start_diff: np.ndarray, diffs: Sequence[str] | None = None, zero_higher: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Do as :meth:`backward_from_layer`, with :meth:`deconv`."""
+        self._begin_at(start_name, start_diff, zero_higher)
+        return self.deconv(diffs, start=start_name)
+
+    def _begin_at(self, name: str, diff: Any, zero_higher: bool) -> None:
+        if np.shape(diff) != self.blobs[name].shape:
+            raise CaffeError(f'diff of "{name}": shape {np.shape(diff)} given, the blob has {self.blobs[name].shape}')
+        self._fill(name, "diff", diff)
+        names = list(self.blobs)
+        for higher in names[names.index(name) + 1 :] if zero_higher else ():
+            self.blobs[higher].diff[...] = 0
+
     def _check_names(self, given: dict[str, Any], wanted: Sequence[str], what: str) -> None:
         if set(given) != set(wanted):
             unknown = sorted(set(given) - set(wanted))

@@ -35,6 +35,8 @@ class Passes:
 
     Attributes:
         before_forward, after_forward, before_backward, after_backward: functions that are called with the layer's index.
+        deconvolves: whether a ReLU passes back what is above 0 of its top's diff, wherever its bottom was (Zeiler & Fergus,
+            "Visualizing and Understanding Convolutional Networks", 2014).
     """
 
     def __init__(self, module: CaffeModule, blobs: Mapping[str, Blob], params: Mapping[str, Sequence[Blob]]) -> None:
@@ -47,6 +49,7 @@ class Passes:
         self.after_forward: list[Callback] = []
         self.before_backward: list[Callback] = []
         self.after_backward: list[Callback] = []
+        self.deconvolves = False
         self._consumers: dict[int, list[int]] = {}
         newest: dict[str, int] = {}
         for i, step in enumerate(self._steps):
@@ -199,7 +202,9 @@ class Passes:
         wanted = [b for b in bottoms if b.requires_grad] + [p for _, p in params.values()]
         pairs = [(t, g) for t, g in zip(tops, outer, strict=True) if t.requires_grad]
         grads: tuple[Tensor | None, ...] = (None,) * len(wanted)
-        if pairs and wanted:
+        if pairs and wanted and self.deconvolves and isinstance(step.layer, ReLU):
+            grads = tuple(g.clamp(min=0) for _, g in pairs)
+        elif pairs and wanted:
             try:
                 grads = torch.autograd.grad(
                     [t for t, _ in pairs], wanted, [g for _, g in pairs], retain_graph=True, allow_unused=True

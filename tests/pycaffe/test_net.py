@@ -123,6 +123,23 @@ def test_backward_from_a_layer_starts_at_the_diff_that_was_written(net: caffe.Ne
     np.testing.assert_allclose(ends["conv"][0], weight, rtol=1e-5)
 
 
+def test_deconvolution_lets_a_relu_pass_what_is_above_0_of_its_diff(net: caffe.Net) -> None:
+    """As the deep visualization toolbox wants it, whose Caffe has these methods."""
+    net.forward()
+    diff = np.zeros((5, 7), np.float32)
+    diff[0, 3] = 1
+    plain = {name: array.copy() for name, array in net.backward_from_layer("ip", diff, ["conv"], True).items()}
+    weight = net.params["ip"][0].data[3].reshape(3, 4, 4)
+    assert set(plain) == {"data", "label", "conv"} and net.blobs["loss"].diff == 0
+    np.testing.assert_allclose(plain["conv"][0], weight * (net.blobs["conv"].data[0] > 0), rtol=1e-5)
+    turned = net.deconv_from_layer("ip", diff, ["conv"])
+    np.testing.assert_allclose(turned["conv"][0], np.maximum(weight, 0), rtol=1e-5)
+    assert not np.allclose(turned["data"], plain["data"])
+    np.testing.assert_array_equal(net.backward_from_layer("ip", diff)["data"], plain["data"])
+    with pytest.raises(CaffeError, match=r"shape \(7,\) given, the blob has \(5, 7\)"):
+        net.backward_from_layer("ip", diff[0])
+
+
 def test_the_loss_diff_is_its_weight_and_scales_everything(net: caffe.Net) -> None:
     assert net.blobs["loss"].diff == 1
     net.forward()
