@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -121,7 +122,7 @@ class CaffeModule(nn.Module):
         align_crops(self.param, forks_of(self.param), file)
         self.caffe_name: str = self.param.name
         self.phase: int = full.state.phase
-        self.register_buffer("_place", torch.empty(0, device=device), persistent=False)
+        self.register_buffer("_place", _empty_on(device), persistent=False)
         self._wiring = Wiring(file, full)
         self._table = BlobTable(file, self.param.force_backward)
         self._sources: dict[str, Source] = {}
@@ -398,8 +399,10 @@ class CaffeModule(nn.Module):
 
         The inputs are given by name (``net(data=x)``), as one dict (``net({"data": x})``: names such as ``data/scaled``
         are no Python names), or as tensors in the order of ``inputs``. Data layers that are not given are drawn from.
+        NumPy arrays become tensors of the net's dtype on its device.
 
         Raises:
+            TypeError: an input is neither a tensor nor an array.
             UnknownNameError: an input that the net does not have, or one that is missing.
         """
         return self._outputs(self._execute(self._gather(args, blobs), self._calls)[0])
@@ -439,12 +442,14 @@ class CaffeModule(nn.Module):
             blobs = {**dict(zip(self.inputs, args, strict=False)), **blobs}
         if self._sources:
             blobs = {**self.draw(blobs), **blobs}
-        for name in self.inputs:
-            if name not in blobs:
-                raise UnknownNameError(f'input "{name}" is missing; the net takes {", ".join(self.inputs)}')
         for name in blobs:
             if name not in self._source_values:
                 raise self._no_input(name)
+        for name in self.inputs:
+            if name not in blobs:
+                raise UnknownNameError(f'input "{name}" is missing; the net takes {", ".join(self.inputs)}')
+        if not all(isinstance(value, Tensor) for value in blobs.values()):
+            blobs = {name: self._tensor(name, value) for name, value in blobs.items()}
         if self._checks_makers and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             self._check_sizes({name: tuple(value.shape) for name, value in blobs.items()})
         return blobs
@@ -455,6 +460,13 @@ class CaffeModule(nn.Module):
         if sizes not in self._checked_sizes:
             self.shapes_for(shapes)
             self._checked_sizes.add(sizes)
+
+    def _tensor(self, name: str, given: Any) -> Tensor:
+        if isinstance(given, np.ndarray):
+            return torch.as_tensor(np.ascontiguousarray(given), device=self.device).to(self.dtype)
+        if not isinstance(given, Tensor):
+            raise TypeError(f'input "{name}" is a tensor or a NumPy array, not a {type(given).__name__}')
+        return given
 
     def _no_input(self, name: str) -> UnknownNameError:
         inputs = ", ".join(self._source_values) or "none"
@@ -692,6 +704,15 @@ def make_layer(
                 titles([own]),
             )
     return layer
+
+
+def _empty_on(device: torch.device | str | None) -> Tensor:
+    try:
+        return torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:  # a PyTorch without CUDA asserts
+        if is_exhausted(error):
+            raise
+        raise CaffeError(f"device {device}: {str(error).splitlines()[0]}") from error
 
 
 @torch.no_grad()

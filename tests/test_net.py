@@ -15,7 +15,7 @@ import torch
 from golden_files import golden
 
 import pycaffe_compat
-from pycaffe_compat.errors import LayerError, NetError, UnknownNameError, WeightsError
+from pycaffe_compat.errors import CaffeError, LayerError, NetError, UnknownNameError, WeightsError
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text, write_message
 from pycaffe_compat.summary import describe
@@ -45,6 +45,22 @@ def test_a_net_is_called_with_tensors_by_name_and_returns_outputs_by_name() -> N
         torch.testing.assert_close(made["b"], want)
     assert sorted(net.state_dict()) == ["a.bias", "a.weight", "b.bias", "b.weight"]
     assert net.blob_shapes == {"x": (2, 3), "a": (2, 4), "b": (2, 5)}
+
+
+def test_arrays_stand_for_tensors() -> None:
+    """What OpenCV's blobFromImage makes goes in as it is, and float64 and bytes as floats, as in pycaffe."""
+    net = net_of(INPUT + ip("a", "x", "a", 4))
+    array = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    want = net(x=torch.arange(6.0).reshape(2, 3))["a"]
+    for given in (array, array.astype(np.float64), array.astype(np.float32)[:, ::-1][:, ::-1]):
+        assert torch.equal(net(x=given)["a"], want) and torch.equal(net(given)["a"], want)
+    with pytest.raises(TypeError, match='input "x" is a tensor or a NumPy array, not a list'):
+        net(x=[[1, 2, 3]])
+
+
+def test_a_device_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(CaffeError, match=r"^device cuda:99: "):
+        net_of(INPUT, device="cuda:99")
 
 
 def test_what_is_no_net_is_an_error() -> None:
@@ -259,6 +275,10 @@ def test_layers_are_kept_by_phase_stage_and_level() -> None:
     ("text", "message"),
     [
         ('layer { name: "r" type: "ReLU" bottom: "X" top: "z" }', r'unknown bottom blob "X".*did you mean x'),
+        (
+            'layer { name: "i" type: "Input" top: "i" } layer { name: "s" type: "Softmax" bottom: "i" top: "s" }',
+            r"with 0 axes \(does its Input lack a shape\?\)",
+        ),
         ('layer { name: "r" bottom: "x" top: "z" }', 'layer "r": its type is missing'),
         ('layer { name: "r" type: "SOFTMAX_LOSS" bottom: "x" top: "z" }', "did you mean SoftmaxWithLoss"),
         ('layer { name: "r" type: "ReLu" bottom: "x" top: "z" }', r'unknown layer type "ReLu".*did you mean ReLU'),

@@ -315,7 +315,8 @@ class Layer(nn.Module):
             LayerError: ``axis`` is out of range; the message names the option ``field``.
         """
         if not -dims <= axis < dims:
-            raise self.error(f"{field}: {axis} is out of range for a blob with {dims} axes ({-dims} to {dims - 1})")
+            valid = f"({-dims} to {dims - 1})" if dims else "(does its Input lack a shape?)"
+            raise self.error(f"{field}: {axis} is out of range for a blob with {dims} axes {valid}")
         return axis % dims
 
 
