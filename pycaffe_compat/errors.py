@@ -169,4 +169,8 @@ def _nearby(path: str) -> str:
         return f"; its folder {folder} cannot be read: {error.strerror}"
     if not names:
         return f"; its folder {folder} is empty"
-    return nearest(os.path.basename(path), names) or ("" if os.path.isabs(path) else f"; looked in {folder}")
+    base = os.path.basename(path)
+    for name in names:  # Caffe puts a root folder and a name together as they are written
+        if base.startswith(name) and os.path.exists(os.path.join(folder, name, base[len(name) :])):
+            return f" (did you mean {os.path.join(os.path.dirname(path), name, base[len(name) :])}? A root folder ends in /)"
+    return nearest(base, names) or ("" if os.path.isabs(path) else f"; looked in {folder}")

@@ -138,3 +138,10 @@ def test_any_single_slip_after_the_first_letters_is_found(data: st.DataObject) -
 )
 def test_names_of_forks_are_near_to_none_of_ours(names: str, choices: Iterable[str]) -> None:
     assert {name: near for name in names.split() if (near := nearest(name, choices))} == {}
+
+
+def test_a_root_folder_without_its_slash_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.jpg").touch()
+    with pytest.raises(MissingFileError, match=r"pictures/a\.jpg\? A root folder ends in /"):
+        require_file(f"{tmp_path / 'pictures'}a.jpg", "image")
