@@ -7,8 +7,11 @@ from ..solver.log import init_log as _init_log
 from ..solver.log import log as _log
 
 
-def init_log(level: int = 0) -> None:
-    """Show log lines from ``level`` on: 0 information, 1 warnings, 2 errors, 3 fatal errors."""
+def init_log(level: int = 0, stderr: bool = True) -> None:
+    """Show log lines from ``level`` on: 0 information, 1 warnings, 2 errors, 3 fatal errors.
+
+    They go to standard error, also without ``stderr``, where Caffe's go to files.
+    """
     _init_log(LEVELS[min(max(level, 0), 3)])
 
 

@@ -429,7 +429,7 @@ class Net:
                 f"forward_all takes arrays for the inputs, {', '.join(self.inputs) or 'of which the net has none'}"
             )
         found: dict[str, list[np.ndarray]] = {}
-        for batch in self._batches(kwargs):
+        for batch in self._batch(kwargs):
             _extend(found, self.forward(blobs, **batch))
         return _joined(found, len(next(iter(kwargs.values()))))
 
@@ -448,14 +448,14 @@ class Net:
             raise CaffeError("forward_backward_all takes arrays for the inputs, of which the net has none")
         values: dict[str, list[np.ndarray]] = {}
         gradients: dict[str, list[np.ndarray]] = {}
-        top_batches = self._batches(tops) if tops else iter(())
-        for batch, top_batch in zip_longest(self._batches(data), top_batches):
+        top_batches = self._batch(tops) if tops else iter(())
+        for batch, top_batch in zip_longest(self._batch(data), top_batches):
             _extend(values, self.forward(blobs, **(batch or {})))
             _extend(gradients, self.backward(diffs, **(top_batch or {})))
         length = len(next(iter(data.values())))
         return _joined(values, length), _joined(gradients, length)
 
-    def _batches(self, arrays: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _batch(self, arrays: dict[str, Any]) -> Iterator[dict[str, Any]]:
         arrays = {name: numbers(value, f'data of "{name}"') for name, value in arrays.items()}
         single = next((name for name, value in arrays.items() if not value.ndim), None)
         if single is not None:

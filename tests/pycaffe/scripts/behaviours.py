@@ -442,7 +442,7 @@ class ModuleTest(unittest.TestCase):
         caffe.set_device(0)
         caffe.set_random_seed(3)
         caffe.set_multiprocess(True)
-        caffe.init_log(2)
+        caffe.init_log(2, True)
         caffe.log("seen by those who ask for it")
         names = "_caffe classifier coord_map detector draw io net_spec proto proto.caffe_pb2 pycaffe"
         for name in names.split():
