@@ -13,14 +13,24 @@ import numpy as np
 import torch
 
 from ..errors import CaffeError, NetError
-from ..export.outline import Outline, refuse_files
+from ..export.outline import Outline, outline, refuse_files
 from ..export.preprocess import Preprocessing, picture_files, read_means, read_picture
 from ..export.programs import run_alone, to_pt2, to_torchscript
 from ..export.source.module import require_own_weights, to_source, weights_path
-from ..export.verify import TOLERANCE, Difference, compare_onnx, differences, random_batches, with_rounding
+from ..export.verify import (
+    TOLERANCE,
+    Difference,
+    compare_onnx,
+    differences,
+    outputs,
+    random_batches,
+    with_rounding,
+)
 from ..files import refuse_overwriting, staged_path
+from ..forks.nvidia.batch_norm import AveragedBatchNorm
 from ..layers import Layer
 from ..layers.fillers import fill
+from ..layers.normalization import BatchNorm
 from ..net import Net
 from ..proto import caffe_pb2
 from ..tables import dims, format_table, human
@@ -93,7 +103,7 @@ def run(argv: list[str]) -> None:
         "--random-weights",
         action="store_true",
         help="export layers without weights all the same: as their fillers fill them, at random where they have no fillers, "
-        "and the same each time",
+        "BatchNorm with the statistics of random input, and the same each time",
     )
     add_reading(parser)
     args = parser.parse_args(argv)
@@ -154,7 +164,9 @@ def _with_weights(args: Any, paths: Sequence[str]) -> Net:
             f"{args.weights} has no weights for {', '.join(lacking)}: these layers would be as their fillers "
             "fill them; give their weights, or say --random-weights"
         )
-    _draw_weights([net.layers[name] for name in lacking])
+    drawn = [net.layers[name] for name in lacking]
+    _draw_weights(drawn)
+    _measure_statistics(net, drawn)
     return net
 
 
@@ -170,6 +182,30 @@ def _draw_weights(layers: Sequence[Layer]) -> None:
                 fill(blob, drawn)
             elif spec.name in ("running_var", "scale_factor"):
                 fill(blob, one)
+
+
+def _measure_statistics(net: Net, layers: Sequence[Layer]) -> None:
+    """Give normalisations without statistics those of random input: else a deep net's values grow, until rounding is all."""
+
+    def measure(layer: Any, bottoms: tuple[torch.Tensor, ...]) -> None:
+        x = bottoms[0]
+        if x.numel() == x.shape[1]:  # one value alone has no variance
+            return
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        layer.running_mean.copy_(x.mean(axes).view_as(layer.running_mean))
+        layer.running_var.copy_(x.var(axes, correction=0).view_as(layer.running_var))
+
+    kept = [layer for layer in layers if isinstance(layer, (BatchNorm, AveragedBatchNorm))]
+    if not kept:
+        return
+    hooks = [layer.register_forward_pre_hook(measure) for layer in kept]
+    try:
+        found = outline(net)
+        with contextlib.suppress(CaffeError):  # what cannot run says so where it is exported
+            outputs(net, found, random_batches(found)[0])
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _batches(net: Net, found: Outline, args: Any) -> list[dict[str, np.ndarray]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import logging
 import os
 import re
 import subprocess
@@ -29,6 +30,7 @@ from .outline import Outline, outline
 from .source.layout import identifier
 
 PathLike = str | os.PathLike[str]
+log = logging.getLogger(__name__)
 _ALONE = """
 import importlib.util, sys, numpy as np, torch
 sys.modules["pycaffe_compat"] = None  # an import of it is an error
@@ -163,6 +165,14 @@ def _outline(net: Net, dynamic: Mapping[str, Sequence[int]] | None) -> Outline:
             f"{net.file or 'the net'}: a traced program would hold to what layer {fixed[0]} does with one input; write ONNX, or "
             "take the layer out of the net and do its part where the program runs"
         )
+    for step in found.steps:
+        axes = set().union(*(found.values[value].moving for value in step.bottom_values)) - {0}
+        if axes and not step.layer.planes_traceable:
+            raise NetError(
+                f'{net.file or "the net"}: height and width cannot change in a program: layer "{step.name}" '
+                f"({step.layer.type_name}) does what its planes' size says, which a trace would fix; write another target, or a "
+                "program for each size"
+            )
     return found
 
 
@@ -193,28 +203,51 @@ def _example(shape: Sequence[int]) -> Tensor:
     return torch.zeros(tuple(shape))
 
 
-def _program(found: Outline) -> Any:
-    axes: dict[str, Any] = {}
-    dynamic = tuple(
-        {
-            a: axes.setdefault(named, torch.export.Dim(named))
-            for a, named in ((a, found.axis(name, a)) for a in value.moving)
-        }
-        for name, value in found.inputs.items()
-    )
+def _program(found: Outline) -> torch.export.ExportedProgram:
+    """The net as PyTorch traces it.
+
+    Raises:
+        NetError: it cannot, or not for other lengths of the axes that move.
+    """
+    from torch.fx.experimental.symbolic_shapes import is_concrete_int  # which takes a second to import
+
     # an axis of length 1 would be taken for one that is always 1
     shapes = [tuple(max(n, 2) if a in v.moving else n for a, n in enumerate(v.shape)) for v in found.inputs.values()]
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            traced = torch.export.export(
-                _Answers(found), tuple(map(_example, shapes)), dynamic_shapes={"inputs": dynamic}, strict=False
-            )
-            return traced.run_decompositions(decompositions())
+            program = _exported(found, tuple(map(_example, shapes))).run_decompositions(decompositions())
     except CaffeError:
         raise
     except Exception as error:  # torch.export raises what its tracing happens on
         raise _untraced(found, error) from error
+    given = [node.meta["val"] for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+    for (name, value), tensor in zip(found.inputs.items(), given, strict=True):
+        fixed = [str(axis) for axis in sorted(value.moving) if is_concrete_int(tensor.shape[axis])]
+        if fixed:
+            raise NetError(
+                f"{found.net.file or 'the net'}: axis {', '.join(fixed)} of {name} cannot change in a .pt2: what the layers do "
+                "depends on its length; write another target"
+            )
+    return program
+
+
+def _exported(found: Outline, examples: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
+    """A first trace; the axes that move have names, if nothing else must be known of their lengths."""
+    axes: dict[str, Any] = {}
+    named, free = [], []
+    for name, value in found.inputs.items():
+        names = {a: found.axis(name, a) for a in sorted(value.moving)}
+        named.append({a: axes.setdefault(each, torch.export.Dim(each)) for a, each in names.items()})
+        free.append(dict.fromkeys(names, torch.export.Dim.AUTO))
+    answers = _Answers(found)
+    try:
+        return torch.export.export(answers, examples, dynamic_shapes={"inputs": tuple(named)}, strict=False)
+    except CaffeError:
+        raise
+    except Exception as error:  # such as that they are not 1
+        log.debug("traced again, without names for the axes that may change: %s", error)
+    return torch.export.export(answers, examples, dynamic_shapes={"inputs": tuple(free)}, strict=False)
 
 
 def _untraced(found: Outline, error: Exception) -> NetError:

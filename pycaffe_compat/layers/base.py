@@ -91,6 +91,7 @@ class Layer(nn.Module):
         open_axes: the axes of its tops whose length only a pass decides, by values; ``forward`` on the meta device gives
             them a nominal one.
         traceable: what PyTorch traces of one pass computes the same for other values.
+        planes_traceable: the same for other heights and widths.
         passes_places: each element of a top is, or is made of, the elements at the same place of the bottoms' planes.
         checks_makers: whether :meth:`check_makers` has anything to check.
         keeps_positive: where it passes a gradient on, its top is above 0 exactly where its bottom is.
@@ -117,6 +118,7 @@ class Layer(nn.Module):
     shares_memory: ClassVar[bool] = False
     open_axes: ClassVar[tuple[int, ...]] = ()
     traceable: ClassVar[bool] = True
+    planes_traceable: ClassVar[bool] = True
     passes_places: ClassVar[bool] = False
     checks_makers: bool = False
     default_weight: float = 1.0

@@ -515,6 +515,7 @@ class SPP(Layer):
     """
 
     inert_options = frozenset({"engine"})
+    planes_traceable = False
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)

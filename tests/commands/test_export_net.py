@@ -16,7 +16,9 @@ from exported_nets import CLASSIFIER, CONVNET, build_net
 from pycaffe_compat.commands import export_net
 from pycaffe_compat.errors import CaffeError
 from pycaffe_compat.export import to_float16, to_int8, verify
+from pycaffe_compat.export.outline import outline
 from pycaffe_compat.export.source import module
+from pycaffe_compat.net import Net
 
 BATCHES = [{"data": np.zeros((1, 3, 19, 17), "f4")}]
 LABELS = (
@@ -205,6 +207,9 @@ def test_random_weights_of_a_deploy_net_are_not_all_zero(capfd):
     x = np.ones((1, 3, 5, 5), np.float32)
     (b,) = onnxruntime.InferenceSession("net.onnx").run(None, {"x": x})
     assert 0 < np.abs(b).max() < 20
+    found = outline(Net("bare.prototxt", "TEST"))
+    (b,) = onnxruntime.InferenceSession("net.onnx").run(None, verify.random_batches(found)[0])
+    assert np.abs(b.mean((0, 2, 3))).max() < 1e-5 and np.abs(b.std((0, 2, 3)) - 1).max() < 1e-2
     once = Path("net.onnx").read_bytes()
     assert export(capfd, "net.onnx", "--random-weights", net="bare.prototxt").startswith("0: ")
     assert Path("net.onnx").read_bytes() == once

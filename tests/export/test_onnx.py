@@ -397,6 +397,21 @@ def test_opencv_reads_it(classifier, tmp_path):
     np.testing.assert_allclose(reader.forward("prob"), want.detach().numpy(), rtol=1e-4, atol=1e-6)
 
 
+def test_opencv_reads_a_padded_convolution_of_single_places(tmp_path):
+    """As in SqueezeNet 1.0, whose planes OpenCV 5.0 reads past where the Conv itself pads them."""
+    net = build_net(
+        CONVNET
+        + 'layer { name: "end" type: "Convolution" bottom: "pool" top: "end" convolution_param { num_output: 16 kernel_size: 1 '
+        'pad: 1 weight_filler { type: "xavier" } } }'
+    )
+    found = to_onnx(net, tmp_path / "net.onnx")
+    (batch, *_) = random_batches(found)
+    read = cv2.dnn.readNetFromONNX(str(tmp_path / "net.onnx"))
+    read.setInput(batch["data"], "data")
+    assert max(each.relative for each in compare_onnx(net, found, tmp_path / "net.onnx")) <= 1e-5
+    assert max(each.relative for each in differences(net, found, batch, [read.forward("end")])) <= 1e-5
+
+
 def test_an_input_that_layers_change_in_place_keeps_its_name(tmp_path):
     net = build_net(
         'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 } } }'

@@ -75,7 +75,16 @@ def test_aligned_regions_and_peaks(shapes, layer, tmp_path):
         compare(net, found, each, torch.jit.load(tmp_path / "net.ts.pt"))
 
 
-@pytest.mark.parametrize(("shapes", "layer"), [ALIGNED[0], ALIGNED[7]])
+POOLED = [each for each in MORE_LAYERS if "ROIPooling" in each[1]] + [
+    ([(2, 4, 9, 8), (5, 5)], 'type: "ROIWarping" roi_warping_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.25 }'),
+    (
+        [(2, 3, 9, 8, 7), (5, 7)],
+        'type: "ROIPooling" roi_pooling_param { pooled_size: 3 pooled_size: 2 pooled_size: 4 spatial_scale: 0.25 }',
+    ),
+]
+
+
+@pytest.mark.parametrize(("shapes", "layer"), [ALIGNED[0], ALIGNED[7], *POOLED])
 def test_regions_have_a_number_of_their_own(shapes, layer, tmp_path):
     net, _ = layer_net(shapes, layer)
     found = to_pt2(net, tmp_path / "net.pt2")
@@ -161,10 +170,37 @@ def test_names_that_torchscript_cannot_read(name, tmp_path):
     assert list(net.layers)[-2] == name.replace("\\", "")
 
 
-def test_axes_that_a_trace_has_fixed_are_found(tmp_path):
+@pytest.mark.parametrize("name", [name for name in answering("forks") if "roi" in name and "align" not in name])
+def test_regions_at_and_beyond_borders(name, tmp_path):
+    net, batch = golden_net("forks", name)
+    found = to_torchscript(net, tmp_path / "net.ts.pt")
+    compare(net, found, batch, torch.jit.load(tmp_path / "net.ts.pt"))
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+def test_planes_whose_size_a_trace_would_fix_are_refused(ending, tmp_path):
     net = build_net(
         CONVNET + 'layer { name: "spp" type: "SPP" bottom: "pool" top: "spp" spp_param { pyramid_height: 2 } }'
     )
-    found = to_torchscript(net, tmp_path / "net.ts.pt", {"data": [2, 3]})
-    with pytest.raises(CaffeError, match="output spp has shape"):
-        compare(net, found, random_batches(found)[-1], torch.jit.load(tmp_path / "net.ts.pt"))
+    with pytest.raises(NetError, match=r'height and width cannot change in a program: layer "spp" \(SPP\)'):
+        WRITERS[ending](net, tmp_path / f"net.{ending}", {"data": [2, 3]})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_crop_of_planes_of_any_size(tmp_path):
+    net = build_net(
+        CONVNET + 'layer { name: "crop" type: "Crop" bottom: "data" bottom: "pool" top: "y" crop_param { offset: 2 } }'
+    )
+    found = to_pt2(net, tmp_path / "net.pt2", {"data": [2, 3]})
+    program = torch.export.load(tmp_path / "net.pt2").module()
+    for each in random_batches(found):
+        compare(net, found, each, program)
+
+
+def test_an_axis_that_pytorch_fixes_is_named(tmp_path, monkeypatch):
+    net = build_net(
+        CONVNET + 'layer { name: "spp" type: "SPP" bottom: "pool" top: "spp" spp_param { pyramid_height: 2 } }'
+    )
+    monkeypatch.setattr(type(net.layers["spp"]), "planes_traceable", True)
+    with pytest.raises(NetError, match=r"axis 2, 3 of data cannot change in a \.pt2"):
+        to_pt2(net, tmp_path / "net.pt2", {"data": [2, 3]})

@@ -40,13 +40,23 @@ def filters(e: Emitter, layer: Filters, *bottoms: Value) -> list[str]:
         "dilations": list(layer.dilation),
         "group": layer.groups,
     }
+    apart = (
+        kind == "Conv" and any(layer.pad) and max(layer.kernel) == 1
+    )  # OpenCV 5.0 reads past planes that such a Conv pads
+    if apart:
+        options["pads"] = None
+
+    def filtered(x: object) -> str:
+        source = e.op("Pad", x, e.ints(0, 0, *layer.pad, 0, 0, *layer.pad)) if apart else x
+        return str(e.op(kind, source, *inputs, **options))
+
     if layer.axis == 1:
-        return [e.op(kind, bottom, *inputs, **options) for bottom in bottoms]
+        return [filtered(bottom) for bottom in bottoms]
     tops = []
     for bottom in bottoms:  # the axes before the channels become one
         static(layer, bottom, *range(1, len(bottom.shape)))
         flat = e.op("Reshape", bottom, e.ints(-1, *bottom.shape[layer.axis :]))
-        tops.append(e.reshape(layer, e.op(kind, flat, *inputs, **options), Value("", ())))
+        tops.append(e.reshape(layer, filtered(flat), Value("", ())))
     return tops
 
 

@@ -25,6 +25,11 @@ def markers(text: str) -> list[int]:
     return [int(number) for number in _MARKER.findall(text)]
 
 
+def named(text: str, values: Mapping[int, Value]) -> str:
+    """A text for people, in which values are called as in the net."""
+    return _MARKER.sub(lambda found: values[int(found[1])].name, text)
+
+
 @dataclass
 class Statement:
     """An assignment.

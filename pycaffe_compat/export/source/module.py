@@ -30,7 +30,7 @@ from ..preprocess import Preprocessing
 from ..reasons import why
 from ..registry import Unsaid
 from . import cascades, combining, detection, flows, linear, neurons, normalization, peaks, recurrent, resizing, windows
-from .forward import Body, Statement, marker, shape
+from .forward import Body, Statement, marker, named, shape
 from .layout import WIDTH, broken, class_name, identifier, plain
 from .writer import EMITTERS, Member, Several, Writer, as_float32
 
@@ -161,7 +161,7 @@ def _statements(w: Writer) -> list[Statement]:
         try:
             made += _step(w, step)
         except Unsaid as error:
-            faults.append(str(error))
+            faults.append(named(str(error), w.found.values))
     if faults:
         raise NetError(f"{w.found.net.file or 'the net'}: cannot be written as source: {'; '.join(faults)}")
     return made

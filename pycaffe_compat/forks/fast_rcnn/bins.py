@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ class Bins(NamedTuple):
     def grid(self, each: Sequence[Tensor]) -> list[Tensor]:
         """Broadcast one (R, bins) tensor an axis to the whole grid, (R, bins, bins, …)."""
         axes = len(each)
-        views = [x.view(len(x), *(x.shape[1] if i == k else 1 for i in range(axes))) for k, x in enumerate(each)]
+        views = [x.view(x.shape[0], *(x.shape[1] if i == k else 1 for i in range(axes))) for k, x in enumerate(each)]
         return list(torch.broadcast_tensors(*views))
 
     def sizes(self) -> list[Tensor]:
@@ -69,6 +70,11 @@ class Bins(NamedTuple):
         return place, start
 
 
+def tracing() -> bool:
+    """Whether PyTorch records what is computed now, for regions that are others."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
 def rounded(x: Tensor) -> Tensor:
     """The nearest whole number, halves away from zero, as C's ``round``."""
     whole = x.trunc()
@@ -95,7 +101,7 @@ def read_regions(layer: Layer, x: Tensor, regions: Tensor) -> tuple[Tensor, Tens
     table = regions.detach().reshape(-1, 1 + 2 * axes)
     table = table.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
     images, corners = table[:, 0].trunc(), table[:, 1:]
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+    if tracing():
         return images.long(), corners
     wrong = ~((images >= 0) & (images < len(x)) & corners.isfinite().all(1))
     if bool(wrong.any()):
@@ -118,11 +124,38 @@ def largest(x: Tensor, bins: Bins, places: bool) -> Tensor:
     Returns:
         (bins, C): values, 0 for empty bins; or int64, the numbers of cells, counted in all of x, of any cell for empty bins.
     """
+    if tracing() and not places:
+        return _by_doubling(x, bins)
     if _many(x, bins):
         return _by_windows(x, bins, places)
     at, start = bins.cells(x.shape[1:-1])
     values, _, _, where = torch.embedding_bag(x.reshape(-1, x.shape[-1]), at, start, False, 2)
     return where.clamp_(min=0) if places else values  # on a GPU the place of an empty bin is -1
+
+
+def _by_doubling(x: Tensor, bins: Bins) -> Tensor:
+    """The largest values of windows of 1, 2, 4, … cells at every place; on each axis a bin is two of them, which overlap.
+
+    Every region takes the same steps, which a trace needs. How many there are depends on the size of the planes.
+    """
+    windows, kind = x[None], torch.zeros_like(bins.images)  # one axis more, for the sizes of windows
+    starts = []
+    for axis, (first, stop, side) in enumerate(zip(bins.first, bins.stop, x.shape[1:-1], strict=True), 2):
+        sizes = [2**power for power in range(int(side).bit_length())]
+        grown = [windows]
+        for size in sizes[:-1]:  # what comes round is in no window of a bin
+            grown.append(torch.maximum(grown[-1], grown[-1].roll(-size, axis)))
+        windows = torch.stack(grown, 1).flatten(0, 1)
+        lengths = stop - first
+        power = sum((lengths >= size).long() for size in sizes[1:]) + torch.zeros_like(lengths)
+        last = stop - torch.tensor(sizes, device=x.device)[power]
+        starts.append([each.clamp(0, side - 1) for each in (first, last)])
+        kind = kind[..., None] * len(sizes) + power.view(power.shape[0], *(1,) * (axis - 2), -1)
+    image = bins.images.view(-1, *(1,) * len(starts))
+    places = [(kind, image, *bins.grid(each)) for each in itertools.product(*starts)]
+    values = torch.stack([windows[place] for place in places]).amax(0)
+    empty = torch.stack(bins.sizes()).amin(0) == 0
+    return torch.where(empty[:, None], 0, values.flatten(0, -2))
 
 
 def _many(x: Tensor, bins: Bins) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...layers.base import Layer, Shape, untraced
 from ...layers.registry import register
 from ...tables import dims
-from .bins import Bins, largest, read_regions, rounded, whole
+from .bins import Bins, largest, read_regions, rounded, tracing, whole
 
 
 @register(
@@ -32,7 +32,7 @@ class ROIPooling(Layer):
     options = ("roi_pooling_param",)
     bottoms = (2, 2)
     differentiable = (True, False)
-    traceable = False
+    planes_traceable = False
     loses: ClassVar[bool] = True
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
@@ -79,7 +79,7 @@ class ROIPooling(Layer):
         lowest = torch.finfo(x.dtype).min
         rows = x.movedim(1, -1)
         rows = torch.where(rows > lowest, rows, lowest).contiguous()  # Caffe passes over NaN and -FLT_MAX
-        if torch.is_grad_enabled() and x.requires_grad:
+        if torch.is_grad_enabled() and x.requires_grad and not tracing():
             places = largest(rows.detach(), bins, True)
             lost = self.lost(places, bins, spans, sides, corners.dtype) if self.loses else None
             values = rows.reshape(-1, rows.shape[-1]).gather(0, places)
@@ -88,8 +88,8 @@ class ROIPooling(Layer):
             values = torch.where(empty[:, None], 0, values) if bool(empty.any()) else values
         else:
             values = largest(rows, bins, False)
-        each = values.reshape(len(regions), math.prod(self.pooled), x.shape[1])
-        return each.transpose(1, 2).reshape(len(regions), x.shape[1], *self.pooled)
+        each = values.reshape(-1, math.prod(self.pooled), x.shape[1])
+        return each.transpose(1, 2).unflatten(2, self.pooled)
 
     def cells_of(self, corners: Tensor) -> tuple[Tensor, Tensor]:
         """The first and the last cell of each region, (R, axes) each, for its corners in pixels."""

@@ -35,6 +35,7 @@ class Correlation(Layer):
     options = ("correlation_param",)
     inert_options = frozenset({"do_abs", "single_direction"})
     bottoms: ClassVar[tuple[int, int | None]] = (2, 2)
+    planes_traceable = False
     both_axes: ClassVar[bool] = True
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:

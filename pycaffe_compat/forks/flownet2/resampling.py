@@ -26,6 +26,7 @@ class _Resized(Layer):
 
     bottoms: ClassVar[tuple[int, int | None]] = (1, 2)
     differentiable = (False,)
+    planes_traceable = False
     fields: ClassVar[tuple[str, str]]  # of height and width
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:

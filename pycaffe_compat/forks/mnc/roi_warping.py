@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...layers.base import Layer, Shape, untraced
 from ...layers.registry import register
+from ...layers.slope import TracedFunction
 from ...tables import dims
 from ..fast_rcnn.bins import read_regions, rounded
 
@@ -53,7 +54,7 @@ class Axis(NamedTuple):
         return cls(first, second, at - first, inside, reached(first), to_second, (at - low) / size / pooled)
 
 
-class _Warped(torch.autograd.Function):
+class _Warped(TracedFunction):
     """The values, with the fork's gradients for planes (N, C, H, W) and regions (R, 5)."""
 
     @staticmethod
@@ -128,7 +129,6 @@ class ROIWarping(Layer):
     """
 
     bottoms = (2, 2)
-    traceable = False
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)

@@ -23,8 +23,6 @@ class PSROIAlign(PositionSensitive):
     as in the fork. No gradient flows to regions.
     """
 
-    traceable = True
-
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         options, shape = param.psroi_align_param, bottom_shapes[0]

@@ -29,6 +29,7 @@ class ImResize(Layer):
 
     options = ("imresize_param",)
     differentiable = (False,)
+    planes_traceable = False
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)

@@ -28,6 +28,7 @@ class MaskedUpsample(GivenPlane):
     options = ("upsample_param",)
     bottoms = (2, 2)
     differentiable = (True, False)
+    planes_traceable = False
     checks_makers = True
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
