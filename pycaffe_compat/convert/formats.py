@@ -138,6 +138,11 @@ def _read_torch(file: str) -> dict[str, np.ndarray]:
 
 def _numbers(file: str, name: str, tensor: torch.Tensor) -> np.ndarray:
     if tensor.layout != torch.strided or not tensor.dtype.is_floating_point:
+        if name.endswith(".num_batches_tracked"):
+            raise WeightsError(
+                f'{file}: "{name}" is of a PyTorch BatchNorm, which Caffe writes as two layers; '
+                "caffe-from-torch makes a net of Caffe of the module and these weights"
+            )
         what = tensor.dtype if tensor.layout == torch.strided else tensor.layout
         raise WeightsError(f'{file}: "{name}" holds {what}; Caffe\'s blobs hold float32 or float64')
     if tensor.dtype not in (torch.float32, torch.float64):

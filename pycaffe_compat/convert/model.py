@@ -105,4 +105,5 @@ def suffix_of(path: PathLike) -> str:
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
         if text.endswith(suffix):
             return suffix
-    raise WeightsError(f"{os.fspath(path)}: the ending says the format; it must be one of {', '.join(SUFFIXES)}")
+    nets = "; caffe-export-net writes whole nets" if text.endswith((".onnx", ".pt2", ".ts.pt", ".py")) else ""
+    raise WeightsError(f"{os.fspath(path)}: the ending says the format; it must be one of {', '.join(SUFFIXES)}{nets}")

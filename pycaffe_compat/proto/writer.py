@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +15,9 @@ from .blob_proto import blob_parts, to_numpy
 from .hdf5 import write_hdf5
 from .numbers import bare_net, fork_to_write, numbered
 
+_log = logging.getLogger(__name__)
 _LAYER, _BLOBS = 100, 7
+ONE_MESSAGE = 2**31 - 1  # bytes that protobuf's parsers take
 
 
 def write_weights(
@@ -28,7 +31,7 @@ def write_weights(
 
     A caffemodel is byte for byte what Caffe itself would write. That of a net of a fork has the fork's numbers, and its name in
     a field that no Caffe has, so that it is read by them. Protobuf's parsers stop at 2 GB: a larger caffemodel is
-    read only by :func:`read_weights`.
+    read only by :func:`read_weights`, and a warning says so.
 
     Args:
         path: the file.
@@ -62,6 +65,11 @@ def write_weights(
             file.write(caffe_pb2.NetParameter(name=net.name, **({"fork": said} if said else {})).SerializeToString())
             for layer in numbered(_bare(net), fork).layer if fork else net.layer:
                 _write_layer(file, layer, blobs.get(layer.name, ()), (diffs or {}).get(layer.name))
+            size = file.tell()
+    if size > ONE_MESSAGE:
+        _log.warning(
+            "%s: over 2 GB, which this package reads, but no Caffe; .caffemodel.h5 has no limit", os.fspath(path)
+        )
 
 
 def _bare(net: Any) -> Any:

@@ -118,6 +118,10 @@ def test_bad_files(tmp_path):
     np.savez(tmp_path / "ints.npz", **{"a.weight": np.arange(3)})
     with pytest.raises(WeightsError, match=r'"a\.weight" holds int64'):
         read_model(tmp_path / "ints.npz")
+    torch.save(torch.nn.BatchNorm2d(2).state_dict(), tmp_path / "norm.pt")
+    torch.save({f"n.{name}": value for name, value in torch.load(tmp_path / "norm.pt").items()}, tmp_path / "norm.pt")
+    with pytest.raises(WeightsError, match=r'"n\.num_batches_tracked" is of a PyTorch BatchNorm.*caffe-from-torch'):
+        read_model(tmp_path / "norm.pt")
     header = json.dumps({"__metadata__": {"pycaffe_compat.layers": "3"}}).encode()
     (tmp_path / "meta.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(ParseError, match=r"meta\.safetensors"):
@@ -125,6 +129,8 @@ def test_bad_files(tmp_path):
     for name in ("a.bin", "a"):
         with pytest.raises(WeightsError, match="the ending says the format"):
             suffix_of(name)
+    with pytest.raises(WeightsError, match="caffe-export-net writes whole nets"):
+        suffix_of("net.onnx")
 
 
 def test_layers_without_names_and_files_without_layers(tmp_path):

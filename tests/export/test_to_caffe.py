@@ -282,6 +282,27 @@ def test_there_and_back(tmp_path):
         torch.testing.assert_close(again(data=x)["prob"], net(data=x)["prob"])
 
 
+def test_folded_there_and_back_is_a_net_without_batch_normalisation(tmp_path):
+    net = build_net(
+        'input: "data" input_shape { dim: 1 dim: 3 dim: 9 dim: 9 }'
+        'layer { name: "c" type: "Convolution" bottom: "data" top: "c" convolution_param { num_output: 4 kernel_size: 3'
+        '  bias_term: false weight_filler { type: "xavier" } } }'
+        'layer { name: "bn" type: "BatchNorm" bottom: "c" top: "c" }'
+        'layer { name: "scale" type: "Scale" bottom: "c" top: "c" scale_param { bias_term: true } }'
+    )
+    net.layers["bn"].running_mean.copy_(torch.arange(4.0))
+    net.layers["bn"].running_var.copy_(torch.arange(1.0, 5.0))
+    net.layers["bn"].scale_factor.fill_(2)
+    to_source(net, tmp_path / "merged.py", fold=True)
+    module = runpy.run_path(str(tmp_path / "merged.py"))["load"]()
+    to_caffe(module, torch.zeros(1, 3, 9, 9), tmp_path / "merged.prototxt", tmp_path / "merged.caffemodel")
+    merged = Net(str(tmp_path / "merged.prototxt"), "TEST", weights=[str(tmp_path / "merged.caffemodel")])
+    assert [layer.type for layer in merged.param.layer] == ["Input", "Convolution"]
+    x = torch.randn(2, 3, 9, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(merged(x)["c"], net(x)["c"])
+
+
 def test_programs(tmp_path):
     module = randomised(NETS["resnet"]).eval()
     x = torch.randn(2, 3, 32, 32)

@@ -9,7 +9,15 @@ import torch
 from golden_files import ROOT, golden, names
 
 from pycaffe_compat.errors import CaffeError, WeightsError
-from pycaffe_compat.proto import array_to_blob, caffe_pb2, parse_text, read_message, read_weights, write_weights
+from pycaffe_compat.proto import (
+    array_to_blob,
+    caffe_pb2,
+    parse_text,
+    read_message,
+    read_weights,
+    write_weights,
+    writer,
+)
 
 NET = caffe_pb2.NetParameter
 
@@ -180,3 +188,13 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, net):
     assert path.read_bytes() == b"before" and os.listdir(tmp_path) == ["m.caffemodel"]
     with pytest.raises(CaffeError, match="cannot write"):
         write_weights(tmp_path / "no" / "m.caffemodel", net, {})
+
+
+def test_a_file_that_protobuf_could_not_parse_gets_a_warning(net, blobs, tmp_path, monkeypatch, caplog):
+    write_weights(tmp_path / "small.caffemodel", net, blobs)
+    assert not caplog.messages
+    monkeypatch.setattr(writer, "ONE_MESSAGE", 100)
+    write_weights(tmp_path / "net.h5", net, blobs)
+    assert not caplog.messages
+    write_weights(tmp_path / "net.caffemodel", net, blobs)
+    assert "net.caffemodel: over 2 GB, which this package reads, but no Caffe" in caplog.messages[0]
