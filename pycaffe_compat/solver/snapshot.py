@@ -492,9 +492,12 @@ def find_learned_net(state: State, path: str | os.PathLike[str]) -> str:
     for candidate in (state.learned_net, beside):
         if os.path.isfile(candidate):
             return candidate
-    raise SolverError(
-        f"{os.fspath(path)} belongs to the weights {state.learned_net}, which are neither there nor at {beside}"
+    missing = (
+        "which are not there"
+        if os.path.abspath(beside) == os.path.abspath(state.learned_net)
+        else f"which are neither there nor at {beside}"
     )
+    raise SolverError(f"{os.fspath(path)} belongs to the weights {state.learned_net}, {missing}")
 
 
 def load_history(state: State, name: str, optimizer: CaffeOptimizer, learnables: Sequence[Learnable]) -> None:

@@ -156,7 +156,7 @@ FLAWS = {
     "history changed": (change_history, "CRC-32"),
     "model cut": (spoil_model, "were written with the state"),
     "model empty": (lambda state: state.with_suffix(".caffemodel").write_bytes(b""), "has 0 bytes"),
-    "model gone": (lambda state: state.with_suffix(".caffemodel").unlink(), "neither there nor"),
+    "model gone": (lambda state: state.with_suffix(".caffemodel").unlink(), "which are not there"),
     "model changed": (change_model, "damaged, or of another run"),
 }
 

@@ -114,8 +114,12 @@ def test_weights_that_are_gone(tmp_path: Path) -> None:
     solver = make(tmp_path)
     model, path = solver.snapshot()
     Path(model).unlink()
-    with pytest.raises(SolverError, match=r"small_iter_0\.caffemodel, which are neither there nor"):
+    with pytest.raises(SolverError, match=r"small_iter_0\.caffemodel, which are not there$"):
         solver.restore(path)
+    (tmp_path / "elsewhere").mkdir()
+    moved = Path(path).rename(tmp_path / "elsewhere" / "moved.solverstate")
+    with pytest.raises(SolverError, match=r"small_iter_0\.caffemodel, which are neither there nor at .*"):
+        solver.restore(moved)
     with pytest.raises(MissingFileError, match="solver state not found"):
         solver.restore(tmp_path / "other.solverstate")
 
