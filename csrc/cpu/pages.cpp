@@ -5,11 +5,18 @@
 
 #if defined(__linux__)
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cctype>
 #include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
 #include <list>
 #include <map>
 #include <mutex>
@@ -25,10 +32,43 @@ constexpr size_t kHugePage = 2 << 20;      // one fault instead of 512; every bl
 constexpr size_t kRound = 64 << 10;        // sizes that differ by less are one
 constexpr size_t kMarkedFree = 8 << 20;    // blocks from this size on may be taken by the system while they are kept
 constexpr size_t kMostHeldIfOff = 512 << 20;
+constexpr size_t kSpare = 16 << 20;        // is left for what is smaller, and for what others take in the meantime
 // A kept block is forgotten when nobody has wanted it for so long and through so many requests: a training step is
 // shorter in one or the other, and asks for the same blocks as the step before.
 constexpr std::chrono::seconds kStaleAfter(60);
 constexpr uint64_t kStaleRequests = 10000;
+
+// A file of the system, whole. Such files are short; what is longer than the buffer is cut off.
+struct Text {
+  char held[8192];
+  explicit Text(const std::string& path) {
+    ssize_t n = 0, more = 1;
+    const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    while (file >= 0 && n < static_cast<ssize_t>(sizeof held) - 1 && more > 0) {
+      more = read(file, held + n, sizeof held - 1 - n);
+      n += std::max<ssize_t>(more, 0);
+    }
+    if (file >= 0) close(file);
+    held[n] = 0;
+  }
+
+  // The number it begins with; -1 for none, such as "max".
+  int64_t number() const { return held[0] >= '0' && held[0] <= '9' ? std::atoll(held) : -1; }
+
+  // The number in the line that begins with this word; 0 where there is none.
+  int64_t count(const std::string& word) const {
+    for (const char* line = held; line != nullptr; line = std::strchr(line, '\n')) {
+      line += *line == '\n';
+      if (std::strncmp(line, word.c_str(), word.size()) == 0 && !std::isalnum(line[word.size()]) && line[word.size()] != '_') return std::atoll(line + word.size());
+    }
+    return 0;
+  }
+};
+
+// A control group that ends processes which use more than its limit.
+struct Group {
+  std::string limit, used, stat, cached, shared;  // files, and the counters of cached pages and of those that stay
+};
 
 struct Held {
   void* address;
@@ -47,6 +87,14 @@ class Pool {
 
   std::atomic<bool> on{false};
 
+  void watch(std::vector<Group> groups) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    groups_ = std::move(groups);
+    unwatched_ = 0;
+    watching_ = true;
+  }
+
+  // Throws where the memory is there only in name: the system would end the process when it is written.
   void* take(size_t n) {
     const size_t size = (n + kRound - 1) / kRound * kRound;
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -60,9 +108,11 @@ class Pool {
       held_.erase(found->second);
       by_size_.erase(found);
       held_bytes_ -= block.size;
+      if (watching_ && on) demand(gone(block), block);
       ++reused_;
       return use(block.address, block.size);
     }
+    if (watching_ && on) demand(size);
     live_bytes_ += size;  // makes room before more is taken
     trim();
     live_bytes_ -= size;
@@ -129,6 +179,58 @@ class Pool {
     }
   }
 
+  // Throws where the system has no room for so many bytes more. Asking it takes some 50 us, so half of what is left is
+  // handed out before it is asked again: other processes may take the other half.
+  void demand(size_t size, const Held& block = {}) {
+    if (size <= unwatched_) {
+      unwatched_ -= size;
+      return;
+    }
+    std::string place;
+    size_t have = left(place);
+    while (have < size + kSpare && !held_.empty()) {
+      const size_t before = held_bytes_;
+      while (!held_.empty() && before - held_bytes_ < size + kSpare - have) drop_oldest();
+      have = left(place);
+    }
+    if (have < size + kSpare && block.address != nullptr) munmap(block.address, block.size);
+    TORCH_CHECK(have >= size + kSpare, "not enough memory: ", size >> 20, " MB are wanted for a tensor, and ",
+                have > kSpare ? (have - kSpare) >> 20 : 0, " MB are left in ", place);
+    unwatched_ = (have - size) / 2;
+  }
+
+  // The bytes of a kept block that the system has taken back: they must be had anew.
+  static size_t gone(const Held& block) {
+    if (block.size < kMarkedFree) return 0;
+    static const size_t page = sysconf(_SC_PAGESIZE);
+    std::vector<unsigned char> there((block.size + page - 1) / page);
+    if (mincore(block.address, block.size, there.data()) != 0) return 0;
+    return page * std::count_if(there.begin(), there.end(), [](unsigned char flags) { return !(flags & 1); });
+  }
+
+  // The bytes that can still be written, and where there are no more. What Linux counts as inactive files includes what was
+  // marked free here and has been used again since; so cached pages are counted themselves.
+  size_t left(std::string& place) const {
+    const Text memory("/proc/meminfo");
+    size_t least = std::numeric_limits<size_t>::max();
+    if (const int64_t available = memory.count("MemAvailable:"); available > 0) {
+      const int64_t countable = memory.count("MemFree:") + memory.count("Cached:") + memory.count("Buffers:") -
+                                memory.count("Shmem:") + memory.count("SReclaimable:");
+      least = static_cast<size_t>(std::min(available, countable) + memory.count("SwapFree:")) << 10;
+      place = "this machine";
+    }
+    for (const Group& group : groups_) {
+      const int64_t most = Text(group.limit).number(), now = Text(group.used).number();
+      if (most < 0 || now < 0) continue;
+      const Text stat(group.stat);
+      const int64_t rest = std::max<int64_t>(most - now + stat.count(group.cached) - stat.count(group.shared), 0);
+      if (static_cast<size_t>(rest) >= least) continue;
+      least = rest;
+      place = group.limit + " (" + std::to_string(most >> 20) + " MB)";
+    }
+    return least;
+  }
+
   void drop_stale() {
     while (!held_.empty() && requests_ - held_.front().request > kStaleRequests &&
            Clock::now() - held_.front().time > kStaleAfter) {
@@ -166,7 +268,9 @@ class Pool {
   std::unordered_map<void*, size_t> live_;
   std::list<Held> held_;  // the oldest first
   std::multimap<size_t, std::list<Held>::iterator> by_size_;
-  size_t live_bytes_ = 0, held_bytes_ = 0, most_ = 0;
+  std::vector<Group> groups_;
+  bool watching_ = false;
+  size_t live_bytes_ = 0, held_bytes_ = 0, most_ = 0, unwatched_ = 0;
   uint64_t requests_ = 0, reused_ = 0, mapped_ = 0, dropped_ = 0;
 };
 
@@ -221,6 +325,14 @@ bool recycle_memory(bool on) {
   return Pool::instance().on;
 }
 
+void watch_memory(const std::vector<std::string>& words) {
+  std::vector<Group> groups;
+  for (size_t i = 0; i + 4 < words.size(); i += 5) {
+    groups.push_back({words[i], words[i + 1], words[i + 2], words[i + 3], words[i + 4]});
+  }
+  Pool::instance().watch(std::move(groups));
+}
+
 int64_t release_memory() { return Pool::instance().release(); }
 
 std::vector<int64_t> memory_state() { return Pool::instance().state(); }
@@ -233,6 +345,7 @@ namespace switch_pool {
 
 c10::Allocator* pages() { return c10::GetCPUAllocator(); }
 bool recycle_memory(bool) { return false; }
+void watch_memory(const std::vector<std::string>&) {}
 int64_t release_memory() { return 0; }
 std::vector<int64_t> memory_state() { return std::vector<int64_t>(6); }
 
@@ -242,6 +355,7 @@ std::vector<int64_t> memory_state() { return std::vector<int64_t>(6); }
 
 TORCH_LIBRARY_FRAGMENT(pycaffe_compat, m) {
   m.def("recycle_memory(bool on) -> bool", switch_pool::recycle_memory);
+  m.def("watch_memory(str[] groups) -> ()", [](std::vector<std::string> words) { switch_pool::watch_memory(words); });
   m.def("release_memory() -> int", switch_pool::release_memory);
   m.def("memory_state() -> int[]", switch_pool::memory_state);
 }

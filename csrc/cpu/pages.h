@@ -4,6 +4,7 @@
 #include <c10/core/Allocator.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace switch_pool {
@@ -16,6 +17,11 @@ c10::Allocator* pages();
 // Turn recycling on or off for every CPU tensor of this process, whoever makes it. Returns whether it is on now: never
 // where the system is not Linux, or where another allocator of higher priority is installed.
 bool recycle_memory(bool on);
+
+// While memory is recycled, refuse what the machine or one of these control groups has no room for: an error, where the
+// system would end the process as soon as it writes there. Five words a group: the files of its limit, of what it uses and
+// of its counters, and the names of two: the bytes of cached pages, and those among them that cannot be dropped.
+void watch_memory(const std::vector<std::string>& groups);
 
 // Give back to the system all that is kept and not in use; returns the number of bytes.
 int64_t release_memory();

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 
-from .groups import control_groups, counts, numbers
+from . import containers
+from .recycling import state
 
 SMALL = 1 << 28  # bytes that are asked for without looking
-_NO_LIMIT = 1 << 60  # bytes; version 1 has no word for it, but a number
-_FILES = {
-    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    2: ("memory.max", "memory.current", "inactive_file"),
-}
 
 
 def available() -> int | None:
-    """The bytes that this process can still take; None where the system does not say."""
-    found = [n for n in (_system(), _container()) if n is not None]
-    return min(found) if found else None
+    """The bytes that this process can still take; None where the system does not say.
+
+    What is kept for large tensors counts: the system takes it where it is wanted.
+    """
+    found = [n for n in (_system(), containers.left()) if n is not None]
+    kept = state()
+    return min(found) + (kept.kept if kept else 0) if found else None
 
 
 def lacking(size: int) -> str:
@@ -46,14 +46,3 @@ def _system() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
-
-
-def _container() -> int | None:
-    """What the control groups of a container leave: the least of their limits less what they hold and cannot drop."""
-    left = []
-    for version, folder in control_groups("memory"):
-        limit, used, droppable = _FILES[version]
-        most, now = numbers(folder / limit), numbers(folder / used)
-        if most and now and most[0] < _NO_LIMIT:
-            left.append(max(most[0] - now[0] + counts(folder / "memory.stat").get(droppable, 0), 0))
-    return min(left, default=None)

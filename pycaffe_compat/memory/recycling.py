@@ -22,6 +22,7 @@ import torch
 
 from .. import extension
 from ..errors import CaffeError
+from .containers import watched
 
 VARIABLE = "PYCAFFE_COMPAT_RECYCLE"
 _HUGE_PAGE = 2 << 20
@@ -52,7 +53,9 @@ _how = "off"
 def recycle(on: bool = True) -> str:
     """Turn the recycling of large CPU tensors on or off, for this process; return what is on now, in words.
 
-    Turned on twice is on once. Tensors that exist stay where they are. Turning it off gives the kept memory back.
+    Turned on twice is on once. Tensors that exist stay where they are. Turning it off gives the kept memory back. While it
+    is on, a large tensor that this machine or a control group of this process has no room for is an error of PyTorch
+    (``RuntimeError``: not enough memory), where the system would end the process once it is written.
 
     Raises:
         CaffeError: ``PYCAFFE_COMPAT_RECYCLE`` is neither 0 nor 1.
@@ -65,6 +68,8 @@ def recycle(on: bool = True) -> str:
         _how = f"off ({VARIABLE}=0)"
     elif extension.load() is None:
         is_on = torch.ops.pycaffe_compat.recycle_memory(on)
+        if is_on and hasattr(torch.ops.pycaffe_compat, "watch_memory"):  # a library that was built before lacks it
+            torch.ops.pycaffe_compat.watch_memory(watched())
         _how = f"on ({_pages()})" if is_on else "off" if not on else "off (only on Linux, with PyTorch's own allocator)"
     elif on:
         _how = _keep_heap()

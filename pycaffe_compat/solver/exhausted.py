@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,6 +42,8 @@ def explained(param: Any, net: Net | None, when: str) -> Iterator[None]:
         if isinstance(error, OutOfMemoryError) or not is_exhausted(error):
             raise
         first = (str(error).splitlines() or [""])[0][:_MOST]
+        traceback.clear_frames(error.__traceback__)  # the pass that failed holds what is needed to look at snapshots
+        memory.release()
         on_gpu = isinstance(error, torch.OutOfMemoryError) or (net is not None and net.device.type == "cuda")
         place = "the GPU" if on_gpu else "this machine or container"
         raise OutOfMemoryError(

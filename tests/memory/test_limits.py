@@ -14,7 +14,7 @@ MB = 1 << 20
 def container(folder: Path, most: str, used: int, droppable: int) -> None:
     (folder / "memory.max").write_text(f"{most}\n")
     (folder / "memory.current").write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"anon 1\ninactive_file {droppable}\n")
+    (folder / "memory.stat").write_text(f"anon 1\ninactive_file 7\nfile {droppable}\nshmem 0\n")
 
 
 def test_a_container_with_less_than_the_system_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +48,7 @@ def test_a_parents_limit_of_version_1_counts(tmp_path: Path, monkeypatch: pytest
     for folder, most in ((own, 9223372036854771712), (parent, 300 * MB)):
         (folder / "memory.limit_in_bytes").write_text(f"{most}\n")
         (folder / "memory.usage_in_bytes").write_text(f"{200 * MB}\n")
-        (folder / "memory.stat").write_text(f"inactive_file 1\ntotal_inactive_file {40 * MB}\n")
+        (folder / "memory.stat").write_text(f"cache 1\ntotal_cache {50 * MB}\ntotal_shmem {10 * MB}\n")
     assert available() == 140 * MB
     (tmp_path / "cgroup").write_text("4:memory:/of/the/host\n")  # as a container sees it
     (tmp_path / "memory/memory.limit_in_bytes").write_text(f"{90 * MB}\n")

@@ -17,6 +17,7 @@ import torch
 import warm_start
 from small_solver import RULES, make, write_files
 
+from pycaffe_compat import extension
 from pycaffe_compat.errors import CaffeError, OutOfMemoryError
 from pycaffe_compat.memory import is_exhausted
 from pycaffe_compat.solver import Hook
@@ -185,3 +186,39 @@ def test_a_pass_that_a_container_has_no_memory_for_is_told_before(little_group: 
     assert "without a word" not in small
     assert re.search(r"about 1\.\d+ GB of memory, of which [3-6]\d\d MB are left: the system may end", large), large
     assert "Reduce " in large and "iter_size" in large
+
+
+GROWING = """
+import os, sys
+open(sys.argv[1], "w").write(str(os.getpid()))
+from pycaffe_compat.errors import OutOfMemoryError
+from pycaffe_compat.solver import Solver
+small, *large = sys.argv[2:]
+solver = Solver(small)
+solver.step(2)
+solver.snapshot()
+solver.step(2)
+for path in large:
+    try:
+        Solver(path).step(2)
+    except OutOfMemoryError as error:
+        print(error)"""
+
+
+@pytest.mark.skipif(extension.load() is not None, reason="the compiled library watches the limit")
+def test_a_container_with_too_little_memory_ends_a_training_in_an_error(little_group: Path, tmp_path: Path) -> None:
+    """The system would kill it. Earlier steps have memory kept that is marked free, used again, and given back."""
+    (little_group.parent / "memory.limit_in_bytes").write_text(str(300 << 20))
+    paths = []
+    for batch in (40, 100, 120, 500):  # the first takes 125 MB, each of the others more than there is
+        folder = tmp_path / str(batch)
+        folder.mkdir()
+        paths.append(write_files(folder, f'snapshot_prefix: "{tmp_path}/wide"'))
+        (folder / "net.prototxt").write_text(WIDE.replace("BATCH", str(batch)))
+    done = warm_start.run("-c", GROWING, little_group / "cgroup.procs", *paths, timeout=100)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert len(said) == 3
+    for line in said:
+        assert re.search(r"^iteration 0: .*\d+ MB are wanted for a tensor, and \d+ MB are left in /.* \(300 MB\)", line)
+        assert "iter_size" in line and f"The newest snapshot, {tmp_path}/wide_iter_2.solverstate, is sound" in line
