@@ -255,7 +255,7 @@ def _onnx(net: Net, args: Any, path: str) -> Outline:
     if args.fp16 or args.int8:
         to_float16(path, path) if args.fp16 else to_int8(path, path, raw or batches)
         print(f"{'float16' if args.fp16 else 'int8'} costs:")
-        _show(compare_onnx(net, found, path, batches, raw))
+        _show(compare_onnx(net, found, path, batches, raw), choices=True)
         with contextlib.suppress(FileNotFoundError):
             os.remove(f"{path}.data")  # of the whole model
     return found
@@ -309,18 +309,41 @@ def _check(found: Outline, tried: list[Difference], output: str) -> None:
         if choosing:
             why = f". {choosing[0]} chooses among values: two that are equal but for rounding may change places; if that is all, "
             why += "say --no-verify"
+        elif not worst.finite:
+            why = ". Values of the net's own output are infinite or no numbers, which shows nothing: give --pictures, or trained "
+            why += "weights"
         elif worst.rounding > TOLERANCE * worst.reach:
-            why = f". Rounding alone moves the net's own output by {worst.rounding:.3g} (float32 beside float64): "
-            why += "give --pictures, or trained weights, with which it is steadier"
+            moves = f"moves the net's own output by {worst.rounding:.3g}"
+            if math.isinf(worst.rounding):
+                moves = "decides what the net's own output is"
+            why = f". Rounding alone {moves} (float32 beside float64): give --pictures, or trained weights, with which it is "
+            why += "steadier"
         raise CaffeError(
             f"{output} is not written: its output {worst.output} differs from the net's by {worst.largest:.3g}, "
             f"{worst.relative:.2g} of its range; at most {TOLERANCE:g} is right{why}"
         )
 
 
-def _show(tried: list[Difference]) -> None:
-    rows = [[d.output, str(d.batch), f"{d.largest:.3g}", f"{d.relative:.2g}"] for d in tried]
-    print(format_table(["output", "batch", "largest difference", "of its range"], rows, right=(1, 2, 3)))
+def _show(tried: list[Difference], choices: bool = False) -> None:
+    """Print a row for each output and batch size: the largest difference of all batches of that size.
+
+    Args:
+        tried: the differences.
+        choices: whether to print for how many of the batches' items the largest element is the same, too.
+    """
+    groups: dict[tuple[str, int], list[Difference]] = {}
+    for each in tried:
+        groups.setdefault((each.output, each.batch), []).append(each)
+    several = any(len(group) > 1 for group in groups.values())
+    titles = ["output", "batch", *["batches"] * several, "largest difference", "of its range"]
+    rows = []
+    for (output, batch), group in groups.items():
+        worst = max(group, key=lambda each: math.inf if math.isnan(each.relative) else each.relative)
+        largest = max(each.largest for each in group)
+        rows.append([output, str(batch), *[str(len(group))] * several, f"{largest:.3g}", f"{worst.relative:.2g}"])
+        if choices:
+            rows[-1].append(f"{sum(each.alike for each in group) / len(group):.1%}")
+    print(format_table([*titles, *["same choice"] * choices], rows, right=range(1, len(rows[0]))))
     if chosen := max(d.chosen for d in tried):
         print(
             f"note: {chosen} pooling windows chose another of values that are equal but for rounding, and so did the net"
@@ -328,6 +351,8 @@ def _show(tried: list[Difference]) -> None:
     for name in dict.fromkeys(d.output for d in tried if d.right and d.relative > TOLERANCE):
         most = max(d.rounding for d in tried if d.output == name)
         print(f"note: rounding alone moves {name} by {most:.3g} in the net too (float32 beside float64)")
+    for name in dict.fromkeys(d.output for d in tried if d.right and not d.finite):
+        print(f"note: some values of {name} are infinite or no numbers, in the net too")
 
 
 def _say(found: Outline, path: str) -> None:

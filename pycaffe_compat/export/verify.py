@@ -55,7 +55,10 @@ class Difference:
         reach: the largest magnitude of the net's output, or the width of its values if that is greater.
         chosen: in how many pooling windows the file chose another of values that are equal but for rounding. What the net
             computes with these choices is then what the file is compared with.
-        rounding: how far the net's output in float32 is from its own in float64; 0 where nobody asked.
+        rounding: how far the net's output in float32 is from its own in float64; 0 where nobody asked, infinite where not even
+            their shapes or their infinite values are the same.
+        alike: of how many of the maxima along axis 1, such as the classes of a batch, the places are the same: a part of 1.
+        finite: whether all values of the net's output are.
     """
 
     output: str
@@ -64,6 +67,8 @@ class Difference:
     reach: float
     chosen: int = 0
     rounding: float = 0.0
+    alike: float = 1.0
+    finite: bool = True
 
     @property
     def relative(self) -> float:
@@ -143,10 +148,7 @@ def with_rounding(
     for i in off:
         own, wanted = outputs(net, found, batches[i]), outputs(exact, found, batches[i])
         for place, name in enumerate(found.outputs, i * number):
-            a, b = own[name], wanted[name]
-            if a.shape == b.shape and np.isfinite(a).all() and np.isfinite(b).all():
-                apart = np.abs(a.astype(np.float64) - b).max(initial=0)
-                made[place] = replace(made[place], rounding=float(apart))
+            made[place] = replace(made[place], rounding=_apart(own[name], wanted[name]))
     return made
 
 
@@ -335,17 +337,29 @@ def differences(
     made = []
     for name, have in zip(found.outputs, results, strict=True):
         want = wanted[name]
-        if have.shape != want.shape:
+        if have.shape != want.shape and name not in lists:
             raise CaffeError(f"output {name} has shape {have.shape}, the net's has {want.shape}")
-        if name in lists:
+        if have.shape == want.shape and name in lists:
             have = in_order(have, want)
-        finite = np.isfinite(want)
-        same = np.array_equal(have[~finite], want[~finite], equal_nan=True)
-        apart = np.abs(have[finite].astype(np.float64) - want[finite]).max(initial=0) if same else np.inf
-        values = want[finite].astype(np.float64)
+        values = want[np.isfinite(want)].astype(np.float64)
         reach = max(np.abs(values).max(initial=0), np.ptp(values) if values.size else 0)
-        made.append(Difference(name, size, float(apart), float(reach)))
+        alike = 1.0
+        if have.shape == want.shape and want.ndim > 1 and want.size and name not in lists:
+            alike = float((have.argmax(1) == want.argmax(1)).mean())
+        made.append(
+            Difference(name, size, _apart(have, want), float(reach), alike=alike, finite=bool(np.isfinite(want).all()))
+        )
     return made
+
+
+def _apart(have: np.ndarray, want: np.ndarray) -> float:
+    """The largest difference; infinite where shapes differ, or values that are not finite."""
+    if have.shape != want.shape:
+        return math.inf
+    finite = np.isfinite(want)
+    if not np.array_equal(have[~finite], want[~finite], equal_nan=True) or not np.isfinite(have[finite]).all():
+        return math.inf
+    return float(np.abs(have[finite].astype(np.float64) - want[finite]).max(initial=0))
 
 
 def in_order(have: np.ndarray, want: np.ndarray) -> np.ndarray:

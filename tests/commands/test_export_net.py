@@ -63,7 +63,8 @@ def test_every_target_is_verified_at_two_batch_sizes(out, capfd):
 
 def test_pictures_mean_and_preprocessing(capfd):
     said = export(capfd, "net.onnx", "--mean", "mean.npy", "--scale", "0.02", "--preprocess", "--pictures", "photos")
-    assert said.startswith("0: ") and sum(line.startswith("prob") for line in said.splitlines()) == 4
+    (row,) = (line for line in said.splitlines() if line.startswith("prob"))
+    assert said.startswith("0: ") and row.split()[:3] == ["prob", "1", "4"]
     metadata = {each.key: each.value for each in onnx.load("net.onnx").metadata_props}
     assert metadata == {"mean": "100,100,100", "scale": "0.02", "channel_order": "BGR", "preprocessed": "model"}
 
@@ -75,6 +76,15 @@ def test_fewer_bits_say_what_they_cost(flag, bits, capfd):
     kinds = {each.data_type for each in onnx.load("net.onnx").graph.initializer}
     assert (onnx.TensorProto.FLOAT16 if bits == 16 else onnx.TensorProto.INT8) in kinds
     assert sorted(path.name for path in Path().glob("net.onnx*")) == ["net.onnx"]
+    cost = said[said.index("costs:") :].splitlines()
+    assert cost[1].split("  ")[-1] == "same choice" and cost[3].split()[:3] == ["prob", "1", "4"]
+    pictures = [cv2.resize(cv2.imread(f"photos/{i}.png"), (17, 19)).astype("f4") for i in range(4)]
+    data = np.stack([(each - (104, 117, 123)).transpose(2, 0, 1) for each in pictures]) * np.float32(0.01)
+    with torch.no_grad():
+        want = build_net(CLASSIFIER).run({"data": torch.from_numpy(data.astype("f4"))})[0]["prob"].numpy()
+    (have,) = onnxruntime.InferenceSession("net.onnx").run(None, {"data": data.astype("f4")})
+    assert float(cost[3].split()[3]) == pytest.approx(np.abs(have - want).max(), rel=0.1, abs=1e-4)
+    assert cost[3].split()[-1] == f"{(have.argmax(1) == want.argmax(1)).mean():.1%}"
 
 
 def test_what_pictures_must_be_is_exact(capfd):
@@ -177,6 +187,20 @@ def test_an_output_that_is_no_number_differs(capfd):
     outputs = [verify.Difference("a", 1, 0.0, 1.0), verify.Difference("b", 1, float("nan"), 1.0)]
     with pytest.raises(CaffeError, match="output b differs"):
         export_net._check(verify.Outline(None, [], {}, {}, {}), outputs, "net.onnx")  # type: ignore[arg-type]
+
+
+def test_values_beyond_float32_are_told_from_mistakes(capfd):
+    Path("large.prototxt").write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 30 } } }'
+        'layer { name: "y" type: "Exp" bottom: "x" top: "y" exp_param { scale: 100 } }'
+    )
+    said = export(capfd, "net.onnx", "--random-weights", net="large.prototxt")
+    assert said.startswith("0: ") and "note: some values of y are infinite or no numbers, in the net too" in said
+    found = verify.Outline(None, [], {}, {}, {})  # type: ignore[arg-type]
+    with pytest.raises(CaffeError, match="Values of the net's own output are infinite or no numbers"):
+        export_net._check(found, [verify.Difference("b", 1, float("inf"), 1.0, finite=False)], "net.onnx")
+    with pytest.raises(CaffeError, match="Rounding alone decides what the net's own output is"):
+        export_net._check(found, [verify.Difference("b", 1, 1.0, 1.0, rounding=float("inf"))], "net.onnx")
 
 
 def test_a_blob_of_a_parameter_layer_is_an_output_as_others(capfd):
