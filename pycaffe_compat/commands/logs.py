@@ -16,12 +16,13 @@ Row = dict[str, float]
 ITERS, SECONDS, RATE, TEST_NET = "NumIters", "Seconds", "LearningRate", "TestNet"
 
 NUMBER = r"([-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf))"
-STAMP = re.compile(r"[IWEF](\d{4})?(\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.(\d{1,6})\s")
+STAMP = re.compile(r"(?:^|[\s|\]])[IWEF](\d{4})?(\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.(\d{1,6})\s")
 ITERATION = re.compile(r"\bIteration (\d+)")
 LEARNING_RATE = re.compile(rf"\blr = {NUMBER}")
 LOSS = re.compile(rf"\bIteration \d+\b.*, loss = {NUMBER}")
 TESTING = re.compile(r"Testing net \(#(\d+)\)")
 OUTPUT = re.compile(rf"\b(Train|Test) net output #(\d+): (\S.*?) = {NUMBER}")
+SCORE = re.compile(rf"\bTest (score #(\d+)): {NUMBER}")  # of the Caffe before July 2014
 
 
 @dataclass
@@ -70,6 +71,10 @@ def read_log(path: str | os.PathLike[str]) -> TrainingLog:
             log.losses.append({**head, RATE: rate, "loss": float(match[1])})
         if match := TESTING.search(line):
             net = int(match[1])
+        if match := SCORE.search(line):
+            if match[2] == "0" or not log.test:
+                log.test.append({**head, RATE: rate, TEST_NET: float(net)})
+            log.test[-1][match[1]] = float(match[3])
         if match := OUTPUT.search(line):
             rows = log.train if match[1] == "Train" else log.test
             if match[2] == "0" or not rows:
@@ -82,12 +87,17 @@ def read_log(path: str | os.PathLike[str]) -> TrainingLog:
 
 
 def _lines(file: str) -> Iterator[tuple[datetime.datetime, str]]:
-    """Yield the lines that begin as Caffe's do, with their time. Most lack a year; they get that of the file."""
+    """Yield the lines that Caffe's logger wrote, with their time. Most lack a year; they get that of the file.
+
+    Something else may stand before them: programs that collect logs add a time of their own.
+    """
+    with open(file, "rb") as head:
+        encoding = "utf-16" if head.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8"  # PowerShell's > writes UTF-16
     year = time.localtime(os.path.getmtime(file)).tm_year
     last_month = 0
-    with open(file, encoding="utf-8", errors="replace") as lines:
+    with open(file, encoding=encoding, errors="replace") as lines:
         for line in lines:
-            match = STAMP.match(line)
+            match = STAMP.search(line)
             if match is None:
                 continue
             month, day, hour, minute, second = (int(part) for part in match.groups()[1:6])

@@ -31,14 +31,15 @@ def parse_log(log: str, folder: str, delimiter: str = ",") -> list[str]:
     if len(delimiter) != 1:
         raise DataError(f'--delimiter: "{delimiter}" must be one character')
     read = read_log(log)
-    if not (read.train or read.test):
+    train = read.train or read.losses  # the first Caffes logged nothing else of the train net
+    if not (train or read.test):
         raise DataError(
             f"{log} has no outputs of a train or test net; the solver logs them if display or test_interval is set"
         )
     with contextlib.suppress(OSError):  # what cannot be written there says why
         os.makedirs(folder or ".", exist_ok=True)
     written = []
-    for ending, rows in (("train", read.train), ("test", read.test)):
+    for ending, rows in (("train", train), ("test", read.test)):
         if rows:
             written.append(os.path.join(folder, f"{os.path.basename(log)}.{ending}"))
             _write(written[-1], rows, delimiter)

@@ -53,6 +53,32 @@ def test_tables_are_those_that_caffes_parser_writes(log: Path, tmp_path: Path) -
         assert next(csv.reader(file, delimiter="\t"))[3] == "accuracy"
 
 
+@pytest.mark.parametrize(
+    ("encoding", "before"),
+    [("utf-16", ""), ("utf-8", "2016-12-31T23:59:00Z "), ("utf-8", "web_1  |"), ("utf-8", "[0]")],
+)
+def test_logs_that_other_programs_wrote_down(log: Path, tmp_path: Path, encoding: str, before: str) -> None:
+    collected = tmp_path / "collected.log"
+    collected.write_text("".join(before + line for line in LOG.splitlines(keepends=True)), encoding=encoding)
+    assert read_log(collected).losses == read_log(log).losses and len(read_log(collected).test) == 2
+
+
+def test_a_log_of_the_first_caffes(tmp_path: Path) -> None:
+    path = tmp_path / "old.log"
+    path.write_text(
+        "I0301 10:00:00.000000 77 solver.cpp:26] Solving LeNet\n"
+        "I0301 10:00:01.000000 77 solver.cpp:44] Iteration 0, Testing net\n"
+        "I0301 10:00:02.000000 77 solver.cpp:111] Test score #0: 0.125\n"
+        "I0301 10:00:02.000000 77 solver.cpp:111] Test score #1: 2.5\n"
+        "I0301 10:00:03.000000 77 solver.cpp:207] Iteration 100, lr = 0.01\n"
+        "I0301 10:00:03.000000 77 solver.cpp:65] Iteration 100, loss = 0.25\n"
+    )
+    parse_log(str(path), str(tmp_path))
+    assert (tmp_path / "old.log.train").read_text() == "NumIters,Seconds,LearningRate,loss\n100.0,3.0,0.01,0.25\n"
+    table = (tmp_path / "old.log.test").read_text()
+    assert table == "NumIters,Seconds,LearningRate,score #0,score #1\n0.0,2.0,0.01,0.125,2.5\n"
+
+
 def test_several_test_nets_outputs_of_several_values_and_four_digit_years(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     lines = []
