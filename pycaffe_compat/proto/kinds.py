@@ -33,6 +33,7 @@ NET = Kind(
     "a text file, the prototxt of a net", "pass it as the net (--model), or name it in the net field of a solver"
 )
 SOLVER = Kind("a text file, the prototxt of a solver", "pass it as the solver (--solver)")
+LABEL_MAP = Kind("a text file, a label map", "pass it as --labels, or name it as label_map_file of a layer")
 WEIGHTS = Kind("a caffemodel, which holds the weights of a net", "pass it as weights (--weights)")
 HDF5_WEIGHTS = Kind("a caffemodel in HDF5, which holds the weights of a net", "pass it as weights (--weights)")
 STATE = Kind("a solver state", "pass it as the snapshot to go on from (--snapshot)")
@@ -45,6 +46,7 @@ FOLDER = Kind("a folder")
 TORCH = Kind("a PyTorch file", "caffe-convert-caffemodel converts one that holds a state_dict")
 NUMPY_ARCHIVE = Kind("a NumPy archive (.npz)", "caffe-convert-caffemodel converts one that holds weights")
 NUMPY_ARRAY = Kind("a NumPy array (.npy)")
+MATLAB = Kind("a MATLAB file (.mat)", "give the caffemodel")
 ONNX = Kind("an ONNX model", "run it in onnxruntime, or give caffe-from-torch the PyTorch module that it was made from")
 CAFFE2 = Kind("a net of Caffe2, which no Caffe reads", "give the prototxt or caffemodel that it was made from")
 DARKNET = Kind("a .cfg of Darknet", "give the prototxt that a converter has made of it")
@@ -81,6 +83,7 @@ _BEGINNINGS = (
     (b"\xff\xd8\xff", IMAGE),
     (b"GIF8", IMAGE),
     (b"version https://git-lfs", POINTER),
+    (b"MATLAB 5", MATLAB),
     (b"[net]", DARKNET),
     (b"7767517", NCNN),
 )
@@ -248,13 +251,15 @@ def _could_be(seen: set[tuple[int, int]], descriptor: Any, marks: set[int]) -> b
 
 
 def _text(head: bytes) -> Kind:
-    """A net or a solver, whichever has more of the fields that are outside all braces; otherwise some text."""
+    """A net or a solver, whichever has more of the fields that are outside all braces; a label map, or some text."""
     words, depth = [], 0
     for match in _WORD.finditer(head.decode("utf-8", "replace")):
         word, opens, closes = match.groups()
         if word and not depth:
             words.append(word)
         depth = max(depth + bool(opens) - bool(closes), 0)
+    if words and set(words) == {"item"}:
+        return LABEL_MAP
     net, solver = (set(cls.DESCRIPTOR.fields_by_name) for cls in (caffe_pb2.NetParameter, caffe_pb2.SolverParameter))
     nets, solvers = (sum(word in own for word in words) for own in (net - solver, solver - net))
     if 2 * max(nets, solvers) <= len(words) or nets == solvers:

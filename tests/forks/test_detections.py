@@ -76,6 +76,17 @@ def test_images_have_as_many_detections_as_options_allow(options: str, each: int
     assert (rows[:, 1] == -1).all() == (each == 0)
 
 
+def test_a_fourth_bottom_counts_for_nothing() -> None:
+    """Test nets of early SSD give the labels to DetectionOutput too."""
+    prior = torch.tensor([[0.0, 0.0, 0.2, 0.2], [0.5, 0.5, 0.9, 0.9]])
+    batch = torch.zeros(1, 8), torch.tensor([[0.1, 0.9, 0.2, 0.8]]), priors_of(prior)
+    options = "num_classes: 2 confidence_threshold: 0.5"
+    plain = detections(options, *(t.shape for t in batch))
+    layer = detections(options, *(t.shape for t in batch), (1, 1, 1, 8))
+    assert type(layer) is type(plain)
+    torch.testing.assert_close(layer(*batch, torch.zeros(1, 1, 1, 8)), plain(*batch))
+
+
 def test_refinedet_drops_weak_priors_and_moves_the_others() -> None:
     prior = torch.tensor([[0.0, 0.0, 0.2, 0.2], [0.5, 0.5, 0.9, 0.9], [0.0, 0.5, 0.2, 0.7]])
     moves, codes = torch.full((1, 12), 0.25), torch.full((1, 12), 0.5)

@@ -57,6 +57,8 @@ WHAT = {
     "a.png": "an image",
     "lfs": "a pointer of Git LFS instead of the file: fetch the file with: git lfs pull",
     "page.html": "a web page: the download got a page instead of the file",
+    "labels.prototxt": "a text file, a label map: pass it as --labels",
+    "m.mat": "a MATLAB file (.mat): give the caffemodel",
     "m.onnx": "an ONNX model: run it in onnxruntime",
     "m.pb": "a net of Caffe2, which no Caffe reads: give the prototxt",
     "m.cfg": "a .cfg of Darknet: give the prototxt",
@@ -99,6 +101,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
     (folder / "lfs").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n")
     (folder / "page.html").write_text("<!DOCTYPE html>\n<html><body>404</body></html>")
+    (folder / "labels.prototxt").write_text('item {\n  name: "dog"\n  label: 12\n}\nitem { name: "cat" label: 8 }\n')
+    (folder / "m.mat").write_bytes(b"MATLAB 5.0 MAT-file, Platform: GLNXA64" + bytes(90) + b"\x00\x01IM")
     (folder / "m.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch\x3a\x02\x0a\x00\x42\x02\x10\x12")
     (folder / "m.pb").write_bytes(b"\x0a\x01n\x12\x0a\x0a\x01x\x12\x01y\x22\x02FC\x3a\x01x\x42\x01y")
     (folder / "m.cfg").write_text("[net]\nbatch=64\n\n[convolutional]\nfilters=32\n")

@@ -29,8 +29,8 @@ class DetectionOutput(Layer):
     Bottoms: codes (N, priors · 4), or (N, priors · classes · 4) where each class has boxes of its own; scores
     (N, priors · classes), taken as they are; priors (1, 2, priors · 4). The top is (1, 1, K, 7): image, label, score, xmin,
     ymin, xmax, ymax, by image, then label, then falling score. Without any detection it is (1, 1, N, 7): the image and -1.
-    K is known after a pass only. ``save_output_param`` writes detections to files; ``visualize`` shows nothing here. There
-    is no gradient.
+    K is known after a pass only. ``save_output_param`` writes detections to files; ``visualize``, which draws them on a
+    fourth bottom, shows nothing here: a fourth bottom counts for nothing. There is no gradient.
     """
 
     options = ("detection_output_param",)
@@ -71,7 +71,7 @@ class DetectionOutput(Layer):
 
     @classmethod
     def fits(cls, param: Any) -> bool:
-        return len(param.bottom) <= 3 or param.detection_output_param.visualize
+        return len(param.bottom) <= 4
 
     def check_bottoms(self, shapes: Sequence[Shape]) -> int:
         """Return the number of priors, after a check that all bottoms are of that number."""
