@@ -157,6 +157,10 @@ def require_file(path: str | os.PathLike[str], what: str, hint: str = "") -> str
 
 def _nearby(path: str) -> str:
     """Describe the surroundings of a missing file: similar names, or what is wrong with its folder."""
+    if any(ord(letter) < 32 for letter in path):
+        return " (a backslash in a prototxt begins an escape, as \\t is a tab: write paths with /)"
+    if "\\" in path and os.path.exists(path.replace("\\", "/")):
+        return f" (did you mean {path.replace(chr(92), '/')}?)"
     if os.path.islink(path):
         return f"; it is a link to {os.readlink(path)}, which does not exist"
     folder = os.path.dirname(os.path.abspath(path))

@@ -140,6 +140,16 @@ def test_names_of_forks_are_near_to_none_of_ours(names: str, choices: Iterable[s
     assert {name: near for name in names.split() if (near := nearest(name, choices))} == {}
 
 
+def test_backslashes_of_windows_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "train.prototxt").touch()
+    with pytest.raises(MissingFileError, match=r"\(did you mean nets/train\.prototxt\?\)"):
+        require_file("nets\\train.prototxt", "net")
+    with pytest.raises(MissingFileError, match="a backslash in a prototxt begins an escape"):
+        require_file("nets\train.prototxt", "net")
+
+
 def test_a_root_folder_without_its_slash_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.jpg").touch()
