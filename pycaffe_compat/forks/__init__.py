@@ -78,6 +78,7 @@ NAMES = (
     "caffe_ocr",
     "liteflownet",
     "pwcnet",
+    "caffe_on_spark",
     "tsn_v1",
     "weighted_softmax",
     "joint_regressor",
