@@ -17,13 +17,14 @@ except ImportError:  # everything but databases works without it
 
 from ..errors import CaffeError, DataError, MissingFileError, require_file
 from ..proto.kinds import kind_of
+from .lmdb_file import Cursor, DataFile, FormatError
 
 CREATE = "Make it with: caffe-convert-imageset ROOTFOLDER/ LISTFILE {path}"
 LEVELDB = (
     "LevelDB is not supported. Make {path} again from its images as an LMDB (caffe-convert-imageset), or copy its records "
     "into an LMDB with the plyvel and lmdb packages; then set backend: LMDB"
 )
-_environments: weakref.WeakValueDictionary[tuple[int, int], _Environment] = weakref.WeakValueDictionary()
+_files: weakref.WeakValueDictionary[tuple[int, int], DataFile | _ByLibrary] = weakref.WeakValueDictionary()
 _opening = threading.Lock()
 
 
@@ -32,40 +33,58 @@ def _require_lmdb() -> None:
         raise DataError("reading or writing an LMDB needs the package lmdb, which is not installed: pip install lmdb")
 
 
-class _Environment:
-    """An open LMDB. A process may open each file only once, so all readers of a path share it."""
+class _ByLibrary:
+    """A file of a newer format than :class:`DataFile` reads, which the package ``lmdb`` may know."""
 
     def __init__(self, path: str) -> None:
         _require_lmdb()
-        if not os.path.getsize(os.path.join(path, "data.mdb")):
-            raise DataError(f"{path} is not an LMDB: its data.mdb is empty")
         try:
             self.handle = lmdb.open(path, readonly=True, lock=False, max_dbs=0)
         except lmdb.Error as error:
             raise DataError(f"{path} is not an LMDB: {error}") from error
-        info, stat = self.handle.info(), self.handle.stat()
-        self.entries: int = stat["entries"]
-        needed = (info["last_pgno"] + 1) * stat["psize"]
-        have = os.path.getsize(os.path.join(path, "data.mdb"))
-        # LMDB maps the file: touching a page past its end would kill the process.
-        if have < needed:
-            raise DataError(
-                f"{path} is truncated: data.mdb has {have} bytes, but its header says {needed}; copy it again"
-            )
+        self.entries: int = self.handle.stat()["entries"]
 
     def __del__(self) -> None:
         if hasattr(self, "handle"):
             self.handle.close()
 
 
-def _environment(path: str) -> _Environment:
+class _LibraryCursor:
+    """The library's cursor as a :class:`Cursor`."""
+
+    def __init__(self, file: _ByLibrary) -> None:
+        self._cursor = file.handle.begin(buffers=True).cursor()
+        self.first, self.next = self._cursor.first, self._cursor.next
+
+    def record(self) -> tuple[bytes, memoryview]:
+        return bytes(self._cursor.key()), self._cursor.value()
+
+
+def _open(path: str) -> DataFile | _ByLibrary:
+    file = os.path.join(path, "data.mdb")
+    if not os.path.getsize(file):
+        raise DataError(f"{path} is not an LMDB: its data.mdb is empty")
+    try:
+        return DataFile(file, path)
+    except OSError as error:
+        if isinstance(error, CaffeError):
+            raise
+        raise DataError(f"cannot read {file}: {error.strerror}") from error
+    except FormatError as error:
+        if lmdb is None or not error.newer:
+            raise
+        return _ByLibrary(path)
+
+
+def _shared(path: str) -> DataFile | _ByLibrary:
+    """The open database at ``path``, which all of its readers share."""
     status = os.stat(os.path.join(path, "data.mdb"))
     key = (status.st_dev, status.st_ino)
     with _opening:
-        environment = _environments.get(key)
-        if environment is None:
-            environment = _environments[key] = _Environment(path)
-        return environment
+        file = _files.get(key)
+        if file is None:
+            file = _files[key] = _open(path)
+        return file
 
 
 class Database:
@@ -96,7 +115,7 @@ class Database:
             raise DataError(LEVELDB.format(path=self.path))
         if not os.path.exists(os.path.join(self.path, "data.mdb")):
             raise MissingFileError(f"no database in {self.path}: the folder holds no data.mdb. {how}")
-        self._environment = _environment(self.path)
+        self._file = _shared(self.path)
         self._begin()
         if not len(self):
             raise DataError(f"database {self.path} is empty: it has no records. {how}")
@@ -105,11 +124,11 @@ class Database:
         """Create the lock and the cursor, which a forked process cannot share with its parent."""
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._cursor = self._environment.handle.begin(buffers=True).cursor()
+        self._cursor = Cursor(self._file) if isinstance(self._file, DataFile) else _LibraryCursor(self._file)
         self._at = -1
 
     def __len__(self) -> int:
-        return self._environment.entries
+        return self._file.entries
 
     def read(self, position: int) -> tuple[bytes, memoryview]:
         """Return key and value of the record at ``position``, in key order and modulo the number of records.
@@ -130,10 +149,10 @@ class Database:
                             f"database {self.path} ends after record {self._at} of {len(self)}; it is damaged"
                         )
                     self._at += 1
-                return bytes(self._cursor.key()), self._cursor.value()
-            except lmdb.Error as error:
+                return self._cursor.record()
+            except BaseException:
                 self._at = -1
-                raise DataError(f"cannot read record {position} of {self.path}: {error}") from error
+                raise
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over copies of keys and values."""
