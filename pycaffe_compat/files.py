@@ -20,6 +20,7 @@ except ImportError:  # Windows: no locks, and so no way to tell a dead writer's 
     fcntl = None  # type: ignore[assignment]
 
 PathLike = str | os.PathLike[str]
+OPEN_ELSEWHERE = "another program has it open for writing; close it there"  # where HDF5 raises BlockingIOError
 _MOST = 40  # characters of a file's name, the last ones, that its temporary name has
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<suffix>\.[^.]*)?")
 

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from ..errors import DataError, MissingFileError, nearest, prefixed, require_file
+from ..files import OPEN_ELSEWHERE
 from ..proto.kinds import DATASETS, LISTS, told_apart
 from . import draws
 from .batches import Shape, Shard
@@ -135,6 +136,8 @@ def _open(name: str) -> Iterator[h5py.File]:
     try:
         with h5py.File(name, "r") as file:
             yield file
+    except BlockingIOError as error:
+        raise DataError(f"{os.fspath(name)} cannot be read: {OPEN_ELSEWHERE}") from error
     except (OSError, KeyError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         if isinstance(error, DataError):
             raise

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from ..errors import ParseError, WeightsError
-from ..files import sink
+from ..files import OPEN_ELSEWHERE, sink
 from .blob_proto import Shape, to_numpy
 from .weights import Weights
 
@@ -38,6 +38,8 @@ class HDF5Weights(Weights):
                 names = ", ".join(map(str, self._h5)) or "nothing"
                 raise ParseError(f'{file}: not a Caffe model: it has no group "data"; it has {names}')
             self._walk(data, "", [])
+        except BlockingIOError:
+            raise ParseError(f"{file}: cannot be read: {OPEN_ELSEWHERE}") from None
         except _ERRORS as error:
             if isinstance(error, ParseError):
                 raise

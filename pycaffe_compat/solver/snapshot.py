@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CaffeError, DivergedError, SolverError, require_file
-from ..files import atomic_path, remove_strays
+from ..files import OPEN_ELSEWHERE, atomic_path, remove_strays
 from ..layers.data_layers import BatchSource
 from ..loading import same_shape
 from ..memory import is_exhausted
@@ -418,6 +418,8 @@ def _open_hdf5(name: str) -> Iterator[State]:
     try:
         with h5py.File(name, "r") as file:
             yield _parse_hdf5(file, name)
+    except BlockingIOError as error:
+        raise SolverError(f"{name} cannot be read: {OPEN_ELSEWHERE}") from error
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, CaffeError) or is_exhausted(error):
             raise

@@ -6,7 +6,9 @@ import pytest
 
 from pycaffe_compat.data.batches import Shard
 from pycaffe_compat.data.hdf5 import Hdf5Reader
-from pycaffe_compat.errors import DataError, MissingFileError
+from pycaffe_compat.errors import DataError, MissingFileError, ParseError, SolverError
+from pycaffe_compat.proto import read_weights
+from pycaffe_compat.solver.snapshot import open_state
 
 
 def write(path, rows, first=0, **changes):
@@ -114,3 +116,17 @@ def test_declared_sizes_beyond_the_file_get_no_memory(tmp_path):
     (tmp_path / "files.txt").write_text(str(tmp_path / "huge.h5"))
     with pytest.raises(DataError, match="it is damaged"):
         Hdf5Reader(str(tmp_path / "files.txt"), ["data"], 2)
+
+
+def test_a_file_that_another_program_writes_is_said_to_be_open_there(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    (tmp_path / "files.txt").write_text(write(tmp_path / "a.h5", 3))
+    with open(tmp_path / "a.h5", "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # as the HDF5 library does
+        for read, error in (
+            (lambda: Hdf5Reader(str(tmp_path / "files.txt"), ["data"], 1), DataError),
+            (lambda: read_weights(str(tmp_path / "a.h5")), ParseError),
+            (lambda: open_state(str(tmp_path / "a.h5")).__enter__(), SolverError),
+        ):
+            with pytest.raises(error, match=r"a\.h5:? cannot be read: another program has it open for writing"):
+                read()
