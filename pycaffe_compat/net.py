@@ -22,6 +22,7 @@ from .layers.own_options import fork_of_layer, leaves_out_weight, with_own_optio
 from .layers.registry import check_layers, missing_types
 from .loading import BlobKey, LoadReport, held_weights
 from .memory.exhaustion import is_exhausted
+from .ops.functions import is_exporting
 from .parameters import BlobTable, Learnable, in_file
 from .plan import Call, plan
 from .proto import caffe_pb2, current, filter_net, read_net, upgrade_net, use_proto, write_weights
@@ -475,6 +476,8 @@ class CaffeModule(nn.Module):
         )
 
     def _execute(self, given: dict[str, Tensor], calls: list[Call]) -> tuple[dict[int, Tensor], Tensor]:
+        if torch.jit.is_tracing() or is_exporting():
+            self._refuse_untraceable()
         if torch.compiler.is_compiling():
             return self._compute(given, calls)
         try:
@@ -483,6 +486,15 @@ class CaffeModule(nn.Module):
             if not isinstance(error, CaffeError) and not is_exhausted(error):
                 self._check_shapes({name: tuple(value.shape) for name, value in given.items()}, error)
             raise
+
+    def _refuse_untraceable(self) -> None:
+        """Raise if a layer visits what values say, of which a trace would keep those of one input, and say nothing."""
+        for layer in self.layers.values():
+            if not layer.traceable:
+                raise layer.error(
+                    "a trace would hold to what it does with one input; pycaffe_compat.export writes ONNX and source that do "
+                    "not, or leave the layer out of the net that is traced"
+                )
 
     def _check_shapes(self, given: dict[str, Shape], error: Exception) -> None:
         """Raise if a pass failed for inputs of other shapes than the net was built for, or without values."""

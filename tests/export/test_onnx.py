@@ -25,7 +25,7 @@ from exported_nets import (
 from ssd_net import NET as SSD
 
 from pycaffe_compat.errors import CaffeError, NetError
-from pycaffe_compat.export import Preprocessing, compare_onnx, to_onnx
+from pycaffe_compat.export import Preprocessing, compare_onnx, run_alone, to_onnx, to_source
 from pycaffe_compat.export.onnx import model as onnx_model
 from pycaffe_compat.export.verify import Difference, differences, in_order, random_batches, with_rounding
 from pycaffe_compat.net import Net
@@ -423,6 +423,29 @@ def test_an_input_that_layers_change_in_place_keeps_its_name(tmp_path):
     assert [each.name for each in (*graph.input, *graph.output)] == ["data", "data/act"]
     assert found.notes == ["the output data is called data/act, as data is an input"]
     assert all(each.largest == 0 for each in compare_onnx(net, found, tmp_path / "net.onnx"))
+
+
+MIRRORED = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 5 dim: 6 } } }
+layer { name: "flip" type: "Flip" bottom: "data" top: "flip" flip_param { flip_width: true } }
+layer { name: "both" type: "Concat" bottom: "data" bottom: "flip" top: "both" concat_param { axis: 0 } }
+layer { name: "conv" type: "Convolution" bottom: "both" top: "conv"
+  convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "cut" type: "Slice" bottom: "conv" top: "a" top: "b" slice_param { axis: 0 } }
+layer { name: "most" type: "Eltwise" bottom: "a" bottom: "b" top: "most" eltwise_param { operation: MAX } }
+"""
+
+
+def test_a_batch_that_is_cut_in_halves(tmp_path):
+    """As for faces that are looked at from both sides."""
+    net = build_net(MIRRORED)
+    found = to_onnx(net, tmp_path / "net.onnx")
+    assert found.inputs["data"].moving == {0}
+    assert max(each.relative for each in compare_onnx(net, found, tmp_path / "net.onnx")) <= 1e-6
+    found = to_source(net, tmp_path / "net.py")
+    batches = random_batches(found)
+    for batch, results in zip(batches, run_alone(tmp_path / "net.py", batches), strict=True):
+        assert max(each.relative for each in differences(net, found, batch, results)) <= 1e-6
 
 
 @pytest.mark.parametrize("options", ["", "across_channels: true", "normalize_variance: false"])

@@ -204,3 +204,14 @@ def test_an_axis_that_pytorch_fixes_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(type(net.layers["spp"]), "planes_traceable", True)
     with pytest.raises(NetError, match=r"axis 2, 3 of data cannot change in a \.pt2"):
         to_pt2(net, tmp_path / "net.pt2", {"data": [2, 3]})
+
+
+def test_detectors_are_not_traced_by_accident():
+    net = build_net(SSD)
+    x = torch.zeros(net.blob_shapes[net.inputs[0]])
+    for trace in (lambda: torch.jit.trace(net, (x,), strict=False), lambda: torch.export.export(net, (x,))):
+        with pytest.raises(
+            Exception, match=r'layer "detection_out" \(DetectionOutput\): a trace would hold to what it does'
+        ):
+            trace()
+    assert net(x)["detection_out"].shape[3] == 7

@@ -176,9 +176,12 @@ def concat(e: Emitter, layer: Concat, *bottoms: Value) -> str:
 def slices(e: Emitter, layer: Slice, x: Value) -> list[str]:
     if len(e.tops) == 1:
         return [str(e.op("Identity", x))]
+    number = len(e.tops)
+    if layer.axis in x.moving and not layer.points:
+        return list(e.op("Split", x, outputs=number, axis=layer.axis, num_outputs=number))
     static(layer, x, layer.axis)
     sizes = [top.shape[layer.axis] for top in e.tops]
-    return list(e.op("Split", x, e.ints(*sizes), outputs=len(sizes), axis=layer.axis))
+    return list(e.op("Split", x, e.ints(*sizes), outputs=number, axis=layer.axis))
 
 
 @emits(Flatten)

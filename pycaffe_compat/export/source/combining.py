@@ -159,8 +159,9 @@ def concat(w: Writer, layer: Concat, *bottoms: Value) -> str:
 def slices(w: Writer, layer: Slice, x: Value) -> str | Several:
     if len(w.tops) == 1:
         return str(x)
-    static(layer, x, layer.axis)
     sizes = [top.shape[layer.axis] for top in w.tops]
+    if layer.points:
+        static(layer, x, layer.axis)
     if len(set(sizes)) == 1:
         return Several(f"{x}.chunk({len(sizes)}, {layer.axis})")
     return Several(f"{x}.split({sizes}, {layer.axis})")
