@@ -1,13 +1,13 @@
-"""PSPNet and ICNet."""
+"""PSPNet, ICNet and PSANet."""
 
 from ..fork import Fork
 
 FORK = Fork(
     name="pspnet",
-    title="PSPNet and ICNet",
+    title="PSPNet, ICNet and PSANet",
     source="hszhao/PSPNet",
     types=(
         "AdaptiveBiasChannel BN BiasChannel DenseCRF DomainTransform DomainTransformForwardOnly ImageSegData "
-        "Interp MatRead MatWrite SegAccuracy SpatialProduct UniqueLabel"
+        "Interp MatRead MatWrite PointwiseSpatialAttention SegAccuracy SpatialProduct UniqueLabel"
     ),
 )
