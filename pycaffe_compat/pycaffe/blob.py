@@ -215,8 +215,8 @@ class Blob:
 
     @property
     def data(self) -> np.ndarray:
-        """The values: a live, writable view of shape ``shape``."""
-        return self.synced_data.host()
+        """The values: a live, writable view of shape ``shape``, a new one each time."""
+        return self.synced_data.host()[...]  # what is done to its shape and flags is the user's affair
 
     @data.setter
     def data(self, value: Any) -> None:
@@ -224,8 +224,8 @@ class Blob:
 
     @property
     def diff(self) -> np.ndarray:
-        """The gradients: a live, writable view of shape ``shape``."""
-        return self.synced_diff.host()
+        """The gradients: a live, writable view of shape ``shape``, a new one each time."""
+        return self.synced_diff.host()[...]
 
     @diff.setter
     def diff(self, value: Any) -> None:

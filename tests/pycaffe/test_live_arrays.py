@@ -230,7 +230,7 @@ def test_arrays_over_a_reshape(tmp_path: Path) -> None:
     before, ip = blob.data, net.blobs["ip"].data
     before[...] = values = data(2, 2, 5, 5)
     blob.reshape(2, 2, 5, 5)
-    assert blob.data is before  # the shape is the same: nothing happened
+    assert np.shares_memory(blob.data, before)  # the shape is the same: nothing happened
     blob.reshape(4, 1, 5, 5)
     np.testing.assert_array_equal(blob.data.ravel(), values.ravel())
     blob.reshape(3, 2, 5, 5)
@@ -309,3 +309,19 @@ def test_values_that_do_not_fit_are_errors(tmp_path: Path) -> None:
     net.blobs["data"].reshape(10**12, 10**12, 10**12, 10**12)
     with pytest.raises(NetError, match=r'diff of blob "data" of shape'):
         net.blobs["data"].diff  # noqa: B018
+
+
+def test_an_arrays_shape_and_flags_are_its_own(tmp_path: Path) -> None:
+    """As in pycaffe, where each look at a blob makes an array of its own."""
+    (tmp_path / "net.prototxt").write_text(
+        """layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 2 dim: 3 } } }
+        layer { name: "ip" type: "InnerProduct" bottom: "d" top: "ip" inner_product_param { num_output: 2 } }"""
+    )
+    net = caffe.Net(tmp_path / "net.prototxt", caffe.TEST)
+    for blob in (net.blobs["d"], net.params["ip"][0]):
+        turned = np.reshape(blob.data, -1)
+        for held in (blob.data, blob.diff):
+            held.flags.writeable = False
+        blob.data[...] = 4
+        assert blob.data.shape == blob.shape and (turned == 4).all()  # still the same memory
+    assert net.forward(d=np.ones((2, 3)))["ip"].tolist() == [[12, 12], [12, 12]]
