@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from exported_nets import (
 
 from pycaffe_compat.errors import CaffeError, NetError
 from pycaffe_compat.export import Preprocessing, to_source
+from pycaffe_compat.export.source import helpers
 from pycaffe_compat.export.source.writer import EMITTERS
 from pycaffe_compat.export.verify import differences, random_batches
 from pycaffe_compat.net import Net
@@ -54,6 +56,14 @@ def worst(net: Net, path: Path, *batches: dict, **options: object) -> float:
         results = [each.numpy() for each in (made if isinstance(made, tuple) else [made])]
         largest = max(largest, *(each.relative for each in differences(net, found, own, results)))
     return largest
+
+
+def test_no_two_helpers_have_one_name():
+    """They may stand in one file."""
+    files = Path(helpers.__path__[0]).glob("*.py")
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    names = [node.name for file in files for node in ast.parse(file.read_text()).body if isinstance(node, kinds)]
+    assert len(names) > 90 and len(set(names)) == len(names)
 
 
 def is_formatted(folder: Path) -> str:

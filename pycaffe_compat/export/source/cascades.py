@@ -8,7 +8,7 @@ from ...forks.mscnn.box_output import BoxOutput
 from ...forks.mscnn.boxes import Fields
 from ...forks.mscnn.decode_bbox import DecodeBBox
 from ..outline import Value
-from . import helpers
+from .helpers import cascades as helpers
 from .layout import call, literal, unless
 from .writer import Several, Writer, writes
 

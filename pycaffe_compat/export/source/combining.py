@@ -23,7 +23,7 @@ from ...layers.inputs import DummyData
 from ...layers.reshaping import Concat, Crop, Flatten, Reshape, Slice, Tile
 from ..outline import Value
 from ..registry import static, unsaid
-from . import helpers
+from .helpers import combining as helpers
 from .layout import call, literal, unless
 from .linear import with_axes
 from .writer import Several, Writer, writes

@@ -27,14 +27,14 @@ from ...forks.textboxes.prior_box import DoublePriorBox
 from ...forks.yolo.detection_output import GridDetections, YoloDetectionOutput, Yolov3DetectionOutput
 from ..outline import Value
 from ..registry import static, unsaid
-from . import helpers
+from .helpers import proposals, region_pools, ssd, yolo
 from .layout import call, unless
 from .writer import Several, Writer, writes
 
 _DECODERS = {
-    bx.CORNER: helpers.decode_corners,
-    bx.CENTER_SIZE: helpers.decode_centre_size,
-    bx.CORNER_SIZE: helpers.decode_corner_size,
+    bx.CORNER: ssd.decode_corners,
+    bx.CENTER_SIZE: ssd.decode_centre_size,
+    bx.CORNER_SIZE: ssd.decode_corner_size,
 }
 
 
@@ -55,12 +55,12 @@ def detection_output(w: Writer, layer: DetectionOutput, loc: Value, conf: Value,
     boxes = f"{prior}[:1]" if prior.shape[0] != 1 or 0 in prior.moving else str(prior)
     if isinstance(layer, RefinedDetectionOutput):
         if more:
-            scores = call(w.helper(helpers.drop_weak), conf, more[0], layer.classes, layer.objectness)
+            scores = call(w.helper(ssd.drop_weak), conf, more[0], layer.classes, layer.objectness)
         if len(more) > 1:
-            boxes = call(w.helper(helpers.move_priors), more[1], boxes, decode, use_variances=variances)
+            boxes = call(w.helper(ssd.move_priors), more[1], boxes, decode, use_variances=variances)
     background = [label for label in range(layer.classes) if label not in layer.labels]
     return call(
-        w.helper(helpers.detect),
+        w.helper(ssd.detect),
         loc,
         scores,
         boxes,
@@ -82,32 +82,32 @@ def roi_pooling(w: Writer, layer: ROIPooling, x: Value, regions: Value) -> str:
         raise unsaid(layer, "its regions are of volumes")
     rows, scale = str(regions), layer.scale
     if isinstance(layer, HalvesUpROIPooling):
-        rows, scale = call(w.helper(helpers.round_regions_up), regions, scale), 1.0
+        rows, scale = call(w.helper(region_pools.round_regions_up), regions, scale), 1.0
     elif isinstance(layer, PaddedROIPooling):
-        rows = call(w.helper(helpers.pad_regions), regions, layer.pad_ratio)
-    return call(w.helper(helpers.roi_pool), x, rows, layer.pooled, scale)
+        rows = call(w.helper(region_pools.pad_regions), regions, layer.pad_ratio)
+    return call(w.helper(region_pools.roi_pool), x, rows, layer.pooled, scale)
 
 
 @writes(PSROIPooling)
 def psroi_pooling(w: Writer, layer: PSROIPooling, x: Value, regions: Value) -> str:
-    return call(w.helper(helpers.psroi_pool), x, regions, layer.group, layer.scale)
+    return call(w.helper(region_pools.psroi_pool), x, regions, layer.group, layer.scale)
 
 
 @writes(GridROIAlign)
 def grid_roi_align(w: Writer, layer: GridROIAlign, x: Value, regions: Value) -> str:
     return call(
-        w.helper(helpers.align_grid), x, regions, layer.pooled, layer.scale, pad_ratio=unless(0, layer.pad_ratio)
+        w.helper(region_pools.align_grid), x, regions, layer.pooled, layer.scale, pad_ratio=unless(0, layer.pad_ratio)
     )
 
 
 @writes(ROIWarping)
 def roi_warping(w: Writer, layer: ROIWarping, x: Value, regions: Value) -> str:
-    return call(w.helper(helpers.warp_regions), x, regions, layer.pooled, layer.scale)
+    return call(w.helper(region_pools.warp_regions), x, regions, layer.pooled, layer.scale)
 
 
 @writes(PSROIAlign)
 def psroi_align(w: Writer, layer: PSROIAlign, x: Value, regions: Value) -> str:
-    return call(w.helper(helpers.align_bins), x, regions, layer.group, layer.points, layer.scale)
+    return call(w.helper(region_pools.align_bins), x, regions, layer.group, layer.points, layer.scale)
 
 
 @writes(Proposal, RoundedProposal)
@@ -118,10 +118,10 @@ def proposal(w: Writer, layer: Proposal | RoundedProposal, scores: Value, shifts
     anchors = placed(layer.anchors, layer.stride, height, width, torch.empty(0))
     options: dict[str, object] = {"min_size": layer.min_size, "overlap": layer.threshold}
     if isinstance(layer, Proposal):
-        function = w.helper(helpers.propose)
+        function = w.helper(proposals.propose)
         options |= {"before": layer.before, "after": layer.after}
     else:
-        function = w.helper(helpers.propose_of_one)
+        function = w.helper(proposals.propose_of_one)
         anchors = anchors.reshape(-1, len(layer.anchors), 4).transpose(0, 1).reshape(-1, 4)
         options |= {"most": layer.nominal}
     y = call(function, scores, shifts, sizes, w.parameter(layer, anchors, learns=False), **options)
@@ -133,7 +133,7 @@ def python_proposal(w: Writer, layer: PythonProposal, scores: Value, shifts: Val
     static(layer, scores, 1, 2, 3)
     height, width = scores.shape[2:]
     anchors = w.parameter(layer, placed(layer.anchors, layer.stride, height, width, torch.empty(0)), learns=False)
-    function = w.helper(helpers.propose_large)
+    function = w.helper(proposals.propose_large)
     options = {"min_size": MIN_SIZE, "overlap": THRESHOLD, "before": layer.before, "after": layer.after}
     y = call(function, scores, shifts, sizes, anchors, **options)
     return f"{y}[0]" if len(w.tops) == 1 else Several(y)
@@ -142,17 +142,17 @@ def python_proposal(w: Writer, layer: PythonProposal, scores: Value, shifts: Val
 @writes(YoloDetectionOutput, Yolov3DetectionOutput)
 def grid_detections(w: Writer, layer: GridDetections, *maps: Value) -> str:
     if isinstance(layer, Yolov3DetectionOutput):
-        read = helpers.read_gaussian_yolo if layer.gaussian else helpers.read_yolo_v3
+        read = yolo.read_gaussian_yolo if layer.gaussian else yolo.read_yolo_v3
         anchors = [tuple(layer.biases[mask] for mask in masks) for masks in layer.masks]
         images = [(x.shape[3] * s, x.shape[2] * s) for x, s in zip(maps, layer.scales, strict=False)]
     else:
-        read = helpers.read_yolo_v2
+        read = yolo.read_yolo_v2
         anchors = [tuple(layer.biases[: layer.boxes]) for _ in maps]
         images = [(x.shape[3], x.shape[2]) for x in maps]
     for each in maps:
         static(layer, each, 1, 2, 3)
     return call(
-        w.helper(helpers.detect_in_grids),
+        w.helper(yolo.detect_in_grids),
         tuple(map(str, maps)),
         w.helper(read),
         tuple(anchors),

@@ -12,7 +12,7 @@ from ...forks.flownet2.mean import Mean
 from ...forks.flownet2.resampling import TYPES, Accum, Downsample, Resample
 from ..outline import Value
 from ..registry import static, unsaid
-from . import helpers
+from .helpers import flows as helpers
 from .layout import call, literal, unless
 from .writer import Writer, writes
 

@@ -13,7 +13,7 @@ from ...forks.intel.fused import FusedInnerProduct
 from ...layers.linear import Bias, Embed, InnerProduct, Scale
 from ..outline import Value
 from ..registry import unsaid
-from . import helpers
+from .helpers import linear as helpers
 from .layout import call, unless
 from .neurons import rectified
 from .writer import Writer, writes

@@ -30,7 +30,7 @@ from ...layers.neuron import (
 )
 from ..outline import Value
 from ..registry import unsaid
-from . import helpers
+from .helpers import neurons as helpers
 from .layout import call, literal
 from .writer import Writer, writes
 

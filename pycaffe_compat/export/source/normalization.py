@@ -29,7 +29,7 @@ from ...layers.softmax import Softmax
 from ..affine import channel_affine, has_relu
 from ..outline import Value
 from ..registry import unsaid
-from . import helpers
+from .helpers import linear, normalization
 from .layout import call, literal, unless
 from .linear import with_axes
 from .writer import Several, Writer, writes
@@ -83,7 +83,7 @@ def batch_norm(w: Writer, layer: BatchNorm, x: Value) -> str:
     if layer.use_global_stats is not False:
         return _module(w, layer, x, layer.eps, *_statistics(layer), None)
     if not 3 <= len(x.shape) <= 5 or math.prod(x.shape[2:]) == 1:  # PyTorch's wants several values a channel
-        own = w.helper(helpers.normalize_channels)
+        own = w.helper(normalization.normalize_channels)
         return f"{call(own, f'{x}[:, None]', layer.eps)}[:, 0]" if len(x.shape) == 1 else call(own, x, layer.eps)
     module = w.module(
         layer,
@@ -124,7 +124,7 @@ def partial_batch_norm(w: Writer, layer: PartialBatchNorm, x: Value) -> str:
     if pair is None:
         raise unsaid(layer, "use_global_stats: false takes the statistics of each batch")
     factor, shift = (value.float().reshape(-1, *(1,) * (len(x.shape) - 2)) for value in pair)
-    module = w.module(layer, helpers.Scale, *factor.shape)
+    module = w.module(layer, linear.Scale, *factor.shape)
     w.weight(f"{module}.weight", factor)
     w.weight(f"{module}.bias", shift)
     return f"{module}({x})"
@@ -138,7 +138,7 @@ def running_bn(w: Writer, layer: RunningBN, x: Value) -> str:
 @writes(BatchBN)
 def batch_bn(w: Writer, layer: BatchBN, x: Value) -> str | Several:
     if layer.inference:
-        module = w.module(layer, helpers.Scale, *layer.scale.shape[1:])
+        module = w.module(layer, linear.Scale, *layer.scale.shape[1:])
         w.weight(f"{module}.weight", layer.scale[0])
         w.weight(f"{module}.bias", layer.shift[0])
         return f"{module}({x})"
@@ -146,14 +146,14 @@ def batch_bn(w: Writer, layer: BatchBN, x: Value) -> str | Several:
         w.parameter(layer, value[0], name=f"{layer.name}_{name}")
         for name, value in (("scale", layer.scale), ("shift", layer.shift))
     )
-    y = call(w.helper(helpers.normalize_by_batch), x, scale, shift, EPS)
+    y = call(w.helper(normalization.normalize_by_batch), x, scale, shift, EPS)
     return f"{y}[0]" if len(w.tops) == 1 else Several(y if len(w.tops) == 3 else f"{y}[:2]")
 
 
 @writes(LRN)
 def lrn(w: Writer, layer: LRN, x: Value) -> str:
     if layer.within:
-        return call(w.helper(helpers.lrn_within_channel), x, layer.size, layer.alpha, layer.beta)
+        return call(w.helper(normalization.lrn_within_channel), x, layer.size, layer.alpha, layer.beta)
     module = w.module(
         layer, "nn.LocalResponseNorm", layer.size, alpha=layer.alpha, beta=layer.beta, k=unless(1.0, layer.k)
     )
@@ -167,7 +167,7 @@ def mvn(w: Writer, layer: MVN, x: Value) -> str:
     if all(n == 1 for n in (*x.shape, 1, 1, 1, 1)[layer.lead : len(axes) + layer.lead]):
         return f"torch.zeros_like({source})"
     divide = unless(True, layer.normalize_variance)
-    return call(w.helper(helpers.normalize_mean_variance), source, axes, layer.eps, divide=divide)
+    return call(w.helper(normalization.normalize_mean_variance), source, axes, layer.eps, divide=divide)
 
 
 @writes(Normalize)
@@ -175,7 +175,9 @@ def normalize(w: Writer, layer: Normalize, x: Value) -> str:
     if len(x.shape) != 4:
         raise unsaid(layer, "its bottom has other than 4 axes")
     channels = x.shape[1]
-    module = w.module(layer, helpers.L2Normalize, channels, layer.eps, *([(1, 2, 3)] if layer.across_spatial else []))
+    module = w.module(
+        layer, normalization.L2Normalize, channels, layer.eps, *([(1, 2, 3)] if layer.across_spatial else [])
+    )
     w.weight(f"{module}.weight", layer.scale.detach().reshape(-1, 1, 1).expand(channels, 1, 1))
     return f"{module}({x})"
 

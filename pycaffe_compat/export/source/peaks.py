@@ -7,7 +7,7 @@ from ...forks.rtpose.peaks import ImResize, Nms
 from ...forks.textboxes_plus.ctc_decoder import CTCGreedyDecoder
 from ..outline import Value
 from ..registry import static, unsaid
-from . import helpers
+from .helpers import peaks as helpers
 from .layout import call, unless
 from .writer import Several, Writer, writes
 

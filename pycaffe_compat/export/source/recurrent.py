@@ -10,7 +10,7 @@ from ...forks.ctpn.lstm import Lstm
 from ...forks.warpctc.sequences import ContinuationIndicator
 from ...layers.recurrent import LSTM, RNN, LSTMUnit, Recurrent
 from ..outline import Value
-from . import helpers
+from .helpers import recurrent as helpers
 from .layout import call
 from .writer import Several, Writer, writes
 

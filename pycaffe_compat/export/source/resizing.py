@@ -16,7 +16,7 @@ from ...forks.yolo.reorg import Reorg
 from ...forks.yolo.upsample import NearestUpsample, UpsampleDarknet
 from ..outline import Value
 from ..registry import static, unsaid
-from . import helpers
+from .helpers import resizing, windows
 from .layout import call, square, unless
 from .writer import Writer, writes
 
@@ -29,7 +29,7 @@ def interp(w: Writer, layer: Interp, x: Value) -> str:
         part = f"{begin or ''}:{f'-{end}' if end else ''}"
         source = f"{x}[:, :, {part}, {part}]"
     if layer.plane is None:
-        return call(w.helper(helpers.resize), source, layer.shrink, layer.zoom)
+        return call(w.helper(resizing.resize), source, layer.shrink, layer.zoom)
     return f'F.interpolate({source}, {tuple(layer.plane)}, mode="bilinear", align_corners=True)'
 
 
@@ -59,7 +59,7 @@ def deephi_resize(w: Writer, layer: DeephiResize, x: Value) -> str:
         return f"{w.module(layer, 'nn.Upsample', **options)}({x})"
     if whole:
         return f"{w.module(layer, 'nn.Upsample', **options)}({x})"
-    return call(w.helper(helpers.resize_nearest), x, layer.size(x.shape))
+    return call(w.helper(resizing.resize_nearest), x, layer.size(x.shape))
 
 
 @writes(Tiling)
@@ -69,7 +69,7 @@ def tiling(w: Writer, layer: Tiling, x: Value) -> str:
 
 @writes(GSTiling)
 def gs_tiling(w: Writer, layer: GSTiling, x: Value) -> str:
-    return call(w.helper(helpers.squares_to_channels), x, layer.side, reverse=unless(False, layer.reverse))
+    return call(w.helper(resizing.squares_to_channels), x, layer.side, reverse=unless(False, layer.reverse))
 
 
 @writes(MaskedUpsample, Unpooling)
@@ -86,7 +86,7 @@ def by_mask(w: Writer, layer: MaskedUpsample | Unpooling, x: Value, mask: Value 
         if all(abs(n - m) < s for n, m, s in zip((height, width), usual, stride, strict=True)):
             module = w.module(layer, "nn.MaxUnpool2d", square(kernel), unless(square(kernel), square(stride)))
             return call(module, x, mask, output_size=unless(usual, (height, width)))
-    return call(w.helper(helpers.place_at_mask), x, mask, height, width)
+    return call(w.helper(resizing.place_at_mask), x, mask, height, width)
 
 
 def _unpooled(w: Writer, layer: Unpooling, x: Value, height: int, width: int) -> str:
@@ -95,9 +95,9 @@ def _unpooled(w: Writer, layer: Unpooling, x: Value, height: int, width: int) ->
     if layer.mode == "MAX":
         if any((n - 1) * s >= side for n, s, side in zip(x.shape[2:], window.stride, (height, width), strict=True)):
             raise unsaid(layer, "not all of its windows begin in the planes that it makes")
-        y = call(w.helper(helpers.unpool_at_place), x, (0, 0), *window)
+        y = call(w.helper(windows.unpool_at_place), x, (0, 0), *window)
     else:
-        y = call(w.helper(helpers.unpool_everywhere), x, *window)
+        y = call(w.helper(windows.unpool_everywhere), x, *window)
     made = window.unpooled((x.shape[2], x.shape[3]))
     if layer.mode == "AVE" and (made[0] > height or made[1] > width):
         raise unsaid(layer, "its last windows reach beyond the planes that it makes")
@@ -108,4 +108,4 @@ def _unpooled(w: Writer, layer: Unpooling, x: Value, height: int, width: int) ->
 
 @writes(Reorg)
 def reorg(w: Writer, layer: Reorg, x: Value) -> str:
-    return call(w.helper(helpers.reorg), x, layer.stride, reverse=unless(False, layer.reverse))
+    return call(w.helper(resizing.reorg), x, layer.stride, reverse=unless(False, layer.reverse))

@@ -17,7 +17,7 @@ from ...layers.volumes import VolumePooling
 from ...ops.windows import Window
 from ..outline import Value
 from ..registry import static, unsaid
-from . import helpers
+from .helpers import windows as helpers
 from .layout import call, square, unless
 from .neurons import rectified
 from .resizing import MaskedUpsample, Unpooling

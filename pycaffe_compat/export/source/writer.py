@@ -66,7 +66,7 @@ class Writer:
         members: in order.
         weights: by the keys of the module's ``state_dict``.
         ties: statements that make layers share a parameter.
-        used: names of :mod:`.helpers`.
+        used: functions and classes of :mod:`.helpers`, by name.
         step: the layer at hand.
         tops: its tops.
         targets: the numbers of the values that its expressions make.
@@ -80,7 +80,7 @@ class Writer:
     members: list[Member] = field(default_factory=list)
     weights: dict[str, Tensor] = field(default_factory=dict)
     ties: list[str] = field(default_factory=list)
-    used: set[str] = field(default_factory=set)
+    used: dict[str, Any] = field(default_factory=dict)
     step: Step | None = None
     tops: Sequence[Value] = ()
     targets: list[int] = field(default_factory=list)
@@ -205,28 +205,26 @@ class Writer:
 
     def helper(self, function: Any) -> str:
         """Its name; the source will contain it."""
-        self._use(function.__name__)
+        self._use(function)
         return str(function.__name__)
 
-    def _use(self, name: str) -> None:
-        if name in self.used:
+    def _use(self, function: Any) -> None:
+        if function.__name__ in self.used:
             return
-        self.used.add(name)
-        for node in ast.walk(ast.parse(inspect.getsource(getattr(helpers, name)))):
-            if isinstance(node, ast.Name) and _is_helper(node.id):
-                self._use(node.id)
+        for node in ast.walk(ast.parse(inspect.getsource(function))):
+            if isinstance(node, ast.Name) and node.id != function.__name__:
+                needed = getattr(inspect.getmodule(function), node.id, None)
+                if getattr(needed, "__module__", "").startswith(f"{helpers.__name__}."):
+                    self._use(needed)
+        self.used[function.__name__] = function
 
     def helper_sources(self) -> list[str]:
-        """The helpers that are used, in the order of their file."""
-        return [inspect.getsource(getattr(helpers, name)).rstrip() for name in vars(helpers) if name in self.used]
+        """The helpers that are used, each after those that it uses itself."""
+        return [inspect.getsource(function).rstrip() for function in self.used.values()]
 
     def forbidden(self) -> set[str]:
         """What no variable of ``forward`` may be called."""
-        return _NAMES | self.used | set(dir(builtins)) - {"input"}
-
-
-def _is_helper(name: str) -> bool:
-    return getattr(getattr(helpers, name, None), "__module__", "") == helpers.__name__
+        return _NAMES | set(self.used) | set(dir(builtins)) - {"input"}
 
 
 def _key(value: Tensor) -> tuple[int, Shape]:
