@@ -41,7 +41,7 @@ def run(argv: list[str]) -> None:
     )
     parser.add_argument("--mean", default="", metavar="M", help="instead of the model's: numbers, .binaryproto or .npy")
     parser.add_argument("--scale", type=float, metavar="S", help="instead of the model's")
-    parser.add_argument("--channel-order", choices=("BGR", "RGB"), help="instead of the model's")
+    parser.add_argument("--channel-order", type=str.upper, choices=("BGR", "RGB"), help="instead of the model's")
     args = parser.parse_args(argv)
     if args.top < 1:
         parser.error(f"--top {args.top} must be at least 1")

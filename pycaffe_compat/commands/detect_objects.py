@@ -170,7 +170,9 @@ def run(argv: list[str]) -> None:
     parser.add_argument(
         "--scale", type=float, default=1.0, metavar="S", help="of pictures, after the mean (default: 1)"
     )
-    parser.add_argument("--channel-order", choices=("BGR", "RGB"), default="BGR", help="the net's (default: BGR)")
+    parser.add_argument(
+        "--channel-order", type=str.upper, choices=("BGR", "RGB"), default="BGR", help="the net's (default: BGR)"
+    )
     add_device(parser)
     add_reading(parser)
     args = vars(parser.parse_args(argv))

@@ -89,7 +89,9 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--fold", action="store_true", help="BatchNorm and Scale become part of the convolution before")
     parser.add_argument("--mean", default="", metavar="M", help="of pictures: numbers, a .binaryproto or a .npy file")
     parser.add_argument("--scale", type=float, default=1.0, metavar="S", help="of pictures, after the mean")
-    parser.add_argument("--channel-order", choices=("BGR", "RGB"), default="BGR", help="the net's (default: BGR)")
+    parser.add_argument(
+        "--channel-order", type=str.upper, choices=("BGR", "RGB"), default="BGR", help="the net's (default: BGR)"
+    )
     parser.add_argument(
         "--preprocess", action="store_true", help="ONNX: the model itself does that; it takes RGB pictures of 0 to 255"
     )

@@ -88,7 +88,7 @@ def test_fewer_bits_say_what_they_cost(flag, bits, capfd):
 
 
 def test_what_pictures_must_be_is_exact(capfd):
-    export(capfd, "net.onnx", "--mean", "104.006989", "--channel-order", "RGB")
+    export(capfd, "net.onnx", "--mean", "104.006989", "--channel-order", "rgb")
     metadata = {each.key: each.value for each in onnx.load("net.onnx").metadata_props}
     assert metadata == {"mean": "104.006989", "scale": "1", "channel_order": "RGB"}
 

@@ -292,6 +292,14 @@ def test_switches_and_many_outputs(tmp_path):
     assert "pool, mask = self.pool(data)  # (N, 2, 4, 3)" in text and "-> tuple[Tensor, ...]:" in text
 
 
+def test_a_name_that_cannot_be_imported_is_noted(tmp_path):
+    net = build_net(CONVNET)
+    for name, noted in (("my-net", 1), ("class", 1), ("net", 0)):
+        notes = to_source(net, tmp_path / f"{name}.py").notes
+        assert len([note for note in notes if f'import a module called "{name}"' in note]) == noted
+        assert (f"from {name} import load\n" in (tmp_path / f"{name}.py").read_text()) == (not noted)
+
+
 def test_names_become_identifiers(tmp_path):
     layer = 'layer {{ name: "{}" type: "{}" bottom: "{}" top: "{}" {} }}'
     conv = "convolution_param { num_output: 3 kernel_size: 1 weight_filler { type: 'xavier' } }"

@@ -45,6 +45,11 @@ def unless(usual: Any, value: Any) -> Any:
     return None if value == usual else value
 
 
+def importable(module: str) -> bool:
+    """Whether ``import`` takes the name of a module."""
+    return module.isidentifier() and not keyword.iskeyword(module)
+
+
 def identifier(name: str, taken: Collection[str] = (), prefix: str = "layer") -> str:
     """A name of the net as an identifier that is not among ``taken``."""
     found = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or prefix

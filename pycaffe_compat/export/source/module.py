@@ -31,7 +31,7 @@ from ..reasons import why
 from ..registry import Unsaid
 from . import cascades, combining, detection, flows, linear, neurons, normalization, peaks, recurrent, resizing, windows
 from .forward import Body, Statement, marker, named, shape
-from .layout import WIDTH, broken, class_name, identifier, plain
+from .layout import WIDTH, broken, class_name, identifier, importable, plain
 from .writer import EMITTERS, Member, Several, Writer, as_float32
 
 FAMILIES = (cascades, combining, detection, flows, linear, neurons, normalization, peaks, recurrent, resizing, windows)
@@ -76,7 +76,10 @@ def to_source(
     found = outline(net, dynamic, fold)
     if preprocessing is not None:
         preprocessing.check(found)
-    text, state = write_source(found, Path(path).stem, preprocessing)
+    module = Path(path).stem
+    if not importable(module):
+        found.notes.append(f'Python cannot import a module called "{module}"; a name of letters, digits and _ would do')
+    text, state = write_source(found, module, preprocessing)
     with atomic_path(weights) as temporary, atomic_path(path) as source:
         save_safetensors(_apart(state), temporary, {"format": "pt"})
         Path(source).write_text(text, encoding="utf-8")
@@ -278,7 +281,7 @@ def _text(found: Outline, w: Writer, body: Body, name: str, told: _Told) -> str:
 
 def _described_file(called: str, module: str, use: str) -> list[str]:
     """The docstring of the file."""
-    imported = [f"    from {module} import load", ""] if module.isidentifier() else []
+    imported = [f"    from {module} import load", ""] if importable(module) else []
     return [
         f'"""{called} in plain PyTorch.',
         "",
