@@ -12,6 +12,7 @@ from typing import Any
 
 from google.protobuf.internal import enum_type_wrapper
 
+from .one_or_several import let_one_do
 from .schema import Additions, known_forks, merged, message_classes
 
 ADDITIONS: Additions
@@ -20,6 +21,8 @@ ADDITIONS: Additions
 def _load() -> dict[str, Any]:
     file, additions = merged(known_forks())
     descriptor, classes = message_classes(file)
+    for name, fields in additions.single_messages(file).items():
+        let_one_do(classes[name], {field: classes[kind] for field, kind in fields.items()})
     names: dict[str, Any] = {"DESCRIPTOR": descriptor, "ADDITIONS": additions, **classes}
     for name, enum in descriptor.enum_types_by_name.items():
         names[name] = enum_type_wrapper.EnumTypeWrapper(enum)

@@ -50,6 +50,21 @@ class Additions:
         forks = self.fields.get((message, field), ())
         return tuple(fork for fork in forks if (message, field) not in self.otherwise.get(fork, {}))
 
+    def single_messages(self, file: Any) -> dict[str, dict[str, str]]:
+        """The fields of ``file``, what :func:`merged` made, that take several messages, but one in some fork.
+
+        Returns:
+            message to field to the name of the message that the field takes.
+        """
+        found: dict[str, dict[str, str]] = {}
+        otherwise = {names for fields in self.otherwise.values() for names in fields}
+        for message in file.message_type:
+            for each in message.field:
+                is_several = each.label == _FIELD.LABEL_REPEATED and each.type == _FIELD.TYPE_MESSAGE
+                if is_several and (message.name, each.name) in otherwise:
+                    found.setdefault(message.name, {})[each.name] = each.type_name.rpartition(".")[2]
+        return found
+
 
 def bvlc() -> Any:
     """BVLC's ``caffe.proto``, merged with the paper's fork, as a ``FileDescriptorProto``."""
