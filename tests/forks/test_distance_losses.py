@@ -190,6 +190,112 @@ def test_distances_that_are_no_numbers_point_at_no_class_beyond() -> None:
     layer(torch.full((N, CLASSES), torch.nan, dtype=DOUBLE), torch.tensor(LABELS))
 
 
+# ---- losses of exponentials, and of pairs of a batch
+
+
+@pytest.mark.parametrize("square", [False, True])
+@pytest.mark.parametrize("weighed", [False, True])
+def test_soft_contrastive_loss(square: bool, weighed: bool) -> None:
+    """Forward_cpu and Backward_cpu of soft_contrastive_loss_layer.cpp, as loops; the last item has no one near."""
+    options = f"positive_margin: 0.5 negative_margin: 1.25 positive_weight: 1.5 negative_weight: 0.75 square: {square}"
+    outlier = "general_contrastive_loss_param { positive_outlier_thresh: 1.25 }"
+    layer = build(
+        f'type: "SoftContrastiveLoss" soft_contrastive_loss_param {{ {options.lower()} }} {outlier}',
+        *((N, CLASSES), (N,), (N,))[: 2 + weighed],
+        tops=2,
+    )
+    x, weight = distances(5), torch.linspace(0.5, 2, N, dtype=DOUBLE)
+    x.data[N - 1] += 2
+    loss, means = layer(x, torch.tensor(LABELS), *([weight] if weighed else []))
+    (3 * loss).backward()
+    d, grad, total, close, far = x.detach().numpy(), np.zeros((N, CLASSES)), 0.0, 0.0, 0.0
+    for i, label in enumerate(LABELS):
+        near = min(1.25, max(0, d[i, label] - 0.5))
+        close += near
+        total += 1.5 * (near**2 if square else near)
+        if 0.5 < d[i, label] < 1.25:
+            grad[i, label] = 1.5 * (d[i, label] if square else 1)
+        under = {j: 1.25 - d[i, j] for j in range(CLASSES) if j != label and d[i, j] < 1.25}
+        powers = {j: math.exp(0.75 * (gap**2 if square else gap)) for j, gap in under.items()}
+        far += sum(under.values())
+        total += math.log(sum(powers.values())) if powers else 0
+        for j, gap in under.items():
+            grad[i, j] = -0.75 * powers[j] / sum(powers.values()) * (gap if square else 1)
+    if weighed:
+        grad *= (weight / weight.mean()).numpy()[:, None]
+    np.testing.assert_allclose(loss.item(), total / N)
+    np.testing.assert_allclose(x.grad, 3 * grad / N)
+    np.testing.assert_allclose(means, [close / N, far / N / (CLASSES - 1)])
+
+
+@pytest.mark.parametrize("nearest", [False, True])
+def test_nca_loss(nearest: bool) -> None:
+    """Forward_cpu and Backward_cpu of nca_loss_layer.cpp, as loops."""
+    layer = build(f'type: "NCALoss" nca_param {{ min_negative_only: {str(nearest).lower()} }}', tops=2)
+    x = distances(6)
+    x.data[1, 0] = 0.0  # the own class of this item is the first and the nearest
+    loss, means = layer(x, torch.tensor(LABELS))
+    loss.backward()
+    d, grad, total = x.detach().numpy(), np.zeros((N, CLASSES)), 0.0
+    for i, label in enumerate(LABELS):
+        total += d[i, label]
+        grad[i, label] = 1
+        least = 0
+        for j in range(CLASSES):
+            if j != label and d[i, j] < d[i, least]:
+                least = j
+        for j in [least] if nearest else [j for j in range(CLASSES) if j != label]:
+            total += math.exp(-d[i, j])
+            grad[i, j] = -math.exp(-d[i, j])
+    np.testing.assert_allclose(loss.item(), total / N)
+    np.testing.assert_allclose(x.grad, grad / N)
+    own = d[range(N), LABELS]
+    np.testing.assert_allclose(means, [own.mean(), (d.sum() - own.sum()) / N / (CLASSES - 1)])
+
+
+@pytest.mark.parametrize("max_only", [False, True])
+@pytest.mark.parametrize("margins", [(0.5, 1.25), (5, 0)])
+def test_batch_contrastive_loss(max_only: bool, margins: tuple[float, float]) -> None:
+    """Forward_cpu and Backward_cpu of batch_contrastive_loss_layer.cpp, as loops; no pair is beyond the second margins."""
+    options = f"positive_margin: {margins[0]} negative_margin: {margins[1]} positive_weight: 1.5 negative_weight: 0.75"
+    flag = f"max_only: {str(max_only).lower()}"
+    layer = build(
+        f'type: "BatchContrastiveLoss" batch_contrastive_loss_param {{ {options} {flag} }}', (6, 6), (6,), tops=2
+    )
+    x = torch.from_numpy(np.random.default_rng(7).uniform(0.25, 2, (6, 6))).requires_grad_()
+    labels = [0, 1, 0, 1, 2, 0]
+    loss, means = layer(x, torch.tensor(labels))
+    (2 * loss).backward()
+    d, grad = x.detach().numpy(), np.zeros((6, 6))
+    kinds: dict[bool, list[float]] = {True: [], False: []}
+    terms: dict[bool, dict[tuple[int, int], float]] = {True: {}, False: {}}
+    for i in range(6):
+        for j in range(i + 1, 6):
+            same = labels[i] == labels[j]
+            kinds[same].append(d[i, j])
+            over = d[i, j] - margins[0] if same else margins[1] - d[i, j]
+            if over > 0:
+                terms[same][i, j] = over * (1.5 if same else 0.75)
+    if max_only:
+        terms = {same: {max(t, key=t.__getitem__): max(t.values())} if t else {} for same, t in terms.items()}
+    for same, found in terms.items():
+        for place in found:
+            grad[place] = (1.5 if same else -0.75) / (2 if max_only else 6)
+    total = sum(sum(found.values()) for found in terms.values())
+    np.testing.assert_allclose(loss.item(), total / (1 if max_only else 15))
+    np.testing.assert_allclose(x.grad, 2 * grad)
+    np.testing.assert_allclose(means, [np.mean(kinds[True]), np.mean(kinds[False])])
+
+
+def test_what_losses_of_pairs_and_exponentials_cannot_take() -> None:
+    with pytest.raises(
+        LayerError, match="takes the distances N×N of N items, two at least, and N labels, not 5×4 and 5"
+    ):
+        build('type: "BatchContrastiveLoss"')
+    with pytest.raises(LayerError, match="takes a weight for each of 5 items, not 4"):
+        build('type: "NCALoss"', (N, CLASSES), (N,), (4,))
+
+
 # ---- GlobalLSEMargin
 
 
