@@ -209,11 +209,15 @@ ALIGNED = [  # regions between places, heat maps, labels: for random input
     ),
 ]
 
+AUGMENTED = 'type: "DataAugmentation" augmentation_param { max_multiplier: 1'
 FLOWS = [  # of FlowNet 2, vectors, masks and places
     ([(2, 3, 9, 8), (2, 1, 9, 8)], 'type: "MaskPooling"'),
     ([(2, 3, 9, 8)], 'type: "MaskResize" mask_resize_param { output_height: 13 output_width: 5 }'),
     ([(2, 3, 9, 8)], 'type: "Local" local_param { num_output: 4 kernel_size: 3 stride: 2 pad: 1 }'),
     ([(2, 3, 4, 5)], 'type: "NegReLU"'),
+    ([(2, 3, 9, 8)], f"{AUGMENTED} crop_width: 5 crop_height: 7 mean: 1 mean: -2 mean: 3 }}"),
+    ([(2, 3, 9, 8)], f'{AUGMENTED} crop_width: 8 crop_height: 9 }} top: "alike"'),
+    ([(2, 2, 9, 8)], f"{AUGMENTED} mean_per_pixel: false }}"),
     ([(2, 3, 4, 5)], 'type: "NegReLU" relu_param { negative_slope: 0.1 }'),
     ([(2, 3, 4, 5)], 'type: "ChannelNorm"'),
     (

@@ -27,6 +27,7 @@ from ..export.verify import (
     with_rounding,
 )
 from ..files import refuse_overwriting, staged_path
+from ..forks.flownet2.augmentation import DataAugmentation
 from ..forks.nvidia.batch_norm import AveragedBatchNorm
 from ..layers import Layer
 from ..layers.fillers import fill
@@ -184,6 +185,8 @@ def _draw_weights(layers: Sequence[Layer]) -> None:
                 fill(blob, drawn)
             elif spec.name in ("running_var", "scale_factor"):
                 fill(blob, one)
+            elif isinstance(layer, DataAugmentation) and spec.name == "passes":
+                blob.fill_(layer.following)
 
 
 def _measure_statistics(net: Net, layers: Sequence[Layer]) -> None:

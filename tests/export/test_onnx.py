@@ -514,3 +514,25 @@ def test_what_follows_a_choice_of_items_takes_any_number(tmp_path):
     batch = {"x": np.arange(32, dtype="f4"), "s": np.array([1, 0, 1, 0], "f4")}
     (each,) = compare_onnx(net, found, tmp_path / "net.onnx", [batch])
     assert each.largest == 0 and found.outputs["r"].moving == {0}
+
+
+@pytest.mark.parametrize("per_place", ["true", "false"])
+def test_a_mean_that_was_followed_is_subtracted_once_it_stays(per_place, tmp_path):
+    net = build_net(
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 9 dim: 8 } } }'
+        'layer { name: "half" type: "Eltwise" bottom: "data" top: "half" eltwise_param { coeff: 0.5 } }'
+        'layer { name: "cut" type: "DataAugmentation" bottom: "half" top: "cut" augmentation_param { recompute_mean: 2 '
+        f"crop_width: 4 crop_height: 5 mean_per_pixel: {per_place} }} }}"
+    )
+    layer = net.layers["cut"]
+    with pytest.raises(NetError, match="its mean follows more passes"):
+        to_onnx(net, tmp_path / "net.onnx")
+    with torch.no_grad():
+        for _ in range(2):
+            net(torch.randn(2, 3, 9, 8) + 5)
+    assert layer.settled and layer.subtracted().abs().min() > 1
+    assert worst(net, tmp_path / "net.onnx") <= 1e-5
+    found = to_source(net, tmp_path / "net.py")
+    batches = random_batches(found)
+    for batch, results in zip(batches, run_alone(tmp_path / "net.py", batches), strict=True):
+        assert max(each.relative for each in differences(net, found, batch, results)) <= 1e-5

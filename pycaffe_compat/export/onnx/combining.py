@@ -10,6 +10,7 @@ from ...forks.ctpn.moving import Reverse, Transpose
 from ...forks.dann.gradient_scaler import GradientScaler
 from ...forks.deconvnet.dropout_channel import DropoutChannel
 from ...forks.deeplab.labels import SpatialProduct
+from ...forks.flownet2.eltwise import AnyEltwise
 from ...forks.greentea.merge_crop import MergeCrop
 from ...forks.happynear.channel_scale import ChannelScale, LabelSpecificAdd
 from ...forks.happynear.flip import Flip
@@ -29,7 +30,7 @@ from ..registry import static, unsaid
 from .emitter import BOOL, FLOAT, INT64, Emitter, emits
 
 
-@emits(Eltwise)
+@emits(Eltwise, AnyEltwise)
 def eltwise(e: Emitter, layer: Eltwise, *bottoms: Value) -> str:
     if layer.operation == "MAX":
         return str(e.op("Max", *bottoms))
@@ -39,7 +40,7 @@ def eltwise(e: Emitter, layer: Eltwise, *bottoms: Value) -> str:
     y = terms[0]
     for term in terms[1:]:
         y = e.op("Mul" if layer.operation == "PROD" else "Add", y, term)
-    return str(y)
+    return str(e.op("Identity", y) if y is bottoms[0] else y)
 
 
 @emits(WeightedSum)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ...forks.flownet2.augmentation import DataAugmentation
 from ...forks.flownet2.correlation import Correlation, RowCorrelation
 from ...forks.flownet2.flow import ChannelNorm, FlowWarp, NegReLU
 from ...forks.flownet2.mean import Mean
@@ -68,6 +69,26 @@ def flow_warp(e: Emitter, layer: FlowWarp, image: Value, flow: Value) -> str:
             term = e.op("Mul", e.op("Mul", part, other), found)
             value = term if value is None else e.op("Add", value, term)
     return str(e.op("Where", inside, value, e.number(layer.fill)))
+
+
+@emits(DataAugmentation)
+def augmentation(e: Emitter, layer: DataAugmentation, x: Value) -> list[str]:
+    if not layer.settled:
+        raise unsaid(
+            layer, "its mean follows more passes; that of a trained net, which made recompute_mean of them, stays"
+        )
+    y: object = x
+    if layer.cuts:
+        static(layer, x, 2, 3)
+        down, across = layer.weights(x.shape[2:])
+        y = e.op("MatMul", e.op("MatMul", e.constant(down.numpy()), x), e.constant(across.T.numpy()))
+    mean = layer.subtracted()
+    tops = [e.op("Identity", y) if mean is None else e.op("Sub", y, e.array(layer, "subtracted", mean))]
+    if layer.n_tops > 1:
+        alike = e.constant(np.reshape(layer.coefficients, (1, -1, 1, 1)))
+        batch = e.op("Shape", x, start=0, end=1)
+        tops.append(e.op("Expand", alike, e.op("Concat", batch, e.ints(1, 1, 1), axis=0)))
+    return tops
 
 
 @emits(Resample)

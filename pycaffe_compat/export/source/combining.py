@@ -6,6 +6,7 @@ from ...forks.ctpn.moving import Reverse, Transpose
 from ...forks.dann.gradient_scaler import GradientScaler
 from ...forks.deconvnet.dropout_channel import DropoutChannel
 from ...forks.deeplab.labels import SpatialProduct
+from ...forks.flownet2.eltwise import AnyEltwise
 from ...forks.greentea.merge_crop import MergeCrop
 from ...forks.happynear.channel_scale import ChannelScale, LabelSpecificAdd
 from ...forks.happynear.flip import Flip
@@ -45,7 +46,7 @@ def split(w: Writer, layer: Split, x: Value) -> list[str]:
     return [str(x)] * len(w.tops)
 
 
-@writes(Eltwise)
+@writes(Eltwise, AnyEltwise)
 def eltwise(w: Writer, layer: Eltwise, *bottoms: Value) -> str:
     first, *rest = bottoms
     if layer.operation == "MAX":

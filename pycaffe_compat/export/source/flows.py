@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from ...forks.flownet2.augmentation import DataAugmentation
 from ...forks.flownet2.correlation import Correlation, RowCorrelation
 from ...forks.flownet2.flow import ChannelNorm, FlowWarp, NegReLU
 from ...forks.flownet2.mean import Mean
@@ -53,6 +54,30 @@ def _matrices(w: Writer, layer: Resample | Downsample, x: Value) -> tuple[str, s
         w.parameter(layer, down, name=f"{layer.name}_rows", learns=False),
         w.parameter(layer, across.T.contiguous(), name=f"{layer.name}_columns", learns=False),
     )
+
+
+@writes(DataAugmentation)
+def augmentation(w: Writer, layer: DataAugmentation, x: Value) -> list[str]:
+    if not layer.settled:
+        raise unsaid(
+            layer, "its mean follows more passes; that of a trained net, which made recompute_mean of them, stays"
+        )
+    y = str(x)
+    if layer.cuts:
+        static(layer, x, 2, 3)
+        rows, columns = layer.weights(x.shape[2:])
+        down = w.parameter(layer, rows, name=f"{layer.name}_rows", learns=False)
+        across = w.parameter(layer, columns.T.contiguous(), name=f"{layer.name}_columns", learns=False)
+        y = f"{down} @ {x} @ {across}"
+    mean = layer.subtracted()
+    if mean is not None:
+        y = f"{y} - {w.parameter(layer, mean, name=f'{layer.name}_mean', learns=False)}"
+    tops = [y]
+    if layer.n_tops > 1:
+        alike = torch.tensor(layer.coefficients).view(1, -1, 1, 1)
+        name = w.parameter(layer, alike, name=f"{layer.name}_coefficients", learns=False)
+        tops.append(f"{name}.expand({x}.shape[0], -1, -1, -1)")
+    return tops
 
 
 @writes(Resample)

@@ -87,7 +87,7 @@ class DataAugmentation(Layer):
             y = y - y.new_tensor(self.values)[:, None, None]
         if self.n_tops == 1:
             return y
-        return y, x.new_tensor(self.coefficients).expand(len(x), -1)[:, :, None, None].contiguous()
+        return y, x.new_tensor(self.coefficients).expand(x.shape[0], -1)[:, :, None, None].contiguous()
 
     def _follow(self, y: Tensor) -> None:
         """Let the means follow a batch, as long as they do."""
@@ -99,14 +99,38 @@ class DataAugmentation(Layer):
 
     def _cut(self, x: Tensor) -> Tensor:
         for axis, new in zip((2, 3), self.crop, strict=True):
-            side = x.shape[axis]
-            place = torch.arange(new, device=x.device, dtype=torch.float32) + (side - new) / 2
-            place = place.clamp(0, max(side - EDGE, 0))
-            low = place.floor().long()
-            part = (place - low).to(x.dtype).view(-1, *(1,) * (3 - axis))
-            high = (low + 1).clamp(max=side - 1)
+            low, high, part = self._between(x.shape[axis], new, x.device)
+            part = part.to(x.dtype).view(-1, *(1,) * (3 - axis))
             x = (1 - part) * x.index_select(axis, low) + part * x.index_select(axis, high)
         return x
+
+    @staticmethod
+    def _between(side: int, new: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """The two places on a side that each place of the crop is between, and how far it is from the first."""
+        place = torch.arange(new, device=device, dtype=torch.float32) + (side - new) / 2
+        place = place.clamp(0, max(side - EDGE, 0))
+        low = place.floor().long()
+        return low, (low + 1).clamp(max=side - 1), place - low
+
+    def weights(self, sides: Sequence[int]) -> list[Tensor]:
+        """How much each place of the planes gives to each row, and to each column, of the crop."""
+        made = []
+        for side, new in zip(sides, self.crop, strict=True):
+            low, high, part = self._between(side, new, torch.device("cpu"))
+            one = torch.eye(side)
+            made.append((1 - part)[:, None] * one[low] + part[:, None] * one[high])
+        return made
+
+    @property
+    def settled(self) -> bool:
+        """Whether the mean follows no pass any more."""
+        return not self.following or bool(self.passes.flatten()[0] >= self.following)
+
+    def subtracted(self) -> Tensor | None:
+        """What is subtracted from the crop once the mean is settled, (1, C, H', W') or (1, C, 1, 1); None for nothing."""
+        if self.following:
+            return self.mean if self.per_place else self.channel_mean
+        return None if self.values is None else torch.tensor(self.values).view(1, -1, 1, 1)
 
 
 def _is_random(field: Any) -> bool:
