@@ -102,11 +102,18 @@ def suppressed(boxes: list[np.ndarray], losses: list[float], threshold: float, t
 
 
 def multibox_loss(
-    param: Any, loc: np.ndarray, conf: np.ndarray, prior: np.ndarray, label: np.ndarray, *more: np.ndarray
+    param: Any,
+    loc: np.ndarray,
+    conf: np.ndarray,
+    prior: np.ndarray,
+    label: np.ndarray,
+    *more: np.ndarray,
+    by_objects: bool = False,
 ) -> Result:
     """The loss of a ``LayerParameter``, its gradients, and how many matches and negatives it counts.
 
-    RefineDet's further bottoms are scores and codes of priors; with 2 classes the labels must be 1.
+    RefineDet's further bottoms are scores and codes of priors; with 2 classes the labels must be 1. ``by_objects`` ranks
+    negatives as TextBoxes does (GetMaxConfidenceScores of its bbox_util.cpp).
     """
     o, images, classes = param.multibox_loss_param, len(loc), param.multibox_loss_param.num_classes
     background = o.background_label_id if o.background_label_id < 2**31 else o.background_label_id - 2**32
@@ -154,7 +161,11 @@ def multibox_loss(
             loss = []
             for j in range(places):
                 own = int(truths[i][index[j]][1]) if index[j] > -1 else background
-                if o.conf_loss_type == P.LOGISTIC:
+                if by_objects:
+                    powers = np.exp(conf[i, j] - conf[i, j].max())
+                    chances = 1 / (1 + np.exp(-conf[i, j])) if o.conf_loss_type == P.LOGISTIC else powers / powers.sum()
+                    loss.append(max(chance for c, chance in enumerate(chances) if c != background))
+                elif o.conf_loss_type == P.LOGISTIC:
                     loss.append(logistic(conf[i, j], np.where(np.arange(classes) == own, 1, 0)).sum())
                 else:
                     powers = np.exp(conf[i, j] - conf[i, j].max())

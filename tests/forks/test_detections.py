@@ -76,6 +76,13 @@ def test_images_have_as_many_detections_as_options_allow(options: str, each: int
     assert (rows[:, 1] == -1).all() == (each == 0)
 
 
+def test_without_detections_textboxes_makes_one_row() -> None:
+    options = 'type: "DetectionOutput" detection_output_param { num_classes: 2 confidence_threshold: 2 }'
+    layer = gl.build(options, (2, 8), (2, 4), (1, 2, 8), fork="textboxes")
+    boxes = torch.tensor([[0.0, 0.0, 0.2, 0.2], [0.5, 0.5, 0.9, 0.9]])
+    assert layer(torch.zeros(2, 8), torch.ones(2, 4), priors_of(boxes)).tolist() == [[[[-1.0] * 7]]]
+
+
 def test_a_fourth_bottom_counts_for_nothing() -> None:
     """Test nets of early SSD give the labels to DetectionOutput too."""
     prior = torch.tensor([[0.0, 0.0, 0.2, 0.2], [0.5, 0.5, 0.9, 0.9]])

@@ -8,6 +8,7 @@ from multibox_reference import multibox_loss
 
 from pycaffe_compat.errors import LayerError
 from pycaffe_compat.layers import layer_class
+from pycaffe_compat.proto import caffe_pb2
 
 IMAGES, PLACES, CLASSES = 3, 40, 4
 
@@ -92,6 +93,28 @@ def check_against_reference(layer: gl.Layer, blobs: list[torch.Tensor]) -> None:
     np.testing.assert_allclose(loss.item(), want.loss, rtol=1e-9)
     np.testing.assert_allclose(loc.grad, want.loc_diff, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(conf.grad, want.conf_diff, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("mines", ["", "do_neg_mining: true", "do_neg_mining: false"])
+@pytest.mark.parametrize("kind", ["SOFTMAX", "LOGISTIC"])
+def test_textboxes_mines_the_likeliest_objects_unless_told_not_to(mines: str, kind: str) -> None:
+    blobs = bottoms()
+    shapes = [tuple(blob.shape) for blob in blobs]
+    options = f"num_classes: {CLASSES} conf_loss_type: {kind} neg_pos_ratio: 1 {mines}"
+    layer = gl.build(f'type: "MultiBoxLoss" multibox_loss_param {{ {options} }}', *shapes, fork="textboxes")
+    told = build(f"num_classes: {CLASSES} conf_loss_type: {kind} neg_pos_ratio: 1", blobs).param
+    if "false" in mines:
+        told.multibox_loss_param.mining_type = caffe_pb2.MultiBoxLossParameter.NONE
+    loc, conf, *others = blobs
+    loss = layer(loc.requires_grad_(), conf.requires_grad_(), *others)
+    loss.backward()
+    arrays = [blob.detach().numpy() for blob in blobs]
+    want = multibox_loss(told, *arrays, by_objects=True)
+    np.testing.assert_allclose(loss.item(), want.loss, rtol=1e-9)
+    np.testing.assert_allclose(loc.grad, want.loc_diff, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(conf.grad, want.conf_diff, rtol=1e-9, atol=1e-12)
+    if want.negatives and kind == "SOFTMAX":
+        assert want.loss != multibox_loss(told, *arrays).loss, "a test of nothing"
 
 
 @pytest.mark.parametrize("number", [5, 6])

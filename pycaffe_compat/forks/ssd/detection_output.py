@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @register(
     "DetectionOutput",
-    fork=("ssd", "ssd_focal", "textboxes", "faceboxes", "nvidia", "intel", "yolo", "openvino", "synopsys", "xilinx"),
+    fork=("ssd", "ssd_focal", "faceboxes", "nvidia", "intel", "yolo", "openvino", "synopsys", "xilinx"),
 )
 class DetectionOutput(Layer):
     """The detections of each image: boxes decoded from priors, with scores, after non-maximum suppression of each class.
@@ -105,9 +105,14 @@ class DetectionOutput(Layer):
         if self.results is not None:
             self.results.add(rows, images)
         if not len(rows):
-            rows = loc.new_full((images, 7), -1)
-            rows[:, 0] = torch.arange(images, device=rows.device)
+            rows = self.nothing(images, loc)
         return rows[None, None]
+
+    def nothing(self, images: int, like: Tensor) -> Tensor:
+        """The rows of a top without any detection, (K, 7), of the kind of ``like``."""
+        rows = like.new_full((images, 7), -1)
+        rows[:, 0] = torch.arange(images, device=rows.device)
+        return rows
 
     def decode(self, codes: Tensor, prior: Tensor, variance: Tensor, *more: Tensor) -> Tensor:
         """The boxes of ``codes`` (N, priors, 1 or classes, 4), of that shape; ``prior`` and ``variance`` are broadcast to it."""

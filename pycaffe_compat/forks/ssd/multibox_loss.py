@@ -46,7 +46,7 @@ class Found(NamedTuple):
     target: Tensor
 
 
-@register("MultiBoxLoss", fork=("ssd", "ssd_focal", "textboxes", "faceboxes", "intel", "yolo", "xilinx"))
+@register("MultiBoxLoss", fork=("ssd", "ssd_focal", "faceboxes", "intel", "yolo", "xilinx"))
 class MultiBoxLoss(LossLayer):
     """How far predicted boxes and their classes are from the ground truth, which is matched to prior boxes.
 
@@ -74,7 +74,7 @@ class MultiBoxLoss(LossLayer):
         self.classes: int = options.num_classes
         self.shared: bool = options.share_location
         self.background = label_id(options.background_label_id)
-        self.mining: int = options.mining_type
+        self.mining = self.mining_of(options)
         self.logistic = options.conf_loss_type == Options.LOGISTIC
         self.agnostic: bool = options.map_object_to_agnostic
         self.squared = options.loc_loss_type == Options.L2
@@ -104,15 +104,25 @@ class MultiBoxLoss(LossLayer):
     def fits(cls, param: Any) -> bool:
         return len(param.bottom) <= 4
 
+    def mining_of(self, options: Any) -> int:
+        """How negatives are mined, a ``MiningType``.
+
+        Raises:
+            LayerError: the older ``do_neg_mining`` says otherwise.
+        """
+        mining: int = options.mining_type
+        if options.HasField("do_neg_mining") and options.do_neg_mining != (mining != Options.NONE):
+            raise self.error(
+                f"do_neg_mining: {str(options.do_neg_mining).lower()} contradicts mining_type: "
+                f"{Options.MiningType.Name(mining)}; leave do_neg_mining out, and say mining_type: NONE for no mining. Alone it "
+                "decides in TextBoxes (textboxes)"
+            )
+        return mining
+
     def _check_options(self, options: Any) -> None:
         if not options.HasField("num_classes") or self.classes < 1:
             raise self.error("needs multibox_loss_param.num_classes, 1 or more, the background included")
         mines = self.mining != Options.NONE
-        if options.HasField("do_neg_mining") and options.do_neg_mining != mines:
-            raise self.error(
-                f"do_neg_mining: {str(options.do_neg_mining).lower()} contradicts mining_type: "
-                f"{Options.MiningType.Name(self.mining)}; leave do_neg_mining out, and say mining_type: NONE for no mining"
-            )
         if mines and not self.shared:
             raise self.error("share_location: false needs mining_type: NONE")
         if (mines or not self.logistic) and self.background >= self.classes:
