@@ -123,9 +123,17 @@ def test_the_papers_nets_are_unchanged(name: str) -> None:
         assert torch.equal(a.grad, b.grad), key
 
 
-def test_a_relu_after_a_layer_that_makes_fresh_memory_writes_over_it() -> None:
-    options = 'convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } }'
-    chain = IMAGE + f'layer {{ name: "c" type: "Convolution" bottom: "x" top: "c" {options} }}'
+@pytest.mark.parametrize(
+    "layer",
+    [
+        'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } }',
+        *(f'type: "Pooling" pooling_param {{ pool: {mode} {WINDOW} }}' for mode in ("MAX", "AVE", "SUM")),
+        'type: "Pooling" pooling_param { pool: MAX kernel_size: 3 dilation: 2 }',
+        'type: "Pooling" pooling_param { pool: AVE global_pooling: true }',
+    ],
+)
+def test_a_relu_after_a_layer_that_makes_fresh_memory_writes_over_it(layer: str) -> None:
+    chain = IMAGE + f'layer {{ name: "c" bottom: "x" top: "c" {layer} }}'
     relu = 'layer { name: "r" type: "ReLU" bottom: "c" top: "r" }'
     fused, _ = same(chain + relu)
     assert fused._calls[-1].run is torch.relu_

@@ -189,6 +189,7 @@ class Pooling(_Windows):
     """
 
     random = True
+    fresh_top = True
     fork_options = frozenset(
         f"pooling_param.{name}"
         for name in (
