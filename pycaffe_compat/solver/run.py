@@ -20,12 +20,13 @@ from ..proto import caffe_pb2, read_solver
 from . import denormals, distributed
 from . import log as lines
 from .hooks import Hook, Progress, TensorBoard
+from .layout import prefers_channels_last
 from .log import init_log, log, log_to, on_terminal
 from .loop import Solver, choose_device
 from .nets import warn_of_missing
 from .precision import slow_precision
 from .resume import newest_sound
-from .runner import AMP, GraphRunner, prefers_channels_last
+from .runner import AMP, GraphRunner
 from .scores import Means, Precision, evaluates_detections
 from .threads import operator_threads
 
@@ -183,7 +184,7 @@ def train(
                 sigterm_effect=sigterm_effect,
             )
             try:
-                _say_layout(amp, channels_last)
+                _say_layout(it.net, amp, channels_last)
                 if amp and device.type == "cpu" and (slow := slow_precision(AMP[amp])):
                     log(lines.LAYOUT, "%s", slow, level=logging.WARNING)
                 if snapshot:
@@ -217,10 +218,13 @@ def _newest(param: Any, weights: str) -> str:
     return found
 
 
-def _say_layout(amp: str | None, wanted: bool | None) -> None:
+def _say_layout(net: Net, amp: str | None, wanted: bool | None) -> None:
     """Log in which type and memory layout the net computes, and why."""
-    channels_last = prefers_channels_last(amp) if wanted is None else wanted
-    why = "as asked" if wanted is not None else "faster in mixed precision" if amp else "faster in float32"
+    channels_last = prefers_channels_last(net, amp) if wanted is None else wanted
+    faster = (
+        "faster in mixed precision" if amp else "faster for images of this size" if channels_last else "the usual one"
+    )
+    why = "as asked" if wanted is not None else faster
     layout, other = ("channels_last", "--no-channels-last") if channels_last else ("NCHW", "--channels-last")
     log(lines.LAYOUT, "Computing in %s, memory layout %s (%s; %s overrides)", amp or "float32", layout, why, other)
 

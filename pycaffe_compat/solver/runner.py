@@ -13,16 +13,12 @@ from ..errors import SolverError
 from ..net import Net
 from ..proto import caffe_pb2
 from .distributed import world
+from .layout import prefers_channels_last
 from .parts import Parts
 from .replay import Replay
 
 Pass = tuple[SupportsFloat, Mapping[str, Tensor]]  # the objective, and the outputs by name
 AMP = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def prefers_channels_last(amp: str | None) -> bool:
-    """Whether a net is faster in ``torch.channels_last``: measured, in mixed precision (benchmarks/training_cpu.md)."""
-    return amp is not None
 
 
 class Runner:
@@ -84,9 +80,8 @@ class GraphRunner(Runner):
             float32. With float16 the objective is scaled so that small gradients do not vanish
             (``torch.amp.GradScaler``); an iteration whose scaled gradients overflow is not an update.
         compile: run the net through ``torch.compile``; a string names its backend. What cannot be compiled runs as it is.
-        channels_last: keep images and filters in the memory layout of ``torch.channels_last``. None: with ``amp``, where
-            it is faster, and not without, where it is slower
-            (:func:`prefers_channels_last`).
+        channels_last: keep images and filters in the memory layout of ``torch.channels_last``. None: where it is faster
+            (:func:`~.layout.prefers_channels_last`).
         cuda_graph: capture the passes of a train net as CUDA graphs and replay them. For nets whose shapes never change.
 
     Raises:
@@ -113,7 +108,7 @@ class GraphRunner(Runner):
         self.precision = self._amp or torch.float32
         trains = net.phase == caffe_pb2.TRAIN and any(p.requires_grad for p in net.parameters())
         self._scaler = torch.amp.GradScaler("cuda", enabled=amp == "float16" and trains)
-        self._channels_last = prefers_channels_last(amp) if channels_last is None else channels_last
+        self._channels_last = prefers_channels_last(net, amp) if channels_last is None else channels_last
         if self._channels_last:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._forward: Any = _Objective(net)

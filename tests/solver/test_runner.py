@@ -12,7 +12,7 @@ from pycaffe_compat.errors import SolverError
 from pycaffe_compat.layers import Layer, register
 from pycaffe_compat.layers.registry import REGISTRY
 from pycaffe_compat.net import Net
-from pycaffe_compat.proto import caffe_pb2, filter_net, read_net
+from pycaffe_compat.proto import caffe_pb2, filter_net, parse_text, read_net
 from pycaffe_compat.solver import GraphRunner, Solver
 
 REPOSITORY = ROOT.parents[1]
@@ -117,6 +117,34 @@ def test_the_layout_follows_the_precision_unless_asked(tmp_path, options, last):
     GraphRunner(net, **options)
     assert net.layers["conv"].weight.is_contiguous(memory_format=torch.channels_last) == last
     net.close()
+
+
+SMALL = """
+layer { name: "data" type: "DummyData" top: "data" top: "label"
+  dummy_data_param { shape { dim: BATCH dim: 3 dim: SIDE dim: SIDE } shape { dim: BATCH } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 4 kernel_size: 3 } }
+layer { name: "act" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip" inner_product_param { num_output: 2 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }"""
+
+
+@pytest.mark.parametrize(
+    ("batch", "side", "act", "last"),
+    [
+        (16, 32, "ReLU", True),
+        (15, 32, "ReLU", False),
+        (16, 65, "ReLU", False),
+        (16, 32, "ReLU6", False),  # a fork's layer, which was not measured
+    ],
+)
+def test_small_images_in_large_batches_are_channels_last(batch: int, side: int, act: str, last: bool) -> None:
+    text = SMALL.replace("BATCH", str(batch)).replace("SIDE", str(side)).replace('"ReLU"', f'"{act}"')
+    net = Net(parse_text(text, caffe_pb2.NetParameter), "TRAIN")
+    test_net = Net(parse_text(text, caffe_pb2.NetParameter), "TEST", share=net)
+    runners = [GraphRunner(net), GraphRunner(test_net)]
+    assert net.layers["conv"].weight.is_contiguous(memory_format=torch.channels_last) == last
+    for runner in runners:
+        assert runner._next()["data"].is_contiguous(memory_format=torch.channels_last) == last
 
 
 @pytest.mark.parametrize(
