@@ -536,3 +536,24 @@ def test_a_mean_that_was_followed_is_subtracted_once_it_stays(per_place, tmp_pat
     batches = random_batches(found)
     for batch, results in zip(batches, run_alone(tmp_path / "net.py", batches), strict=True):
         assert max(each.relative for each in differences(net, found, batch, results)) <= 1e-5
+
+
+@pytest.mark.parametrize("fork", ["liteflownet", "pwcnet"])
+def test_what_other_nets_of_optical_flow_call_warp(fork, tmp_path):
+    inputs = "".join(
+        f'input: "{name}" input_shape {{ dim: 1 dim: {n} dim: 5 dim: 6 }} ' for name, n in (("image", 3), ("flow", 2))
+    )
+    (tmp_path / "net.prototxt").write_text(
+        inputs + 'layer { name: "w" type: "Warp" bottom: "image" bottom: "flow" top: "w" }'
+    )
+    net = Net(str(tmp_path / "net.prototxt"), "TEST", fork=fork)
+    random = np.random.default_rng(0)
+    far = random.uniform(-3, 8, (2, 2, 5, 6)).astype("f4")
+    far[0] = far[0].round()  # on places, and outside
+    batch = {"image": random.standard_normal((2, 3, 5, 6)).astype("f4"), "flow": far}
+    found = to_onnx(net, tmp_path / "net.onnx")
+    (each,) = compare_onnx(net, found, tmp_path / "net.onnx", [batch])
+    assert each.relative <= 1e-6
+    found = to_source(net, tmp_path / "net.py")
+    (results,) = run_alone(tmp_path / "net.py", [batch])
+    assert max(each.relative for each in differences(net, found, batch, results)) <= 1e-6

@@ -10,6 +10,8 @@ from ...forks.flownet2.correlation import Correlation, RowCorrelation
 from ...forks.flownet2.flow import ChannelNorm, FlowWarp, NegReLU
 from ...forks.flownet2.mean import Mean
 from ...forks.flownet2.resampling import TYPES, Accum, Downsample, Resample
+from ...forks.liteflownet.warp import ExpMax, Grid, NegSquare, WarpTo
+from ...forks.pwcnet.warp import WarpBy
 from ..outline import Value
 from ..registry import static, unsaid
 from .emitter import INT64, Emitter, emits
@@ -37,19 +39,21 @@ def mean(e: Emitter, layer: Mean, *bottoms: Value) -> list[str]:
     return tops
 
 
-@emits(FlowWarp)
+@emits(FlowWarp, WarpBy)
 def flow_warp(e: Emitter, layer: FlowWarp, image: Value, flow: Value) -> str:
     static(layer, image, 1, 2, 3)
     height, width = image.shape[2:]
-    x = e.op(
-        "Add", e.op("Slice", flow, e.ints(0), e.ints(1), e.ints(1)), e.constant(np.arange(width).reshape(1, 1, 1, -1))
-    )
-    y = e.op(
-        "Add", e.op("Slice", flow, e.ints(1), e.ints(2), e.ints(1)), e.constant(np.arange(height).reshape(1, 1, -1, 1))
+    x, y = (
+        e.op("Add", part, e.constant(np.arange(side).reshape(shape)))
+        for part, side, shape in zip(_halves(e, flow), (width, height), ((1, 1, 1, -1), (1, 1, -1, 1)), strict=True)
     )
     inside: object = None
     for each, side in ((x, width), (y, height)):
-        within = e.op("And", e.op("GreaterOrEqual", each, e.number(0)), e.op("Less", each, e.number(side)))
+        if isinstance(layer, WarpBy):
+            below = e.op("LessOrEqual", each, e.number(side - 1))
+        else:
+            below = e.op("Less", each, e.number(side))
+        within = e.op("And", e.op("GreaterOrEqual", each, e.number(0)), below)
         inside = within if inside is None else e.op("And", inside, within)
     x, y = (e.op("Where", inside, each, e.number(0)) for each in (x, y))
     left, top = e.op("Floor", x), e.op("Floor", y)
@@ -63,12 +67,75 @@ def flow_warp(e: Emitter, layer: FlowWarp, image: Value, flow: Value) -> str:
     value: object = None
     for row, part in zip(rows, shares[0], strict=True):
         for column, other in zip(columns, shares[1], strict=True):
-            index = e.op("Add", e.op("Mul", e.op("Cast", row, to=INT64), e.ints(width)), e.op("Cast", column, to=INT64))
-            index = e.op("Expand", e.op("Reshape", index, e.ints(0, 0, -1)), e.op("Shape", planes))
-            found = e.op("Reshape", e.op("GatherElements", planes, index, axis=2), e.op("Shape", image))
-            term = e.op("Mul", e.op("Mul", part, other), found)
+            term = e.op("Mul", e.op("Mul", part, other), _read(e, image, planes, row, column))
             value = term if value is None else e.op("Add", value, term)
-    return str(e.op("Where", inside, value, e.number(layer.fill)))
+    return str(e.op("Where", inside, value, e.number(0 if isinstance(layer, WarpBy) else layer.fill)))
+
+
+def _halves(e: Emitter, pair: Value) -> tuple[str, str]:
+    """The two channels of a blob."""
+    first, second = (e.op("Slice", pair, e.ints(i), e.ints(i + 1), e.ints(1)) for i in (0, 1))
+    return first, second
+
+
+def _read(e: Emitter, image: Value, planes: object, row: object, column: object) -> str:
+    """The values of an image, whose planes are also given flat, at whole rows and columns, (N, 1, H, W)."""
+    width = image.shape[3]
+    index = e.op("Add", e.op("Mul", e.op("Cast", row, to=INT64), e.ints(width)), e.op("Cast", column, to=INT64))
+    index = e.op("Expand", e.op("Reshape", index, e.ints(0, 0, -1)), e.op("Shape", planes))
+    return str(e.op("Reshape", e.op("GatherElements", planes, index, axis=2), e.op("Shape", image)))
+
+
+@emits(WarpTo)
+def warp_to(e: Emitter, layer: WarpTo, image: Value, places: Value) -> str:
+    static(layer, image, 1, 2, 3)
+    height, width = image.shape[2:]
+    x, y = _halves(e, places)
+    planes = e.op("Reshape", image, e.ints(0, 0, -1))
+    zero, one = e.number(0), e.number(1)
+    axes: list[list[tuple[str, str, str]]] = []
+    for place, side in ((y, height), (x, width)):
+        first = e.op("Floor", place)
+        axes.append([])
+        for at in (first, e.op("Add", first, one)):
+            inside = e.op("And", e.op("GreaterOrEqual", at, zero), e.op("Less", at, e.number(side)))
+            share = e.op("Sub", one, e.op("Abs", e.op("Sub", at, place)))
+            axes[-1].append((at, inside, share))
+    value: object = zero
+    for row, above, part in axes[0]:
+        for column, beside, other in axes[1]:
+            inside = e.op("And", above, beside)
+            row_inside, column_inside = (e.op("Where", inside, at, zero) for at in (row, column))
+            term = e.op("Mul", e.op("Mul", part, other), _read(e, image, planes, row_inside, column_inside))
+            value = e.op("Add", value, e.op("Where", inside, term, zero))
+    return str(value)
+
+
+@emits(Grid)
+def grid(e: Emitter, layer: Grid, x: Value) -> str:
+    static(layer, x, 2, 3)
+    return _for_each(e, x, layer.forward(torch.zeros(1, 1, *x.shape[2:])).numpy())
+
+
+def _for_each(e: Emitter, x: Value, value: np.ndarray) -> str:
+    """A constant (1, …) once for each item of ``x``."""
+    batch = e.op("Shape", x, start=0, end=1)
+    shape = e.op("Concat", batch, e.ints(*(1,) * (value.ndim - 1)), axis=0)
+    return str(e.op("Expand", e.constant(value), shape))
+
+
+@emits(NegSquare)
+def negative_square(e: Emitter, layer: NegSquare, x: Value) -> str:
+    return str(e.op("Neg", e.op("Mul", x, x)))
+
+
+@emits(ExpMax)
+def exp_max(e: Emitter, layer: ExpMax, x: Value) -> str:
+    zero, one = e.ints(0), e.ints(1)
+    first, others = e.op("Slice", x, zero, one, zero), e.op("Slice", x, one, e.ints(2**31 - 1), zero)
+    less = e.op("Sub", first, e.op("ReduceMax", first, one))
+    y = e.op("Exp", e.op("Mul", e.op("Concat", less, others, axis=0), e.number(layer.inner)))
+    return str(e.op("Mul", y, e.number(layer.outer)))
 
 
 @emits(DataAugmentation)
@@ -85,9 +152,7 @@ def augmentation(e: Emitter, layer: DataAugmentation, x: Value) -> list[str]:
     mean = layer.subtracted()
     tops = [e.op("Identity", y) if mean is None else e.op("Sub", y, e.array(layer, "subtracted", mean))]
     if layer.n_tops > 1:
-        alike = e.constant(np.reshape(layer.coefficients, (1, -1, 1, 1)))
-        batch = e.op("Shape", x, start=0, end=1)
-        tops.append(e.op("Expand", alike, e.op("Concat", batch, e.ints(1, 1, 1), axis=0)))
+        tops.append(_for_each(e, x, np.reshape(layer.coefficients, (1, -1, 1, 1))))
     return tops
 
 

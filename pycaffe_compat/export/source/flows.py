@@ -11,6 +11,8 @@ from ...forks.flownet2.correlation import Correlation, RowCorrelation
 from ...forks.flownet2.flow import ChannelNorm, FlowWarp, NegReLU
 from ...forks.flownet2.mean import Mean
 from ...forks.flownet2.resampling import TYPES, Accum, Downsample, Resample
+from ...forks.liteflownet.warp import ExpMax, Grid, NegSquare, WarpTo
+from ...forks.pwcnet.warp import WarpBy
 from ..outline import Value
 from ..registry import static, unsaid
 from .helpers import flows as helpers
@@ -44,6 +46,31 @@ def mean(w: Writer, layer: Mean, *bottoms: Value) -> list[str]:
 @writes(FlowWarp)
 def flow_warp(w: Writer, layer: FlowWarp, image: Value, flow: Value) -> str:
     return call(w.helper(helpers.warp), image, flow, fill=layer.fill if math.isnan(layer.fill) else None)
+
+
+@writes(WarpBy)
+def warp_by(w: Writer, layer: WarpBy, image: Value, flow: Value) -> str:
+    return call(w.helper(helpers.warp), image, flow, past_last=False)
+
+
+@writes(WarpTo)
+def warp_to(w: Writer, layer: WarpTo, image: Value, places: Value) -> str:
+    return call(w.helper(helpers.read_at), image, places)
+
+
+@writes(Grid)
+def grid(w: Writer, layer: Grid, x: Value) -> str:
+    return call(w.helper(helpers.place_grid), x)
+
+
+@writes(NegSquare)
+def negative_square(w: Writer, layer: NegSquare, x: Value) -> str:
+    return f"-{x}.square()"
+
+
+@writes(ExpMax)
+def exp_max(w: Writer, layer: ExpMax, x: Value) -> str:
+    return call(w.helper(helpers.exp_max), x, layer.inner, layer.outer)
 
 
 def _matrices(w: Writer, layer: Resample | Downsample, x: Value) -> tuple[str, str]:

@@ -66,7 +66,7 @@ class Grid(Layer):
         height, width = x.shape[2:]
         row, column = (torch.arange(side, device=x.device, dtype=x.dtype) for side in (height, width))
         grid = torch.stack([column.expand(height, -1), row[:, None].expand(-1, width)])
-        return grid.repeat(len(x), 1, 1, 1)
+        return grid.repeat(x.shape[0], 1, 1, 1)
 
 
 @register("NegSquare", fork="liteflownet")

@@ -7,12 +7,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def warp(image: Tensor, flow: Tensor, fill: float = 0) -> Tensor:
-    """The image as seen along a flow, x and y for each place; outside it is fill."""
+def warp(
+    image: Tensor,
+    flow: Tensor,
+    fill: float = 0,
+    past_last: bool = True,
+) -> Tensor:
+    """The image as seen along a flow, x and y for each place; outside it is fill.
+
+    With past_last it ends one step after its last row and column.
+    """
     height, width = image.shape[2:]
     x = torch.arange(width, device=flow.device) + flow[:, :1]
     y = torch.arange(height, device=flow.device)[:, None] + flow[:, 1:]
     inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    if not past_last:
+        inside = inside & (x <= width - 1) & (y <= height - 1)
     x, y = torch.where(inside, x, 0), torch.where(inside, y, 0)
     left, top = x.long(), y.long()
     right, bottom = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
@@ -29,6 +39,37 @@ def warp(image: Tensor, flow: Tensor, fill: float = 0) -> Tensor:
         index = (row * width + column).flatten(2).expand(-1, planes.shape[1], -1)
         value = value + share * planes.gather(2, index).view_as(image)
     return torch.where(inside, value, fill)
+
+
+def read_at(image: Tensor, places: Tensor) -> Tensor:
+    """The image at places, x and y for each; what lies outside counts as 0."""
+    height, width = image.shape[2:]
+    x, y = places[:, :1], places[:, 1:]
+    planes = image.flatten(2)
+    value = torch.zeros_like(image)
+    for row in (y.floor(), y.floor() + 1):
+        for column in (x.floor(), x.floor() + 1):
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            share = (1 - (row - y).abs()) * (1 - (column - x).abs())
+            index = torch.where(inside, row * width + column, 0).long().flatten(2)
+            found = planes.gather(2, index.expand(-1, planes.shape[1], -1))
+            value = value + torch.where(inside, share * found.view_as(image), 0)
+    return value
+
+
+def place_grid(x: Tensor) -> Tensor:
+    """Where each place of planes is, x and y: (N, 2, H, W)."""
+    rows = torch.arange(x.shape[2], dtype=x.dtype, device=x.device)
+    columns = torch.arange(x.shape[3], dtype=x.dtype, device=x.device)
+    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
+    return grid.expand(x.shape[0], -1, -1, -1)
+
+
+def exp_max(x: Tensor, inner: float, outer: float) -> Tensor:
+    """Scaled exponentials; the first item's less its largest channel."""
+    most = x.amax(1, keepdim=True)
+    most = torch.cat([most[:1], torch.zeros_like(most[1:])])
+    return outer * (inner * (x - most)).exp()
 
 
 def mean_of_known(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
