@@ -146,7 +146,7 @@ def require_writable(path: PathLike) -> None:
     """Find out before long work whether :func:`atomic_path` will be able to write ``path``.
 
     Raises:
-        CaffeError: as :func:`atomic_path`, but for the disk's being full.
+        CaffeError: as :func:`atomic_path`, except for a full disk.
     """
     final, stream = _target(path)
     try:

@@ -158,7 +158,7 @@ class Held:
 
 
 def held_weights(net: Any, file: str) -> list[Readable]:
-    """Return what a net brings along: the blobs of a ``NetParameter``'s layers, or of the binary one that ``file`` is.
+    """Return the weights stored in a net itself: the blobs of a ``NetParameter``'s layers, or of the binary one that ``file`` is.
 
     Caffe's layers begin with the blobs that their ``LayerParameter`` has, and fill only what none has.
     """
@@ -296,7 +296,7 @@ def _stored_shapes(weights: Stored, layer: Layer, keys: Sequence[BlobKey], net_f
         elif not same_shape(stored, shape) and not layer.takes_shape(index, stored):
             raise WeightsError(
                 f'layer "{name}", blob {index} ({layer.blob_specs[index].name}): shape {dims(shape)} in {net}, but '
-                f"{dims(stored)} in {weights.file}. To train it anew, give the layer another name"
+                f"{dims(stored)} in {weights.file}. To train it from scratch, give the layer another name"
             )
     return shapes
 

@@ -26,7 +26,7 @@ from .ops.functions import is_exporting
 from .parameters import BlobTable, Learnable, in_file
 from .plan import Call, plan
 from .proto import caffe_pb2, current, filter_net, read_net, upgrade_net, use_proto, write_weights
-from .proto.additions import titles, unheeded
+from .proto.additions import titles, unsupported
 from .proto.alignment import align_crops
 from .proto.recognise import forks_of, mixture
 from .tables import dims
@@ -186,7 +186,7 @@ class CaffeModule(nn.Module):
         learns[param.name] = self._table.enter(param, layer)
 
     def _check_fork_fields(self) -> None:
-        if refused := unheeded(self.param, {"fork"}, set()):
+        if refused := unsupported(self.param, {"fork"}, set()):
             raise NetError(f"{self.file or 'the net'}: not done here: {'; '.join(refused)}")
 
     def shapes_for(self, given: Mapping[str, Shape]) -> list[Shape]:
@@ -548,7 +548,7 @@ class CaffeModule(nn.Module):
     def first_nonfinite(self, batch: Mapping[str, Tensor]) -> str | None:
         """Say which layer first holds a number that is not finite (in a parameter, else in a top), or None.
 
-        ``batch`` holds the inputs and the tops of the data layers. The layers are run again, so dropout draws anew.
+        ``batch`` holds the inputs and the tops of the data layers. The layers are run again, so dropout draws again.
         """
         for step, values in self.trace(batch):
             for index, blob in enumerate(step.layer.blobs):

@@ -143,7 +143,7 @@ class BlobTable:
     ) -> None:
         """Allocate every blob. Layers of ``share`` give theirs; others are loaded from the weights or filled.
 
-        What the weights lack comes from ``held``, the weights that the net itself brings along.
+        What the weights lack comes from ``held``, the weights stored in the net itself.
         """
         if share is not None:
             self.share_layers(share)

@@ -76,7 +76,7 @@ def read_annotation(path: str, kind: str, classes: Mapping[str, int]) -> Annotat
 
 
 def annotation_groups(path: str, annotation: Annotation, height: int, width: int) -> list[Any]:
-    """Return the ``AnnotationGroup`` messages of an annotation; the log tells of boxes that make little sense.
+    """Return the ``AnnotationGroup`` messages of an annotation; the log warns of implausible boxes.
 
     Boxes are stored as they are, as in SSD's Caffe: what reads them clips them to the picture and drops what has no area.
 

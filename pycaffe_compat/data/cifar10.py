@@ -71,7 +71,7 @@ def check_archive(path: str) -> None:
     if (md5.hexdigest(), sha256.hexdigest()) != (MD5, SHA256):
         raise DataError(
             f"{path} is not the official archive of CIFAR-10: its MD5 is {md5.hexdigest()}, not {MD5}, or its SHA-256 "
-            f"{sha256.hexdigest()}, not {SHA256}; remove it and fetch it anew from {URL}"
+            f"{sha256.hexdigest()}, not {SHA256}; delete it and download it again from {URL}"
         )
 
 

@@ -105,7 +105,7 @@ class ClipTransform:
     """What is done to a clip, K×…×H×W: one crop for all of it, mirroring, mean and scale.
 
     Args:
-        param: a ``TransformationParameter``. Of the fields of temporal segment networks it heeds ``fix_crop``,
+        param: a ``TransformationParameter``. Of the fields of temporal segment networks it supports ``fix_crop``,
             ``more_fix_crop``, ``multi_scale``, ``scale_ratios``, ``max_distort`` and ``is_flow``.
         phase: ``caffe_pb2.TRAIN`` or ``TEST``. Crops are random in TRAIN; mirroring is in both.
         repeat_means: whether several ``mean_value`` are repeated for as many channels as there are.

@@ -143,7 +143,7 @@ def random_size(param: Any) -> RandomResize | RandomAspectRatio | None:
     """Return what a ``TransformationParameter`` asks for. ``random_resize_param`` goes before the other, as in the fork.
 
     Raises:
-        DataError: its options do not fit, ``crop_size`` is missing, or another option is set that the fork heeds only in part.
+        DataError: its options do not fit, ``crop_size`` is missing, or another option is set that the fork supports only in part.
     """
     name = next((name for name in FIELDS if param.HasField(name)), None)
     if name is None:

@@ -37,7 +37,7 @@ _PADS = {
 class Resizing:
     """Resizes pictures as a ``ResizeParameter`` says. ``where`` is what that is called.
 
-    WARP takes no heed of proportions. FIT_SMALL_SIZE keeps them, and nothing is smaller than ``height`` × ``width``.
+    WARP ignores the aspect ratio. FIT_SMALL_SIZE keeps it, and nothing is smaller than ``height`` × ``width``.
     FIT_LARGE_SIZE_AND_PAD keeps them, nothing is larger, and the rest is padded on both sides. With several
     ``interp_mode`` each picture gets one of them at random.
 

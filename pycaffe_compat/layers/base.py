@@ -68,7 +68,7 @@ class Layer(nn.Module):
         made_for: ``bottom_shapes``, which a later reshape does not change.
         fork: the fork of Caffe that the layer comes from; empty for BVLC Caffe.
         forks: the forks of Caffe that have this very layer, as :func:`register` was given them.
-        fork_options: fields and values of forks that the layer heeds, besides those of its own forks in its own options:
+        fork_options: fields and values of forks that the layer supports, besides those of its own forks in its own options:
             ``{"pooling_param.ceil_mode", "loss_param.normalization=PRE_FIXED"}``.
         replaces_bvlcs: with the same options the layer computes something else than BVLC Caffe's of that type. It runs where
             the net is of one of its forks by what it uses besides, or by name.

@@ -146,10 +146,12 @@ def _summary(cls: type[Layer]) -> str:
     return text.replace("|", "\\|")
 
 
-def _option(field: Field, enum: Any, inert: bool = False, heeded: frozenset[str] = frozenset()) -> str:
-    """A field with its default (``axis = 1``) and, for an enum, its values; forks' values only if they are ``heeded``."""
+def _option(field: Field, enum: Any, inert: bool = False, supported: frozenset[str] = frozenset()) -> str:
+    """A field with its default (``axis = 1``) and, for an enum, its values; forks' values only if they are ``supported``."""
     names = (
-        [] if enum is None else [value.name for value in enum.values if value.name in heeded or not value_forks(value)]
+        []
+        if enum is None
+        else [value.name for value in enum.values if value.name in supported or not value_forks(value)]
     )
     values = f" ({', '.join(names)})" if names else ""
     repeated = " …" if field.label == "repeated" else ""
@@ -176,7 +178,7 @@ def _heeds(cls: type[Layer], option: str, field: Field) -> bool:
 
 
 def _origin(cls: type[Layer], messages: dict[str, list[Field]]) -> str:
-    """The Caffe that a type comes from; for one of BVLC's, the forks whose fields it heeds too."""
+    """The Caffe that a type comes from; for one of BVLC's, the forks whose fields it also supports."""
     if cls.forks:
         return ", ".join(fork_named(name).title if name in NAMES else name for name in cls.forks)
     if cls.fork:

@@ -65,7 +65,7 @@ class Input(Source):
 
 @register("DummyData")
 class DummyData(Source):
-    """Blobs made by fillers: once for a ``constant`` filler, anew for each batch for all others.
+    """Blobs made by fillers: once for a ``constant`` filler, again for each batch for all others.
 
     Shapes come from ``dummy_data_param.shape`` or from the legacy ``num``, ``channels``, ``height``, ``width``. Shapes and
     ``data_filler`` are given once for all tops, or once for each; without a filler everything is 0. Random numbers come

@@ -127,7 +127,7 @@ def _is_set(message: Any, name: str) -> bool:
 
 
 def check_layers(net: Any, file: str = "", likely: Sequence[str] = ()) -> None:
-    """Check that every layer of a net has a class that heeds all that is set, so that what is missing is said at once.
+    """Check that a class supports every option of every layer of a net, and report all that is missing together.
 
     Args:
         net: the ``NetParameter`` with the layers that are to be built.

@@ -14,7 +14,7 @@ from .base import Layer
 SHARED = ("transform_param", "loss_param")  # options that layers of many types read
 _FILLERS = tuple(
     ("FillerParameter", name) for name in ("alpha", "file", "diag_val")
-)  # heeded wherever blobs are filled
+)  # supported wherever blobs are filled
 
 
 def choose(param: Any, classes: Sequence[type[Layer]], given: str, likely: Sequence[str], where: str) -> type[Layer]:
@@ -82,15 +82,15 @@ def _foreign(param: Any, cls: type[Layer]) -> list[Addition]:
     return [
         each
         for each in _own_options(param, cls)
-        if not _heeded(each, cls)
+        if not _supported(each, cls)
         and each.field not in cls.inert_options
         and not set(each.forks) & set(cls.forks)
         and not speed_only(each)
     ]
 
 
-def _heeded(each: Addition, cls: type[Layer]) -> bool:
-    """Whether the layer heeds the field, or what fills its blobs does."""
+def _supported(each: Addition, cls: type[Layer]) -> bool:
+    """Whether the layer, or a filler of its blobs, supports the field."""
     return each.path in cls.fork_options or (each.message, each.field) in _FILLERS
 
 
@@ -123,7 +123,7 @@ def _first_sentence(cls: type[Layer]) -> str:
 
 
 def check_fork_options(param: Any, cls: type[Layer], where: str, noted: set[str]) -> None:
-    """Refuse fields of forks that are set and that ``cls`` does not heed; log those that only steer speed, once a net.
+    """Refuse set fields of forks that ``cls`` does not support; log those that only affect speed, once per net.
 
     Args:
         param: the ``LayerParameter``.
@@ -137,7 +137,7 @@ def check_fork_options(param: Any, cls: type[Layer], where: str, noted: set[str]
     own = cls.option_fields()
     refused = []
     for each in additions(param):
-        if each.path in own or _heeded(each, cls) or each.is_default:
+        if each.path in own or _supported(each, cls) or each.is_default:
             continue
         if each.path.partition(".")[0] in own and set(each.forks) & set(cls.forks):
             continue

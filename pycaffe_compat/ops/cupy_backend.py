@@ -1,7 +1,7 @@
 """The pooling operators by the CUDA kernels of ``csrc/cuda/switch_pool.cuh``, compiled when first used, through CuPy.
 
 For a GPU without a built extension. Tensors are shared by DLPack, not copied, and kernels run on PyTorch's current stream.
-Which kernel a call takes, and what it is told, is decided here as ``csrc/cuda/launch.cu`` decides it for the extension.
+This module chooses the kernel of a call and its arguments as ``csrc/cuda/launch.cu`` decides it for the extension.
 """
 
 from __future__ import annotations

@@ -92,12 +92,12 @@ def note(each: Addition, words: str, noted: set[str]) -> None:
         log.info("%s of %s has no effect here: %s", each.path, titles(each.forks), words)
 
 
-def unheeded(message: Any, heeded: Collection[str], noted: set[str]) -> list[str]:
-    """Say which of a message's own fields of forks are not done here; log those that only steer speed.
+def unsupported(message: Any, supported: Collection[str], noted: set[str]) -> list[str]:
+    """Say which of a message's own fields of forks are not supported here; log those that only affect speed.
 
     Args:
-        message: a ``NetParameter`` or ``SolverParameter``, for example; messages inside it are not looked into.
-        heeded: the names of fields that are done.
+        message: a ``NetParameter`` or ``SolverParameter``, for example; nested messages are not checked.
+        supported: the names of the supported fields.
         noted: the fields that have been logged.
     """
     bare = type(message)()
@@ -107,7 +107,7 @@ def unheeded(message: Any, heeded: Collection[str], noted: set[str]) -> list[str
             bare.ClearField(field.name)
     refused = []
     for each in additions(bare):
-        if each.field in heeded or each.is_default:
+        if each.field in supported or each.is_default:
             continue
         if words := speed_only(each):
             note(each, words, noted)

@@ -31,7 +31,7 @@ def _load() -> dict[str, Any]:
 
 
 def reload() -> None:
-    """Make the messages anew, with those of forks that have been added since; the numbers stay.
+    """Rebuild the messages, with those of forks added since; the field numbers stay.
 
     Messages of the old classes hold the same bytes.
     """

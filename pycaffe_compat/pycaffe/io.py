@@ -180,7 +180,7 @@ class Transformer:
             )
 
     def deprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
-        """Undo :meth:`preprocess`, but for the resizing.
+        """Undo :meth:`preprocess`, except for the resizing.
 
         Raises:
             DataError: not one image, as :meth:`preprocess` returns it.

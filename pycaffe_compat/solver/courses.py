@@ -25,8 +25,8 @@ _MOMENTUM = ("momentum_policy", "max_momentum", "momentum_power")
 _LARC = ("larc", "larc_policy", "larc_eta", "larc_turbo")
 _LARS = ("local_lr_auto", "local_gw_ratio")
 _DECAY = ("weight_decay_policy", "max_weight_decay", "weight_decay_power")
-HEEDED = frozenset({*FORKS_FIELDS, *FORKS_LISTS, *_MOMENTUM, *_LARC, *_LARS, *_DECAY, "test_offset"})
-"""The fields of forks that a solver heeds."""
+SUPPORTED = frozenset({*FORKS_FIELDS, *FORKS_LISTS, *_MOMENTUM, *_LARC, *_LARS, *_DECAY, "test_offset"})
+"""The fields of forks that a solver supports."""
 _NUMBERS = (*_MOMENTUM[1:], "larc_eta", "local_gw_ratio", *_DECAY[1:])
 _KEPT = 0.95  # how much of the mean correlation larc_turbo keeps in a step
 _SHARE = 0.9  # how much of it larc_turbo takes off the rate
@@ -37,7 +37,7 @@ class Course:
 
     Momentum: ``poly`` goes from ``momentum`` to ``max_momentum`` at ``max_iter``; ``opt`` is ``(1 - sqrt(lr) / 2) ** 2``, at
     most ``max_momentum`` if that is given. While Intel's ``warmup_iter`` lets the rate rise, it is multiplied by how much the
-    rate rises, as the rate lies in the momentum buffer. Both are for SGD alone, as in the forks. Weight decay: ``poly`` goes
+    rate rises, as the rate lies in the momentum buffer. Both work with SGD only, as in the forks. Weight decay: ``poly`` goes
     from ``weight_decay`` to ``max_weight_decay``.
 
     Raises:

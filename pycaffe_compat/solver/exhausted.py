@@ -26,7 +26,7 @@ _MOST = 300  # characters of the system's own message
 
 @contextlib.contextmanager
 def explained(param: Any, net: Net | None, when: str) -> Iterator[None]:
-    """Turn an error for want of memory in the block into one that says what to reduce.
+    """Turn an out-of-memory error in the block into one that says what to reduce.
 
     Args:
         param: the ``SolverParameter``.

@@ -117,7 +117,7 @@ class LogFile(_GoesOn, logging.FileHandler):
 
     def _open(self) -> TextIOWrapper:
         file = super()._open()
-        with contextlib.suppress(OSError):  # the first line of the log tells of it
+        with contextlib.suppress(OSError):  # the first line of the log reports it
             file.write(
                 f"Log file created at: {time.strftime('%Y/%m/%d %H:%M:%S')}\n"
                 f"Running on machine: {socket.gethostname()}\n"

@@ -21,11 +21,11 @@ from ..layers.data_layers import BatchSource
 from ..loading import open_weights
 from ..net import Net
 from ..proto import caffe_pb2, format_text, read_solver, upgrade_solver, use_proto
-from ..proto.additions import unheeded
+from ..proto.additions import unsupported
 from ..proto.finite import not_numbers
 from . import debug, denormals, distributed
 from . import log as lines
-from .courses import HEEDED, Course
+from .courses import SUPPORTED, Course
 from .exhausted import explained, snapshots_named, warn_of_shortage
 from .hooks import Callbacks, Display, Hook, Snapshot, Test
 from .log import log
@@ -164,8 +164,8 @@ class Solver:
             check_kind(param)
         except SolverError as error:
             raise SolverError(f"{where}{error}") from None
-        heeded = {"fork", *HEEDED, *(FIELDS if param.eval_type == "detection" else ())}
-        if refused := unheeded(param, heeded, set()):
+        supported = {"fork", *SUPPORTED, *(FIELDS if param.eval_type == "detection" else ())}
+        if refused := unsupported(param, supported, set()):
             raise SolverError(f"{where}not done here: {'; '.join(refused)}")
 
     def _build_nets(self, paths: list[str]) -> None:

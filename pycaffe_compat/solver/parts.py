@@ -27,7 +27,7 @@ class Parts:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Start over."""
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self.begin()
 

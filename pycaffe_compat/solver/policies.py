@@ -82,7 +82,7 @@ class Policy:
             )
         if self.name == "plateau" and not self.plateau_winsize:
             raise SolverError(
-                'lr_policy "plateau" takes no step without plateau_winsize (add "plateau_winsize: …" for each)'
+                'lr_policy "plateau" never steps without plateau_winsize (add "plateau_winsize: …" for each)'
             )
         if any(size < 1 for size in self.plateau_winsize):
             raise SolverError(f"plateau_winsize: {', '.join(map(str, self.plateau_winsize))}; each must be at least 1")

@@ -186,7 +186,7 @@ class Snapshots:
         return model, state
 
     def _seed_rank(self, iteration: int) -> None:
-        """Seed torch anew in every process but the first, whose generators alone are in the file.
+        """Reseed torch in every process but the first: the file has only the first one's generators.
 
         Done at each snapshot and when one is restored, so that a resumed run draws what the uninterrupted one draws.
         """

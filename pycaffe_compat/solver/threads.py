@@ -33,7 +33,7 @@ def container_cores() -> int | None:
 def operator_threads(wanted: int | None = None) -> Iterator[str]:
     """Let operators use ``wanted`` threads while the block lasts; yield how many there are, and why, in words.
 
-    None leaves PyTorch's own choice, one a core, which was faster than one thread but for the smallest nets
+    None leaves PyTorch's own choice, one per core, which was faster than one thread except for the smallest nets
     (benchmarks/threads.md); only not more than a container's quota, which PyTorch does not look at: threads that have no
     core wait for each other.
     ``OMP_NUM_THREADS`` is left alone.

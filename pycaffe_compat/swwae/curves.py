@@ -42,7 +42,7 @@ def read_points(path: str) -> list[Point]:
 class CurveFile(Hook):
     """Writes the losses and outputs that the solver displays, and the scores of its tests, as they come.
 
-    A run that resumes at an iteration writes anew what came from it on.
+    A run that resumes at an iteration rewrites the rows from there on.
 
     Args:
         path: the table, a CSV of iteration, phase, output and value.

@@ -31,7 +31,7 @@ class Decoder:
         kind: ``swwae`` hands the pooling switches to the decoder, ``sae`` puts each value at one fixed place of its
             window.
         objective: ``first`` reconstructs the image alone; ``all`` each pooled activation on the way too; ``layerwise``
-            starts each stage anew from the encoder's pooled activation.
+            starts each stage from the encoder's pooled activation.
         filler: of the decoder's weights.
         normalised: divide what overlapping windows put at a place by how many they were; None: where windows overlap.
         connect: start with the no-op Reshape ``dec:connect:NAME``; None: where the decoder starts from an InnerProduct.

@@ -15,7 +15,7 @@ def resizing(text: str) -> Resizing:
     return Resizing(parse_text(text, caffe_pb2.ResizeParameter))
 
 
-def test_warp_takes_no_heed_of_proportions() -> None:
+def test_warp_ignores_the_aspect_ratio() -> None:
     got = resizing("height: 30 width: 50 interp_mode: CUBIC")(PICTURE)
     np.testing.assert_array_equal(got, cv2.resize(PICTURE, (50, 30), interpolation=cv2.INTER_CUBIC))
 

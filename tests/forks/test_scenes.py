@@ -282,13 +282,13 @@ def test_colours_change_within_the_options(folder: Path) -> None:
             "ImageGtData",
             "batch_size: 1",
             "scale: 2",
-            "does not heed transform_param.scale: give image_gt_data_param.scale",
+            "does not support transform_param.scale; give image_gt_data_param.scale",
         ),
         (
             "ImageGtData",
             "batch_size: 1",
             "crop_size: 2",
-            "does not heed transform_param.crop_size, but mean_value, mirror alone",
+            "does not support transform_param.crop_size; it supports only mean_value, mirror",
         ),
         ("ImageGtData", "batch_size: 1 downsample_rate: 3", "", "they are given 3, 3, 4 times"),
         (

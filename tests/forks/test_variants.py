@@ -1,4 +1,4 @@
-"""Which class runs a layer that several forks have, and what becomes of options that no layer heeds."""
+"""Which class runs a layer that several forks have, and what becomes of options that no layer supports."""
 
 import logging
 from pathlib import Path
@@ -99,14 +99,16 @@ def test_the_fork_that_is_named_overrides(two_scalings) -> None:
 def test_an_ambiguous_layer_asks_for_the_fork(two_scalings) -> None:
     with pytest.raises(LayerError, match="nothing in the net tells which is meant") as caught:
         net_of(LAYER.format(""))
-    assert "SegNet (segnet): Twice the bottom; PSPNet and ICNet (pspnet): Thrice the bottom" in str(caught.value)
+    assert "SegNet (segnet): Twice the bottom; PSPNet, ICNet and PSANet (pspnet): Thrice the bottom" in str(
+        caught.value
+    )
 
 
 def test_options_of_two_forks_in_one_layer_are_an_error(two_scalings) -> None:
     with pytest.raises(LayerError, match=r'layer "s" in net\.prototxt: its options are of no one fork') as caught:
         net_of(LAYER.format("bn_param { bn_mode: INFERENCE frozen: true }"))
     assert "SegNet (segnet) has no bn_param.frozen" in str(caught.value)
-    assert "PSPNet and ICNet (pspnet) has no bn_param.bn_mode" in str(caught.value)
+    assert "PSPNet, ICNet and PSANet (pspnet) has no bn_param.bn_mode" in str(caught.value)
 
 
 def test_a_class_without_a_fork_takes_all_layers_of_the_type(two_scalings) -> None:
@@ -202,9 +204,7 @@ def test_a_file_of_an_unknown_fork_says_all_that_is_missing_and_which_fork_is_ne
 
 def test_an_option_of_another_fork_than_the_named_one_is_an_error() -> None:
     param = parse_text('name: "b" type: "BN" bn_param { bn_mode: INFERENCE }', caffe_pb2.LayerParameter)
-    words = (
-        r'PSPNet and ICNet \(pspnet\), the fork that is named, has no such option of "BN": bn_param.bn_mode of SegNet'
-    )
+    words = r'PSPNet, ICNet and PSANet \(pspnet\), the fork that is named, has no such option of "BN": bn_param.bn_mode of SegNet'
     with pytest.raises(LayerError, match=words):
         layer_class(param, fork="pspnet")
     assert layer_class(param, fork="segnet").__name__ == "BatchBN"

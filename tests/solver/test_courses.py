@@ -67,7 +67,7 @@ def test_multifixed_has_a_rate_for_each_stage() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('lr_policy: "plateau" gamma: 0.1', 'lr_policy "plateau" takes no step without plateau_winsize'),
+        ('lr_policy: "plateau" gamma: 0.1', 'lr_policy "plateau" never steps without plateau_winsize'),
         ('lr_policy: "multifixed" stagelr: 1', "as many stagelr as stageiter, and one at least, but there are 1 and 0"),
         ('lr_policy: "fixed" warmup_iter: 2 rampup_interval: 2', "are two ways to begin; give one of them"),
         ('lr_policy: "fixed" warmup_iter: -1', "warmup_iter: -1 must be a finite number that is not negative"),

@@ -178,7 +178,7 @@ class Conversion:
         self._values[node.name] = blob if self.pictures is None else self._normalise(blob, self.pictures)
 
     def _normalise(self, blob: Blob, pictures: Normalised) -> Blob:
-        """A Scale that makes what the module wants of pictures, but for the order of their channels."""
+        """A Scale that turns pictures into what the module expects, except for the order of their channels."""
         wrong = [len(each) for each in (pictures.mean, pictures.std) if len(each) != 3]
         if len(self.graph.inputs) > 1 or len(blob.shape) != 4 or blob.shape[1] != 3 or wrong:
             raise NetError(
@@ -303,7 +303,7 @@ class Conversion:
             shape: of the top, for the example; that of the operator's value unless given.
             what: follows the module's path in its name, where the operator needs several layers.
             tops: the shapes of several tops.
-            fixed: whether solvers shall leave its numbers as they are.
+            fixed: whether solvers leave its values unchanged.
         """
         padded = next((each for each in bottoms if any(each.padding)), None)
         if padded is not None:

@@ -139,7 +139,7 @@ class _Fit:
     Attributes:
         window, plane, windows: Caffe's window, the size of the planes and the number of windows.
         pads: begin and end, such that the windows are Caffe's when ONNX rounds down.
-        ceil: whether ONNX shall round up instead, because the planes may have other sizes.
+        ceil: whether ONNX rounds up instead, because the planes may have other sizes.
         beyond: how far the last windows reach past the plane and its padding, which Caffe's average leaves out.
     """
 

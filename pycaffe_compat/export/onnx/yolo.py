@@ -41,7 +41,7 @@ def grid_detections(e: Emitter, layer: GridDetections, *maps: Value) -> str:
 
 
 def _read(e: Emitter, layer: GridDetections, index: int, x: Value) -> tuple[str, str, str]:
-    """Boxes (n, 4), classes from 0 (n,) and confidences (n,) of a map, in the order in which the fork comes upon them."""
+    """Boxes (n, 4), classes from 0 (n,) and confidences (n,) of a map, in the fork's scan order."""
     static(layer, x, 1, 2, 3)
     number, (height, width) = layer.boxes, x.shape[2:]
     numbers = layer.extra + layer.classes

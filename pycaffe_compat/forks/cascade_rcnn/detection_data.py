@@ -248,7 +248,7 @@ class DetectionData(BatchSource):
         if options.coord_num != 4:
             raise self.error(f"coord_num: {options.coord_num} must be 4")
         if options.HasField("scale"):
-            raise self.error("does not heed detection_data_param.scale: give transform_param.scale")
+            raise self.error("does not support detection_data_param.scale; give transform_param.scale")
         check_tops(self, len(fields), options.output_gt_boxes)
         self._check_sizes(options)
         factors = self._factors(options)

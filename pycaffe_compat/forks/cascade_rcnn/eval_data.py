@@ -81,7 +81,7 @@ class EvalData(BatchSource):
         options, transform = param.eval_data_param, param.transform_param
         check_transform(self, transform, scale="transform_param.scale")
         if options.HasField("scale"):
-            raise self.error("does not heed eval_data_param.scale: give transform_param.scale")
+            raise self.error("does not support eval_data_param.scale; give transform_param.scale")
         size, batch = given(options, "resize"), self.batch_size(options)
         if size is None and batch != 1:
             raise self.error(

@@ -1,7 +1,7 @@
 """Gaussian filters in a space of features, by the permutohedral lattice.
 
-Adams, Baek, Davis: *Fast High-Dimensional Filtering Using the Permutohedral Lattice* (Eurographics 2010), in the form that the
-Caffe of CRF as RNN has it (torrvision/caffe-tvg, modified_permutohedral.cpp), whose results these are but for the order of sums.
+Adams, Baek, Davis: *Fast High-Dimensional Filtering Using the Permutohedral Lattice* (Eurographics 2010), as implemented in the
+Caffe of CRF as RNN (torrvision/caffe-tvg, modified_permutohedral.cpp). Results are the same except for the order of sums.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class Lstm(Carrying):
     """Long short-term memory over (T, N, …), or over (T * N, …) where ``batch_size`` is N; the top is (T, N, D) or (T * N, D).
 
     A second bottom, a number for each step and stream, is 0 where a sequence begins. With it the next pass begins with the
-    state after the last step; without it every pass begins anew. The rows of the blobs are in the order of the gates
+    state after the last step; without it every pass starts from zero. The rows of the blobs are in the order of the gates
     i, f, o, g. ``clipping_threshold`` limits the gradients of the gates before their nonlinearities. As in the fork, the
     gradient of ``W_h`` counts the step before also where a sequence begins, and of the carried state only the first stream.
     """

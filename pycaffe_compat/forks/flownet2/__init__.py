@@ -14,6 +14,6 @@ FORK = Fork(
     speed={
         "DataParameter.disk_reader_threads": "how many threads read and prepare records",
         "DataParameter.verbose": "what is logged",
-        "LayerParameter.reshape_every_iter": "whether shapes are found anew in each iteration",
+        "LayerParameter.reshape_every_iter": "whether shapes are recomputed in each iteration",
     },
 )

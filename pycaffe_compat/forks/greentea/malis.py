@@ -69,7 +69,7 @@ def _edges(x: Tensor, offset: int) -> Tensor:
 class ConnectedComponent(Layer):
     """Numbers for the parts of planes (N, C, H, W) in which a label other than 0 goes on, by rows and columns.
 
-    They begin above the largest label, in the order in which rows come upon them. There is no gradient.
+    They begin above the largest label and are assigned in row-major order. There is no gradient.
     """
 
     options = ()

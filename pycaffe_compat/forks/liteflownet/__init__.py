@@ -14,7 +14,7 @@ FORK = Fork(
     speed={
         "DataParameter.disk_reader_threads": "how many threads read and prepare records",
         "DataParameter.verbose": "what is logged",
-        "LayerParameter.reshape_every_iter": "whether shapes are found anew in each iteration",
+        "LayerParameter.reshape_every_iter": "whether shapes are recomputed in each iteration",
     },
     refused={
         "L1LossParameter.power": "is the power of a sum of squares, 0.5 by default",

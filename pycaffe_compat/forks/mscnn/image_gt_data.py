@@ -222,7 +222,7 @@ def template(options: Any, own: Size | None = None) -> Size | None:
 
 
 def check_transform(layer: BatchSource, transform: Any, scale: str) -> None:
-    """Check that ``transform_param`` has nothing that the fork does not heed.
+    """Check that ``transform_param`` sets only fields that the fork supports.
 
     Args:
         scale: the option that scales pixels.
@@ -230,12 +230,14 @@ def check_transform(layer: BatchSource, transform: Any, scale: str) -> None:
     Raises:
         LayerError: it has.
     """
-    heeded = {"mean_value", "mirror"} | ({"scale"} if scale == "transform_param.scale" else set())
-    other = [field.name for field, _ in transform.ListFields() if field.name not in heeded]
+    supported = {"mean_value", "mirror"} | ({"scale"} if scale == "transform_param.scale" else set())
+    other = [field.name for field, _ in transform.ListFields() if field.name not in supported]
     if other == ["scale"]:
-        raise layer.error(f"does not heed transform_param.scale: give {scale}")
+        raise layer.error(f"does not support transform_param.scale; give {scale}")
     if other:
-        raise layer.error(f"does not heed transform_param.{other[0]}, but {', '.join(sorted(heeded))} alone")
+        raise layer.error(
+            f"does not support transform_param.{other[0]}; it supports only {', '.join(sorted(supported))}"
+        )
 
 
 def check_tops(layer: BatchSource, maps: int, boxes: bool) -> None:

@@ -39,7 +39,7 @@ class LimitedReLU(Overwritten):
     def function(self, x: Tensor) -> Tensor:
         y = F.leaky_relu(x, self.negative_slope) if self.negative_slope else F.relu(x)
         value = y.detach().clamp(max=self.most).clamp(min=self.least)
-        # a negative slope may exceed a limit, but the gradient goes by the bottom alone
+        # a negative slope may exceed a limit, but the gradient depends only on the bottom
         return torch.where((x < self.most) & (x > self.least), y + (value - y.detach()), value)
 
     def slope(self, bottom: Tensor, top: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ class GridDetections(Layer):
         return torch.cat((torch.stack((image, classes[kept] + 1, scores[kept]), 1), corners), 1)[None, None]
 
     def read(self, index: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes (n, 4), classes from 0 (n,) and confidences (n,) of a map, in the order in which the fork comes upon them.
+        """Boxes (n, 4), classes from 0 (n,) and confidences (n,) of a map, in the fork's scan order.
 
         Args:
             index: which bottom it is.
