@@ -40,6 +40,7 @@ pixels, left, top, right and bottom.
 """
 SSD_MEAN = "104,117,123"
 COLUMNS = ("picture", "label", "score", "left", "top", "right", "bottom")
+WIDTHS = ((7,), (12,), (15,))  # of rows of detections; TextBoxes++ puts slanted boxes after the upright ones
 
 
 class Found(NamedTuple):
@@ -64,7 +65,8 @@ class ObjectDetector:
             raise NetError(f"the net has the inputs {', '.join(net.inputs) or 'of none'}; wanted one, a picture")
         self._input = net.inputs[0]
         self._shape = net.blob_shapes[self._input][1:]
-        outputs = [name for name in net.outputs if (shape := net.blob_shapes[name])[:2] == (1, 1) and shape[3:] == (7,)]
+        shapes = {name: net.blob_shapes[name] for name in net.outputs}
+        outputs = [name for name, shape in shapes.items() if shape[:2] == (1, 1) and shape[3:] in WIDTHS]
         if len(outputs) != 1:
             every = ", ".join(f"{name} ({dims(net.blob_shapes[name])})" for name in net.outputs)
             raise NetError(
@@ -91,7 +93,7 @@ class ObjectDetector:
         found = []
         for row in rows[rows[:, 2].argsort(descending=True, stable=True)].tolist():
             label = int(row[1])
-            left, top, right, bottom = np.clip(row[3:], 0, 1) * (width, height, width, height)
+            left, top, right, bottom = np.clip(row[3:7], 0, 1) * (width, height, width, height)
             found.append(Found(label, self._names.get(label, str(label)), row[2], (left, top, right, bottom)))
         return found
 

@@ -30,6 +30,7 @@ FORKS = (
     "ssd",
     "ssd_focal",
     "textboxes",
+    "textboxes_plus",
     "faceboxes",
     "refinedet",
     "nvidia",

@@ -39,6 +39,7 @@ class DetectionOutput(Layer):
     differentiable = (False,)
     open_axes = (2,)
     traceable = False
+    code_size = 4  # numbers of each box: codes, and columns of the top after the score
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -79,9 +80,15 @@ class DetectionOutput(Layer):
         if len(prior) < 3 or prior[1] != 2 or prior[2] % 4:
             raise self.error(f"its third bottom must be the priors, (1, 2, number * 4), not of shape {dims(prior)}")
         priors = prior[2] // 4
-        codes = "4" if self.share_location else f"{self.classes} classes * 4"
+        size = self.code_size
+        codes = f"{size}" if self.share_location else f"{self.classes} classes * {size}"
         for shape, which, each, words in (
-            (loc, "first", 4 if self.share_location else 4 * self.classes, f"codes of the boxes, {codes} for each"),
+            (
+                loc,
+                "first",
+                size if self.share_location else size * self.classes,
+                f"codes of the boxes, {codes} for each",
+            ),
             (conf, "second", self.classes, f"scores, {self.classes} (num_classes) for each"),
         ):
             if not shape or count(shape, 1) != priors * each:
@@ -97,9 +104,9 @@ class DetectionOutput(Layer):
     def forward(self, loc: Tensor, conf: Tensor, prior: Tensor, *more: Tensor) -> Tensor:
         priors = self.check_bottoms([blob.shape for blob in (loc, conf, prior, *more)])
         if loc.is_meta:
-            return loc.new_empty((1, 1, 1, 7))
+            return loc.new_empty((1, 1, 1, 3 + self.code_size))
         images = loc.shape[0]
-        boxes = self.decode(loc.reshape(images, priors, -1, 4), *prior[0].view(2, priors, 1, 4), *more)
+        boxes = self.decode(loc.reshape(images, priors, -1, self.code_size), *prior[0].view(2, priors, 1, 4), *more)
         scores = self.scores(conf.reshape(images, priors, self.classes), *more)
         rows = self._detect(boxes, scores)
         if self.results is not None:
@@ -109,8 +116,8 @@ class DetectionOutput(Layer):
         return rows[None, None]
 
     def nothing(self, images: int, like: Tensor) -> Tensor:
-        """The rows of a top without any detection, (K, 7), of the kind of ``like``."""
-        rows = like.new_full((images, 7), -1)
+        """The rows of a top without any detection, (K, 3 + code_size), of the kind of ``like``."""
+        rows = like.new_full((images, 3 + self.code_size), -1)
         rows[:, 0] = torch.arange(images, device=rows.device)
         return rows
 
@@ -133,8 +140,12 @@ class DetectionOutput(Layer):
         return conf
 
     def _detect(self, boxes: Tensor, scores: Tensor) -> Tensor:
-        """The rows of the top, (K, 7), of boxes (N, priors, 1 or classes, 4) and scores (N, priors, classes)."""
+        """The rows of the top, (K, 3 + n), of scores (N, priors, classes) and boxes (N, priors, 1 or classes, n).
+
+        The first 4 of the n numbers are the box by which others are suppressed.
+        """
         images, priors = scores.shape[:2]
+        size = boxes.shape[3]
         labels = torch.tensor(self.labels, dtype=torch.long, device=scores.device)
         classes = len(labels)
         grouped = scores.transpose(1, 2).index_select(1, labels).view(images * classes, priors)
@@ -143,8 +154,8 @@ class DetectionOutput(Layer):
         if boxes.shape[2] == 1:  # of all classes of an image
             index, boxes = place.reshape(images, classes * place.shape[1]), boxes[:, :, 0]
         else:
-            index, boxes = place, boxes[:, :, labels].transpose(1, 2).reshape(images * classes, priors, 4)
-        boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4)).view(*place.shape, 4)
+            index, boxes = place, boxes[:, :, labels].transpose(1, 2).reshape(images * classes, priors, size)
+        boxes = boxes.gather(1, index[..., None].expand(-1, -1, size)).view(*place.shape, size)
         most = self.keep_top_k
 
         def may_be_kept(keep: Tensor) -> Tensor:
@@ -154,7 +165,7 @@ class DetectionOutput(Layer):
             bar = stay.topk(most + 1).values[:, -1]
             return grouped >= bar.repeat_interleave(classes)[:, None]
 
-        keep = bx.suppress(boxes, candidates, self.overlap, self.eta, may_be_kept if most > -1 else None)
+        keep = bx.suppress(boxes[..., :4], candidates, self.overlap, self.eta, may_be_kept if most > -1 else None)
         if most > -1:
             keep = self._strongest(keep.view(images, -1), grouped.view(images, -1), most).view_as(keep)
         group, rank = keep.nonzero(as_tuple=True)

@@ -21,6 +21,7 @@ from ...tables import dims
         "ssd",
         "ssd_focal",
         "textboxes",
+        "textboxes_plus",
         "faceboxes",
         "refinedet",
         "nvidia",

@@ -17,6 +17,7 @@ from ...layers.registry import register
         "ssd",
         "ssd_focal",
         "textboxes",
+        "textboxes_plus",
         "faceboxes",
         "refinedet",
         "nvidia",

@@ -25,7 +25,7 @@ class Priors(Layer):
         moved: how far each box stands from there, in pixels, right and down; empty where none does.
     """
 
-    shifts: ClassVar[tuple[tuple[float, float], ...]] = ((0.0, 0.0),)
+    shifts: tuple[tuple[float, float], ...] = ((0.0, 0.0),)
     options = ("prior_box_param",)
     bottoms = (2, 2)
     differentiable = (False,)

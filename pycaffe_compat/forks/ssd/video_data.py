@@ -12,7 +12,7 @@ from ...layers.data_layers import OF_IMAGES, BatchSource, shapes_of_images
 from ...layers.registry import register
 
 
-@register("VideoData", fork=("ssd", "textboxes", "faceboxes", "refinedet", "intel", "xilinx"))
+@register("VideoData", fork=("ssd", "textboxes", "textboxes_plus", "faceboxes", "refinedet", "intel", "xilinx"))
 class VideoFrames(BatchSource):
     """The frames of ``video_file`` (``video_type: VIDEO``) or of camera ``device_id`` (WEBCAM, the default); labels are 0.
 

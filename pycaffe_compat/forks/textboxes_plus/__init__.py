@@ -6,5 +6,13 @@ FORK = Fork(
     name="textboxes_plus",
     title="TextBoxes++",
     source="MhLiao/TextBoxes_plusplus",
-    types="CTCGreedyDecoder",
+    types=(
+        "AnnotatedData CTCGreedyDecoder CTCLoss DetectionEvaluate DetectionOutput MultiBoxLoss Normalize Permute PriorBox "
+        "ROIPooling Reverse SmoothL1Loss VideoData"
+    ),
+    refused={
+        "TransformationParameter.distort_param": "changes the colours of pictures, in AnnotatedData alone",
+        "TransformationParameter.expand_param": "puts pictures into larger ones, in AnnotatedData alone",
+        "TransformationParameter.emit_constraint": "says which boxes a crop keeps, in AnnotatedData alone",
+    },
 )
