@@ -95,6 +95,10 @@ OPERATORS = [
     (nn.Sequential(nn.ELU(), nn.Sigmoid(), nn.Tanh(), nn.Softplus()), PLANES, ["ELU", "Sigmoid", "TanH", "BNLL"]),
     (nn.Sequential(nn.ReLU6(), nn.SiLU(), nn.Hardtanh(-0.5, 0.4)), PLANES, ["Clip", "Swish", "Clip"]),
     (nn.Hardswish(), PLANES, ["Power", "Clip", "Eltwise"]),
+    (nn.Sequential(nn.SELU(), nn.Mish()), PLANES, ["ELU", "Power", "BNLL", "TanH", "Eltwise"]),
+    (nn.Sequential(nn.Softplus(2), nn.LogSigmoid()), PLANES, ["Power", "BNLL", "Power"] * 2),
+    (nn.Sequential(nn.ChannelShuffle(3), nn.Identity()), PLANES, ["Reshape", "Permute", "Reshape"]),
+    (nn.Sequential(nn.Conv2d(6, 8, 1), nn.PixelShuffle(2)), PLANES, ["Convolution", "Reshape", "Permute", "Reshape"]),
     (
         nn.Sequential(nn.Dropout(0.3), nn.Softmax(dim=1), nn.LogSoftmax(dim=-1)),
         PLANES,

@@ -155,11 +155,32 @@ def elu(c: Conversion, a: SimpleNamespace) -> Blob:
     return c.layer("ELU", [a.self], {"elu_param": {"alpha": None if a.alpha == 1 else a.alpha}})  # type: ignore[no-any-return]
 
 
+@converts("selu.default")
+def selu(c: Conversion, a: SimpleNamespace) -> Blob:
+    """Klambauer et al. 2017: an ELU, scaled."""
+    bent = c.layer("ELU", [a.self], {"elu_param": {"alpha": 1.6732632423543772}}, what="elu")
+    return _power(c, bent, scale=1.0507009873554805, what="scale")
+
+
 @converts("softplus.default")
 def softplus(c: Conversion, a: SimpleNamespace) -> Blob:
-    if a.beta != 1:
-        raise c.unsaid(f"beta={a.beta:g}; BNLL is softplus with beta=1")
-    return c.layer("BNLL", [a.self])  # type: ignore[no-any-return]
+    if a.beta == 1:
+        return c.layer("BNLL", [a.self])  # type: ignore[no-any-return]
+    y = c.layer("BNLL", [_power(c, a.self, scale=a.beta, what="steeper")], what="bnll")
+    return _power(c, y, scale=1 / a.beta, what="back")
+
+
+@converts("log_sigmoid.default")
+def log_sigmoid(c: Conversion, a: SimpleNamespace) -> Blob:
+    y = c.layer("BNLL", [_power(c, a.self, scale=-1, what="mirror")], what="bnll")
+    return _power(c, y, scale=-1, what="back")
+
+
+@converts("mish.default")
+def mish(c: Conversion, a: SimpleNamespace) -> Blob:
+    """Misra 2019: ``x`` times the tanh of its softplus."""
+    gate = c.layer("TanH", [c.layer("BNLL", [a.self], what="bnll")], what="tanh")
+    return c.layer("Eltwise", [a.self, gate], {"eltwise_param": {"operation": "PROD"}})  # type: ignore[no-any-return]
 
 
 @converts("hardtanh.default", "relu6.default", "clamp.default")

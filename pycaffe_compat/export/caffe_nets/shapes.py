@@ -71,6 +71,31 @@ def permute(c: Conversion, a: SimpleNamespace) -> Blob:
     return c.layer("Permute", [a.self], {"permute_param": {"order": order}})  # type: ignore[no-any-return]
 
 
+@converts("channel_shuffle.default", "native_channel_shuffle.default")
+def channel_shuffle(c: Conversion, a: SimpleNamespace) -> Blob:
+    n, channels, *plane = a.self.shape
+    groups = [n, a.groups, channels // a.groups, *plane]
+    return _rearranged(c, a.self, groups, [0, 2, 1, *range(3, len(groups))])
+
+
+@converts("pixel_shuffle.default")
+def pixel_shuffle(c: Conversion, a: SimpleNamespace) -> Blob:
+    if len(a.self.shape) != 4:
+        raise c.unsaid(f"moves channels of {c.said(a.self.shape)} into planes; that needs 4 axes")
+    factor, (n, channels, height, width) = a.upscale_factor, a.self.shape
+    return _rearranged(c, a.self, [n, channels // factor**2, factor, factor, height, width], [0, 1, 4, 2, 5, 3])
+
+
+def _rearranged(c: Conversion, x: Blob, parts: list[int], order: list[int]) -> Blob:
+    """``x`` with more axes, in another order, and as the operator's result again."""
+    apart = c.layer("Reshape", [x], {"reshape_param": {"shape": {"dim": [0, *parts[1:]]}}}, what="apart", shape=parts)
+    moved = c.layer(
+        "Permute", [apart], {"permute_param": {"order": order}}, what="permute", shape=[parts[i] for i in order]
+    )
+    target = {"dim": [0, *c.shape[1:]]}
+    return c.layer("Reshape", [moved], {"reshape_param": {"shape": target}}, what="reshape")  # type: ignore[no-any-return]
+
+
 @converts("split.Tensor", "split_with_sizes.default", "chunk.default", "unbind.int")
 def split(c: Conversion, a: SimpleNamespace) -> Any:
     axis = a.dim % len(a.self.shape)
