@@ -10,7 +10,7 @@ from ..errors import NetError, ParseError, require_file
 from ..forks import fork_named
 from . import caffe_pb2
 from .kinds import EMPTY, NETS, SOLVERS, is_empty_handed, mixed_up
-from .numbers import parse_net
+from .numbers import own_default, parse_net
 from .text import format_text, looks_binary, parse_text, read_bytes
 from .upgrade import upgrade_net, upgrade_solver
 
@@ -100,7 +100,8 @@ def _upgraded(net: Any, file: str) -> Any:
 def read_solver(path: str | os.PathLike[str], fork: str = "") -> Any:
     """Return the upgraded ``SolverParameter`` of the prototxt file at ``path``.
 
-    ``fork`` is the fork of Caffe that the solver's nets are of, as in :func:`read_net`; the solver keeps it.
+    ``fork`` is the fork of Caffe that the solver's nets are of, as in :func:`read_net`; the solver keeps it. Fields that are
+    not set then hold what that fork takes for them.
 
     As in Caffe, the default ``snapshot_prefix`` is the path of the solver file without its ending. If the prefix is a
     folder, the name of the solver file is appended.
@@ -123,12 +124,22 @@ def read_solver(path: str | os.PathLike[str], fork: str = "") -> Any:
         solver.fork = _fork_of(fork)
     for words in upgrade_solver(solver, file):
         _log.info("%s: upgraded %s", file, words)
+    _set_own_defaults(solver)
     stem = os.path.splitext(file)[0]
     if not solver.HasField("snapshot_prefix"):
         solver.snapshot_prefix = stem
     elif os.path.isdir(solver.snapshot_prefix):
         solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, os.path.basename(stem))
     return solver
+
+
+def _set_own_defaults(solver: Any) -> None:
+    """Give fields of a solver that are not set what its fork has for their default, where that is another than here."""
+    for (of, name), own in caffe_pb2.ADDITIONS.otherwise.get(solver.fork, {}).items():
+        if of == "SolverParameter" and own.label != own.LABEL_REPEATED and own.type != own.TYPE_MESSAGE:
+            is_single = not hasattr(getattr(solver, name), "append")
+            if is_single and not solver.HasField(name):
+                setattr(solver, name, own_default(solver.fork, solver, name))
 
 
 def filter_net(net: Any, state: Any = None) -> Any:

@@ -110,8 +110,10 @@ def test_its_own_defaults_numbers_and_kinds_hold_for_known_layers(folder: Path) 
     start, end = CAFFE.index("message PoolingParameter"), CAFFE.index("message PowerParameter")
     pooling = re.sub(r"(uint32 stride = 3 \[default = )1", r"\g<1>2", CAFFE[start:end])
     pooling = re.sub(r"MAX = 0;\s+AVE = 1;", "AVE = 0; MAX = 1;", pooling)
+    solver = re.sub(r"(average_loss = 33 \[default = )1", r"\g<1>20", CAFFE[:start])
+    solver = re.sub(r"(type = 40 \[default = \")SGD", r"\g<1>Adam", solver)
     changed = (
-        CAFFE[:start]
+        solver
         + pooling
         + CAFFE[end:].replace("optional float negative_slope = 1 [default = 0]", "optional string negative_slope = 1")
     )
@@ -121,7 +123,7 @@ def test_its_own_defaults_numbers_and_kinds_hold_for_known_layers(folder: Path) 
     code = """
     import logging
     logging.basicConfig(level=logging.WARNING, stream=__import__("sys").stdout, format="%(message)s")
-    from pycaffe_compat.proto import caffe_pb2, parse_text, read_net
+    from pycaffe_compat.proto import caffe_pb2, parse_text, read_net, read_solver
     INPUT = 'layer { name: "i" type: "Input" top: "x" input_param { shape { dim: [1, 2, 9, 9] } } }'
     def load(layer):
         text = f'{INPUT} layer {{ name: "l" bottom: "x" top: "y" {layer} }}'
@@ -139,6 +141,12 @@ def test_its_own_defaults_numbers_and_kinds_hold_for_known_layers(folder: Path) 
     net.save("net.caffemodel")
     print(b"\\x08\\x01" in open("net.caffemodel", "rb").read(), read_net("net.caffemodel").layer[1].pooling_param.pool)
     load('type: "Upsample" upsample_param { scale: "two" }')
+    open("solver.prototxt", "w").write('momentum: 0.9 solver_mode: CPU')
+    open("other.prototxt", "w").write('average_loss: 3 type: "SGD"')
+    for file in ("solver.prototxt", "other.prototxt"):
+        for fork in ("my_caffe", ""):
+            param = read_solver(file, fork)
+            print(param.type, param.average_loss, param.solver_mode, param.momentum2)
     """
     lines = run(folder, code).splitlines()
     assert "read as in BVLC's Caffe: ReLUParameter.negative_slope, which is float and not string" in lines[0]
@@ -149,7 +157,11 @@ def test_its_own_defaults_numbers_and_kinds_hold_for_known_layers(folder: Path) 
     )
     assert lines[3:5] == ["(1, 2, 4, 4)", "True 0"]
     assert "upsample_param.scale is of another kind in my_caffe.proto (my_caffe) than in YOLO (yolo)" in lines[5]
-    assert len(lines) == 6
+    own, plain, given, same = (line.split() for line in lines[6:])
+    assert own[:3] == ["Adam", "20", "0"]
+    assert plain[:3] == ["SGD", "1", "0"]
+    assert given == same
+    assert given[:2] == ["SGD", "3"]
 
 
 @pytest.mark.parametrize(
