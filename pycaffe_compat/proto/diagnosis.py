@@ -15,6 +15,8 @@ from .outline import Block, Source, Token, read_outline
 from .recognise import scores_of
 from .unknown import known_additions, layer_types, listed, unknown_names
 
+# What shells, Jinja and CMake replace; no value or name of a prototxt begins so.
+_PLACEHOLDER = re.compile(r"\$\{\w+\}|\$\w+|\{\{[^{}\n]*\}\}|\{%[^\n]*?%\}|@\w+@")
 _CLOSING = {"{": "}", "<": ">", "[": "]"}
 _NAMES = {"{": "brace", "<": "bracket", "[": "bracket"}
 _TYPE_HINT = 'A "layer" takes a quoted type (type: "Convolution"), the older "layers" a bare one (type: CONVOLUTION)'
@@ -171,6 +173,8 @@ class _Diagnosis:
             return _unknown_value(message.file.pool.FindEnumTypeByName(found[1]), found[2]) + self._further(found[2])
         value = re.match(r"""(["'])[^"'\n]*["']?|[^\s{}<>\[\]#]+|\S""", self.source.text[self.offset :])
         got = value[0] if value else "the end of the file"
+        if placeholder := _PLACEHOLDER.match(self.source.text, self.offset):
+            return f"{placeholder[0]} is a template's placeholder; fill in the template first"
         if "Expected identifier" in self.words or "have extensions" in self.words:
             hint = "; comments begin with #" if got.startswith(("//", "/*")) else ""
             return f"the name of a field should stand here, but got {got}{hint}"

@@ -82,6 +82,14 @@ ERRORS = {
     "closed twice": ('layer { name: "a" }\n}\n', "2:1", "closes nothing"),
     "text for a number": ('state { level: "3" }', "1:16", "level takes an integer", 'got "3"'),
     "negative": ("layer { convolution_param { num_output: -3 } }", "1:41", "num_output", "-3", "from 0"),
+    "shell's placeholder": ("input_dim: ${N} input_dim: 3", "1:12", "${N} is a template's placeholder", "fill in"),
+    "Jinja's placeholder": (
+        "input_dim: {{ n }} input_dim: 3",
+        "1:12",
+        "{{ n }} is a template's placeholder",
+        "fill in",
+    ),
+    "Jinja's statement": ("{% include 'a' %}", "1:1", "{% include 'a' %} is a template's placeholder", "fill in"),
     "fraction": ("layer { convolution_param { pad: 0.5 } }", "1:34", "pad takes an integer", "0.5"),
     "too large": (
         "layer { convolution_param { pad: [1, 99999999999] } }",
