@@ -7,8 +7,8 @@ FORK = Fork(
     title="synopsys-caffe",
     source="foss-for-synopsys-dwc-arc-processors/synopsys-caffe",
     types=(
-        "Axpy BN ConvolutionDepthwise DetectionOutput HardSwish Interp L1Loss Mish Normalize Permute PriorBox Proposal "
-        "ROIAlign ROIPooling ReLU6 Reorg ShuffleChannel SmoothL1Loss Upsample UpsampleDarknet "
+        "Axpy BN ConvolutionDepthwise DetectionOutput HardSwish Interp L1Loss Mish Normalize Pad Permute PriorBox Proposal "
+        "ROIAlign ROIPooling ReLU6 Reorg ShuffleChannel SmoothL1Loss Squeeze Upsample UpsampleDarknet "
         "Yolov3DetectionOutput"
     ),
 )
