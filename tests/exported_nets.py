@@ -285,3 +285,12 @@ def layer_net(shapes: list[tuple[int, ...]], layer: str) -> tuple[Net, dict[str,
         for parameter in net.parameters():
             parameter.copy_(torch.from_numpy(random.standard_normal(parameter.shape)))
     return net, batch
+
+
+TEXT_DETECTIONS = """fork: "textboxes"
+layer { name: "data" type: "Input" top: "loc" top: "conf" top: "map" top: "picture" input_param {
+  shape { dim: 2 dim: 32 } shape { dim: 2 dim: 16 } shape { dim: 1 dim: 1 dim: 2 dim: 2 }
+  shape { dim: 1 dim: 3 dim: 20 dim: 20 } } }
+layer { name: "priors" type: "PriorBox" bottom: "map" bottom: "picture" top: "priors" prior_box_param { min_size: 8 } }
+layer { name: "y" type: "DetectionOutput" bottom: "loc" bottom: "conf" bottom: "priors" top: "y"
+  detection_output_param { num_classes: 2 confidence_threshold: %s keep_top_k: 5 } }"""

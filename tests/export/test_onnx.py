@@ -16,6 +16,7 @@ from exported_nets import (
     CONVNET,
     FLOWS,
     MORE_LAYERS,
+    TEXT_DETECTIONS,
     answering,
     build_net,
     golden_net,
@@ -94,6 +95,18 @@ def test_detections_of_refinedet(tmp_path):
     batch["prior"][:, 0] = np.sort(random.random((20, 2, 2)), 1).reshape(1, 80)
     (each,) = compare_onnx(net, found, tmp_path / "net.onnx", [batch])
     assert each.relative <= 1e-5
+
+
+@pytest.mark.parametrize("threshold", [0, 9])
+def test_detections_of_textboxes(threshold, tmp_path):
+    net = build_net(TEXT_DETECTIONS % threshold)
+    found = to_onnx(net, tmp_path / "net.onnx")
+    random = np.random.default_rng(0)
+    batch = {name: random.random(net.blob_shapes[name]).astype("f4") for name in net.inputs}
+    (each,) = compare_onnx(net, found, tmp_path / "net.onnx", [batch])
+    assert each.relative <= 1e-5
+    rows = net(**{name: torch.from_numpy(value) for name, value in batch.items()})["y"]
+    assert (rows.shape == (1, 1, 1, 7)) == (threshold == 9)
 
 
 @pytest.mark.parametrize("fold", [False, True])

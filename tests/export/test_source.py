@@ -19,6 +19,7 @@ from exported_nets import (
     CONVNET,
     FLOWS,
     MORE_LAYERS,
+    TEXT_DETECTIONS,
     answering,
     build_net,
     golden_net,
@@ -269,6 +270,11 @@ def test_detections_of_refinedet(tmp_path):
     )
     assert worst(net, tmp_path / "net.py") <= EXACT
     assert not is_formatted(tmp_path)
+
+
+@pytest.mark.parametrize("threshold", [0, 9])
+def test_detections_of_textboxes(threshold, tmp_path):
+    assert worst(build_net(TEXT_DETECTIONS % threshold), tmp_path / "net.py") <= EXACT
 
 
 def test_switches_and_many_outputs(tmp_path):

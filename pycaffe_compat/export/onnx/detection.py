@@ -12,7 +12,9 @@ from ...forks.ssd import boxes as bx
 from ...forks.ssd.detection_output import DetectionOutput
 from ...forks.ssd.normalize import Normalize
 from ...forks.ssd.prior_box import PriorBox, Priors
+from ...forks.textboxes.detection_output import TextDetectionOutput
 from ...forks.textboxes.prior_box import DoublePriorBox
+from ...forks.textboxes_plus.prior_box import DenserPriorBox
 from ..outline import Value
 from ..registry import static, unsaid
 from .emitter import FLOAT, Emitter, emits
@@ -28,7 +30,7 @@ def normalize(e: Emitter, layer: Normalize, x: Value) -> str:
     return str(e.op("Mul", e.op("Div", x, norm), e.array(layer, "scale", scale)))
 
 
-@emits(PriorBox, DensePriorBox, DoublePriorBox, PriorBoxClustered)
+@emits(PriorBox, DensePriorBox, DoublePriorBox, DenserPriorBox, PriorBoxClustered)
 def priors(e: Emitter, layer: Priors, x: Value, picture: Value) -> str:
     for value in (x, picture):
         if len(value.shape) > 2:
@@ -36,7 +38,7 @@ def priors(e: Emitter, layer: Priors, x: Value, picture: Value) -> str:
     return e.array(layer, "priors", layer(torch.empty(x.shape), torch.empty(picture.shape)))
 
 
-@emits(DetectionOutput, RefinedDetectionOutput)
+@emits(DetectionOutput, RefinedDetectionOutput, TextDetectionOutput)
 def detection_output(e: Emitter, layer: DetectionOutput, loc: Value, conf: Value, prior: Value, *more: Value) -> str:
     """Groups are the classes of each image: ``NonMaxSuppression`` takes each for an image of one class."""
     if layer.eta < 1 and layer.overlap > 0.5:
@@ -73,7 +75,7 @@ def detection_output(e: Emitter, layer: DetectionOutput, loc: Value, conf: Value
         e.op("GatherND", e.op("Reshape", boxes, e.ints(-1, flat, 4)), where),
         axis=1,
     )
-    rows = e.op("Concat", rows, nothing(e, scores, where), axis=0)
+    rows = e.op("Concat", rows, nothing(e, scores, where, isinstance(layer, TextDetectionOutput)), axis=0)
     return str(e.op("Unsqueeze", rows, e.ints(0, 1)))
 
 

@@ -48,11 +48,16 @@ def suppressed(e: Emitter, boxes: object, scores: object, most: int, overlap: fl
     return str(e.op("ScatterElements", none, spot, ones))
 
 
-def nothing(e: Emitter, batch: object, where: str) -> str:
-    """A row (image, -1, -1, -1, -1, -1, -1) for each image of ``batch`` if ``where`` has no row; else no row."""
-    images = e.op("Gather", e.op("Shape", batch), e.ints(0))
+def nothing(e: Emitter, batch: object, where: str, one_row: bool = False) -> str:
+    """A row (image, -1, -1, -1, -1, -1, -1) for each image of ``batch`` if ``where`` has no row; else no row.
+
+    With ``one_row`` it is a single one of -1.
+    """
+    images: object = e.ints(1) if one_row else e.op("Gather", e.op("Shape", batch), e.ints(0))
     found = e.op("Gather", e.op("Shape", where), e.ints(0))
     empty = e.op("Cast", e.op("Equal", found, e.ints(0)), to=INT64)
     index = e.op("Range", e.constant(0, np.int64), e.op("Squeeze", e.op("Mul", images, empty)), e.constant(1, np.int64))
     image = e.op("Unsqueeze", e.op("Cast", index, to=FLOAT), e.ints(1))
+    if one_row:
+        image = e.op("Sub", image, e.number(1))
     return str(e.op("Pad", image, e.ints(0, 0, 0, 6), e.number(-1)))

@@ -23,7 +23,9 @@ from ...forks.ssd import boxes as bx
 from ...forks.ssd.detection_output import DetectionOutput
 from ...forks.ssd.prior_box import PriorBox, Priors
 from ...forks.synopsys.proposal import RoundedProposal
+from ...forks.textboxes.detection_output import TextDetectionOutput
 from ...forks.textboxes.prior_box import DoublePriorBox
+from ...forks.textboxes_plus.prior_box import DenserPriorBox
 from ...forks.yolo.detection_output import GridDetections, YoloDetectionOutput, Yolov3DetectionOutput
 from ..outline import Value
 from ..registry import static, unsaid
@@ -38,7 +40,7 @@ _DECODERS = {
 }
 
 
-@writes(PriorBox, DensePriorBox, DoublePriorBox, PriorBoxClustered)
+@writes(PriorBox, DensePriorBox, DoublePriorBox, DenserPriorBox, PriorBoxClustered)
 def priors(w: Writer, layer: Priors, x: Value, picture: Value) -> str:
     """Boxes that depend on sizes alone: a buffer."""
     for value in (x, picture):
@@ -47,7 +49,7 @@ def priors(w: Writer, layer: Priors, x: Value, picture: Value) -> str:
     return w.parameter(layer, layer(torch.empty(x.shape), torch.empty(picture.shape)), learns=False)
 
 
-@writes(DetectionOutput, RefinedDetectionOutput)
+@writes(DetectionOutput, RefinedDetectionOutput, TextDetectionOutput)
 def detection_output(w: Writer, layer: DetectionOutput, loc: Value, conf: Value, prior: Value, *more: Value) -> str:
     decode = w.helper(_DECODERS[layer.code_type])
     variances = unless(True, not layer.variance_in_target)
@@ -73,6 +75,7 @@ def detection_output(w: Writer, layer: DetectionOutput, loc: Value, conf: Value,
         keep_top_k=unless(-1, layer.keep_top_k),
         eta=unless(1, layer.eta),
         use_variances=variances,
+        one_row=unless(False, isinstance(layer, TextDetectionOutput)),
     )
 
 

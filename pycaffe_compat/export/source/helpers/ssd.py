@@ -68,10 +68,11 @@ def detect(
     keep_top_k: int = -1,
     eta: float = 1,
     use_variances: bool = True,
+    one_row: bool = False,
 ) -> Tensor:
     """SSD's detections, (1, 1, K, 7): image, label, score, xmin, ymin, xmax, ymax.
 
-    Without any they are (1, 1, N, 7): the image and -1.
+    Without any they are (1, 1, N, 7): the image and -1; with ``one_row``, a single row of -1.
     """
     images, priors = len(loc), prior.shape[2] // 4
     prior, variance = prior.reshape(-1, 2, priors, 1, 4).unbind(1)
@@ -98,8 +99,9 @@ def detect(
         found.append(best)
     made = torch.cat(found)
     if not len(made):
-        made = loc.new_full((images, 7), -1)
-        made[:, 0] = torch.arange(images)
+        made = loc.new_full((1 if one_row else images, 7), -1)
+        if not one_row:
+            made[:, 0] = torch.arange(images)
     return made[None, None]
 
 
