@@ -487,7 +487,7 @@ def test_options_of_data_that_only_the_older_form_has(tmp_path: Path, caplog: py
     new = net_of(f'layer {{ name: "d" type: "ImageData" top: "d" top: "l" {options} }}')
     assert new.draw()["d"].unique().tolist() == [4]
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert warning.endswith('"layers" alone, as in Caffe; write transform_param { scale: … }')
+    assert warning.endswith('only in the older "layers", as in Caffe; write transform_param { scale: … }')
     caplog.clear()
     old = net_of(f'layers {{ name: "d" type: IMAGE_DATA top: "d" top: "l" {options} }}')
     assert old.draw()["d"].unique().tolist() == [2] and not caplog.records

@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
 from ..proto import caffe_pb2
 
-UNIT = np.array([0, 0, 1, 1], np.float32)
 _ONE, _ZERO, _TWO = np.float32(1), np.float32(0), np.float32(2)
 
 
@@ -147,11 +145,3 @@ def coverage(a: np.ndarray, areas_a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The share of each box of ``a`` that lies in ``b``."""
     shared = intersections(a, b)
     return np.divide(shared, np.broadcast_to(areas_a, shared.shape), out=np.zeros_like(shared), where=shared > 0)
-
-
-def check_type(type_number: int, known: bool = True) -> None:
-    """Raise a :class:`DataError` unless an annotation is of the type that is boxes."""
-    if not known or type_number != caffe_pb2.AnnotatedDatum.BBOX:
-        names = caffe_pb2.AnnotatedDatum.AnnotationType
-        name = names.Name(type_number) if type_number in names.values() else str(type_number)
-        raise DataError(f"annotations of type {name} are not read here; only BBOX is")

@@ -117,7 +117,7 @@ def _without_effect(param: Any, cls: type[Layer]) -> Iterator[str]:
         elif "transform_param" in read and field.name != "transform_param":
             for older in (name for name in _OLDER_FIELDS if _is_set(value, name)):
                 yield (
-                    f'{field.name}.{older} is read in the older "layers" alone, as in Caffe; '
+                    f'{field.name}.{older} is read only in the older "layers", as in Caffe; '
                     f"write transform_param {{ {older}: … }}"
                 )
 

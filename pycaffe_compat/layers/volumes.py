@@ -185,7 +185,7 @@ def volume_pooling(
     if not 1 <= n <= max(_SIDES):
         raise error(f"pools over 1 to {max(_SIDES)} axes behind the channels (axis {axis}), not of shape {dims(shape)}")
     if mode not in MODES:
-        raise error(f"pooling_param.pool: {mode} pools planes without dilation alone; here valid: {', '.join(MODES)}")
+        raise error(f"pooling_param.pool: {mode} pools only planes, without dilation; valid here: {', '.join(MODES)}")
     kernel = _numbers(options, "kernel_size", "kernel", n, error)
     stride = _numbers(options, "stride", "stride", n, error)
     pad = _numbers(options, "pad", "pad", n, error)

@@ -75,7 +75,7 @@ class Course:
             for field in (name for name, given in changing if given):
                 logger.log(
                     logging.WARNING,
-                    '%s has no effect with type: "%s"; in its fork it is for SGD alone',
+                    '%s has no effect with type: "%s"; in its fork it works only with SGD',
                     field,
                     param.type,
                 )

@@ -274,7 +274,7 @@ class CaffeLR(torch.optim.lr_scheduler.LRScheduler):
         made = Policy(**self.options)
         if made.name in ("plateau", "multifixed") or made.warmup_iter or made.rampup_interval or made.min_lr:
             raise SolverError(
-                f'lr_policy "{policy}" and the fields {", ".join((*FORKS_FIELDS, *FORKS_LISTS))} of forks are for solvers alone: '
+                f'lr_policy "{policy}" and the fields {", ".join((*FORKS_FIELDS, *FORKS_LISTS))} of forks work only in solvers: '
                 "the rate is not a multiple of base_lr, or depends on the loss"
             )
         assumed = made.assumed()

@@ -71,7 +71,7 @@ def test_a_module_that_is_imported_and_a_program(capfd):
     program = torch.export.export(nn.ReLU(), (torch.zeros(1, 4),))
     torch.export.save(program, "relu.pt2")
     said = convert(capfd, "relu.pt2")
-    assert said.startswith("0: ") and "note: the module holds for the batch of the example alone" in said
+    assert said.startswith("0: ") and "note: the module is valid only for the batch size of the example" in said
 
 
 @pytest.mark.parametrize(

@@ -331,7 +331,7 @@ def test_programs(tmp_path):
 def test_a_module_of_one_batch_size(tmp_path):
     example = torch.rand(2, 6, 3, 3)
     found = to_caffe(of(lambda x: x.reshape(2, 54)), example, tmp_path / "net.prototxt", tmp_path / "net.caffemodel")
-    assert found.notes == ["the module holds for the batch of the example alone"] and len(found.differences) == 1
+    assert found.notes == ["the module is valid only for the batch size of the example"] and len(found.differences) == 1
 
 
 class Choosing(nn.Module):
@@ -382,7 +382,7 @@ REFUSED = [
     (nn.ConvTranspose2d(6, 4, 3, stride=2, output_padding=1), "output_padding 1×1"),
     (
         nn.Sequential(nn.ZeroPad2d(1), nn.MaxPool2d(2)),
-        r"1 \(MaxPool2d\): reads data padded by 1×1; Caffe pads in convolutions",
+        r"1 \(MaxPool2d\): reads data padded by 1×1; Caffe pads only in convolutions",
     ),
     (nn.ZeroPad2d((1, 0, 1, 0)), r"pads by \(1, 0, 1, 0\); Caffe's convolutions pad with zeros, as much on one side"),
     (nn.ZeroPad2d(1), "its output data is padded"),

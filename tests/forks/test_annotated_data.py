@@ -310,7 +310,7 @@ def test_boxes_can_be_in_pixels_of_their_own_scale(scenes) -> None:
 
 def test_plain_data_does_not_change_colours(tmp_path) -> None:
     param = parse_text('type: "Data" transform_param { distort_param { hue_prob: 1 } }', caffe_pb2.LayerParameter)
-    with pytest.raises(LayerError, match=r"distort_param of SSD .* in AnnotatedData alone"):
+    with pytest.raises(LayerError, match=r"distort_param of SSD .* in AnnotatedData only"):
         check_fork_options(param, layer_class(param), "here", set())
 
 

@@ -118,7 +118,7 @@ def test_without_labels_pictures_stay_whole(database: str) -> None:
 def test_mirroring_pictures_alone_is_warned_of(database: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         source(database, "yolo_v1", more="mirror: true")
-    assert "change pictures alone, not their boxes" in caplog.text
+    assert "change only pictures, not their boxes" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -381,7 +381,7 @@ def test_images_of_any_size_make_batches_of_one(pairs: Path) -> None:
         ("DenseImageData", None, "crop_height: 4", "", "crop_height is 4 and crop_width 0; set both"),
         ("DenseImageData", None, "new_height: 4", "", "new_height is 4 and new_width 0"),
         ("DenseImageData", None, "crop_height: 10 crop_width: 4", "", "a crop of 10 × 4 .* larger than the image"),
-        ("DenseImageData", None, "", "mirror: true", "would change the image alone"),
+        ("DenseImageData", None, "", "mirror: true", "would change only the image"),
         ("DenseImageData", None, "label_divide_factor: 2", "", "needs new_height and new_width"),
         ("DenseImageData", None, "rand_skip: 6", "", "rand_skip 6 is more than the 5 images"),
         ("DenseImageData", None, "batch_size: 0", "", "batch_size is 0"),

@@ -201,7 +201,7 @@ def test_other_rules_ignore_larc_with_a_word(caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.WARNING):
         made = solver("type: 'Adam' momentum: 0.9 larc: true")
     assert made.optimizer.local_rate is None
-    assert 'larc has no effect with type: "Adam"; in its fork it is for SGD alone' in caplog.text
+    assert 'larc has no effect with type: "Adam"; in its fork it works only with SGD' in caplog.text
 
 
 def test_test_offset_moves_the_tests(tmp_path: Path) -> None:

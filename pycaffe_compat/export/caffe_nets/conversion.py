@@ -154,9 +154,7 @@ class Conversion:
             if not isinstance(value, Blob):
                 raise NetError(f"{self.graph.name}: its output {node.name} does not depend on its input")
             if any(value.padding):
-                raise NetError(
-                    f"{self.graph.name}: its output {value.name} is padded, which Caffe does in convolutions alone"
-                )
+                raise NetError(f"{self.graph.name}: its output {value.name} is padded; Caffe pads only in convolutions")
             outputs.append(value)
         return outputs
 
@@ -307,7 +305,7 @@ class Conversion:
         """
         padded = next((each for each in bottoms if any(each.padding)), None)
         if padded is not None:
-            raise self.unsaid(f"reads {padded.name} padded by {dims(padded.padding)}; Caffe pads in convolutions alone")
+            raise self.unsaid(f"reads {padded.name} padded by {dims(padded.padding)}; Caffe pads only in convolutions")
         if any(each.turned for each in bottoms):
             raise self.unsaid(
                 "reads the picture itself; with mean and std a convolution must, whose filters can be turned to BGR"

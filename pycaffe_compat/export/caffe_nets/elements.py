@@ -151,7 +151,7 @@ def prelu(c: Conversion, a: SimpleNamespace) -> Blob:
 @converts("elu.default")
 def elu(c: Conversion, a: SimpleNamespace) -> Blob:
     if a.scale != 1 or a.input_scale != 1:
-        raise c.unsaid("SELU's scale; Caffe's ELU has alpha alone")
+        raise c.unsaid("SELU's scale; Caffe's ELU has only alpha")
     return c.layer("ELU", [a.self], {"elu_param": {"alpha": None if a.alpha == 1 else a.alpha}})  # type: ignore[no-any-return]
 
 

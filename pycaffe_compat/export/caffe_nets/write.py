@@ -108,7 +108,7 @@ def _write(
         layer.input_param.shape[0].dim[:] = shape
     notes = [f"{several(layers)}: {what}" for what, layers in conversion.rare.items()]
     if not graph.any_batch:
-        notes.append("the module holds for the batch of the example alone")
+        notes.append("the module is valid only for the batch size of the example")
     net = _net(conversion)
     found = CaffeNet(
         conversion.net,

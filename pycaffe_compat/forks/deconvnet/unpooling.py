@@ -50,7 +50,7 @@ class Unpooling(GivenPlane):
         plane = self._sides(options, "unpool_size", "unpool_h", "unpool_w")
         pad = self._sides(options, "pad", "pad_h", "pad_w")
         if pad != (0, 0):
-            raise self.error(f"unpooling_param: pad is {dims(pad)}; the fork unpools without padding alone")
+            raise self.error(f"unpooling_param: pad is {dims(pad)}; the fork unpools only without padding")
         self.window = Window(kernel, stride, pad)
         self.unpooled = plane
         if problem := self.window.problem():

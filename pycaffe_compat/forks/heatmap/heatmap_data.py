@@ -43,7 +43,7 @@ class DataHeatmap(BatchSource):
         if options.label_width != options.label_height or not options.label_width:
             raise self.error(
                 f"label_width is {options.label_width} and label_height {options.label_height}; they must be equal and at least "
-                "1, as the fork lays out square maps alone"
+                "1, as the fork supports only square maps"
             )
         for name in ("meanfile", "sample_per_cluster"):
             if getattr(options, name):

@@ -24,6 +24,6 @@ class UpdatedBatchNorm(BatchNorm):
         super().__init__(param, bottom_shapes)
         if param.batch_norm_param.update_global_stats and self.training:
             raise self.error(
-                "batch_norm_param.update_global_stats: true is not done in training. PSPNet's Caffe divides by the batch's "
-                "distance from the running mean there; leave it out, or give use_global_stats: true alone"
+                "batch_norm_param.update_global_stats: true is not supported in training. PSPNet's Caffe divides by the batch's "
+                "distance from the running mean there; leave it out, or give only use_global_stats: true"
             )

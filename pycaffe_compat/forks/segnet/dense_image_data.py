@@ -18,7 +18,7 @@ class DenseImageData(LabelMapSource):
     """
 
     options = ("dense_image_data_param", "transform_param")
-    inert_options = frozenset({"mean_file"})  # the fork reads that of transform_param alone
+    inert_options = frozenset({"mean_file"})  # the fork reads only that of transform_param
     tops = (2, 2)
 
     @classmethod
@@ -35,7 +35,7 @@ class DenseImageData(LabelMapSource):
         options, transform = param.dense_image_data_param, param.transform_param
         if transform.mirror or transform.crop_size:
             raise self.error(
-                "transform_param.mirror and crop_size would change the image alone; give mirror, crop_height and crop_width "
+                "transform_param.mirror and crop_size would change only the image; give mirror, crop_height and crop_width "
                 "in dense_image_data_param"
             )
         crop = self.crop_of(param)

@@ -14,8 +14,8 @@ FORK = Fork(
         "SolverParameter.show_per_class_result": "what eval_type detection logs",
     },
     refused={
-        "TransformationParameter.distort_param": "changes the colours of pictures, in AnnotatedData alone",
-        "TransformationParameter.expand_param": "puts pictures into larger ones, in AnnotatedData alone",
-        "TransformationParameter.emit_constraint": "says which boxes a crop keeps, in AnnotatedData alone",
+        "TransformationParameter.distort_param": "changes the colours of pictures, in AnnotatedData only",
+        "TransformationParameter.expand_param": "puts pictures into larger ones, in AnnotatedData only",
+        "TransformationParameter.emit_constraint": "says which boxes a crop keeps, in AnnotatedData only",
     },
 )

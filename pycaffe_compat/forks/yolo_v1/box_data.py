@@ -137,7 +137,7 @@ class BoxSource(DatabaseSource):
             )
         if transformer.mirror or transformer.crop:
             log.warning(
-                'layer "%s" (%s): transform_param.mirror and crop_size change pictures alone, not their boxes, as in the fork',
+                'layer "%s" (%s): transform_param.mirror and crop_size change only pictures, not their boxes, as in the fork',
                 self.name,
                 self.type_name,
             )

@@ -77,6 +77,20 @@ def psroi_pool(x: Tensor, regions: Tensor, bins: int, scale: float) -> Tensor:
     return pooled
 
 
+def sum_of_neighbours(x: Tensor, image: Tensor, sides: list[list[tuple[Tensor, Tensor]]]) -> Tensor:
+    """Bilinear sums (R, C, h, w) of four places each.
+
+    ``sides``, of rows and of columns, has the weights and indices (R, h) or (R, w) of the lower and of the upper place.
+    """
+    rows = x.movedim(1, -1)
+    y = x.new_zeros(())
+    for down, row in sides[0]:
+        for across, column in sides[1]:
+            values = rows[image.long()[:, :, None], row[:, :, None], column[:, None]]
+            y = y + values * (down[:, :, None] * across[:, None])[..., None]
+    return y.movedim(-1, 1)
+
+
 def align_grid(
     x: Tensor,
     regions: Tensor,
@@ -99,13 +113,7 @@ def align_grid(
         places = [place.clamp(0, side - 1).long() for place in (first, first + 1)]
         shares = inside * (1 - rest), inside * rest
         sides.append(list(zip(shares, places, strict=True)))
-    rows = x.movedim(1, -1)
-    y = x.new_zeros(())
-    for down, row in sides[0]:
-        for across, column in sides[1]:
-            values = rows[image.long()[:, :, None], row[:, :, None], column[:, None]]
-            y = y + values * (down[:, :, None] * across[:, None])[..., None]
-    return y.movedim(-1, 1)
+    return sum_of_neighbours(x, image, sides)
 
 
 def warp_regions(
@@ -127,13 +135,7 @@ def warp_regions(
         shares = inside * (1 - (at - first)), inside * (at - first)
         places = first, (first + 1).clamp(max=side - 1)
         sides.append(list(zip(shares, places, strict=True)))
-    rows = x.movedim(1, -1)
-    y = x.new_zeros(())
-    for down, row in sides[0]:
-        for across, column in sides[1]:
-            values = rows[image.long()[:, :, None], row[:, :, None], column[:, None]]
-            y = y + values * (down[:, :, None] * across[:, None])[..., None]
-    return y.movedim(-1, 1)
+    return sum_of_neighbours(x, image, sides)
 
 
 def align_bins(
