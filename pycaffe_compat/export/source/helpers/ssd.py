@@ -72,7 +72,8 @@ def detect(
 ) -> Tensor:
     """SSD's detections, (1, 1, K, 7): image, label, score, xmin, ymin, xmax, ymax.
 
-    Without any they are (1, 1, N, 7): the image and -1; with ``one_row``, a single row of -1.
+    Without any they are (1, 1, N, 7): the image and -1. With ``one_row`` they are
+    then one row of -1.
     """
     images, priors = len(loc), prior.shape[2] // 4
     prior, variance = prior.reshape(-1, 2, priors, 1, 4).unbind(1)
