@@ -288,3 +288,26 @@ def test_a_cascade_runs_through_and_its_regions_are_of_any_number() -> None:
     made = net(**batch)["d"]
     assert made.shape[1:] == (5, 1, 1) and len(made) > 4
     assert torch.equal(pickle.loads(pickle.dumps(net))(**batch)["d"], made)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes", "words"),
+    [
+        ('type: "FrcnnOutput"', [(3, 2), (3, 8), (3, 5, 2), (1, 2)], "regions R×5 or R×6 .*, not 3×2, 3×8, 3×5×2, 1×2"),
+        ('type: "FrcnnOutput"', [(3, 2, 2), (3, 8), (3, 5), (1, 2)], "needs probabilities R×classes"),
+        ('type: "DecodeBBox"', [(3, 8, 2), (3, 5)], "needs codes R×8, regions R×5 .*, not 3×8×2, 3×5"),
+        ('type: "DecodeBBox"', [(3, 8), (3, 5), (3, 0)], "matched boxes R×n, not 3×8, 3×5, 3×0"),
+        ('type: "ScaleRoute"', [(3, 5, 2)], "needs regions R×5 as its first bottom, not 3×5×2"),
+    ],
+)
+def test_items_of_other_sizes_are_refused(layer: str, shapes: list[tuple[int, ...]], words: str) -> None:
+    with pytest.raises(LayerError, match=words):
+        gl.build(f'name: "l" {layer}', *shapes)
+
+
+def test_regions_may_have_further_axes_of_one() -> None:
+    boxes = torch.tensor([[0, 0, 0, 9, 9], [0, 0, 0, 99, 99]], dtype=torch.float).reshape(2, 5, 1, 1)
+    layer = gl.build('name: "s" type: "ScaleRoute" scale_route_param { high_scale: 50 }', (2, 5, 1, 1))
+    assert torch.equal(layer(boxes), boxes[:1])
+    with pytest.raises(LayerError, match="needs regions R×5"):
+        layer(boxes[:, :4])

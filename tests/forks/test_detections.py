@@ -227,3 +227,9 @@ def test_a_prior_without_area_is_named() -> None:
     flat = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.5, 0.25, 0.5, 0.75]])
     with pytest.raises(LayerError, match=r"prior 0.5, 0.25, 0.5, 0.75 has no area"):
         layer(torch.zeros(1, 8), torch.zeros(1, 6), priors_of(flat))
+
+
+@pytest.mark.parametrize("prior", [(1, 2, 8, 2), (0, 2, 8)])
+def test_priors_of_other_axes_are_refused(prior: tuple[int, ...]) -> None:
+    with pytest.raises(LayerError, match="its third bottom must be the priors"):
+        gl.build('name: "d" type: "DetectionOutput" detection_output_param { num_classes: 2 }', (1, 8), (1, 4), prior)

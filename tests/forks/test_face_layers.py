@@ -369,3 +369,10 @@ def test_inter_class_pushes_the_weights_of_the_batch_apart(kind: str) -> None:
             (N, K),
             (N,),
         )
+
+
+def test_center_loss_needs_the_features_of_its_centers() -> None:
+    with pytest.raises(LayerError, match="takes at least one feature of each item, from axis 1 on, not 4×0×5"):
+        build('type: "CenterLoss" center_loss_param { num_output: 3 }', (4, 0, 5), (4,))
+    with pytest.raises(LayerError, match="takes 6 features of each item, from axis 1 on, not 4×5"):
+        build('type: "CenterLoss" center_loss_param { num_output: 3 }', (4, 6), (4,))(torch.ones(4, 5), torch.ones(4))

@@ -128,3 +128,9 @@ def test_scores_of_several_labels() -> None:
     np.testing.assert_allclose(scores.flatten(), [3 / 4, 2 / 3, 2 / (4 / 3 + 3 / 2), 3 / 4, 6 / (6 + 1 + 1)])
     assert layer(x, torch.zeros(2, 4)).tolist() == torch.zeros(1, 5, 1, 1).tolist()
     assert math.isnan(layer(x, torch.ones(2, 4)).flatten()[2])
+
+
+def test_code_losses_refuse_bottoms_of_two_shapes() -> None:
+    layer = gl.build('name: "k" type: "K1_EuclideanLoss"', (2, 3), (2, 3))
+    with pytest.raises(LayerError, match=r"takes two bottoms of one shape, .* not 2×3 and 2"):
+        layer(torch.rand(2, 3), torch.rand(2))

@@ -109,3 +109,10 @@ def test_the_gradient_of_one_edge_is_the_forks() -> None:
 def test_what_does_not_fit_is_an_error(text: str, shapes: list[tuple[int, ...]], words: str) -> None:
     with pytest.raises(LayerError, match=words):
         gl.build(f'name: "x" {text}', *shapes)
+
+
+def test_components_of_nothing_and_of_other_axes() -> None:
+    layer = gl.build('name: "c" type: "ConnectedComponent"', (1, 1, 3, 5))
+    assert layer(torch.zeros(2, 1, 0, 3)).shape == (2, 1, 0, 3)
+    with pytest.raises(LayerError, match=r"needs a bottom \(N, C, H, W\), not of shape 1×1×3×5×1"):
+        layer(torch.zeros(1, 1, 3, 5, 1))

@@ -97,7 +97,27 @@ def test_a_table_stands_still_without_a_rate() -> None:
     layer = build('type: "UnlabeledMatching" param { lr_mult: 0 }', (1, 2), (1,))
     layer(torch.ones(1, 2, dtype=torch.float64, requires_grad=True), torch.tensor([-1])).sum().backward()
     assert not layer.blob(0).any()
-    with pytest.raises(LayerError, match=r"takes features \(N, …\) and N labels, not 1×2 and 2"):
+    with pytest.raises(LayerError, match=r"takes features \(N, …\), 2 each, and N labels, not 1×2 and 2"):
         build('type: "UnlabeledMatching"', (1, 2), (2,))
     with pytest.raises(LayerError, match="num_classes: 0 must be at least 1"):
         build('type: "LabeledMatching" top: "a" top: "b"', (1, 2), (1,))
+
+
+def test_matching_takes_any_number_of_items_but_not_of_features() -> None:
+    for text in (
+        'type: "LabeledMatching" top: "a" top: "b" labeled_matching_param { num_classes: 3 }',
+        "type: 'UnlabeledMatching' unlabeled_matching_param { queue_size: 3 }",
+    ):
+        layer = build(text, (2, 4), (2,))
+        x = torch.zeros(0, 4, dtype=torch.float64, requires_grad=True)
+        top = gl.tops_of(layer(x, torch.zeros(0)))[0]
+        top.sum().backward()
+        assert top.shape == (0, 3) and x.grad is not None and x.grad.shape == (0, 4)
+        with pytest.raises(LayerError, match=r"features \(N, …\), 4 each, and N labels, not 2×3 and 2"):
+            layer(torch.zeros(2, 3, dtype=torch.float64), torch.zeros(2))
+        assert gl.tops_of(build(text, (2,), (2,))(torch.ones(2, dtype=torch.float64), torch.zeros(2)))[0].shape == (
+            2,
+            3,
+        )
+    with pytest.raises(LayerError, match="at least one each, and N labels, not 2×0 and 2"):
+        build("type: 'UnlabeledMatching' unlabeled_matching_param { queue_size: 3 }", (2, 0), (2,))

@@ -48,3 +48,8 @@ def test_a_region_of_no_image_is_an_error() -> None:
     layer = gl.build(WARP.format("pooled_h: 2 pooled_w: 2"), (1, 1, 4, 4), (1, 5))
     with pytest.raises(LayerError, match=r"region 0 .* is not in the batch"):
         layer(torch.zeros(1, 1, 4, 4), torch.ones(1, 5))
+
+
+def test_warping_needs_planes_with_places() -> None:
+    with pytest.raises(LayerError, match=r"needs a bottom .*, not of shape 1×0×4×4"):
+        gl.build(WARP.format("pooled_h: 2 pooled_w: 2"), (1, 0, 4, 4), (3, 5))

@@ -163,3 +163,11 @@ def test_lrn_rounds_each_number_in_between() -> None:
 def test_precisions_that_there_are_not(text: str, words: str) -> None:
     with pytest.raises(LayerError, match=words):
         gl.build(f'name: "q" {text}', (1, 2, 3, 3))
+
+
+def test_lrn_needs_planes_of_channels() -> None:
+    text = 'name: "q" type: "LRNRistretto" quantization_param { precision: MINIFLOAT }'
+    with pytest.raises(LayerError, match="a channel at least, not 1×0×3×3"):
+        gl.build(text, (1, 0, 3, 3))
+    with pytest.raises(LayerError, match="a channel at least, not 1×4×3×3×1"):
+        gl.build(text, (1, 4, 3, 3))(torch.ones(1, 4, 3, 3, 1))

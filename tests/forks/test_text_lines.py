@@ -152,3 +152,13 @@ def test_reverse_time_turns_the_first_steps(copies: bool) -> None:
     assert y[:, 0].tolist() == [[4, 5], [0, 1], [8, 9] if copies else [0, 0]]
     assert y[:, 1].tolist() == [[10, 11], [6, 7], [2, 3]]
     gl.check_gradients(layer, x, torch.tensor([2, 3]))
+
+
+def test_ctc_refuses_steps_that_cannot_be() -> None:
+    with pytest.raises(LayerError, match="takes scores T×N×C, at least one step, not 0×2×3"):
+        gl.build('name: "l" type: "WarpCTCLoss"', (0, 2, 3), (2, 2))
+    layer = gl.build('name: "l" type: "WarpCTCLoss"', (4, 2, 3), (2,), (2,), (2, 2))
+    with pytest.raises(LayerError, match="numbers of steps or labels are not of 4 steps and 2 labels"):
+        layer(torch.rand(4, 2, 3), torch.tensor([-1, 2]), torch.ones(2), torch.ones(2, 2))
+    with pytest.raises(LayerError, match="its bottoms do not belong together: 4×1×3, 2, 2, 2×2"):
+        layer(torch.rand(4, 1, 3), torch.ones(2), torch.ones(2), torch.ones(2, 2))

@@ -123,3 +123,16 @@ def test_a_net_is_read_with_its_blobs(tmp_path: Path) -> None:
     expected = scale * (blobs["tile"].numpy() - mean) / np.sqrt(variance + 1e-5) + bias
     np.testing.assert_allclose(blobs["bn"].detach(), expected, atol=1e-5)
     assert net.layers["fix"].step == 1 / 16
+
+
+@pytest.mark.parametrize(
+    "options", ['"Tiling" tiling_param { tile_dim: 2 }', '"GSTiling" gs_tiling_param { stride: 2 }']
+)
+def test_tiles_of_nothing_and_of_other_axes(options: str) -> None:
+    layer = gl.build(f'name: "t" type: {options}', (1, 4, 2, 2))
+    x = torch.zeros(0, 4, 2, 2, requires_grad=True)
+    y = layer(x)
+    y.sum().backward()
+    assert [tuple(y.shape)] == gl.meta_shapes(layer, [(0, 4, 2, 2)]) and x.grad is not None
+    with pytest.raises(LayerError, match=r"needs a bottom \(num, channels, height, width\), not of shape 1×1×4×2×2"):
+        layer(torch.zeros(1, 1, 4, 2, 2))

@@ -12,6 +12,7 @@ from ...layers.base import Shape, count
 from ...layers.loss import LossLayer, read_labels
 from ...layers.registry import register
 from ...layers.slope import TracedFunction
+from ...tables import dims
 
 DISTANCES = ("L1", "L2")
 
@@ -40,12 +41,21 @@ class CenterLoss(LossLayer):
             )
         if self.distance not in DISTANCES:
             raise self.error(f'center_loss_param.distance_type: "{self.distance}" is none of {", ".join(DISTANCES)}')
-        self.add_blob("center", (options.num_output, count(bottom_shapes[0], self.axis)), options.center_filler)
+        self.features = count(bottom_shapes[0], self.axis)
+        self.check_features(bottom_shapes[0])
+        self.add_blob("center", (options.num_output, self.features), options.center_filler)
+
+    def check_features(self, shape: Shape) -> None:
+        """Raise unless an item has as many features as a center."""
+        if not self.features or count(shape, self.axis) != self.features:
+            each = f"{self.features} features" if self.features else "at least one feature"
+            raise self.error(f"takes {each} of each item, from axis {self.axis} on, not {dims(shape)}")
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         """Return the loss as a tensor without axes."""
         n = self.batch_size(x, label)
-        features = x.flatten(self.axis).flatten(0, -2) if self.axis else x.reshape(1, -1)
+        self.check_features(x.shape)
+        features = x.reshape(count(x.shape, 0, self.axis), self.features)
         labels = read_labels(self, features.new_empty((len(features), len(self.center)), device="meta"), 1, label)
         classes = labels.classes.flatten()
         apart = _Apart.apply(features, self.center, classes, self.distance == "L1", self.repeats)

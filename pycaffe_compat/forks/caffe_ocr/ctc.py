@@ -45,9 +45,13 @@ class WarpCTCLoss(LossLayer):
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         self.blank = param.ctc_loss_param.blank_index
-        scores, *others = bottom_shapes
-        if len(scores) < 3 or math.prod(scores[3:]) != 1:
-            raise self.error(f"takes scores T×N×C, not {dims(scores)}")
+        self.check_bottoms(bottom_shapes)
+
+    def check_bottoms(self, shapes: Sequence[Shape]) -> None:
+        """Raise unless the bottoms are of the same steps and items, and the blank is one of the classes."""
+        scores, *others = map(tuple, shapes)
+        if len(scores) < 3 or not scores[0] or math.prod(scores[3:]) != 1:
+            raise self.error(f"takes scores T×N×C, at least one step, not {dims(scores)}")
         steps, n, classes = scores[:3]
         if not 0 <= self.blank < classes:
             raise self.error(f"ctc_loss_param.blank_index: {self.blank} is no label: there are 0 to {classes - 1}")
@@ -55,13 +59,14 @@ class WarpCTCLoss(LossLayer):
         fits = {
             1: labels[:1] == (n,),
             2: all(shape[:2] == (steps, n) and count(shape, 2) == 1 for shape in others),
-            3: all(math.prod(shape) == n for shape in others[:2]) and labels[1:2] == (n,),
+            3: all(math.prod(shape) == n for shape in others[:2]) and labels[1:2] == (n,) and count(labels, 2) == 1,
         }[len(others)]
         if not fits:
-            raise self.error(f"its bottoms do not belong together: {', '.join(map(dims, bottom_shapes))}")
+            raise self.error(f"its bottoms do not belong together: {', '.join(map(dims, shapes))}")
 
     def forward(self, scores: Tensor, *others: Tensor) -> Tensor:
         """Return the loss as a tensor without axes."""
+        self.check_bottoms([x.shape for x in (scores, *others)])
         if scores.is_meta or not scores.shape[1]:
             return scores.sum() * 0
         each = self._costs(scores, [other.detach() for other in others])
@@ -95,7 +100,12 @@ class WarpCTCLoss(LossLayer):
         else:
             times, lengths = (each.cpu().flatten().long() for each in others[:2])
             labels = last.flatten(1).T[:n].long()
-        if int(times.max()) > steps or int(lengths.min()) < 0 or int(lengths.max()) > labels.shape[1]:
+        if (
+            int(times.min()) < 0
+            or int(times.max()) > steps
+            or int(lengths.min()) < 0
+            or int(lengths.max()) > labels.shape[1]
+        ):
             raise self.error(f"numbers of steps or labels are not of {steps} steps and {labels.shape[1]} labels")
         if len(others) == 2 and (lengths > times).any():
             raise self.error("an item has more labels than steps")

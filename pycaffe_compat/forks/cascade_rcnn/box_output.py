@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, untraced
+from ...layers.base import Layer, Shape, count, untraced
 from ...layers.registry import register
 from ...tables import dims
 from ..fast_rcnn.nms import suppress_by
@@ -131,12 +131,18 @@ class FrcnnOutput(Layer):
         self.threshold, self.most = options.conf_thr, options.max_det_num
         self.nms_type, self.overlap = options.nms_type, options.iou_thr
         self.near = partial(near, nms_type=self.nms_type, threshold=self.overlap, inclusive=True)
-        scores, codes, regions, size = (tuple(shape) for shape in bottom_shapes)
+        self.check_bottoms(bottom_shapes)
+
+    def check_bottoms(self, shapes: Sequence[Shape]) -> None:
+        """Raise unless an item of each bottom has as many numbers as it must."""
+        scores = shapes[0]
         wide = 4 * scores[1] if self.aware and len(scores) > 1 else 8
-        if len(scores) < 2 or codes[1:2] != (wide,) or regions[1:2] not in ((5,), (6,)) or size[:2] != (1, 2):
+        _, codes, regions, size = (count(shape, 1) if shape else 0 for shape in shapes)
+        whole = len(scores) > 1 and count(scores, 2) == 1
+        if not whole or codes != wide or regions not in (5, 6) or size != 2 or shapes[3][0] != 1:
             raise self.error(
                 f"needs probabilities R×classes, codes R×{wide}, regions R×5 or R×6 and height and width of the picture, 1×2, "
-                f"not {', '.join(map(dims, bottom_shapes))}"
+                f"not {', '.join(map(dims, shapes))}"
             )
 
     def forward(self, scores: Tensor, codes: Tensor, regions: Tensor, size: Tensor) -> Tensor:
@@ -146,8 +152,9 @@ class FrcnnOutput(Layer):
             LayerError: there are not as many codes, scores and regions, or a region is of another image than 0, or there are
                 sizes of several.
         """
-        if size.shape[0] != 1:
+        if size.dim() and size.shape[0] != 1:
             raise self.error(f"has the sizes of {size.shape[0]} pictures; it takes one picture at a time")
+        self.check_bottoms([blob.shape for blob in (scores, codes, regions, size)])
         if scores.is_meta:
             return scores.new_empty((1, 7, 1, 1))
         if not len(scores) == len(codes) == len(regions):

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...layers.base import Layer, Shape
+from ...layers.base import Layer, Shape, count
 from ...layers.registry import register
 from ...tables import dims
 from ..mscnn.roi_pooling import PaddedROIPooling
@@ -40,10 +40,7 @@ class ScaleRoute(Layer):
         options = param.scale_route_param
         if param.top and len(param.top) != len(bottom_shapes):
             raise self.error(f"has {len(param.top)} tops, but makes one for each of its {len(bottom_shapes)} bottoms")
-        if len(bottom_shapes[0]) < 2 or bottom_shapes[0][1] != 5:
-            raise self.error(f"needs regions R×5 as its first bottom, not {dims(bottom_shapes[0])}")
-        if any(not shape or shape[0] != bottom_shapes[0][0] for shape in bottom_shapes):
-            raise self.error(f"needs bottoms of as many items, not {', '.join(map(dims, bottom_shapes))}")
+        self.check_bottoms(bottom_shapes)
         has_low, has_high = options.HasField("low_scale"), options.HasField("high_scale")
         self.low, self.high = options.low_scale if has_low else 0.0, options.high_scale if has_high else math.inf
         if (has_low and self.low <= 0) or self.high <= self.low:
@@ -53,7 +50,20 @@ class ScaleRoute(Layer):
         ends = [end for end, given in ((self.low, has_low), (self.high, has_high)) if given]
         self.middle = math.prod(ends) ** (1 / len(ends)) if ends else 256.0
 
+    def check_bottoms(self, shapes: Sequence[Shape]) -> None:
+        """Raise unless the first bottom holds regions, and all are of as many items."""
+        if not shapes[0] or count(shapes[0], 1) != 5:
+            raise self.error(f"needs regions R×5 as its first bottom, not {dims(shapes[0])}")
+        if any(not shape or shape[0] != shapes[0][0] for shape in shapes):
+            raise self.error(f"needs bottoms of as many items, not {', '.join(map(dims, shapes))}")
+
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return what is chosen of each bottom.
+
+        Raises:
+            LayerError: there is no region, or the bottoms are not of as many items.
+        """
+        self.check_bottoms([x.shape for x in bottoms])
         if bottoms[0].is_meta:
             tops = tuple(x.new_empty((1, *x.shape[1:])) for x in bottoms)
         else:

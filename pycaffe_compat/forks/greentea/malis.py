@@ -77,16 +77,21 @@ class ConnectedComponent(Layer):
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
-        if len(bottom_shapes[0]) != 4:
-            raise self.error(f"needs a bottom (N, C, H, W), not of shape {dims(bottom_shapes[0])}")
+        self.check_bottom(bottom_shapes[0])
+
+    def check_bottom(self, shape: Shape) -> None:
+        """Raise unless the bottom has four axes."""
+        if len(shape) != 4:
+            raise self.error(f"needs a bottom (N, C, H, W), not of shape {dims(shape)}")
 
     @untraced
     def forward(self, x: Tensor) -> Tensor:
         """Return a tensor of the same shape."""
-        if x.is_meta:
+        self.check_bottom(x.shape)
+        if x.is_meta or not x.numel():
             return torch.empty_like(x)
         planes = host_values(x).astype(np.int64).reshape(-1, *x.shape[2:])
-        found = np.stack([_components(plane) for plane in planes]) if len(planes) else planes
+        found = np.stack([_components(plane) for plane in planes])
         return torch.from_numpy(found).to(x).view(x.shape)
 
 

@@ -133,19 +133,24 @@ class ROIWarping(Layer):
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         options, shape = param.roi_warping_param, bottom_shapes[0]
-        if len(shape) != 4:
-            raise self.error(f"needs a bottom (num, channels, height, width), not of shape {dims(shape)}")
+        self.check_planes(shape)
         for field in ("pooled_h", "pooled_w"):
             if not getattr(options, field):
                 raise self.error(f"needs roi_warping_param.{field}, at least 1")
         self.pooled, self.scale = (options.pooled_h, options.pooled_w), options.spatial_scale
 
+    def check_planes(self, shape: Shape) -> None:
+        """Raise unless the first bottom has four axes, and each image a place at least."""
+        if len(shape) != 4 or not all(shape[1:]):
+            raise self.error(f"needs a bottom (num, channels, height, width), not of shape {dims(shape)}")
+
     def forward(self, x: Tensor, regions: Tensor) -> Tensor:
         """Return (R, channels, pooled_h, pooled_w).
 
         Raises:
-            LayerError: a region is of no image of the batch.
+            LayerError: a region is of no image of the batch, or the images have another number of axes, or no places.
         """
+        self.check_planes(x.shape)
         if x.is_meta:
             return x.new_empty((len(regions), x.shape[1], *self.pooled))
         return self.warp(x, regions)

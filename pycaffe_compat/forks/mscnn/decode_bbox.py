@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape
+from ...layers.base import Layer, Shape, count
 from ...layers.registry import register
 from ...tables import dims
 from .boxes import decode_from_regions, read_normalization
@@ -34,8 +34,15 @@ class DecodeBBox(Layer):
         self.most = param.decode_bbox_param.gt_iou_thr
         if len(bottom_shapes) == 3 and not self.training:
             raise self.error("its third bottom, matched boxes, is for training")
-        if any(len(shape) < 2 for shape in bottom_shapes) or [shape[1] for shape in bottom_shapes[:2]] != [8, 5]:
-            raise self.error(f"needs codes R×8 and regions R×5, not {' and '.join(map(dims, bottom_shapes[:2]))}")
+        self.check_bottoms(bottom_shapes)
+
+    def check_bottoms(self, shapes: Sequence[Shape]) -> None:
+        """Raise unless an item of each bottom has as many numbers as it must."""
+        each = [count(shape, 1) if shape else 0 for shape in shapes]
+        if each[:2] != [8, 5] or 0 in each:
+            raise self.error(
+                f"needs codes R×8, regions R×5 and in training matched boxes R×n, not {', '.join(map(dims, shapes))}"
+            )
 
     def forward(self, codes: Tensor, regions: Tensor, matched: Tensor | None = None) -> Tensor:
         """Return (R, 5, 1, 1).
@@ -43,6 +50,7 @@ class DecodeBBox(Layer):
         Raises:
             LayerError: the bottoms are not of the same number of regions, or none is left.
         """
+        self.check_bottoms([x.shape for x in (codes, regions, matched) if x is not None])
         if not codes.shape[0] == regions.shape[0] == (codes if matched is None else matched).shape[0]:
             raise self.error(f"has {len(codes)} codes for {len(regions)} regions")
         if codes.is_meta:
@@ -53,7 +61,7 @@ class DecodeBBox(Layer):
         if self.training:
             keep = (boxes[:, 2:] >= boxes[:, :2]).all(1)
             if matched is not None:
-                keep &= matched.detach().reshape(len(matched), -1)[:, -1] < self.most
+                keep &= matched.detach().reshape(len(matched), count(matched.shape, 1))[:, -1] < self.most
             made = made[keep]
             if not len(made):
                 raise self.error("leaves out all regions: each is inside out, or a true box")

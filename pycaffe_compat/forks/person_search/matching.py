@@ -28,13 +28,24 @@ class Matching(Layer):
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
         x, label = bottom_shapes
-        if not x or count(label) != x[0]:
-            raise self.error(f"takes features (N, …) and N labels, not {dims(x)} and {dims(label)}")
+        self.features = count(x, 1)
+        self.check_bottoms(x, label)
         self.learns = not param.param or param.param[0].lr_mult != 0
 
-    def add_table(self, rows: int, shape: Shape) -> None:
-        """Declare the table for features of ``shape``."""
-        self.add_blob("weight", (rows, count(shape, 1)), trainable=False)
+    def check_bottoms(self, x: Shape, label: Shape) -> None:
+        """Raise unless each item has a label, and as many features as the table."""
+        if not x or not self.features or count(x, 1) != self.features or count(label) != x[0]:
+            each = f"{self.features} each" if self.features else "at least one each"
+            raise self.error(f"takes features (N, …), {each}, and N labels, not {dims(x)} and {dims(label)}")
+
+    def scores(self, x: Tensor, label: Tensor) -> Tensor:
+        """The products (N, rows of the table)."""
+        self.check_bottoms(x.shape, label.shape)
+        return _Scores.apply(x, label.detach(), self)
+
+    def add_table(self, rows: int) -> None:
+        """Declare the table."""
+        self.add_blob("weight", (rows, self.features), trainable=False)
 
     @untraced
     def follow(self, rows: Tensor, labels: Tensor) -> None:
@@ -47,7 +58,7 @@ class _Scores(TracedFunction):
 
     @staticmethod
     def forward(x: Tensor, label: Tensor, layer: Matching) -> Tensor:
-        return x.flatten(1) @ layer.weight.to(x.dtype).t()
+        return x.reshape(len(x), layer.features) @ layer.weight.to(x.dtype).t()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -59,7 +70,7 @@ class _Scores(TracedFunction):
         x, label = ctx.saved_tensors
         given = (grad @ ctx.layer.weight.to(grad.dtype)).reshape(x.shape)
         if ctx.layer.learns:
-            ctx.layer.follow(x.flatten(1).to(ctx.layer.weight.dtype), label.reshape(-1).long())
+            ctx.layer.follow(x.reshape(len(x), ctx.layer.features).to(ctx.layer.weight.dtype), label.reshape(-1).long())
         return given, None, None
 
 
@@ -81,13 +92,13 @@ class LabeledMatching(Matching):
         self.persons, self.momentum = options.num_classes, options.momentum
         if self.persons < 1:
             raise self.error(f"labeled_matching_param.num_classes: {self.persons} must be at least 1")
-        self.add_table(self.persons, bottom_shapes[0])
+        self.add_table(self.persons)
         self.add_blob("age", (self.persons,), trainable=False)
 
     def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         index = label.detach().trunc()
         known = (index >= 0) & (index < self.persons)
-        return _Scores.apply(x, label.detach(), self), torch.where(known, label.detach(), -1.0).to(label.dtype)
+        return self.scores(x, label), torch.where(known, label.detach(), -1.0).to(label.dtype)
 
     @untraced
     def follow(self, rows: Tensor, labels: Tensor) -> None:
@@ -118,7 +129,7 @@ class UnlabeledMatching(Matching):
         self.size = param.unlabeled_matching_param.queue_size
         if self.size < 1:
             raise self.error(f"unlabeled_matching_param.queue_size: {self.size} must be at least 1")
-        self.add_table(self.size, bottom_shapes[0])
+        self.add_table(self.size)
 
     def state(self) -> dict[str, Any]:
         """Where the oldest feature is."""
@@ -128,7 +139,7 @@ class UnlabeledMatching(Matching):
         self.tail = state["tail"]
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        return _Scores.apply(x, label.detach(), self)
+        return self.scores(x, label)
 
     @untraced
     def follow(self, rows: Tensor, labels: Tensor) -> None:

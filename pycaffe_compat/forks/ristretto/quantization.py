@@ -47,6 +47,16 @@ def _rounded(x: Tensor, random: bool) -> Tensor:
     return (x + torch.rand_like(x)).floor() if random else x.round()
 
 
+def read_minifloat(layer: Layer, options: Any) -> tuple[int, int]:
+    """The bits of mantissa and exponent that a ``QuantizationParameter`` gives; a ``LayerError`` if there are no such numbers."""
+    mantissa, exponent = options.mant_bits, options.exp_bits
+    if not (mantissa <= 23 and 1 <= exponent <= 8):
+        raise layer.error(
+            f"quantization_param.mant_bits: {mantissa} and exp_bits: {exponent} must be at most 23, and 1 to 8"
+        )
+    return mantissa, exponent
+
+
 class Quantized(Layer):
     """A layer that rounds its weights, and in the TEST phase its bottoms and tops, by ``quantization_param``.
 
@@ -61,7 +71,7 @@ class Quantized(Layer):
         Raises:
             LayerError: there cannot be such numbers.
         """
-        self.precision, self.mini = options.precision, (options.mant_bits, options.exp_bits)
+        self.precision, self.mini = options.precision, read_minifloat(self, options)
         self.of_bottom = (options.bw_layer_in, self._fraction(options, "fl_layer_in"))
         self.of_top = (options.bw_layer_out, self._fraction(options, "fl_layer_out"))
         self.of_weights = (options.bw_params, self._fraction(options, "fl_params"))
@@ -72,10 +82,6 @@ class Quantized(Layer):
         for name, (bits, _) in widths.items():
             if not 1 <= bits <= 64:
                 raise self.error(f"quantization_param.{name}: {bits} must be from 1 to 64 bits")
-        if not (self.mini[0] <= 23 and 1 <= self.mini[1] <= 8):
-            raise self.error(
-                f"quantization_param.mant_bits: {self.mini[0]} and exp_bits: {self.mini[1]} must be at most 23, and 1 to 8"
-            )
         if self.exponents[0] > self.exponents[1]:
             raise self.error(
                 f"quantization_param.exp_min: {self.exponents[0]} must not be above exp_max: {self.exponents[1]}"

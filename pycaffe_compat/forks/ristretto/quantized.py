@@ -24,7 +24,8 @@ from ...layers.linear import InnerProduct
 from ...layers.normalization import LRN
 from ...layers.registry import register
 from ...proto import caffe_pb2
-from .quantization import OPTIONS, Quantized, minifloat
+from ...tables import dims
+from .quantization import OPTIONS, Quantized, minifloat, read_minifloat
 
 
 class _QuantizedFilters(Quantized, Filters):
@@ -102,17 +103,20 @@ class QuantizedLRN(LRN):
             raise self.error("quantization_param.precision: only MINIFLOAT; the fork has no other LRN")
         if param.lrn_param.norm_region != caffe_pb2.LRNParameter.ACROSS_CHANNELS:
             raise self.error("lrn_param.norm_region: only ACROSS_CHANNELS; the fork has no other")
-        self.mini = (options.mant_bits, options.exp_bits)
-        if not (self.mini[0] <= 23 and 1 <= self.mini[1] <= 8):
-            raise self.error(
-                f"quantization_param.mant_bits: {self.mini[0]} and exp_bits: {self.mini[1]} must be at most 23, and 1 to 8"
-            )
+        self.mini = read_minifloat(self, options)
+        self.check_bottom(bottom_shapes[0])
+
+    def check_bottom(self, shape: Shape) -> None:
+        """Raise unless the bottom has four axes, and a channel."""
+        if len(shape) != 4 or not shape[1]:
+            raise self.error(f"needs a bottom (num, channels, height, width), a channel at least, not {dims(shape)}")
 
     def round(self, x: Tensor) -> Tensor:
         """The nearest numbers that there are."""
         return minifloat(x, *self.mini, False)
 
     def forward(self, x: Tensor) -> Tensor:
+        self.check_bottom(x.shape)
         with torch.no_grad():
             scale = self._scale(x).to(x.dtype)
             y = self.round(self.round(x) * self.round(scale.pow(-self.beta))).to(x.dtype)

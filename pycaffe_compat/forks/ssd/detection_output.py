@@ -77,7 +77,7 @@ class DetectionOutput(Layer):
     def check_bottoms(self, shapes: Sequence[Shape]) -> int:
         """Return the number of priors, after a check that all bottoms are of that number."""
         loc, conf, prior = shapes[:3]
-        if len(prior) < 3 or prior[1] != 2 or prior[2] % 4:
+        if len(prior) < 3 or not prior[0] or prior[1] != 2 or prior[2] % 4 or count(prior, 3) != 1:
             raise self.error(f"its third bottom must be the priors, (1, 2, number * 4), not of shape {dims(prior)}")
         priors = prior[2] // 4
         size = self.code_size
@@ -106,7 +106,8 @@ class DetectionOutput(Layer):
         if loc.is_meta:
             return loc.new_empty((1, 1, 1, 3 + self.code_size))
         images = loc.shape[0]
-        boxes = self.decode(loc.reshape(images, priors, -1, self.code_size), *prior[0].view(2, priors, 1, 4), *more)
+        each = 1 if self.share_location else self.classes
+        boxes = self.decode(loc.reshape(images, priors, each, self.code_size), *prior[0].view(2, priors, 1, 4), *more)
         scores = self.scores(conf.reshape(images, priors, self.classes), *more)
         rows = self._detect(boxes, scores)
         if self.results is not None:

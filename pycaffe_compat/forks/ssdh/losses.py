@@ -31,14 +31,16 @@ class CodeLoss(LossLayer):
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
-        if tuple(bottom_shapes[0]) != tuple(bottom_shapes[1]):
-            raise self.error(
-                f"takes two bottoms of one shape, which may be one blob, not {dims(bottom_shapes[0])} and "
-                f"{dims(bottom_shapes[1])}"
-            )
+        self.check_bottoms(*bottom_shapes)
+
+    def check_bottoms(self, x: Shape, other: Shape) -> None:
+        """Raise unless both bottoms have one shape."""
+        if tuple(x) != tuple(other):
+            raise self.error(f"takes two bottoms of one shape, which may be one blob, not {dims(x)} and {dims(other)}")
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
         """Return the loss as a tensor without axes."""
+        self.check_bottoms(x.shape, other.shape)
         apart = x.detach() - MIDDLE
         size = self.sign / max(x.numel(), 1)
         value = apart.square() * (size / 2)

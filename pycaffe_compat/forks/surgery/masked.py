@@ -95,12 +95,7 @@ class Masked(Layer):
 
 @register("CConvolution", fork="surgery")
 class CConvolution(Masked, Convolution):
-    """A convolution with masks of 0 and 1 for weights and biases: small values are cut during training, and grow again.
-
-    In the first pass of training the mean m and the standard deviation s of all absolute values are taken. In iteration t,
-    before ``iter_stop`` and with probability ``(1 + gamma * t) ** -power``, values of at most ``0.9 * (m + c_rate * s)`` are
-    cut, and such above ``1.1 * (m + c_rate * s)`` count again. The gradient goes to values that are cut, too.
-    """
+    """A convolution with masks for weights and biases: see :class:`Masked`."""
 
     options = ("convolution_param", "cconvolution_param")  # type: ignore[assignment]
     blobs_declared = BLOBS  # type: ignore[assignment]
@@ -120,7 +115,7 @@ class CConvolution(Masked, Convolution):
 
 @register("CInnerProduct", fork="surgery")
 class CInnerProduct(Masked, InnerProduct):
-    """An inner product with masks of 0 and 1 for weights and biases, as CConvolution."""
+    """An inner product with masks for weights and biases: see :class:`Masked`."""
 
     options = ("inner_product_param", "cinner_product_param")
     blobs_declared = BLOBS  # type: ignore[assignment]

@@ -22,15 +22,17 @@ class _Tiles(Layer):
         super().__init__(param, bottom_shapes)
         (option,) = self.option_fields()
         self.side = getattr(getattr(param, option), self.field)
+        self.reverse = param.gs_tiling_param.reverse
         if self.side < 1:
             raise self.error(f"{option}.{self.field}: {self.side} must be at least 1")
-        if len(bottom_shapes[0]) != 4:
-            raise self.error(f"needs a bottom (num, channels, height, width), not of shape {dims(bottom_shapes[0])}")
+        self.check_bottom(bottom_shapes[0])
 
-    def check_channels(self, channels: int) -> None:
-        """Raise unless every square has as many channels as places."""
-        if channels % self.side**2:
-            raise self.error(f"{self.field}: {self.side}, squared, must divide its bottom's {channels} channels")
+    def check_bottom(self, shape: Shape) -> None:
+        """Raise unless the bottom has four axes, and each square of the top as many channels as places."""
+        if len(shape) != 4:
+            raise self.error(f"needs a bottom (num, channels, height, width), not of shape {dims(shape)}")
+        if shape[1] % self.side**2:
+            raise self.error(f"{self.field}: {self.side}, squared, must divide its bottom's {shape[1]} channels")
 
 
 @register("Tiling", fork="xilinx")
@@ -40,11 +42,12 @@ class Tiling(_Tiles):
     options = ("tiling_param",)
     field = "tile_dim"
 
-    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
-        super().__init__(param, bottom_shapes)
-        self.check_channels(bottom_shapes[0][1])
-
     def forward(self, x: Tensor) -> Tensor:
+        """Return the tiled planes."""
+        self.check_bottom(x.shape)
+        n, c, h, w = x.shape
+        if not x.numel():  # pixel_shuffle's gradient has another shape then
+            return x.reshape(n, c // self.side**2, h * self.side, w * self.side)
         return F.pixel_shuffle(x, self.side)
 
 
@@ -58,18 +61,16 @@ class GSTiling(_Tiles):
     options = ("gs_tiling_param",)
     field = "stride"
 
-    def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
-        super().__init__(param, bottom_shapes)
-        self.reverse = param.gs_tiling_param.reverse
-        shape = bottom_shapes[0]
-        if self.reverse:
-            self.check_channels(shape[1])
+    def check_bottom(self, shape: Shape) -> None:
+        if self.reverse or len(shape) != 4:
+            super().check_bottom(shape)
         elif shape[2] % self.side or shape[3] % self.side:
             raise self.error(
                 f"gs_tiling_param.stride: {self.side} must divide the sides of planes of {dims(shape[2:])}"
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        self.check_bottom(x.shape)
         n, c, h, w = x.shape
         s = self.side
         if self.reverse:
