@@ -77,11 +77,12 @@ def psroi_pool(x: Tensor, regions: Tensor, bins: int, scale: float) -> Tensor:
     return pooled
 
 
-def sum_of_neighbours(x: Tensor, image: Tensor, sides: list[list[tuple[Tensor, Tensor]]]) -> Tensor:
-    """Bilinear sums (R, C, h, w) of four places each.
-
-    ``sides``, of rows and of columns, has the weights and indices (R, h) or (R, w) of the lower and of the upper place.
-    """
+def sum_of_neighbours(
+    x: Tensor,
+    image: Tensor,
+    sides: list[list[tuple[Tensor, Tensor]]],
+) -> Tensor:
+    """Sums (R, C, h, w) of four places, from weights and indices of rows, columns."""
     rows = x.movedim(1, -1)
     y = x.new_zeros(())
     for down, row in sides[0]:
