@@ -34,6 +34,8 @@ from .wiring import Step, Wiring
 
 log = logging.getLogger(__name__)
 PathLike = str | os.PathLike[str]
+# What a layer's code, or PyTorch beneath it, raises over options or bottoms that nobody foresaw.
+MISFITS = (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError)
 
 
 def as_phase(phase: int | str) -> int:
@@ -482,7 +484,7 @@ class CaffeModule(nn.Module):
             return self._compute(given, calls)
         try:
             return self._compute(given, calls)
-        except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        except MISFITS as error:
             if not isinstance(error, CaffeError) and not is_exhausted(error):
                 self._check_shapes({name: tuple(value.shape) for name, value in given.items()}, error)
             raise
@@ -704,7 +706,7 @@ def make_layer(
         layer = cls(with_own_options(param, cls, own, where), shapes)
     except CaffeError as error:
         raise in_file(error, file) from error
-    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+    except MISFITS as error:
         raise LayerError(f"{f'{file}: ' if file else ''}{where}: cannot be built: {error}") from error
     if leaves_out_weight(param, cls, fork, likely):
         layer.default_weight = 0.0
@@ -740,7 +742,7 @@ def infer_shapes(layer: Layer, bottom_shapes: Sequence[Shape], file: str = "") -
         made = torch.func.functional_call(layer, state, bottoms)
     except CaffeError as error:
         raise in_file(error, file) from error
-    except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
+    except MISFITS as error:
         raise in_file(layer.misfit(bottom_shapes, error), file) from error
     if not isinstance(made, tuple):
         made = (made,) if isinstance(made, Tensor) else ()

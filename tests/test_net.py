@@ -16,6 +16,8 @@ from golden_files import golden
 
 import pycaffe_compat
 from pycaffe_compat.errors import CaffeError, LayerError, NetError, UnknownNameError, WeightsError
+from pycaffe_compat.layers import Layer
+from pycaffe_compat.layers.registry import REGISTRY
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text, write_message
 from pycaffe_compat.summary import describe
@@ -491,3 +493,14 @@ def test_options_of_data_that_only_the_older_form_has(tmp_path: Path, caplog: py
     caplog.clear()
     old = net_of(f'layers {{ name: "d" type: IMAGE_DATA top: "d" top: "l" {options} }}')
     assert old.draw()["d"].unique().tolist() == [2] and not caplog.records
+
+
+def test_a_layer_of_ones_own_that_reads_an_axis_which_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wide(Layer):
+        def __init__(self, param, bottom_shapes):
+            super().__init__(param, bottom_shapes)
+            self.width = bottom_shapes[0][3]
+
+    monkeypatch.setitem(REGISTRY, "Wide", Wide)
+    with pytest.raises(LayerError, match=r'layer "w" \(Wide\): cannot be built: tuple index out of range'):
+        net_of(INPUT + 'layer { name: "w" type: "Wide" bottom: "x" top: "y" }')
