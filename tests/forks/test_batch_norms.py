@@ -232,7 +232,7 @@ def test_happynear_leaves_out_the_mean_or_the_variance(mean: bool, variance: boo
 
 
 def test_pspnets_update_of_global_statistics_is_refused_in_training() -> None:
-    with pytest.raises(LayerError, match=r"update_global_stats: true is not done in training"):
+    with pytest.raises(LayerError, match=r"update_global_stats: true is not supported in training"):
         build("update_global_stats: true")
 
 
