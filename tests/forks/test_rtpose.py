@@ -73,6 +73,18 @@ def test_sizes_that_nothing_can_be_resized_to(options: str, words: str) -> None:
         gl.build(f'type: "ImResize" imresize_param {{ scale_gap: 0.2 {options} }}', (2, 2, 6, 8))
 
 
+def test_more_items_than_the_scales_allow_are_refused_in_a_pass():
+    layer = gl.build(
+        'name: "r" type: "ImResize" imresize_param { target_spatial_width: 11 target_spatial_height: 7 start_scale: 0.9 '
+        "scale_gap: 0.3 }",
+        (2, 2, 6, 8),
+    )
+    with pytest.raises(
+        LayerError, match=r'layer "r" \(ImResize\): start_scale 0.9 and scale_gap 0.3 leave nothing of item'
+    ):
+        layer(torch.zeros(4, 2, 6, 8))
+
+
 @pytest.mark.parametrize("size", [(20, 14), (9, 23)])
 def test_peaks_of_heat_maps(size: tuple[int, int]) -> None:
     """nms_register_kernel and writeResultKernel."""

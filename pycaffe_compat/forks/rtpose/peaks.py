@@ -40,6 +40,10 @@ class ImResize(Layer):
         self.factor: float = options.factor
         self.target: tuple[int, int] = (options.target_spatial_height, options.target_spatial_width)
         self.start, self.gap = options.start_scale, options.scale_gap
+        self._check(shape)
+
+    def _check(self, shape: Sequence[int]) -> None:
+        """Raise unless top and scaled items have places, for a bottom of this shape: each further item may be smaller."""
         height, width = self._size(shape)
         if height < 1 or width < 1:
             raise self.error(
@@ -66,6 +70,7 @@ class ImResize(Layer):
         height, width = self._size(x.shape)
         if x.is_meta:
             return x.new_empty((1, x.shape[1], height, width))
+        self._check(x.shape)
         total = x.new_zeros((x.shape[1], height, width))
         items = x.detach().split(1) if self.gap else [x.detach()]  # without a gap all are resized alike
         for item, planes in enumerate(items):
