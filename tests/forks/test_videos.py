@@ -40,6 +40,15 @@ def test_convolutions_of_videos(field: str) -> None:
     gl.check_gradients(layer, x)
 
 
+@pytest.mark.parametrize("type_name", ["Convolution3D", "Deconvolution3D"])
+def test_bias_term_of_the_field_that_the_fork_reads(type_name: str) -> None:
+    """LayerSetUp of deconvolution3d_layer.cpp, version 1.1: a net with bias_term: false in the newer field has two blobs."""
+    newer, older = (f"{field} {{ {NEWER} bias_term: false }}" for field in ("convolution3d_param", "convolution_param"))
+    both = f"{newer} convolution_param {{ bias_term: false }}"
+    has = [len(build(type_name, options).blobs) for options in (newer, older, both)]
+    assert has == ([2, 1, 1] if type_name == "Deconvolution3D" else [1, 1, 1])
+
+
 @pytest.mark.parametrize(
     ("options", "kernel", "stride", "pad"),
     [

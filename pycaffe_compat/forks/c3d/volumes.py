@@ -74,7 +74,7 @@ class _Filters(_Videos):
             )
         shape = bottom_shapes[0]
         self.add_blob("weight", (*self.filters(shape[1], options.num_output), *self.kernel), options.weight_filler)
-        if options.bias_term:
+        if self.has_bias(options):
             self.add_blob("bias", (1, 1, 1, 1, options.num_output), options.bias_filler)
         else:
             self.bias = None
@@ -82,6 +82,10 @@ class _Filters(_Videos):
             raise self.error(
                 f"its window of {dims(self.kernel)} leaves nothing of a bottom of {dims(shape[2:])} with pad {dims(self.pad)}"
             )
+
+    def has_bias(self, options: Any) -> bool:
+        """Whether there is a bias."""
+        return options.bias_term
 
     def filters(self, channels: int, outputs: int) -> tuple[int, int]:
         """The first axes of the weights."""
@@ -118,7 +122,14 @@ class Convolution3D(_Filters):
 
 @register("Deconvolution3D", fork=FORKS)
 class Deconvolution3D(_Filters):
-    """The transpose of a convolution, with weights (channels, num_output, kernel_depth, kernel_size, kernel_size)."""
+    """The transpose of a convolution, with weights (channels, num_output, kernel_depth, kernel_size, kernel_size).
+
+    As in the fork, ``convolution_param.bias_term`` alone says whether it has a bias, in version 1.1 too: there the one of
+    ``convolution3d_param`` is not read.
+    """
+
+    def has_bias(self, options: Any) -> bool:
+        return self.param.convolution_param.bias_term
 
     def filters(self, channels: int, outputs: int) -> tuple[int, int]:
         return channels, outputs
