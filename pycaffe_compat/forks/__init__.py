@@ -82,6 +82,7 @@ NAMES = (
     "tsn_v1",
     "weighted_softmax",
     "joint_regressor",
+    "compact_bilinear",
 )
 
 

@@ -1,0 +1,10 @@
+"""Compact bilinear pooling."""
+
+from ..fork import Fork
+
+FORK = Fork(
+    name="compact_bilinear",
+    title="compact bilinear pooling",
+    source="gy20073/compact_bilinear_pooling, caffe-20160312",
+    types="CompactBilinear",
+)
