@@ -192,6 +192,16 @@ def test_one_item_has_no_discrepancy_to_learn_from() -> None:
     assert not build('type: "MMDLoss"', (1, 4), (6, 4))(randn(1, 4), randn(6, 4)).requires_grad
 
 
+def test_features_without_further_axes_have_one_value() -> None:
+    x, y = randn(5), randn(6, seed=1)
+    losses = []
+    for shape in ((), (1,)):
+        layer = build('type: "MMDLoss"', (5, *shape), (6, *shape))
+        torch.manual_seed(2)
+        losses.append(layer(x.reshape(5, *shape), y.reshape(6, *shape)).item())
+    assert losses[0] == losses[1] != 0
+
+
 # ---- entropy, products
 
 

@@ -241,3 +241,10 @@ def test_deeplabs_dense_crf(logarithms: bool) -> None:
 def test_faults_of_dense_crf_are_named(options: str, shapes: list[tuple[int, ...]], words: str) -> None:
     with pytest.raises(LayerError, match=words):
         gl.build(f'type: "DenseCRF" dense_crf_param {{ {options} }}', *shapes)
+
+
+def test_an_image_of_no_size_is_named():
+    layer = gl.build('name: "crf" ' + CRF % "true", (2, 3, 5, 6), (2, 1, 1, 2), (2, 3, 5, 6))
+    sizes = torch.tensor([[5.0, 6.0], [0.0, 6.0]]).reshape(2, 1, 1, 2)
+    with pytest.raises(LayerError, match=r'layer "crf" \(DenseCRF\): the size of image 1 is 0 × 6'):
+        layer(torch.zeros(2, 3, 5, 6), sizes, torch.zeros(2, 3, 5, 6))

@@ -96,6 +96,18 @@ def test_synopsys_keeps_the_last_box_however_small() -> None:
     assert found.tolist() == [[0.75], [0.25]] and regions[0, 3] - regions[0, 1] < 5
 
 
+def test_synopsys_refuses_an_image_whose_size_is_no_number() -> None:
+    layer = gl.build(
+        'name: "p" type: "Proposal" proposal_param { anchor_scale: 1 anchor_ratio: 1 feat_stride: 32 rpn_min_size: 16 }',
+        *((1, 2, 2, 3), (1, 4, 2, 3), (1, 3)),
+    )
+    sizes = torch.tensor([[float("nan"), 96, 1]])
+    with pytest.raises(
+        LayerError, match=r'layer "p" \(Proposal\): height, width and scale of its image are nan, 96 and 1'
+    ):
+        layer(torch.zeros(1, 2, 2, 3), torch.zeros(1, 4, 2, 3), sizes)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -67,7 +67,7 @@ class DenseCRF(Layer):
         """Return probabilities, or their logarithms, in the shape of the scores.
 
         Raises:
-            LayerError: an image is not finite, or the deviations are too small for its size.
+            LayerError: an image is not finite or has no pixels, or the deviations are too small for its size.
         """
         top = torch.zeros_like(scores)
         if scores.is_meta:
@@ -76,6 +76,10 @@ class DenseCRF(Layer):
             if height >= scores.shape[2] and width >= scores.shape[3]:
                 height, width = scores.shape[2:]
             height, width = min(height, scores.shape[2]), min(width, scores.shape[3])
+            if height < 1 or width < 1:
+                raise self.error(
+                    f"the size of image {n} is {height} × {width} (height × width); it must be at least 1 × 1"
+                )
             picture = None if image is None else image[n, :, :height, :width]
             share = self._infer(precise(scores[n, :, :height, :width]), picture)
             if self.logarithms:

@@ -58,6 +58,10 @@ class RoundedProposal(Proposals):
         anchors = placed(self.anchors, self.stride, height, width, codes)
         anchors = anchors.reshape(-1, a, 4).transpose(0, 1).reshape(-1, 4)
         tall, wide, scale = sizes.tolist()[:3]
+        if not math.isfinite(tall + wide + scale):
+            raise self.error(
+                f"height, width and scale of its image are {tall:g}, {wide:g} and {scale:g}; they must be finite"
+            )
         limit = codes.new_tensor((int(wide), int(tall), int(wide), int(tall))) - 1
         boxes = moved(anchors, codes)
         boxes = torch.where(boxes < limit, boxes, limit).clamp(min=0)  # NaN becomes the limit

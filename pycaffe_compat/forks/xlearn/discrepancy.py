@@ -105,6 +105,11 @@ class Discrepancy(LossLayer):
         return Term(1, 0, s1, 0, s2), Term(1, 1, t1, 1, t2), Term(-1, 0, s1, 1, t2), Term(-1, 0, s2, 1, t1)
 
 
+def _rows(x: Tensor) -> Tensor:
+    """Features (N, …) as a row an item; those without further axes have one value each."""
+    return x[:, None] if x.dim() == 1 else x.flatten(1)
+
+
 @register("MMDLoss", fork="xlearn")
 class MMDLoss(Discrepancy):
     """The squared maximum mean discrepancy of features (N, …) and (M, …) of two domains, estimated from random pairs.
@@ -124,7 +129,7 @@ class MMDLoss(Discrepancy):
         """Return the loss as a tensor without axes."""
         if source.is_meta:
             return source.new_empty(())
-        domains = source.flatten(1), target.flatten(1)
+        domains = _rows(source), _rows(target)
         gamma = self.measure(domains)
         total = sum(
             (term.sign * self.kernel(gamma, term.squared(domains)).sum() for term in self.draw(domains)),
@@ -176,8 +181,8 @@ class JMMDLoss(Discrepancy):
         """Return 0 as a tensor without axes, which has the gradient."""
         if source.is_meta:
             return source.new_empty(())
-        features = source.flatten(1), target.flatten(1)
-        classes = source_classes.flatten(1), target_classes.flatten(1)
+        features = _rows(source), _rows(target)
+        classes = _rows(source_classes), _rows(target_classes)
         gamma = self.measure(features)
         width = self._width(classes)
         if min(map(len, features)) < 2:
