@@ -83,6 +83,7 @@ NAMES = (
     "weighted_softmax",
     "joint_regressor",
     "compact_bilinear",
+    "noisy_label",
 )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from ..errors import LayerError, nearest, require_file
 from ..proto import caffe_pb2
+from ..proto.binary import read_message
+from ..proto.blob_proto import blob_to_array
 from ..tables import dims
 from .base import count
 from .gabor import NETS, gabor_filters
@@ -174,6 +177,24 @@ def _file(tensor: Tensor, filler: Any) -> None:
     tensor.copy_(torch.tensor(numbers[: tensor.numel()]).view(tensor.shape))
 
 
+def _blob_proto(tensor: Tensor, filler: Any) -> None:
+    """The blob of a binary file (Cysu/caffe at 6c4da017, ``filler.hpp``); axes of length 1 before the others do not matter."""
+    if not filler.source:
+        raise LayerError('filler "blob_proto" needs source, the path of a binary BlobProto')
+    file = require_file(filler.source, "the filler's source")
+    values = blob_to_array(read_message(file, caffe_pb2.BlobProto), what=file)
+    if _without_ones(values.shape) != _without_ones(tensor.shape):
+        raise LayerError(
+            f'filler "blob_proto": {file} holds a blob of shape {dims(values.shape)}, but the layer\'s is {dims(tensor.shape)}'
+        )
+    tensor.copy_(torch.from_numpy(values).reshape(tensor.shape))
+
+
+def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape without the axes of length 1 that it begins with."""
+    return tuple(itertools.dropwhile(lambda size: size == 1, shape))
+
+
 def _gabor(tensor: Tensor, filler: Any) -> None:
     """The filters that a first layer learns, for those of four nets. Source: ``filler.hpp`` and ``gabor.hpp`` of intel/caffe."""
     shape = tuple(tensor.shape)
@@ -194,6 +215,7 @@ FILLERS: dict[str, Callable[[Tensor, Any], None]] = {
     "bilinear": _bilinear,
     "identity": _identity,
     "file": _file,
+    "blob_proto": _blob_proto,
     "diagonal": _diagonal,
     "gabor": _gabor,
 }

@@ -6,7 +6,7 @@ from ...layers.registry import register
 from ..happynear.bn import InverseBN
 
 
-@register("BN", fork="domain_guided")
+@register("BN", fork=("domain_guided", "noisy_label"))
 class StartedInverseBN(InverseBN):
     """happynear's BN, whose last blob starts with 1."""
 
