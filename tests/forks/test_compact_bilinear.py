@@ -9,6 +9,8 @@ import torch
 
 from pycaffe_compat.errors import LayerError
 from pycaffe_compat.layers import Layer
+from pycaffe_compat.net import Net
+from pycaffe_compat.proto import caffe_pb2, parse_text
 
 A, B = (2, 3, 2, 3), (2, 5, 2, 3)
 RAND = "1804289383 846930886 1681692777 1714636915 1957747793 424238335 719885386 1649760492 596516649 1189641421 1025202362"
@@ -60,3 +62,31 @@ def test_compact_bilinear_of_one_bottom() -> None:
 def test_wrong_options_and_bottoms(options: str, shapes: tuple[tuple[int, ...], ...], message: str) -> None:
     with pytest.raises(LayerError, match=message):
         build(options, *shapes)
+
+
+def test_signed_sqrt() -> None:
+    """Forward_cpu and Backward_cpu of signed_sqrt_layer.cpp, whose gradient is finite at 0."""
+    layer = gl.build('name: "s" type: "SignedSqrt"', (2, 2), dtype=torch.float64)
+    x = torch.tensor([[4.0, -9], [0, 0.25]], dtype=torch.float64, requires_grad=True)
+    y = layer(x)
+    np.testing.assert_array_equal(y.detach().numpy(), [[2, -3], [0, 0.5]])
+    y.sum().backward()
+    assert x.grad is not None
+    np.testing.assert_allclose(x.grad.numpy(), [[0.5 / 2.03, 0.5 / 3.03], [0.5 / 0.03, 0.5 / 0.53]])
+
+
+def test_the_head_of_its_nets_is_of_this_fork() -> None:
+    """CompactBilinear of one blob, SignedSqrt and L2Normalize, as in examples/compact_bilinear of the fork."""
+    net = Net(
+        parse_text(
+            'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }'
+            'layer { name: "b" type: "CompactBilinear" bottom: "x" bottom: "x" top: "b"'
+            " compact_bilinear_param { num_output: 8 } }"
+            'layer { name: "s" type: "SignedSqrt" bottom: "b" top: "s" }'
+            'layer { name: "n" type: "L2Normalize" bottom: "s" top: "n" }',
+            caffe_pb2.NetParameter,
+        ),
+        phase="TEST",
+    )
+    norms = net(torch.randn(2, 3, 4, 4))["n"].flatten(1).norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones(2))

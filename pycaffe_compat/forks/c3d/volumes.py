@@ -204,7 +204,7 @@ class _ToAll(TracedFunction):
         return whole[..., : x.shape[2], : x.shape[3], : x.shape[4]], None, None, None
 
 
-@register("L2Normalize", fork="c3d")
+@register("L2Normalize", fork=("c3d", "compact_bilinear"))
 class L2Normalize(Layer):
     """Each item (all axes but the first) divided by its L2 norm, without a scale."""
 
