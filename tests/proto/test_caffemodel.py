@@ -338,7 +338,7 @@ def use(path):
 EDITS = st.lists(st.tuples(st.integers(0, len(SEED) - 1), st.integers(0, 255)), min_size=1, max_size=6)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=EDITS | st.binary(max_size=60))
 def test_any_bytes_are_weights_or_a_caffe_error(tmp_path_factory, data):
     if not isinstance(data, bytes):

@@ -244,7 +244,7 @@ WORDS = r"layer layers { } < > [ ] : ' # \ name type - 1. 0x , pooling_param poo
 PIECES = [*WORDS.split(" "), '"', '"a"', "\n", "\x00", "\xe9", "\ud800"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=40).map(" ".join) | st.text(max_size=60) | st.binary(max_size=60))
 def test_any_text_is_a_message_or_a_caffe_error(text):
     for cls in (NET, caffe_pb2.SolverParameter):

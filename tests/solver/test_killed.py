@@ -28,7 +28,7 @@ def files(folder: Path, ending: str) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("layout", "ending"), [("BINARYPROTO", ""), ("HDF5", ".h5")])
 def test_kills_leave_no_trace(layout: str, ending: str, tmp_path: Path) -> None:
-    options = f"{RULES['Adam']} snapshot_format: {layout} snapshot: 1 max_iter: 80 average_loss: 3 iter_size: 2"
+    options = f"{RULES['Adam']} snapshot_format: {layout} snapshot: 1 max_iter: 40 average_loss: 3 iter_size: 2"
     folders = [tmp_path / "through", tmp_path / "killed"]
     for folder in folders:
         folder.mkdir()
@@ -37,10 +37,10 @@ def test_kills_leave_no_trace(layout: str, ending: str, tmp_path: Path) -> None:
         done = warm_start.run(HERE / "killed_runs.py", folder / "solver.prototxt", "11", str(kills))
         assert done.returncode == 0, done.stderr
     assert int(done.stdout) == KILLS
-    assert done.stderr.count("Restoring previous solver status") > KILLS // 2
-    models = [files(tmp_path / name, f"_iter_80.caffemodel{ending}") for name in ("through", "killed")]
+    assert done.stderr.count("Restoring previous solver status") > KILLS // 3
+    models = [files(tmp_path / name, f"_iter_40.caffemodel{ending}") for name in ("through", "killed")]
     assert len(models[0]) == 1 and models[0] == models[1]
-    states = [(tmp_path / name / f"small_iter_80.solverstate{ending}") for name in ("through", "killed")]
+    states = [(tmp_path / name / f"small_iter_40.solverstate{ending}") for name in ("through", "killed")]
     whole, resumed = (_state(path) for path in states)
     assert whole == resumed
     assert not [path for path in (tmp_path / "killed").iterdir() if path.name.startswith(".")]
