@@ -64,6 +64,14 @@ def test_wrong_options_and_bottoms(options: str, shapes: tuple[tuple[int, ...], 
         build(options, *shapes)
 
 
+def test_compact_bilinear_in_half_precision() -> None:
+    """PyTorch has no Fourier transforms of bfloat16."""
+    layer, x = build("num_output: 8", A, A), torch.randn(A).bfloat16()
+    y = layer(x, x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y, layer(x.float(), x.float()).bfloat16())
+
+
 def test_signed_sqrt() -> None:
     """Forward_cpu and Backward_cpu of signed_sqrt_layer.cpp, whose gradient is finite at 0."""
     layer = gl.build('name: "s" type: "SignedSqrt"', (2, 2), dtype=torch.float64)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...layers.base import Layer, Shape
+from ...layers.loss import precise
 from ...layers.registry import register
 from ...tables import dims
 
@@ -56,10 +57,12 @@ class CompactBilinear(Layer):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Return (N, num_output, H, W), or (N, num_output, 1, 1) with ``sum_pool``."""
-        product = self.sketch(a, self.places0, self.signs0) * self.sketch(b, self.places1, self.signs1)
+        product = self.sketch(precise(a), self.places0, self.signs0) * self.sketch(
+            precise(b), self.places1, self.signs1
+        )
         if self.sums:
             product = product.sum((2, 3), keepdim=True)
-        return torch.fft.irfft(product, n=self.size, dim=1, norm="forward")
+        return torch.fft.irfft(product, n=self.size, dim=1, norm="forward").to(a.dtype)
 
 
 def _c_rand() -> Iterator[int]:
