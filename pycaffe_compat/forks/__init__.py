@@ -84,6 +84,7 @@ NAMES = (
     "joint_regressor",
     "compact_bilinear",
     "noisy_label",
+    "deepdetect",
 )
 
 
