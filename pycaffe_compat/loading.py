@@ -110,7 +110,7 @@ class LoadReport:
             return ""
         files = ", ".join(report.file for report in self.files)
         unused = list(dict.fromkeys(name for report in self.files for name in report.unused))
-        rest = f"; left over are those of {some(unused)}, which the net has not" if unused else ""
+        rest = f"; left over are those of {some(unused)}, which the net does not have" if unused else ""
         return f"no weights for {some(self.missing, 20)} in {files}: they keep what their fillers made{rest}"
 
 

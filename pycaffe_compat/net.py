@@ -34,7 +34,7 @@ from .wiring import Step, Wiring
 
 log = logging.getLogger(__name__)
 PathLike = str | os.PathLike[str]
-# What a layer's code, or PyTorch beneath it, raises over options or bottoms that nobody foresaw.
+# What a layer's code, or PyTorch beneath it, raises for options or bottoms that it does not check.
 MISFITS = (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError)
 
 

@@ -56,7 +56,7 @@ def test_each_file_has_its_own_report(tmp_path: Path) -> None:
     assert [blob.layer for blob in report.reshaped] == ["p"]
     assert report.gaps() == (
         f"no weights for r in {first}, {second}: they keep what their fillers made; "
-        "left over are those of old, older, which the net has not"
+        "left over are those of old, older, which the net does not have"
     )
     assert net.layers["p"].blob(0).unique().tolist() == [5]
 

@@ -96,7 +96,7 @@ class DataFile:
         _, _, flags, end, _ = HEAD.unpack_from(self._view, begin)
         nodes = (end - HEAD.size) // 2
         if flags & (BRANCH | LEAF) not in (BRANCH, LEAF) or not 0 < nodes <= (self._size - HEAD.size) // 2:
-            raise self.damaged(f"page {number} is none of its tree")
+            raise self.damaged(f"page {number} belongs to no tree of records")
         return begin, flags, nodes
 
     def node(self, begin: int, index: int) -> tuple[int, int, int, int]:

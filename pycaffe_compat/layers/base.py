@@ -165,7 +165,7 @@ class Layer(nn.Module):
         return self.error(f"{message}{error}")
 
     def outside(self, indices: Tensor, n: int, of: str) -> LayerError:
-        """Return (for the caller to raise) an error that names the first of ``indices`` that is none of ``n``, 0 to n - 1."""
+        """Return (for the caller to raise) an error that names the first of ``indices`` that is not in 0 to ``n`` - 1."""
         flat = indices.detach().flatten()
         whole = flat.long()
         at = int(((whole < 0) | (whole >= n)).nonzero()[0])

@@ -85,7 +85,7 @@ def array_to_datum(arr: np.ndarray, label: int | None = None) -> Any:
     """Return a ``Datum`` of a channels×height×width array: ``uint8`` as bytes, anything else as floats.
 
     Raises:
-        DataError: the array has not three axes, or the label is no integer of 32 bits.
+        DataError: the array does not have three axes, or the label is no integer of 32 bits.
     """
     if not isinstance(label, (int, np.integer, type(None))):
         raise DataError(f"array_to_datum: a label is a whole number, not {label!r}")

@@ -38,7 +38,7 @@ def log_forward(step: Step, tops: Sequence[Tensor]) -> None:
 
 
 def log_backward(step: Step, bottoms: Sequence[Tensor | None], blobs: Sequence[Tensor | None]) -> None:
-    """Log the gradients of the bottoms and of the blobs of a layer that ran backward; None for those that it has not."""
+    """Log the gradients of the bottoms and of the blobs of a layer that ran backward; None where there is no gradient."""
     for name, needs, grad in zip(step.bottoms, step.bottom_needs, bottoms, strict=False):
         if needs and grad is not None:
             log(lines.DEBUG, "    [Backward] Layer %s, bottom blob %s diff: %g", step.name, name, magnitude(grad))
