@@ -14,20 +14,20 @@ from ..forks.sphereface.margin_inner_product import MarginInnerProduct
 from ..layers.base import Layer
 from ..layers.python_layer import PythonLayer
 
-_LATTICE = "it filters in a lattice that depends on the picture"
+_LATTICE = "it filters in a lattice that depends on the image"
 WHY: dict[type[Layer], str] = {  # for subclasses too
     DenseCRF: _LATTICE,
     DetectNetTransformation: "it changes pictures and makes labels for training",
     GlobalLSEMargin: "it takes the true labels",
     HardMining: "it chooses regions for training",
-    MarginInnerProduct: "it takes the true labels; an InnerProduct of its weights has the scores of a trained net",
+    MarginInnerProduct: "it takes the true labels; an InnerProduct with its weights computes a trained net's scores",
     MultiStageMeanfield: _LATTICE,
     ProposalTarget: "it takes the true boxes",
-    PythonLayer: "it is a program of the net's own",
-    ScaleTanH: "its scale depends on how many passes there were; a TanH after a Power has that of the last one",
+    PythonLayer: "it runs Python code that comes with the net",
+    ScaleTanH: "its scale depends on the number of passes so far; a Power and a TanH can replace it with the last scale",
     UniqueLabel: "it takes the true labels",
 }
-TRACED = "what it visits depends on values, which a trace would fix"
+TRACED = "its control flow depends on values, which a trace would freeze"
 
 
 def why(kind: type[Layer]) -> str:

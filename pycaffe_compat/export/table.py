@@ -34,11 +34,11 @@ def table() -> Iterator[str]:
             missing[target] += not can
         cells = ["yes" if can else "–" for can in marks.values()]
         rows.append(f"| `{name}` | {family(cls)} | {' | '.join(cells)} | {_reason(cls, marks)} |")
-    lacking = ", ".join(f"{count} not {target}" for target, count in missing.items())
+    lacking = ", ".join(f"{count} as {target}" for target, count in missing.items())
     yield (
-        f"{len(rows)} layers compute something in a trained net (of them {lacking}); the others read data, compare with labels "
-        "or write files, and are left out. *Programs* are `.pt2` and `.ts.pt`. A dash is an error that names the layer. "
-        "Options that a target does not have are errors too. Every layer with a golden is run through every target by the tests."
+        f"{len(rows)} layers compute something in a trained net. The others read data, compare with labels or write files, and are "
+        f"left out. Not available: {lacking}. *Programs* are `.pt2` and `.ts.pt`. A dash means an error that names the layer; "
+        "an option that a target does not support is an error too. The tests run every layer that has a golden through every target."
     )
     yield ""
     yield "| layer | family | ONNX | programs | .py | why not |"
