@@ -36,9 +36,9 @@ def table() -> Iterator[str]:
         rows.append(f"| `{name}` | {family(cls)} | {' | '.join(cells)} | {_reason(cls, marks)} |")
     lacking = ", ".join(f"{count} as {target}" for target, count in missing.items())
     yield (
-        f"{len(rows)} layers compute something in a trained net. The others read data, compare with labels or write files, and are "
-        f"left out. Not available: {lacking}. *Programs* are `.pt2` and `.ts.pt`. A dash means an error that names the layer; "
-        "an option that a target does not support is an error too. The tests run every layer that has a golden through every target."
+        f"{len(rows)} layers compute something in a trained net. The others read data, compare with labels or write files, and "
+        f"are left out. Not available: {lacking}. *Programs* are `.pt2` and `.ts.pt`. A dash means an error that names the layer; "
+        "an unsupported option is an error too. The tests run every layer that has a golden through every target."
     )
     yield ""
     yield "| layer | family | ONNX | programs | .py | why not |"
