@@ -37,7 +37,7 @@ def table() -> Iterator[str]:
     lacking = ", ".join(f"{count} as {target}" for target, count in missing.items())
     yield (
         f"{len(rows)} layers compute something in a trained net. The others read data, compare with labels or write files, and "
-        f"are left out. Not available: {lacking}. *Programs* are `.pt2` and `.ts.pt`. A dash means an error that names the layer; "
+        f"are left out. Not available: {lacking}. *Programs* are `.pt2` and `.ts.pt`. A dash is an error that names the layer; "
         "an unsupported option is an error too. The tests run every layer that has a golden through every target."
     )
     yield ""
