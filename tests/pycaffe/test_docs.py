@@ -27,7 +27,7 @@ def test_the_names_are_those_of_the_module_and_of_the_package() -> None:
         assert operator.attrgetter(name)(caffe) is operator.attrgetter(name)(pycaffe_compat) or name == "layers"
     modules = {"caffe_pb2", "classifier", "detector", "install_as_caffe", "proto"}
     assert set(caffe.__all__) - modules <= listed
-    for name in re.findall(r"`(?:net\.)?(_\w+)", section("What there is").split("Names with an underscore")[1]):
+    for name in re.findall(r"`(?:net\.)?(_\w+)", section("What there is").split("underscore names")[1]):
         assert hasattr(caffe.Net, name)
 
 
