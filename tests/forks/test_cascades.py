@@ -297,6 +297,7 @@ def test_a_cascade_runs_through_and_its_regions_are_of_any_number() -> None:
         ('type: "FrcnnOutput"', [(3, 2, 2), (3, 8), (3, 5), (1, 2)], "needs probabilities R×classes"),
         ('type: "DecodeBBox"', [(3, 8, 2), (3, 5)], "needs codes R×8, regions R×5 .*, not 3×8×2, 3×5"),
         ('type: "DecodeBBox"', [(3, 8), (3, 5), (3, 0)], "matched boxes R×n, not 3×8, 3×5, 3×0"),
+        ('type: "BboxAccuracy"', [(3, 6), (3, 5), (3, 6)], "codes R×4 classes, regions R×5 .*, not 3×6, 3×5, 3×6"),
         ('type: "ScaleRoute"', [(3, 5, 2)], "needs regions R×5 as its first bottom, not 3×5×2"),
     ],
 )

@@ -8,8 +8,8 @@ import numpy as np
 
 from ...forks.cascade_rcnn.box_output import BoxGroupOutput, FrcnnOutput
 from ...forks.cascade_rcnn.routing import ScaleRoute
-from ...forks.mscnn.box_output import BoxOutput
-from ...forks.mscnn.boxes import NO_BOX, Fields
+from ...forks.mscnn.box_output import NO_BOX, BoxOutput
+from ...forks.mscnn.boxes import Fields
 from ...forks.mscnn.decode_bbox import DecodeBBox
 from ...layers.base import Layer
 from ..outline import Value

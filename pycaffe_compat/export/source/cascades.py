@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...forks.cascade_rcnn.box_output import BoxGroupOutput, FrcnnOutput
 from ...forks.cascade_rcnn.routing import ScaleRoute
-from ...forks.mscnn.box_output import BoxOutput
+from ...forks.mscnn.box_output import BoxOutput, RegionOutput
 from ...forks.mscnn.boxes import Fields
 from ...forks.mscnn.decode_bbox import DecodeBBox
 from ..outline import Value
@@ -33,18 +33,17 @@ def _bounds(fields: Fields) -> dict[str, object]:
 @writes(BoxOutput)
 def box_output(w: Writer, layer: BoxOutput, *maps: Value) -> str | Several:
     boxes = call(w.helper(helpers.boxes_of_maps), tuple(map(str, maps)), tuple(layer.maps), **_bounds(layer.fields))
-    return _kept(w, layer, boxes, 0)
+    return _kept(w, layer, boxes)
 
 
 @writes(BoxGroupOutput)
 def box_group_output(w: Writer, layer: BoxGroupOutput, *maps: Value) -> str | Several:
     groups = tuple((tuple(fields), stride) for fields, stride in layer.groups)
     boxes = call(w.helper(helpers.boxes_of_groups), tuple(map(str, maps)), groups, **_bounds(layer.fields))
-    return _kept(w, layer, boxes, 1)
+    return _kept(w, layer, boxes)
 
 
-def _kept(w: Writer, layer: BoxOutput | BoxGroupOutput, boxes: str, pixel: int) -> str | Several:
-    """The best of boxes, whose corners are their last pixels where ``pixel`` is 1."""
+def _kept(w: Writer, layer: RegionOutput, boxes: str) -> str | Several:
     y = call(
         w.helper(helpers.keep_regions),
         boxes,
@@ -54,7 +53,7 @@ def _kept(w: Writer, layer: BoxOutput | BoxGroupOutput, boxes: str, pixel: int) 
         after=layer.after,
         kind=literal(f'"{layer.nms_type}"'),
         overlap=float(layer.overlap),
-        pixel=unless(0, pixel),
+        pixel=unless(0, int(layer.inclusive)),
     )
     return f"{y}[0]" if len(w.tops) == 1 else Several(y)
 

@@ -6,7 +6,6 @@ Sources: zhaoweicai/cascade-rcnn, box_group_output_layer.cpp and frcnn_output_la
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,11 +15,12 @@ from ...layers.base import Layer, Shape, count, untraced
 from ...layers.registry import register
 from ...tables import dims
 from ..fast_rcnn.nms import suppress_by
-from ..mscnn.boxes import NMS_TYPES, Fields, decode_from_regions, near, read_normalization, tops_of
+from ..mscnn.box_output import RegionOutput
+from ..mscnn.boxes import decode_from_regions, read_normalization, read_suppression
 
 
 @register("BoxGroupOutput", fork="cascade_rcnn")
-class BoxGroupOutput(Layer):
+class BoxGroupOutput(RegionOutput):
     """Regions from pairs of maps: probabilities (N G, classes, H, W) and boxes (N G, 4, H, W), for G fields each.
 
     A ``box_group_param`` for each pair gives the fields' sizes ``field_w`` x ``field_h`` and the ``stride`` of the places in
@@ -31,10 +31,7 @@ class BoxGroupOutput(Layer):
 
     options = ("box_group_output_param", "bbox_reg_param")
     bottoms = (2, None)
-    tops = (1, 2)
-    differentiable = (False,)
-    open_axes = (0,)
-    traceable = False
+    inclusive = True
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -44,8 +41,6 @@ class BoxGroupOutput(Layer):
                 "needs two bottoms, probabilities and boxes, for each box_group_output_param.box_group_param: there are "
                 f"{len(bottom_shapes)} bottoms for {len(options.box_group_param)}"
             )
-        if options.nms_type not in NMS_TYPES:
-            raise self.error(f'box_group_output_param.nms_type: "{options.nms_type}" is none of {", ".join(NMS_TYPES)}')
         self.groups = []
         for group in options.box_group_param:
             if not group.field_w or len(group.field_w) != len(group.field_h):
@@ -54,11 +49,6 @@ class BoxGroupOutput(Layer):
                     f"{len(group.field_w)}"
                 )
             self.groups.append((list(zip(group.field_w, group.field_h, strict=True)), group.stride))
-        self.fields = Fields(self, options, *read_normalization(self, param.bbox_reg_param))
-        self.threshold, self.min_size = options.fg_thr, options.min_size
-        self.before, self.after = options.max_nms_num or None, options.max_post_nms_num or None
-        self.nms_type, self.overlap = options.nms_type, options.iou_thr
-        self.near = partial(near, nms_type=self.nms_type, threshold=self.overlap, inclusive=True)
         for scores, boxes, (fields, _) in zip(bottom_shapes[::2], bottom_shapes[1::2], self.groups, strict=True):
             if len(scores) != 4 or boxes != (scores[0], 4, *scores[2:]) or scores[0] % len(fields):
                 raise self.error(
@@ -74,14 +64,9 @@ class BoxGroupOutput(Layer):
         """
         if any(scores.shape[0] % len(fields) for scores, (fields, _) in zip(maps[::2], self.groups, strict=True)):
             raise self.error(f"has {maps[0].shape[0]} items, which are not as many for each field")
-        if maps[0].is_meta:
-            regions = maps[0].new_empty((1, 5, 1, 1))
-            return regions if self.n_tops == 1 else (regions, maps[0].new_empty((1, 6, 1, 1)))
-        return self.find([x.detach() for x in maps])
+        return super().forward(*maps)
 
-    @untraced
-    def find(self, maps: Sequence[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
-        """As :meth:`forward`, for tensors with memory."""
+    def candidates(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         boxes, scores = [], []
         for probabilities, codes, (fields, stride) in zip(maps[::2], maps[1::2], self.groups, strict=True):
             picture = codes.new_tensor((codes.shape[3] * stride, codes.shape[2] * stride))
@@ -93,13 +78,12 @@ class BoxGroupOutput(Layer):
                 keep = (score >= self.threshold) & (high - low + 1 >= self.min_size).all(-1)
                 boxes.append(torch.cat((low, high), -1))
                 scores.append(torch.where(keep, score, -torch.inf))
-        found = []
-        for image, (corners, score) in enumerate(zip(torch.cat(boxes, 1), torch.cat(scores, 1), strict=True)):
-            best, at = score.sort(descending=True, stable=True)
-            at = at[best > -torch.inf][: self.before]
-            at = at[suppress_by(self.near, corners[at], self.after)]
-            found.append(torch.cat((score.new_full((len(at), 1), image), corners[at], score[at, None]), 1))
-        return tops_of(found, maps[0], self.n_tops)
+        return torch.cat(boxes, 1), torch.cat(scores, 1)
+
+    def best_first(self, scores: Tensor) -> Tensor:
+        """Of equal ones the first first."""
+        best, at = scores.sort(descending=True, stable=True)
+        return at[best > -torch.inf]
 
 
 @register("FrcnnOutput", fork="cascade_rcnn")
@@ -124,13 +108,11 @@ class FrcnnOutput(Layer):
         options = param.frcnn_output_param
         if options.save_output_param.output_directory:
             raise self.error("frcnn_output_param.save_output_param: its files are not written here; take the field out")
-        if options.nms_type not in NMS_TYPES:
-            raise self.error(f'frcnn_output_param.nms_type: "{options.nms_type}" is none of {", ".join(NMS_TYPES)}')
         self.mean, self.std = read_normalization(self, param.bbox_reg_param)
         self.aware = param.bbox_reg_param.cls_aware
         self.threshold, self.most = options.conf_thr, options.max_det_num
         self.nms_type, self.overlap = options.nms_type, options.iou_thr
-        self.near = partial(near, nms_type=self.nms_type, threshold=self.overlap, inclusive=True)
+        self.near = read_suppression(self, "frcnn_output_param", options, inclusive=True)
         self.check_bottoms(bottom_shapes)
 
     def check_bottoms(self, shapes: Sequence[Shape]) -> None:

@@ -15,28 +15,12 @@ from ...data.distortion import Distortion
 from ...data.window_file import nearest_integer
 from ...errors import prefixed
 from ...layers.base import Shape
-from ...layers.data_layers import BatchSource
 from ...layers.registry import register
-from ..mscnn.image_gt_data import check_tops, check_transform, given, too_small_or_outside
-from ..mscnn.scenes import (
-    MIRROR,
-    SCALE,
-    SCALED,
-    STRETCH,
-    TEMPLATE,
-    Cut,
-    Scene,
-    SceneReader,
-    Sight,
-    Size,
-    choose_centre,
-    open_scene,
-    placed,
-    read_scenes,
-    rescaled,
-    share,
-)
-from ..mscnn.truth import COLUMNS, TruthMaker, read_fields
+from ..mscnn.scene_data import SceneData, size_option, truth_shapes
+from ..mscnn.scene_reader import Ordering, TruthReader
+from ..mscnn.scenes import Scene, Size, read_scenes
+from ..mscnn.truth import TruthMaker, read_fields
+from ..mscnn.views import SCALE, SCALED, STRETCH, TEMPLATE, share
 
 CHOICES = (  # one of each, or none
     (("resize_width", "resize_height"), ("resize_ratio",), ("short_size", "long_size")),
@@ -155,65 +139,8 @@ class Sizes:
         return self.ratios[words[TEMPLATE] % len(self.ratios)] if self.ratios else 1.0
 
 
-class DetectionReader(SceneReader):
-    """Batches of pictures in other colours, mirrored, resized, scaled and cut, with maps of truth and boxes."""
-
-    def __init__(
-        self,
-        scenes: Sequence[Scene],
-        batch_size: int,
-        mean: Sequence[float],
-        scale: float,
-        cache: bool,
-        *,
-        truth: TruthMaker,
-        sizes: Sizes,
-        least: Size,
-        factors: Factors | None,
-        distortion: Distortion | None,
-        mirror: bool,
-        order: draws.Order | AspectOrder,
-    ) -> None:
-        super().__init__(scenes, batch_size, mean, scale, cache)
-        self._truth, self._sizes, self._least, self._factors = truth, sizes, least, factors
-        self._distortion, self._mirror, self._order = distortion, mirror, order
-
-    def index(self, seed: int, position: int) -> int:
-        return self._order.index(seed, position)
-
-    def size(self, scene: Scene, words: Sequence[int]) -> Size:
-        return self._sizes.of_batch(self._sizes.of_picture(scene.size, words), words)
-
-    def shown(self, scene: Scene, size: Size, words: Sequence[int], colours: Sequence[float]) -> tuple[Sight, Cut]:
-        sight = open_scene(scene, self._file, check=True)
-        with prefixed(scene.image):
-            if self._distortion is not None:
-                sight = sight._replace(picture=self._distortion(sight.picture, colours))
-            if self._mirror and words[MIRROR] & 1:
-                sight = sight.mirrored()
-            sight = sight.resized(self._sizes.of_picture(sight.size, words))
-            x, y, box = choose_centre(sight, size, words)
-            factor = (1.0, 1.0)
-            if self._factors is not None:
-                factor = self._factors.choose(None if box is None else sight.boxes[box].tolist(), words)
-            sight, centre = rescaled(sight, factor, (x, y))
-        return placed(sight, size, centre, words)
-
-    def ignored(self, sight: Sight, scene: Scene, size: Size) -> np.ndarray:
-        return scene.ignored | too_small_or_outside(sight.boxes, size, self._least)
-
-    def more(self, size: Size) -> list[np.ndarray]:
-        return self._truth.memory(self.batch_size, size)
-
-    def fill(self, tops: Sequence[np.ndarray], sight: Sight, scene: Scene, ignored: np.ndarray, cut: Cut) -> None:
-        self._truth.fill(tops, sight, scene, ignored, cut)
-
-    def order(self, pictures: np.ndarray, boxes: np.ndarray, more: list[np.ndarray]) -> list[np.ndarray]:
-        return [pictures, *more, boxes]
-
-
 @register("DetectionData", fork="cascade_rcnn")
-class DetectionData(BatchSource):
+class DetectionData(SceneData):
     """Pictures of a window file, cut to a size, maps of what is at their places, and with ``output_gt_boxes`` the boxes.
 
     The file is that of MS-CNN's ImageGtData, but a box is LABEL IGNORE DIFFICULT X1 Y1 X2 Y2. There is a map (N, 6, h, w) for
@@ -235,21 +162,16 @@ class DetectionData(BatchSource):
         if (sizes.crop or sizes.crop_sides or sizes.fixed or sizes.sides) is None:
             return None
         size = sizes.of_batch((2, 1), [0] * (TEMPLATE + 1))
-        if any(stride < 1 for stride in options.stride):
-            return None
-        maps = [tuple(nearest_integer(side / stride) for side in size) for stride in options.stride]
-        batch = options.batch_size
-        return [(batch, 3, *size), *((batch, COLUMNS, *places) for places in maps), (1, 8, 1, 1)][: len(param.top)]
+        shapes = truth_shapes(options.batch_size, size, options.stride, TruthReader.columns)
+        return shapes and shapes[: len(param.top)]
 
-    def make_reader(self, param: Any) -> SceneReader:
+    def make_reader(self, param: Any) -> TruthReader:
         options, transform = param.detection_data_param, param.transform_param
-        check_transform(self, transform, scale="transform_param.scale")
+        self.check_transform(param)
         fields = read_fields(self, options, options.stride, "stride")
         if options.coord_num != 4:
             raise self.error(f"coord_num: {options.coord_num} must be 4")
-        if options.HasField("scale"):
-            raise self.error("does not support detection_data_param.scale; give transform_param.scale")
-        check_tops(self, len(fields), options.output_gt_boxes)
+        self.check_tops(len(fields), options.output_gt_boxes)
         self._check_sizes(options)
         factors = self._factors(options)
         distortion = None
@@ -259,7 +181,7 @@ class DetectionData(BatchSource):
         with prefixed("detection_data_param.source"):
             scenes = read_scenes(options.source, options.root_folder, has_difficult=True)
         has = options.HasField
-        return DetectionReader(
+        return TruthReader(
             scenes,
             self.batch_size(options),
             transform.mean_value,
@@ -274,9 +196,9 @@ class DetectionData(BatchSource):
                 margin=options.anchor_ignore_margin_ratio if has("anchor_ignore_margin_ratio") else None,
                 within=options.anchor_ignore_iou_thr if has("anchor_ignore_iou_thr") else None,
             ),
-            sizes=read_sizes(options),
+            sizing=read_sizes(options),
             least=(options.min_gt_height, options.min_gt_width),
-            factors=factors,
+            scaling=factors,
             distortion=distortion,
             mirror=transform.mirror,
             order=self._order(options, scenes),
@@ -313,7 +235,7 @@ class DetectionData(BatchSource):
                 raise self.error(f"min_whaspect: {ratios[0]:g} must be above 0 and below max_whaspect: {ratios[1]:g}")
         return Factors(options.multiscale_prob, low, high, by_box, ratios)
 
-    def _order(self, options: Any, scenes: Sequence[Scene]) -> draws.Order | AspectOrder:
+    def _order(self, options: Any, scenes: Sequence[Scene]) -> Ordering:
         if not options.HasField("shuffle"):
             return draws.Order(len(scenes))
         if options.shuffle not in SHUFFLES:
@@ -335,10 +257,10 @@ def read_sizes(options: Any) -> Sizes:
         return (getattr(options, short), getattr(options, long)) if has(short) and has(long) else None
 
     return Sizes(
-        fixed=given(options, "resize"),
+        fixed=size_option(options, "resize"),
         ratio=options.resize_ratio if has("resize_ratio") else None,
         sides=both("short_size", "long_size"),
-        crop=given(options, "crop"),
+        crop=size_option(options, "crop"),
         crop_sides=both("crop_short_size", "crop_long_size"),
         ratios=tuple(options.template_ratio),
     )

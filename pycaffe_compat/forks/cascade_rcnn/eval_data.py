@@ -10,10 +10,11 @@ import numpy as np
 from ...data.window_file import nearest_integer
 from ...errors import prefixed
 from ...layers.base import Shape
-from ...layers.data_layers import BatchSource
 from ...layers.registry import register
-from ..mscnn.image_gt_data import check_transform, given
-from ..mscnn.scenes import Cut, Scene, SceneReader, Sight, Size, open_scene, read_scenes
+from ..mscnn.scene_data import SceneData, size_option
+from ..mscnn.scene_reader import SceneReader
+from ..mscnn.scenes import Scene, Size, read_scenes
+from ..mscnn.views import Cut, View, open_scene
 from .detection_data import BLOCK
 
 
@@ -44,17 +45,17 @@ class EvalReader(SceneReader):
             size = min(nearest_integer(size[0] * factor), most), min(nearest_integer(size[1] * factor), most)
         return in_blocks(size)
 
-    def shown(self, scene: Scene, size: Size, words: Sequence[int], colours: Sequence[float]) -> tuple[Sight, Cut]:
-        sight = open_scene(scene, self._file, check=True)
+    def shown(self, scene: Scene, size: Size, words: Sequence[int], colours: Sequence[float]) -> tuple[View, Cut]:
+        view = open_scene(scene, self._file, check=True)
         with prefixed(scene.image):
-            return sight.resized(size), Cut(0, 0, size[1], size[0])
+            return view.resized(size), Cut(0, 0, size[1], size[0])
 
     def more(self, size: Size) -> list[np.ndarray]:
         return [np.full((self.batch_size, 2, 1, 1), np.array(size, np.float32)[:, None, None])]
 
 
 @register("EvalData", fork="cascade_rcnn")
-class EvalData(BatchSource):
+class EvalData(SceneData):
     """Pictures of a window file, in order, their boxes (n, 8) and with a third top their heights and widths (N, 2).
 
     The file and the boxes are those of DetectionData. Pictures are resized to ``resize_width`` and ``resize_height``, or one by
@@ -68,7 +69,7 @@ class EvalData(BatchSource):
     def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:
         """As if each batch had one box and were high."""
         options = param.eval_data_param
-        size = given(options, "resize")
+        size = size_option(options, "resize")
         if size is None and options.HasField("short_size") and options.HasField("long_size"):
             size = options.long_size, options.short_size
         if size is None:
@@ -79,10 +80,8 @@ class EvalData(BatchSource):
 
     def make_reader(self, param: Any) -> SceneReader:
         options, transform = param.eval_data_param, param.transform_param
-        check_transform(self, transform, scale="transform_param.scale")
-        if options.HasField("scale"):
-            raise self.error("does not support eval_data_param.scale; give transform_param.scale")
-        size, batch = given(options, "resize"), self.batch_size(options)
+        self.check_transform(param)
+        size, batch = size_option(options, "resize"), self.batch_size(options)
         if size is None and batch != 1:
             raise self.error(
                 f"batch_size: {batch} must be 1 without resize_width and resize_height: pictures differ in size"

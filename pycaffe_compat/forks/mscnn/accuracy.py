@@ -12,7 +12,7 @@ from ...layers.base import Layer, Shape, count
 from ...layers.registry import register
 from ...tables import dims
 from .boxes import Fields, overlaps, read_normalization
-from .truth import COLUMNS, Truth
+from .truth import Truth, check_map
 
 KNOWN = 0.975  # a region that overlaps a true box by more is that box itself
 
@@ -88,23 +88,11 @@ class MapDetectionAccuracy(PlaceAccuracy):
             raise self.error(
                 f"coord_num: {options.coord_num} must be 4, and top_k: {self.best} 1 to the number of classes, {self.classes}"
             )
-        self.check(*bottom_shapes)
-
-    def check(self, x: Shape, truth: Shape) -> None:
-        """Check the shapes of the bottoms.
-
-        Raises:
-            LayerError: they are not those of one map.
-        """
-        if len(x) != 4 or x[1] != self.classes + 4 or truth != (x[0], COLUMNS, *x[2:]):
-            raise self.error(
-                f"needs a map N×{self.classes + 4}×H×W for cls_num: {self.classes}, and a truth N×{COLUMNS}×H×W, not "
-                f"{dims(x)} and {dims(truth)}"
-            )
+        check_map(self, self.classes, *bottom_shapes)
 
     def forward(self, x: Tensor, truth: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return both shares, (1, 1, 1, 2), and the mean overlap, (1, 1, 1, 1), if there is a top for it."""
-        self.check(tuple(x.shape), tuple(truth.shape))
+        check_map(self, self.classes, tuple(x.shape), tuple(truth.shape))
         if x.is_meta:
             return self.made(x)
         scores, codes = x.detach().split((self.classes, 4), 1)

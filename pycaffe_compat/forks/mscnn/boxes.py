@@ -6,7 +6,8 @@ Sources: zhaoweicai/mscnn, math_functions.cpp, and zhaoweicai/cascade-rcnn, bbox
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,6 @@ from ...layers.base import Layer
 from ...layers.slope import WithSlope
 
 NMS_TYPES = ("IOU", "IOMU", "IOFU")
-NO_BOX = (0, 1, 1, 10, 10)  # the region where there is none
 
 
 def read_normalization(layer: Layer, options: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -125,6 +125,17 @@ def near(a: Tensor, b: Tensor, nms_type: str, threshold: float, inclusive: bool)
     return shares(a, b, nms_type, inclusive) > threshold
 
 
+def read_suppression(layer: Layer, name: str, options: Any, inclusive: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    """Which boxes suppress each other by ``nms_type`` and ``iou_thr`` of the options ``name``: :func:`near` with these.
+
+    Raises:
+        LayerError: there is no such ``nms_type``.
+    """
+    if options.nms_type not in NMS_TYPES:
+        raise layer.error(f'{name}.nms_type: "{options.nms_type}" is none of {", ".join(NMS_TYPES)}')
+    return partial(near, nms_type=options.nms_type, threshold=options.iou_thr, inclusive=inclusive)
+
+
 def overlaps(a: Tensor, b: Tensor, inclusive: bool) -> Tensor:
     """The intersection over union of boxes (…, 4) of a first corner, width and height; 0 without a size.
 
@@ -143,13 +154,3 @@ def overlaps(a: Tensor, b: Tensor, inclusive: bool) -> Tensor:
 def ranked(scores: Tensor) -> Tensor:
     """The order of ``scores``, the best first, of equal ones the last first."""
     return len(scores) - 1 - scores.flip(0).argsort(descending=True, stable=True)
-
-
-def tops_of(found: Sequence[Tensor], like: Tensor, tops: int) -> Tensor | tuple[Tensor, Tensor]:
-    """Regions (R, 5, 1, 1), and with their scores (R, 6, 1, 1) for two tops; ``found`` has (r, 6) for each image."""
-    rows = torch.cat(tuple(found)).to(like.dtype)
-    regions = rows[:, :5] if len(rows) else like.new_tensor([NO_BOX])
-    regions = regions.reshape(-1, 5, 1, 1).contiguous()
-    if tops == 1:
-        return regions
-    return regions, (rows if len(rows) else like.new_zeros((1, 6))).reshape(-1, 6, 1, 1)

@@ -12,9 +12,8 @@ from torch import Tensor
 from ...layers.base import Shape
 from ...layers.loss import FLT_MIN, LossLayer, floored, precise
 from ...layers.registry import register
-from ...tables import dims
 from .boxes import Fields, ranked, read_normalization
-from .truth import COLUMNS, Truth
+from .truth import Truth, check_map
 
 SAMPLING = ("random", "bootstrap", "mixture")
 
@@ -111,23 +110,11 @@ class MapDetectionLoss(PlaceLoss):
             raise self.error("needs field_w, field_h and downsample_rate, each above 0")
         self.size, self.stride = (options.field_w, options.field_h), options.downsample_rate
         self.smooth, self.mode, self.by_overlap = options.bb_smooth, options.sample_mode, options.iou_weighted
-        self.check(*bottom_shapes)
-
-    def check(self, x: Shape, truth: Shape) -> None:
-        """Check the shapes of the bottoms.
-
-        Raises:
-            LayerError: they are not those of one map.
-        """
-        if len(x) != 4 or x[1] != self.classes + 4 or truth != (x[0], COLUMNS, *x[2:]):
-            raise self.error(
-                f"needs a map N×{self.classes + 4}×H×W for cls_num: {self.classes}, and a truth N×{COLUMNS}×H×W, not "
-                f"{dims(x)} and {dims(truth)}"
-            )
+        check_map(self, self.classes, *bottom_shapes)
 
     def forward(self, x: Tensor, truth: Tensor) -> Tensor:
         """Return (1, 1, 1, 2): the loss, and what boxes make of it."""
-        self.check(tuple(x.shape), tuple(truth.shape))
+        check_map(self, self.classes, tuple(x.shape), tuple(truth.shape))
         if x.is_meta:
             return x.new_empty((1, 1, 1, 2))
         scores, codes = x.flatten(2).split((self.classes, 4), 1)

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from ...data.window_file import nearest_integer
-from ...layers.base import Layer
+from ...layers.base import Layer, Shape
+from ...tables import dims
 from .boxes import shares
-from .scenes import Cut, Scene, Sight, Size
+from .scenes import Scene, Size
+from .views import Cut, View
 
 COLUMNS = 6  # at each place: label, centre (2), width, height, overlap
 
@@ -37,6 +39,19 @@ class Truth(NamedTuple):
     def background(self, below: float) -> Tensor:
         """Where there is nothing, (M, P): label 0 with an overlap below ``below``. More is neither object nor background."""
         return (self.label == 0) & (self.overlap < below)
+
+
+def check_map(layer: Layer, classes: int, x: Shape, truth: Shape) -> None:
+    """Check the shapes of a map of scores and boxes and of the truth at its places.
+
+    Raises:
+        LayerError: they are not N×(classes + 4)×H×W and N×6×H×W.
+    """
+    if len(x) != 4 or x[1] != classes + 4 or truth != (x[0], COLUMNS, *x[2:]):
+        raise layer.error(
+            f"needs a map N×{classes + 4}×H×W for cls_num: {classes}, and a truth N×{COLUMNS}×H×W, not "
+            f"{dims(x)} and {dims(truth)}"
+        )
 
 
 class Field(NamedTuple):
@@ -95,10 +110,10 @@ class TruthMaker:
         """Maps (N, 6, h, w) for pictures of a size."""
         return [np.empty((batch, COLUMNS, *field.places(size)), np.float32) for field in self.fields]
 
-    def fill(self, maps: Sequence[np.ndarray], sight: Sight, scene: Scene, ignored: np.ndarray, cut: Cut) -> None:
+    def fill(self, maps: Sequence[np.ndarray], view: View, scene: Scene, ignored: np.ndarray, cut: Cut) -> None:
         """Fill the maps of one picture."""
-        boxes = torch.from_numpy(sight.boxes)
-        low, high = sight.boxes[:, :2], sight.boxes[:, 2:]
+        boxes = torch.from_numpy(view.boxes)
+        low, high = view.boxes[:, :2], view.boxes[:, 2:]
         edge = 1 if self.inclusive else 0
         described = np.column_stack(((low + high) / np.float32(2), high - low + edge))  # (n, 4)
         found = np.zeros(len(boxes), bool)
@@ -108,7 +123,7 @@ class TruthMaker:
             around = self.around(field, top.shape[1:])
             free = self.free(field, around, cut, top.shape[1:])
             left_alone = (
-                shares(around, torch.from_numpy(sight.others), "IOFU", self.inclusive).sum(1).numpy() >= self.left_alone
+                shares(around, torch.from_numpy(view.others), "IOFU", self.inclusive).sum(1).numpy() >= self.left_alone
             )
             if not self.inclusive:
                 free &= ~left_alone
