@@ -35,11 +35,11 @@ class RegionOutput(Layer):
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
-        options = getattr(param, self.options[0])
+        options = getattr(param, self.option_fields()[0])
         self.fields = Fields(self, options, *read_normalization(self, param.bbox_reg_param))
         self.threshold, self.min_size = options.fg_thr, options.min_size
         self.before, self.after = options.max_nms_num or None, options.max_post_nms_num or None
-        self.near = read_suppression(self, self.options[0], options, self.inclusive)
+        self.near = read_suppression(self, self.option_fields()[0], options, self.inclusive)
         self.nms_type, self.overlap = options.nms_type, options.iou_thr
 
     def forward(self, *maps: Tensor) -> Tensor | tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ class SceneData(BatchSource):
         Raises:
             LayerError: it sets another one, or ``scale`` is elsewhere.
         """
-        own = self.options[0]
+        own = self.option_fields()[0]
         if not self.own_scale and getattr(param, own).HasField("scale"):
             raise self.error(f"does not support {own}.scale; give transform_param.scale")
         supported = {"mean_value", "mirror"} | (set() if self.own_scale else {"scale"})
