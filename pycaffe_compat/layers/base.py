@@ -86,7 +86,7 @@ class Layer(nn.Module):
         differentiable: for each bottom, whether ``force_backward`` may ask for its gradient (never for labels). The last
             entry stands for all further bottoms; losses with labels use ``(True, False)``.
         fresh_top: its top is new memory that neither the layer nor its gradient reads again. A ReLU may overwrite it.
-        shares_memory: in Caffe its tops lie in the memory of its bottoms or blobs, so the numpy face may share it too.
+        shares_memory: in Caffe its tops lie in the memory of its bottoms or blobs, so the pycaffe interface may share it too.
         per_process: names of buffers that each process of a distributed run keeps for itself.
         open_axes: the axes of its tops whose length only a pass decides, by values; ``forward`` on the meta device gives
             them a nominal one.

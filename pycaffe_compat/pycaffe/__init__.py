@@ -1,4 +1,4 @@
-"""The numpy face: what ``import caffe`` offers, under the same names."""
+"""The pycaffe interface: what ``import caffe`` offers, under the same names."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class Net:
 
     @classmethod
     def of(cls, module: CaffeModule) -> Net:
-        """The numpy face of a module, sharing its parameters."""
+        """The pycaffe interface to a module, sharing its parameters."""
         face = cls.__new__(cls)
         face._bind(module)
         return face

@@ -1,4 +1,4 @@
-"""A net's layers as the numpy face shows them."""
+"""A net's layers as the pycaffe interface shows them."""
 
 from __future__ import annotations
 

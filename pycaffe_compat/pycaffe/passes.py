@@ -1,4 +1,4 @@
-"""Runs a net layer by layer, forward and backward, between the blobs of the numpy face."""
+"""Runs a net layer by layer, forward and backward, between the blobs of the pycaffe interface."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class SolverCallback(Protocol):
 
 
 class NumpyRunner(Runner):
-    """A pass through the numpy face, layer by layer, which leaves every blob's ``data`` and ``diff`` to look at."""
+    """A pass through the pycaffe interface, layer by layer, which leaves every blob's ``data`` and ``diff`` to look at."""
 
     def __init__(self, face: Net) -> None:
         super().__init__(face.module)
