@@ -64,6 +64,16 @@ def read_frames(paths: Sequence[str], color: bool, size: Size | None) -> Iterato
             yield read_image(path, color, size)
 
 
+def require_one_size(path: str, frames: Sequence[np.ndarray]) -> None:
+    """Check that the frames of the video ``path`` have one shape.
+
+    Raises:
+        DataError: they have several.
+    """
+    if any(frame.shape != frames[0].shape for frame in frames):
+        raise DataError(f"video {path}: its frames have different sizes; set new_height and new_width")
+
+
 def video_length(path: str) -> int:
     """Return how many frames a video file has.
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from ..errors import DataError
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 RECORDS, ORDER, SKIP, ROWS, PICTURES, SIZES = range(6)
@@ -56,6 +59,21 @@ class Order:
         shuffle: use a new order in every epoch.
         skip: start at a random one of the first ``skip`` items.
     """
+
+    @classmethod
+    def of_list(cls, count: int, options: Any, field: str, what: str) -> Order:
+        """The order that ``shuffle`` and ``rand_skip`` of ``options`` say.
+
+        Args:
+            count: how many items the list has.
+            field: the name of the options, and ``what`` the items are, for messages.
+
+        Raises:
+            DataError: ``rand_skip`` is more than there are items.
+        """
+        if options.rand_skip > count:
+            raise DataError(f"{field}.rand_skip {options.rand_skip} is more than the {count} {what}")
+        return cls(count, options.shuffle, options.rand_skip)
 
     def __init__(self, count: int, shuffle: bool = False, skip: int = 0) -> None:
         self._count, self._shuffle, self._skip = count, shuffle, skip

@@ -191,6 +191,13 @@ class Layer(nn.Module):
         else:
             self.register_buffer(name, value)
 
+    def add_bias(self, shape: Sequence[int], options: Any) -> None:
+        """Declare the blob ``bias``, filled by ``bias_filler``; with ``bias_term: false`` there is none, and ``bias`` is None."""
+        if options.bias_term:
+            self.add_blob("bias", shape, options.bias_filler)
+        else:
+            self.register_parameter("bias", None)
+
     def blob(self, index: int) -> Tensor:
         """Return Caffe's ``blobs[index]``, the parameter or buffer itself."""
         return getattr(self, self.blob_specs[index].name)

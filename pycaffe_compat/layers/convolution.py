@@ -210,10 +210,7 @@ class Filters(Windows):
                 f"group: {self.groups} must divide the bottom's {self.channels} channels and num_output: {self.outputs}"
             )
         self.add_blob("weight", (*self.filters(), *self.kernel), options.weight_filler)
-        if options.bias_term:
-            self.add_blob("bias", (self.outputs,), options.bias_filler)
-        else:
-            self.bias = None
+        self.add_bias((self.outputs,), options)
 
     def grouping(self) -> tuple[int, int]:
         """The number of outputs, and of the groups that they and the channels are divided into."""

@@ -91,6 +91,17 @@ class BatchSource(Source):
             raise self.error(f"batch_size is {options.batch_size}; it must be at least 1")
         return options.batch_size
 
+    def size_option(self, options: Any, name: str = "new") -> tuple[int, int] | None:
+        """Return ``NAME_height`` and ``NAME_width``; None if both are 0.
+
+        Raises:
+            LayerError: one of them is 0.
+        """
+        height, width = (getattr(options, f"{name}_{side}") for side in ("height", "width"))
+        if bool(height) != bool(width):
+            raise self.error(f"{name}_height is {height} and {name}_width {width}; set both, or neither")
+        return (height, width) if height else None
+
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
         """Add the layer to errors about its data."""
@@ -314,17 +325,13 @@ class ImageData(BatchSource):
         several = options.HasField("label_dim")
         if several and options.label_dim < 1:
             raise self.error(f"image_data_param.label_dim: {options.label_dim} must be at least 1")
-        if bool(options.new_height) != bool(options.new_width):
-            raise self.error(
-                f"new_height is {options.new_height} and new_width {options.new_width}; set both, or neither"
-            )
         return ListReader(
             options.source,
             Transformer(param.transform_param, self.phase),
             size,
             root=options.root_folder,
             color=options.is_color,
-            size=(options.new_height, options.new_width) if options.new_height else None,
+            size=self.size_option(options),
             shuffle=options.shuffle,
             skip=options.rand_skip,
             labels=options.label_dim if several else None,

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 
 from ..data.draws import Order
 from ..data.label_maps import Changes, LabelMapReader, PairFiles, Sample, Size, Words, as_byte, cut_window, read_pairs
-from ..errors import DataError, prefixed
+from ..errors import prefixed
 from ..proto import caffe_pb2
 from .base import Shape
 from .data_layers import BatchSource
@@ -46,14 +46,6 @@ class LabelMapSource(BatchSource):
         """Height and width of label maps beside images of ``size``."""
         return size
 
-    def new_size(self, options: Any) -> Size | None:
-        """Return ``new_height`` and ``new_width`` after checking them; None if there are none."""
-        if bool(options.new_height) != bool(options.new_width):
-            raise self.error(
-                f"new_height is {options.new_height} and new_width {options.new_width}; set both, or neither"
-            )
-        return (options.new_height, options.new_width) if options.new_height else None
-
     def read(self, param: Any, form: str, load: Load, changes: Changes, more: bool = False) -> LabelMapReader:
         """Return the reader of the list that the options name.
 
@@ -70,11 +62,7 @@ class LabelMapSource(BatchSource):
         size = self.batch_size(options)
         with prefixed(f"{field}.source"):
             pairs = read_pairs(options.source, form, more)
-        if options.rand_skip > len(pairs):
-            raise DataError(
-                f"{field}.rand_skip {options.rand_skip} is more than the {len(pairs)} images of {options.source}"
-            )
-        order = Order(len(pairs), options.shuffle, options.rand_skip)
+        order = Order.of_list(len(pairs), options, field, f"images of {options.source}")
         return LabelMapReader(load, pairs, size, order, changes, param.transform_param, self.phase)
 
 
@@ -121,7 +109,7 @@ class SegmentationSource(LabelMapSource):
         options, transform = param.image_data_param, param.transform_param
         if transform.HasField("mean_file"):
             raise self.error("takes no transform_param.mean_file; give mean_value")
-        size = self.new_size(options)
+        size = self.size_option(options)
         whole = None if self.windows else size
         files = PairFiles(options.root_folder, options.is_color, whole, whole, self.nearest)
         kinds = caffe_pb2.ImageDataParameter

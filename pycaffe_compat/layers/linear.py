@@ -37,10 +37,7 @@ class InnerProduct(Layer):
             raise self.error(f"inner_product_param.num_output: {options.num_output} must be at least 1")
         shape = (options.num_output, count(bottom_shapes[0], self.axis))
         self.add_blob("weight", shape[::-1] if self.transpose else shape, options.weight_filler)
-        if options.bias_term:
-            self.add_blob("bias", (options.num_output,), options.bias_filler)
-        else:
-            self.bias = None
+        self.add_bias((options.num_output,), options)
 
     @classmethod
     def fits(cls, param: Any) -> bool:
@@ -71,10 +68,7 @@ class Embed(Layer):
                 raise self.error(f"embed_param.{field}: {getattr(options, field)} must be at least 1")
         self.rows = options.input_dim
         self.add_blob("weight", (options.input_dim, options.num_output), options.weight_filler)
-        if options.bias_term:
-            self.add_blob("bias", (options.num_output,), options.bias_filler)
-        else:
-            self.bias = None
+        self.add_bias((options.num_output,), options)
 
     def forward(self, x: Tensor) -> Tensor:
         try:
@@ -153,10 +147,7 @@ class Scale(_Broadcast):
         if len(bottom_shapes) == 1:
             filler = options.filler if options.HasField("filler") else caffe_pb2.FillerParameter(value=1)
             self.add_blob("weight", shape, filler)
-        if options.bias_term:
-            self.add_blob("bias", shape, options.bias_filler)
-        else:
-            self.bias = None
+        self.add_bias(shape, options)
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         scale = self._spread(self.weight if scale is None else scale, x)

@@ -15,6 +15,7 @@ from ..errors import NetError, SolverError, nearest
 from ..forks import all_forks
 from . import caffe_pb2
 from .alignment import crop_offsets, set_offsets
+from .copying import copy_fields
 
 log = logging.getLogger(__name__)
 V1_TYPES = {
@@ -349,16 +350,7 @@ def _v2_layer(old: Any) -> Any:
     new = caffe_pb2.LayerParameter()
     if old.HasField("type"):
         new.type = v1_type(old.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number[old.type].name)
-    for field, value in old.ListFields():
-        if field.name in _RENAMED:
-            continue
-        target = getattr(new, field.name)
-        if hasattr(target, "extend"):
-            target.extend(value)
-        elif field.message_type is not None:
-            target.CopyFrom(value)
-        else:
-            setattr(new, field.name, value)
+    copy_fields(old, new, _RENAMED)
     for name, values in (
         ("name", old.param),
         ("share_mode", old.blob_share_mode),

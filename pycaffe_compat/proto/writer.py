@@ -12,6 +12,7 @@ from ..files import atomic_path
 from . import caffe_pb2, wire
 from .additions import additions
 from .blob_proto import blob_parts, to_numpy
+from .copying import copy_fields
 from .hdf5 import write_hdf5
 from .numbers import bare_net, fork_to_write, numbered
 
@@ -92,14 +93,5 @@ def _write_layer(file: Any, layer: Any, blobs: Sequence[Any], diffs: Sequence[An
 def _without(message: Any, names: set[str]) -> Any:
     """A copy of ``message`` without the fields ``names``; their values are never copied."""
     copy = type(message)()
-    for field, value in message.ListFields():
-        if field.name in names:
-            continue
-        target = getattr(copy, field.name)
-        if hasattr(target, "extend"):
-            target.extend(value)
-        elif field.message_type is not None:
-            target.CopyFrom(value)
-        else:
-            setattr(copy, field.name, value)
+    copy_fields(message, copy, names)
     return copy

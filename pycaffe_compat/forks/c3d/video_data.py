@@ -8,7 +8,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...data.clips import LIMIT, ClipReader, ClipTransform, Words, read_clips, read_frames, read_video, video_length
+from ...data.clips import (
+    LIMIT,
+    ClipReader,
+    ClipTransform,
+    Words,
+    read_clips,
+    read_frames,
+    read_video,
+    require_one_size,
+    video_length,
+)
 from ...data.draws import Order
 from ...errors import DataError, prefixed
 from ...layers.base import Shape
@@ -55,13 +65,9 @@ class VideoData(BatchSource):
             raise self.error(
                 f"new_length is {options.new_length} and sampling_rate {options.sampling_rate}; both must be at least 1"
             )
-        if bool(options.new_height) != bool(options.new_width):
-            raise self.error(
-                f"new_height is {options.new_height} and new_width {options.new_width}; set both, or neither"
-            )
         if options.use_multiple_label and not options.HasField("num_of_labels"):
             raise self.error("use_multiple_label needs num_of_labels")
-        self._resized = (options.new_height, options.new_width) if options.new_height else None
+        self._resized = self.size_option(options)
         self._length, self._rate, self._root = options.new_length, options.sampling_rate, options.root_folder
         self._rates = options.max_sampling_rate if options.use_sampling_rate_jitter else 0
         self._folders, self._jitter = options.use_image, options.use_temporal_jitter
@@ -73,12 +79,8 @@ class VideoData(BatchSource):
         field = self.option_fields()[0]
         with prefixed(f"{field}.source"):
             clips = read_clips(options.source, f"PATH {second}{'LABELS' if self._labels else 'LABEL'}")
-        if options.rand_skip > len(clips):
-            raise DataError(
-                f"{field}.rand_skip {options.rand_skip} is more than the {len(clips)} videos of {options.source}"
-            )
+        order = Order.of_list(len(clips), options, field, f"videos of {options.source}")
         transform = ClipTransform(param.transform_param, self.phase, repeat_means=False, all_places=self.all_places)
-        order = Order(len(clips), options.shuffle, options.rand_skip)
         self._told = False
         replace = self._tell if self.phase == caffe_pb2.TRAIN else None
         return ClipReader(self._load, self._label, clips, size, order, transform, 2, replace)
@@ -110,8 +112,7 @@ class VideoData(BatchSource):
             if self._jitter:
                 first = random[0] % (have - span + 1)
             frames = list(read_video(path, range(first, first + span, rate), self._resized))
-        if any(frame.shape != frames[0].shape for frame in frames):
-            raise DataError(f"video {path}: its frames have different sizes; set new_height and new_width")
+        require_one_size(path, frames)
         return np.stack(frames).transpose(3, 0, 1, 2)
 
     def _need(self, path: str, have: int, frames: int) -> None:

@@ -16,7 +16,7 @@ from ...data.window_file import nearest_integer
 from ...errors import prefixed
 from ...layers.base import Shape
 from ...layers.registry import register
-from ..mscnn.scene_data import SceneData, size_option, truth_shapes
+from ..mscnn.scene_data import SceneData, given_size, truth_shapes
 from ..mscnn.scene_reader import Ordering, TruthReader
 from ..mscnn.scenes import Scene, Size, read_scenes
 from ..mscnn.truth import TruthMaker, read_fields
@@ -257,10 +257,10 @@ def read_sizes(options: Any) -> Sizes:
         return (getattr(options, short), getattr(options, long)) if has(short) and has(long) else None
 
     return Sizes(
-        fixed=size_option(options, "resize"),
+        fixed=given_size(options, "resize"),
         ratio=options.resize_ratio if has("resize_ratio") else None,
         sides=both("short_size", "long_size"),
-        crop=size_option(options, "crop"),
+        crop=given_size(options, "crop"),
         crop_sides=both("crop_short_size", "crop_long_size"),
         ratios=tuple(options.template_ratio),
     )

@@ -11,7 +11,7 @@ from ...data.window_file import nearest_integer
 from ...errors import prefixed
 from ...layers.base import Shape
 from ...layers.registry import register
-from ..mscnn.scene_data import SceneData, size_option
+from ..mscnn.scene_data import SceneData, given_size
 from ..mscnn.scene_reader import SceneReader
 from ..mscnn.scenes import Scene, Size, read_scenes
 from ..mscnn.views import Cut, View, open_scene
@@ -69,7 +69,7 @@ class EvalData(SceneData):
     def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:
         """As if each batch had one box and were high."""
         options = param.eval_data_param
-        size = size_option(options, "resize")
+        size = given_size(options, "resize")
         if size is None and options.HasField("short_size") and options.HasField("long_size"):
             size = options.long_size, options.short_size
         if size is None:
@@ -81,7 +81,7 @@ class EvalData(SceneData):
     def make_reader(self, param: Any) -> SceneReader:
         options, transform = param.eval_data_param, param.transform_param
         self.check_transform(param)
-        size, batch = size_option(options, "resize"), self.batch_size(options)
+        size, batch = given_size(options, "resize"), self.batch_size(options)
         if size is None and batch != 1:
             raise self.error(
                 f"batch_size: {batch} must be 1 without resize_width and resize_height: pictures differ in size"

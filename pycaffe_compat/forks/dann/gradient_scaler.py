@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape
+from ...layers.base import Shape
+from ...layers.passes import CountsPasses
 from ...layers.registry import register
-from ...layers.slope import TracedFunction
+from ...layers.slope import WithSlope
 
 
 @register("GradientScaler", fork=("dann", "xlearn"))
-class GradientScaler(Layer):
+class GradientScaler(CountsPasses):
     """Hands its bottoms on; their gradients are the tops' times ``-c``.
 
     In iteration t of a solver ``c`` is ``2 h / (1 + exp(-alpha p)) - h + lower_bound``, with ``h = upper_bound -
@@ -27,7 +28,6 @@ class GradientScaler(Layer):
     tops = (1, None)
     shares_memory = True
     coefficient: Tensor
-    passes: Tensor
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -45,22 +45,16 @@ class GradientScaler(Layer):
                 f"gradient_scaler_param: alpha: {self.alpha:g} must not be negative, and max_iter: {self.end:g} at least 1"
             )
         self.register_buffer("coefficient", torch.ones((), dtype=torch.float32), persistent=False)
-        self.register_buffer("passes", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.count_passes()
 
     def prepare(self, bottom_shapes: Sequence[Shape], device: torch.device) -> None:
-        self.coefficient, self.passes = self.coefficient.to(device), self.passes.to(device)
+        super().prepare(bottom_shapes, device)
+        self.coefficient = self.coefficient.to(device)
 
     def at_iteration(self, number: int) -> None:
         height = self.high - self.low
         progress = min(1.0, number / self.end)
         self.coefficient.fill_(2 * height / (1 + math.exp(-self.alpha * progress)) - height + self.low)
-
-    def state(self) -> dict[str, Any]:
-        """The number of passes, which ``threshold_iter`` counts."""
-        return {"passes": int(self.passes)}
-
-    def seek(self, state: dict[str, Any]) -> None:
-        self.passes.fill_(state["passes"])
 
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
         if bottoms[0].is_meta:
@@ -70,21 +64,4 @@ class GradientScaler(Layer):
             if self.training:
                 self.passes.add_(1)
             factor = torch.where(self.passes > self.threshold, factor, 0.0)
-        return tuple(_Scaled.apply(x, factor) for x in bottoms)
-
-
-class _Scaled(TracedFunction):
-    """``x``, whose gradient is multiplied by ``factor``, a tensor without axes."""
-
-    @staticmethod
-    def forward(x: Tensor, factor: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        (factor,) = ctx.saved_tensors
-        return grad * factor.to(grad.dtype), None
+        return tuple(WithSlope.apply(x, x.detach(), factor) for x in bottoms)

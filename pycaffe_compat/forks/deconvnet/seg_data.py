@@ -69,7 +69,7 @@ class WindowInstSegData(WindowSegData):
     )
 
     def relabelling(self, options: Any, load: Load, files: PairFiles, at: int) -> Load | None:
-        size, ignored, other = self.new_size(options), options.ignore_label, as_byte(options.other_object_label)
+        size, ignored, other = self.size_option(options), options.ignore_label, as_byte(options.other_object_label)
         if size is None or options.label_type != caffe_pb2.ImageDataParameter.PIXEL:
             return None
 

@@ -63,11 +63,7 @@ class ImageLabelData(LabelMapSource):
             raise DataError(
                 f"{options.image_list_path} names {len(images)} images, but {options.label_list_path} {len(labels)} label maps"
             )
-        if options.rand_skip > len(images):
-            raise DataError(
-                f"image_label_data_param.rand_skip {options.rand_skip} is more than the {len(images)} images of "
-                f"{options.image_list_path}"
-            )
+        order = Order.of_list(len(images), options, "image_label_data_param", f"images of {options.image_list_path}")
         folders = (options.image_dir, options.label_dir)
         folders = folders if any(folders) else (options.data_dir, options.data_dir)
         pairs = [(folders[0] + image, folders[1] + label) for image, label in zip(images, labels, strict=True)]
@@ -84,7 +80,6 @@ class ImageLabelData(LabelMapSource):
             ),
             take=part,
         )
-        order = Order(len(pairs), options.shuffle, options.rand_skip)
         return LabelMapReader(_both, pairs, size, order, changes, transform, self.phase)
 
     def _slice(self, options: Any, side: int) -> tuple[slice, slice]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...layers.base import Layer, Shape
 from ...layers.registry import register
-from ...layers.slope import TracedFunction
+from ...layers.slope import WithSlope
 from ...tables import dims
 
 EPS = 1e-6
@@ -49,25 +49,9 @@ class ChannelNormalize(Layer):
             norm = x.abs().sum(1, keepdim=True) + EPS
         y = x / norm
         if self.fixed:
-            y = _Undivided.apply(y, norm.detach())
+            y = WithSlope.apply(y, y.detach(), norm.detach())
         if self.n_tops == 1:
             return y
         if not self.norm_learns:
             return y, norm.detach()
         return y, norm
-
-
-class _Undivided(TracedFunction):
-    """The identity, with the gradient times ``norm``."""
-
-    @staticmethod
-    def forward(y: Tensor, norm: Tensor) -> Tensor:
-        return y.view_as(y)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return grad * ctx.saved_tensors[0], None

@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layers.base import Layer, Shape
+from ...layers.base import Shape
+from ...layers.passes import CountsPasses
 from ...layers.registry import register
 
 
 @register("ScaleTanH", fork="hashnet")
-class ScaleTanH(Layer):
+class ScaleTanH(CountsPasses):
     """``tanh(s x)``, where ``s`` is ``init_scale``, and ``init_scale * (1 + gamma * t) ** power`` from pass t - 1 on.
 
     t is the last multiple of ``step_size``. Passes count from 1, of each net by itself, in tests too.
     """
 
     options = ("scale_tanh_param",)
-    passes: Tensor
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -31,17 +31,7 @@ class ScaleTanH(Layer):
             raise self.error(f"scale_tanh_param.step_size: {self.step} must be at least 1")
         if self.gamma < 0:
             raise self.error(f"scale_tanh_param.gamma: {self.gamma:g} must not be negative")
-        self.register_buffer("passes", torch.zeros((), dtype=torch.int64), persistent=False)
-
-    def prepare(self, bottom_shapes: Sequence[Shape], device: torch.device) -> None:
-        self.passes = self.passes.to(device)
-
-    def state(self) -> dict[str, Any]:
-        """The number of passes, which the scale follows."""
-        return {"passes": int(self.passes)}
-
-    def seek(self, state: dict[str, Any]) -> None:
-        self.passes.fill_(state["passes"])
+        self.count_passes()
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_meta:

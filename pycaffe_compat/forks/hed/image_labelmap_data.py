@@ -21,7 +21,7 @@ class ImageLabelmapData(LabelMapSource):
 
     def make_reader(self, param: Any) -> LabelMapReader:
         options, transform = param.image_data_param, param.transform_param
-        size = self.new_size(options)
+        size = self.size_option(options)
         files = PairFiles(options.root_folder, options.is_color, size, size, nearest=False)
 
         def edges(words: Words) -> Sample:

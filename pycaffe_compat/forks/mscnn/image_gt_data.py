@@ -12,7 +12,7 @@ from ...data.window_file import nearest_integer
 from ...errors import prefixed
 from ...layers.base import Shape
 from ...layers.registry import register
-from .scene_data import SceneData, size_option, truth_shapes
+from .scene_data import SceneData, given_size, truth_shapes
 from .scene_reader import TruthReader
 from .scenes import Size, read_scenes
 from .truth import TruthMaker, read_fields
@@ -125,7 +125,7 @@ class ImageGtData(SceneData):
             options.scale,
             options.cache_images,
             truth=TruthMaker(fields, options.fg_threshold, LEFT_ALONE, PICKUP, inclusive=False),
-            sizing=FixedSizes(template(options, scenes[-1].size) or scenes[-1].size, size_option(options, "resize")),
+            sizing=FixedSizes(template(options, scenes[-1].size) or scenes[-1].size, given_size(options, "resize")),
             scaling=scales,
             least=(options.min_gt_height, options.min_gt_width),
             mirror=transform.mirror,
@@ -150,7 +150,7 @@ class ImageGtData(SceneData):
 
 def template(options: Any, own: Size | None = None) -> Size | None:
     """The size of pictures in a batch: what is cut, or what they are resized to, or their ``own``."""
-    crop, size = size_option(options, "crop"), size_option(options, "resize") or own
+    crop, size = given_size(options, "crop"), given_size(options, "resize") or own
     if crop is None or size is None:
         return size if crop is None else (crop if min(crop) else None)
     return crop[0] or size[0], crop[1] or size[1]

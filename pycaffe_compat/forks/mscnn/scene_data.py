@@ -53,7 +53,7 @@ class SceneData(BatchSource):
             )
 
 
-def size_option(options: Any, name: str) -> Size | None:
+def given_size(options: Any, name: str) -> Size | None:
     """``NAME_height`` and ``NAME_width``, if both are given."""
     both = f"{name}_height", f"{name}_width"
     if not all(map(options.HasField, both)):

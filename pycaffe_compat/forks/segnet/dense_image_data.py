@@ -43,7 +43,7 @@ class DenseImageData(LabelMapSource):
             raise self.error(
                 f"crop_height is {options.crop_height} and crop_width {options.crop_width}; set both, or neither"
             )
-        size = self.new_size(options)
+        size = self.size_option(options)
         factor = options.label_divide_factor
         if factor != 1 and (not factor or size is None or crop is not None or min(self.label_size(param, size)) < 1):
             raise self.error(

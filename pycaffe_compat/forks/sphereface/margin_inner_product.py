@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.base import Layer, Shape, count
+from ...layers.base import Shape, count
 from ...layers.loss import read_labels
+from ...layers.passes import CountsPasses
 from ...layers.registry import register
 from ...layers.slope import TracedFunction, rewritten
 
 
 @register("MarginInnerProduct", fork=("sphereface", "sphereface_plus", "happynear"))
-class MarginInnerProduct(Layer):
+class MarginInnerProduct(CountsPasses):
     """``|x| cos(a)`` for each class, a being the angle to its weight, and at the label ``|x| psi(m a)``, mixed by lambda.
 
     The rows of ``weight`` (num_output, features) are divided by their lengths in every pass. ``psi`` is ``cos(m a)`` made to
@@ -33,7 +33,6 @@ class MarginInnerProduct(Layer):
     differentiable = (True, False)
     blobs_declared = ("weight",)
     weight: Tensor
-    passes: Tensor
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -42,20 +41,10 @@ class MarginInnerProduct(Layer):
         self.axis = self.canonical_axis(options.axis, len(bottom_shapes[0]), f"{field}.axis")
         self.margin = options.type + 1
         self.base, self.gamma, self.power, self.least = options.base, options.gamma, options.power, options.lambda_min
-        self.register_buffer("passes", torch.tensor(float(options.iteration), dtype=torch.float64), persistent=False)
+        self.count_passes(options.iteration)
         if options.num_output < 1:
             raise self.error(f"{field}.num_output: {options.num_output} must be at least 1")
         self.add_blob("weight", (options.num_output, count(bottom_shapes[0], self.axis)), options.weight_filler)
-
-    def prepare(self, bottom_shapes: Sequence[Shape], device: torch.device) -> None:
-        self.passes = self.passes.to(device)
-
-    def state(self) -> dict[str, Any]:
-        """The number of passes, which lambda follows."""
-        return {"passes": int(self.passes)}
-
-    def seek(self, state: dict[str, Any]) -> None:
-        self.passes.fill_(state["passes"])
 
     def flops(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         return self.multiply_adds(count(bottoms[0], 0, self.axis))
@@ -65,7 +54,7 @@ class MarginInnerProduct(Layer):
         if not x.is_meta:
             self.passes.add_(1)
             weight = self.before(weight)
-            mix = (self.base * (1 + self.gamma * self.passes) ** -self.power).clamp(min=self.least).to(x.dtype)
+            mix = (self.base * (1 + self.gamma * self.passes.double()) ** -self.power).clamp(min=self.least).to(x.dtype)
         else:
             mix = x.new_zeros(())
         rows = x.flatten(self.axis).reshape(-1, weight.shape[1])

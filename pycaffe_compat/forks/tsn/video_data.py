@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ...data.clips import ClipReader, ClipTransform, Words, read_clips, read_frames
+from ...data.clips import ClipReader, ClipTransform, Words, read_clips, read_frames, require_one_size
 from ...data.draws import Order
-from ...errors import DataError, prefixed
+from ...errors import prefixed
 from ...layers.base import Shape
 from ...layers.data_layers import BatchSource
 from ...layers.label_map_data import warn_moved
@@ -88,8 +88,7 @@ class SegmentedVideoData(BatchSource):
             paths += [f"{folder}/{name}" for frame in range(self._length) for name in self._names(first + frame + 1)]
         frames = list(read_frames(paths, self._color and not self._flow, self._resized))
         planes = [frame[None] if frame.ndim == 2 else frame.transpose(2, 0, 1) for frame in frames]
-        if any(plane.shape != planes[0].shape for plane in planes):
-            raise DataError(f"video {folder}: its frames have different sizes; set new_height and new_width")
+        require_one_size(folder, planes)
         return np.concatenate(planes)
 
 

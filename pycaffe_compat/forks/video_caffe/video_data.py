@@ -9,7 +9,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ...data.clips import ClipReader, ClipTransform, Words, read_clips, read_frames, read_video, video_length
+from ...data.clips import (
+    ClipReader,
+    ClipTransform,
+    Words,
+    read_clips,
+    read_frames,
+    read_video,
+    require_one_size,
+    video_length,
+)
 from ...data.draws import Order
 from ...errors import DataError, prefixed
 from ...layers.base import Shape
@@ -43,22 +52,13 @@ class ClipData(BatchSource):
         size = self.batch_size(options)
         if not options.new_length:
             raise self.error("new_length is 0; it must be at least 1")
-        if bool(options.new_height) != bool(options.new_width):
-            raise self.error(
-                f"new_height is {options.new_height} and new_width {options.new_width}; set both, or neither"
-            )
-        self._resized = (options.new_height, options.new_width) if options.new_height else None
+        self._resized = self.size_option(options)
         self._length, self._root, self._color = options.new_length, options.root_folder, options.is_color
         with prefixed("video_data_param.source"):
             clips = read_clips(options.source, "PATH START LABEL")
-        if options.rand_skip > len(clips):
-            raise DataError(
-                f"video_data_param.rand_skip {options.rand_skip} is more than the {len(clips)} videos of {options.source}"
-            )
+        order = Order.of_list(len(clips), options, "video_data_param", f"videos of {options.source}")
         transform = ClipTransform(param.transform_param, self.phase, repeat_means=False)
-        return ClipReader(
-            self._load, _label, clips, size, Order(len(clips), options.shuffle, options.rand_skip), transform, 0
-        )
+        return ClipReader(self._load, _label, clips, size, order, transform, 0)
 
     def _load(self, words: Words, random: Sequence[int]) -> np.ndarray:
         path, first = self._root + words[0], int(words[1])
@@ -74,8 +74,7 @@ class ClipData(BatchSource):
             frames = list(read_video(path, range(first - 1, first - 1 + self._length), self._resized))
             if not self._color:
                 frames = [cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) for frame in frames]
-        if any(frame.shape != frames[0].shape for frame in frames):
-            raise DataError(f"video {path}: its frames have different sizes; set new_height and new_width")
+        require_one_size(path, frames)
         clip = np.stack(frames)
         return clip[None] if clip.ndim == 3 else clip.transpose(3, 0, 1, 2)
 

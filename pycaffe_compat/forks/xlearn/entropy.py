@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...layers.base import Layer, Shape, count
 from ...layers.loss import LossLayer
+from ...layers.passes import CountsPasses
 from ...layers.registry import register
 from ...layers.slope import WithSlope
 from ...tables import dims
@@ -18,7 +19,7 @@ LEAST = 1e-5  # smaller probabilities add nothing to the loss
 
 
 @register("EntropyLoss", fork="xlearn")
-class EntropyLoss(LossLayer):
+class EntropyLoss(CountsPasses, LossLayer):
     """``sum p log p`` of probabilities (N, classes), whose gradient is that of the mean entropy of an item: ``-(1 + log p) / N``.
 
     Probabilities below ``threshold`` have no gradient. For the first ``iterations_num`` passes of training loss and gradient
@@ -28,7 +29,6 @@ class EntropyLoss(LossLayer):
     bottoms = (1, 2)
     options = ("entropy_param",)
     inert_options = frozenset({"ignore_label"})
-    passes: Tensor
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -36,17 +36,7 @@ class EntropyLoss(LossLayer):
         self.threshold, self.waits = options.threshold, options.iterations_num
         if not bottom_shapes[0]:
             raise self.error("takes probabilities (N, classes), not a single number")
-        self.register_buffer("passes", torch.zeros((), dtype=torch.int64), persistent=False)
-
-    def prepare(self, bottom_shapes: Sequence[Shape], device: torch.device) -> None:
-        self.passes = self.passes.to(device)
-
-    def state(self) -> dict[str, Any]:
-        """The number of passes, which ``iterations_num`` counts."""
-        return {"passes": int(self.passes)}
-
-    def seek(self, state: dict[str, Any]) -> None:
-        self.passes.fill_(state["passes"])
+        self.count_passes()
 
     def forward(self, p: Tensor, label: Tensor | None = None) -> Tensor:
         """Return the loss as a tensor without axes."""
