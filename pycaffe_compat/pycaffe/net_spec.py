@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
 from ..errors import CaffeError, nearest
 from ..layers import REGISTRY
+from ..layers.registry import VARIANTS
 from ..proto import caffe_pb2
 
 
@@ -51,12 +52,27 @@ class ValueOfFieldError(CaffeError, TypeError, ValueError):
     """A value that a field of a message cannot hold."""
 
 
-def _options_field(type_name: str) -> str | None:
-    """The field that holds the options of a layer type: as its class says, or, for an unknown type, by its name."""
-    if type_name in REGISTRY:
-        return next(iter(REGISTRY[type_name].option_fields()), None)
+def _options_field(type_name: str, names: Iterable[str]) -> str | None:
+    """The field that holds the options ``names`` of a layer type: as its class says, or, for an unknown type, by its name.
+
+    Of classes of several forks it is the first whose fork has all of these options.
+    """
+    classes = VARIANTS.get(type_name) or [REGISTRY[type_name]] * (type_name in REGISTRY)
+    fields = [(cls, field) for cls in classes for field in cls.option_fields()[:1]]
+    for cls, field in fields:
+        if all(_has_option(field, name, cls.forks) for name in names):
+            return field
+    if fields or type_name in REGISTRY:
+        return fields[0][1] if fields else None
     stems = param_name_dict()
     return f"{stems[type_name]}_param" if type_name in stems else None
+
+
+def _has_option(field: str, name: str, forks: Sequence[str]) -> bool:
+    """Whether the message of a field of ``LayerParameter`` has the option ``name`` in one of ``forks`` (in BVLC's, if none)."""
+    message = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name[field].message_type
+    having = caffe_pb2.ADDITIONS.fields.get((message.name, name))
+    return name in message.fields_by_name and (having is None or not set(having).isdisjoint(forks))
 
 
 def to_proto(*tops: Top) -> Any:
@@ -91,8 +107,11 @@ def assign_proto(proto: Any, name: str, value: Any) -> None:
         if isinstance(error, CaffeError):
             raise
         kind = field.message_type.name if field.message_type is not None else _KINDS.get(field.cpp_type, "number")
+        given = f"{value!r} ({type(value).__name__})"
+        if isinstance(value, float) and value.is_integer() and kind.startswith("whole"):
+            given += f", which / makes of whole numbers in Python 3 and // does not ({int(value)}),"
         raise ValueOfFieldError(
-            f"{proto.DESCRIPTOR.name}.{name}: {value!r} ({type(value).__name__}) does not fit this field ({kind}): {error}"
+            f"{proto.DESCRIPTOR.name}.{name}: {given} does not fit this field ({kind}): {error}"
         ) from error
 
 
@@ -185,10 +204,12 @@ class Function:
         layer.top.extend(self._get_top_name(top, names, autonames) for top in self.tops)
         layer.name = self._get_name(names, autonames)
         own = _layer_fields() if self.params else frozenset()
+        options = self.params.keys() - own
+        field = _options_field(self.type_name, options) if options else None
         for key, value in self.params.items():
             if key in own:
                 assign_proto(layer, key, value)
-            elif field := _options_field(self.type_name):
+            elif field:
                 assign_proto(getattr(layer, field), key, value)
             else:
                 raise CaffeError(
@@ -229,6 +250,19 @@ class NetSpec:
 
     def __delattr__(self, name: str) -> None:
         del self.tops[name]
+
+    def keys(self) -> list[str]:
+        """The names of the tops, in order. This, ``vals`` and ``update`` are SSD's additions, which scripts for its forks use."""
+        return list(self.tops)
+
+    def vals(self) -> list[Top]:
+        """The tops, in order."""
+        return list(self.tops.values())
+
+    def update(self, name: str, params: Mapping[str, Any]) -> None:
+        """Set further options of the layer that makes the top ``name``, or give options new values."""
+        top = self.__getattr__(name)
+        (top.fn if isinstance(top, Top) else top).params.update(params)
 
     def to_proto(self) -> Any:
         """A ``NetParameter`` of all assigned tops and what they need."""

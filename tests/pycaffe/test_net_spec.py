@@ -63,6 +63,29 @@ def test_tops_that_are_written_together_share_their_layers() -> None:
     assert set(Net(proto, "TEST")()) == {"SoftmaxWithLoss1", "Accuracy1", "InnerProduct2"}
 
 
+def test_a_layer_of_several_forks_gets_the_options_of_the_fork_that_has_them() -> None:
+    data = L.Input(shape={"dim": [1, 4, 3, 3]})
+    ssds = L.Normalize(data, scale_filler={"type": "constant", "value": 20}, across_spatial=False, channel_shared=False)
+    for top, field in ((ssds, "norm_param"), (L.Normalize(data, normalize_type="L2"), "normalize_param")):
+        assert [f.name for f, _ in to_proto(top).layer[1].ListFields()] == ["name", "type", "bottom", "top", field]
+        Net(to_proto(top), "TEST")
+    assert not to_proto(L.Normalize(data)).layer[1].HasField("norm_param")
+
+
+def test_ssds_additions_list_the_tops_and_set_options_afterwards() -> None:
+    n = lenet()
+    assert n.keys() == ["data", "label", "conv1", "pool1", "ip1", "relu1", "loss"]
+    assert n.vals()[2] is n.conv1
+    n.update("conv1", {"num_output": 3, "param": [{"name": "w"}]})
+    n.off = L.Silence(n.label, ntop=0)
+    n.update("off", {"include": {"phase": 1}})
+    conv, silence = n.to_proto().layer[1], n.to_proto().layer[-1]
+    assert conv.convolution_param.num_output == 3 and [each.name for each in conv.param] == ["w"]
+    assert silence.type == "Silence" and silence.include[0].phase == 1
+    with pytest.raises(AttributeError, match='no top "conv2"'):
+        n.update("conv2", {})
+
+
 def test_anything_but_a_top_or_a_field_is_an_error() -> None:
     pair = L.DummyData(ntop=2)
     with pytest.raises(TypeError, match=r"Silence input 0 is not a Top \(type is <class 'tuple'>\)"):
@@ -193,7 +216,8 @@ def test_blobs_of_different_inputs_have_no_map_and_a_way_around_a_layer_without_
     "options, message",
     [
         ({"num_output": "a"}, r"ConvolutionParameter\.num_output: 'a' \(str\) does not fit .*whole number"),
-        ({"num_output": 2.5}, r"num_output: 2\.5 \(float\)"),
+        ({"num_output": 2.5}, r"num_output: 2\.5 \(float\) does not"),
+        ({"num_output": 4 / 2}, r"num_output: 2\.0 \(float\), which / makes .* and // does not \(2\), does not fit"),
         ({"num_output": -1}, "num_output: -1"),
         ({"num_output": None}, "num_output: None"),
         ({"kernel_size": {3, 5}}, r"kernel_size: \{3, 5\} \(set\)"),
