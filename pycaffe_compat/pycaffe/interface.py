@@ -15,7 +15,7 @@ from .blob import Blob
 from .classifier import Classifier
 from .containers import BlobVec
 from .detector import Detector
-from .log import init_log, log
+from .log import init_log, log, set_logging_disabled
 from .mode import (
     set_device,
     set_mode_cpu,
@@ -80,6 +80,7 @@ __all__ = [
     "net_spec",
     "params",
     "set_device",
+    "set_logging_disabled",
     "set_mode_cpu",
     "set_mode_gpu",
     "set_multiprocess",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
 import operator
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any
 
@@ -18,12 +20,26 @@ from torch.nn import functional as F
 from ..data.datum import array_to_datum as _array_to_datum
 from ..data.datum import datum_to_array as _datum_to_array
 from ..data.datum import parse_datum
-from ..errors import DataError, ParseError, UnknownNameError, nearest, require_file
+from ..errors import CaffeError, DataError, ParseError, UnknownNameError, nearest, require_file
 from ..proto import array_to_blob, blob_to_array, caffe_pb2
 from .blob import numbers
 
 # luminance of linear RGB primaries (ITU-R BT.709), the weights of the grey pictures that pycaffe loads
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)
+
+# what pycaffe's io imports from elsewhere, and scripts reach through it: name -> the module, and the name in it
+_ELSEWHERE = {"skimage": ("skimage.io", None), "zoom": ("scipy.ndimage", "zoom")}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, member = _ELSEWHERE[name]
+    try:
+        imported = importlib.import_module(module)
+    except ImportError as error:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}: {error}") from error
+    return getattr(imported, member) if member else sys.modules[module.partition(".")[0]]
 
 
 def _require_message(value: Any, cls: Any, taker: str) -> None:
@@ -69,6 +85,9 @@ def arraylist_to_blobprotovector_str(arraylist: Sequence[np.ndarray]) -> bytes:
     vector = caffe_pb2.BlobProtoVector()
     vector.blobs.extend([array_to_blobproto(array) for array in arraylist])
     return vector.SerializeToString()
+
+
+arraylist_to_blobprotovecor_str = arraylist_to_blobprotovector_str  # what it was called until 2015
 
 
 def blobprotovector_str_to_arraylist(data: bytes) -> list[np.ndarray]:
@@ -396,6 +415,24 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1)
     mode = "bilinear" if interp_order == 1 else "bicubic"
     made = F.interpolate(planes, (height, width), mode=mode, align_corners=True)[0]
     return np.ascontiguousarray(made.numpy().transpose(1, 2, 0))
+
+
+def resize(image: np.ndarray, output_shape: Sequence[int], *args: Any, **kwargs: Any) -> np.ndarray:
+    """Scikit-image's ``transform.resize``, which scripts call by the name that pycaffe's ``io`` imports it under.
+
+    As in the scikit-image of Caffe's time, it does not smooth an image that it makes smaller, unless ``anti_aliasing`` says so.
+    An image of whole numbers becomes one of float64 in [0, 1]; :func:`resize_image` keeps the values.
+
+    Raises:
+        CaffeError: scikit-image is not installed.
+    """
+    try:
+        from skimage import transform
+    except ImportError as error:
+        raise CaffeError(
+            "caffe.io.resize is scikit-image's: pip install scikit-image; resize_image needs nothing"
+        ) from error
+    return transform.resize(image, output_shape, *args, **{"anti_aliasing": False, **kwargs})
 
 
 def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int]) -> np.ndarray:

@@ -18,3 +18,8 @@ def init_log(level: int = 0, stderr: bool = True) -> None:
 def log(message: str) -> None:
     """Write a line of information to the log."""
     _log("_caffe.cpp:80", "%s", message)
+
+
+def set_logging_disabled() -> None:
+    """Show no log line from now on but those of fatal errors, as in FlowNet's and the temporal segment networks' Caffe."""
+    init_log(3)

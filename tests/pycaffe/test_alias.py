@@ -128,6 +128,37 @@ def test_processes_that_a_script_starts_have_caffe_too(tmp_path: Path) -> None:
     assert "pycaffe_compat.layers.python_layer!1" in done.stdout and "io.Transformer" in done.stdout
 
 
+FORK = """
+import sys
+sys.path.insert(0, "fork/python")
+import caffe
+from caffe.libs import body
+from caffe.more.inner import deep
+print(body(), deep, caffe.io.__name__)
+try:
+    import caffe.metalayers
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_a_forks_own_modules_come_from_its_sources_and_nothing_else_of_them(tmp_path: Path) -> None:
+    package = tmp_path / "fork" / "python" / "caffe"
+    (package / "more").mkdir(parents=True)
+    for name in ("__init__.py", "io.py", "more/__init__.py"):
+        (package / name).write_text("raise SystemExit('of the fork')\n" if name != "more/__init__.py" else "")
+    (package / "libs.py").write_text(
+        "import caffe\ndef body(): return caffe.layers.ReLU(caffe.layers.Input()).fn.type_name\n"
+    )
+    (package / "more" / "inner.py").write_text("deep = 3\n")
+    (tmp_path / "script.py").write_text(FORK)
+    done = run(tmp_path, "script.py")
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first == "ReLU 3 pycaffe_compat.pycaffe.io"
+    assert second.startswith("No module named 'caffe.metalayers'") and "folder python" in second
+
+
 def test_wrong_arguments_are_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

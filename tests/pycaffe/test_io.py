@@ -295,3 +295,15 @@ def test_oversample_takes_a_list_of_images_of_one_shape() -> None:
 def test_values_that_cannot_be_converted(use: Callable[[np.ndarray], object], message: str) -> None:
     with pytest.raises(CaffeError, match=message):
         use(np.ones((2, 3, 4), np.float32))
+
+
+def test_what_pycaffes_io_imports_is_reached_through_it() -> None:
+    image = RNG.random((8, 6, 3)).astype(np.float32)
+    zoom = getattr(io, "zoom")  # noqa: B009
+    assert zoom(image, (2, 2, 1)).shape == (16, 12, 3)
+    assert getattr(io, "skimage").io.imread and not hasattr(io, "imread")  # noqa: B009
+    halved = io.resize(image, (4, 3, 3))
+    np.testing.assert_allclose(halved, image.reshape(4, 2, 3, 2, 3).mean((1, 3)), atol=1e-6)  # linear, not smoothed
+    assert io.resize((image * 255).astype(np.uint8), (4, 3)).max() <= 1
+    assert io.resize(image, (4, 3, 3), anti_aliasing=True).std() < halved.std()
+    assert io.arraylist_to_blobprotovecor_str is io.arraylist_to_blobprotovector_str
