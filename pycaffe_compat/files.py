@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from .errors import CaffeError
 
@@ -22,6 +22,7 @@ except ImportError:  # Windows: no locks, and so no way to tell a dead writer's 
 PathLike = str | os.PathLike[str]
 OPEN_ELSEWHERE = "another program has it open for writing; close it there"  # where HDF5 raises BlockingIOError
 _MOST = 40  # characters of a file's name, the last ones, that its temporary name has
+UTF16 = (b"\xff\xfe", b"\xfe\xff")  # how a text in UTF-16 begins
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<suffix>\.[^.]*)?")
 
 
@@ -255,6 +256,27 @@ def _temporary(final: str, stream: bool) -> tuple[int, str]:
 def _cannot_write(path: PathLike, error: OSError) -> CaffeError:
     folder = os.path.dirname(os.path.abspath(os.fspath(path)))
     return CaffeError(f"cannot write {os.fspath(path)}: {error.strerror} (folder {folder})")
+
+
+def encoding_of(head: bytes) -> str:
+    """The encoding of a text file that begins with ``head``: UTF-8 with or without a byte order mark, or UTF-16 with one.
+
+    Editors on Windows write such marks, and PowerShell's ``>`` writes UTF-16.
+    """
+    return "utf-16" if head.startswith(UTF16) else "utf-8-sig"
+
+
+def open_text(path: PathLike, newline: str | None = None) -> TextIO:
+    """Open a user's text file for reading, in the encoding that it is in; bytes that are no text of it do not matter.
+
+    In UTF-8 they stay as they are (``surrogateescape``), as names of files may have them. ``newline`` is that of ``open``.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    file = open(path, "rb")  # noqa: SIM115 - what is returned closes it
+    encoding = encoding_of(file.peek(2)[:2])
+    return io.TextIOWrapper(file, encoding, "replace" if encoding == "utf-16" else "surrogateescape", newline)
 
 
 def sha256(path: PathLike) -> str:

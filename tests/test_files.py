@@ -6,7 +6,14 @@ import sys
 import pytest
 
 from pycaffe_compat.errors import CaffeError
-from pycaffe_compat.files import atomic_path, refuse_overwriting, remove_strays, require_writable, staged_path
+from pycaffe_compat.files import (
+    atomic_path,
+    open_text,
+    refuse_overwriting,
+    remove_strays,
+    require_writable,
+    staged_path,
+)
 
 
 def write(path, text="new"):
@@ -190,3 +197,18 @@ def test_what_is_read_is_not_written(tmp_path, monkeypatch):
     refuse_overwriting("c", "a", "")
     with pytest.raises(CaffeError, match="b is a, which is read"):
         refuse_overwriting("b", "c", "a")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_text_of_windows_is_read(tmp_path, encoding):
+    (tmp_path / "list.txt").write_text("é.jpg 1\r\nb.jpg 2\r\n", encoding=encoding, newline="")
+    with open_text(tmp_path / "list.txt") as file:
+        assert list(file) == ["é.jpg 1\n", "b.jpg 2\n"]
+
+
+def test_names_in_no_encoding_stay_and_pipes_are_read_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = subprocess.Popen(["sh", "-c", f"printf 'a\\377 1' > {tmp_path / 'pipe'}"])
+    with open_text(tmp_path / "pipe") as file:
+        assert os.fsencode(file.read()) == b"a\xff 1"
+    assert writer.wait(10) == 0

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from ..errors import CaffeError, DataError, require_file
-from ..files import atomic_path
+from ..files import atomic_path, open_text
 from ..proto.hdf5 import create_hdf5
 from ..pycaffe import Detector
 from .images import add_net, net_options, report_gaps
@@ -40,7 +40,7 @@ def read_windows(path: str) -> list[tuple[str, np.ndarray]]:
         MissingFileError, DataError: the file is missing, or a line is not a window.
     """
     found: dict[str, list[list[float]]] = {}
-    with open(require_file(path, "table of windows"), newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with open_text(require_file(path, "table of windows"), newline="") as file:
         table = csv.DictReader(file, skipinitialspace=True)
         try:
             _check_columns(path, table.fieldnames)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ..errors import DataError, require_file
+from ..files import encoding_of
 
 Row = dict[str, float]
 ITERS, SECONDS, RATE, TEST_NET = "NumIters", "Seconds", "LearningRate", "TestNet"
@@ -91,10 +92,10 @@ def _lines(file: str) -> Iterator[tuple[datetime.datetime, str]]:
 
     Something else may stand before them: programs that collect logs add a time of their own.
     """
-    with open(file, "rb") as head:
-        encoding = "utf-16" if head.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8"  # PowerShell's > writes UTF-16
     year = time.localtime(os.path.getmtime(file)).tm_year
     last_month = 0
+    with open(file, "rb") as head:
+        encoding = encoding_of(head.read(2))
     with open(file, encoding=encoding, errors="replace") as lines:
         for line in lines:
             match = STAMP.search(line)

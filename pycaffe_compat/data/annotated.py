@@ -24,6 +24,7 @@ _QUIET = functools.partial(
     np.errstate, over="ignore", invalid="ignore"
 )  # boxes of NaN or infinity are dropped or clipped
 COLUMNS = 8
+MANY = 1000  # pictures in a row without a box that are told of
 CREATE = "Make it with: caffe-create-annoset --anno-type detection ROOT LISTFILE {path}"
 _MAKE = "caffe-create-annoset makes a database of them"
 
@@ -93,7 +94,8 @@ class AnnotatedReader(DatabaseReader):
         self._augmentation = augmentation
         self._random = self._random or augmentation.draws > 0
         self._typed = typed
-        self._warned = False
+        self._warned = self._warned_of_lost = self._warned_of_none = False
+        self._without_boxes = 0
         first = self.first()
         record = self._parsed(first)
         self._boxed: bool = typed or record.HasField("type")
@@ -127,6 +129,7 @@ class AnnotatedReader(DatabaseReader):
             )
         image = datum_to_array(record, self._color)
         boxes = Boxes.of(annotated.annotation_group)
+        self._warn_of_lost(item, boxes)
         if words and self._augmentation.draws:
             if image.dtype != np.uint8:
                 raise DataError(
@@ -154,6 +157,21 @@ class AnnotatedReader(DatabaseReader):
             log.warning("%s: distort_param applies to encoded images only, as in SSD's Caffe", self._database.path)
         self._transformer.warn_raw(self._database.path)
 
+    def _warn_of_lost(self, item: tuple[bytes, memoryview], boxes: Boxes) -> None:
+        if self._warned_of_lost or not self._boxed:
+            return
+        lost = boxes.lost()
+        if lost.any():
+            self._warned_of_lost = True
+            log.warning(
+                "%s: %d of its %d boxes are left out, as in SSD's Caffe: they have no area within the picture, such as (%s), "
+                "which should be left, top, right and bottom as fractions of the picture. Other records are not named",
+                self.name(item),
+                lost.sum(),
+                len(boxes),
+                ", ".join(f"{side:g}" for side in boxes.corners[lost][0]),
+            )
+
     def labelled(self, label: Any, size: tuple[int, int], window: tuple[int, int, bool], cut: tuple[int, int]) -> Any:
         if not self._boxed:
             return label
@@ -175,6 +193,17 @@ class AnnotatedReader(DatabaseReader):
             boxes = resizing.extrapolated(boxes, height, width, part)
         return np.column_stack([boxes.labels, boxes.instances, boxes.corners, boxes.difficult]).astype(np.float32)
 
+    def count_boxes(self, number: int) -> None:
+        """Take note of how many boxes a batch has, and say once if as many pictures as there are, or a thousand, had none."""
+        self._without_boxes = 0 if number else self._without_boxes + self.batch_size
+        if not self._warned_of_none and self._without_boxes >= min(len(self._database), MANY):
+            self._warned_of_none = True
+            log.warning(
+                "%s: the last %d pictures had no box: nothing is learned from them",
+                self._database.path,
+                self._without_boxes,
+            )
+
     @property
     def work(self) -> str:
         return "reading, decoding and augmenting pictures to"
@@ -192,6 +221,7 @@ class AnnotatedReader(DatabaseReader):
             return [images, labels.reshape(-1, 1, 1, 1), windows]
         numbers = np.repeat(np.arange(len(labels), dtype=np.float32), [len(rows) for rows in labels])
         rows = np.column_stack([numbers, np.concatenate(labels)])
+        self.count_boxes(len(rows))
         if not len(rows):
             rows = np.full((1, COLUMNS), -1, np.float32)
         return [images, rows[None, None], windows]

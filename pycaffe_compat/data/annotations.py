@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ..errors import DataError, nearest
+from ..files import encoding_of
 from ..proto import caffe_pb2
 from ..proto.text import read_bytes, read_text
 from .image_list import LABEL, NUMBER
@@ -48,10 +49,13 @@ def class_numbers(path: str | os.PathLike[str], check: bool = False) -> dict[str
 
     Raises:
         MissingFileError, ParseError: there is no such file, or it is not a ``LabelMap``.
-        DataError: a name stands there twice; or there is none.
+        DataError: a name stands there twice, or has no label from 0 on; or there is none.
     """
     numbers: dict[str, int] = {}
     for item in read_text(path, caffe_pb2.LabelMap, "label map").item:
+        if not item.HasField("label") or item.label < 0:
+            had = f"label: {item.label}" if item.HasField("label") else "no label"
+            raise DataError(f'label map {os.fspath(path)}, item "{item.name}": has {had}; wanted one from 0 on')
         if check and item.name in numbers:
             raise DataError(f'label map {os.fspath(path)} has the name "{item.name}" twice')
         numbers[item.name] = item.label
@@ -213,7 +217,7 @@ def _is_number(value: Any) -> bool:
 
 def _from_text(path: str, content: bytes, classes: Mapping[str, int]) -> Annotation:
     things = []
-    for number, line in enumerate(content.decode("utf-8-sig", "replace").splitlines(), 1):
+    for number, line in enumerate(content.decode(encoding_of(content), "replace").splitlines(), 1):
         words = line.split()
         if not words:
             continue
@@ -221,6 +225,7 @@ def _from_text(path: str, content: bytes, classes: Mapping[str, int]) -> Annotat
         if (
             len(words) != 5
             or label is None
+            or label < 0
             or not all(NUMBER.fullmatch(word) and abs(float(word)) < 2**31 for word in words[1:])
         ):
             raise DataError(f'{path}:{number}: "{line.strip()}"; wanted "LABEL LEFT TOP RIGHT BOTTOM", in pixels')

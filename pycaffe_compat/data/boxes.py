@@ -80,6 +80,10 @@ class Boxes:
         x1, y1, x2, y2 = boxes.corners.T
         return replace(boxes, corners=np.stack([_ONE - x2, y1, _ONE - x1, y2], 1))
 
+    def lost(self) -> np.ndarray:
+        """Whether each box has no area within the picture, so that nothing is left of it once it is clipped; (N,)."""
+        return ~(areas(clip(self.corners)) > 0)
+
     def areas(self) -> np.ndarray:
         """The area of each box: the one it was given, else that of its corners; 0 where right is left of left."""
         x1, y1, x2, y2 = self.corners.T

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from ..errors import DataError, MissingFileError, nearest, prefixed, require_file
-from ..files import OPEN_ELSEWHERE
+from ..files import OPEN_ELSEWHERE, open_text
 from ..proto.kinds import DATASETS, LISTS, told_apart
 from . import draws
 from .batches import Shape, Shard
@@ -122,7 +122,7 @@ class Hdf5Reader:
 def _read_paths(path: str) -> list[str]:
     """Return the paths in a list of HDF5 files; they are separated by white space, as in Caffe."""
     require_file(path, "list of HDF5 files")
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+    with open_text(path) as file:
         paths = file.read().split()
     if not paths:
         raise DataError(f"{path} is empty; wanted the paths of HDF5 files, one per line")

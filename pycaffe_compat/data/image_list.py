@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from ..errors import DataError, require_file
+from ..files import open_text
 from ..proto.kinds import LISTS, told_apart
 from .datum import decode_image
 
@@ -81,7 +82,7 @@ def read_lines(name: str) -> list[tuple[int, str]]:
         DataError: the file cannot be read.
     """
     try:
-        with open(name, encoding="utf-8-sig", errors="surrogateescape") as file:
+        with open_text(name) as file:
             return [(number, line.strip()) for number, line in enumerate(file, 1) if line.strip()]
     except OSError as error:
         raise DataError(f"cannot read list file {name}: {error.strerror}") from error

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from ..errors import DataError, prefixed, require_file
+from ..files import open_text
 from ..proto.kinds import LISTS, told_apart
 from . import draws
 from .batches import Shape, Shard
@@ -63,7 +64,7 @@ def read_windows(path: str | os.PathLike[str], foreground: float, background: fl
 
 
 def _read_windows(name: str, foreground: float, background: float, root: str) -> WindowFile:
-    with open(name, encoding="utf-8", errors="surrogateescape") as file:
+    with open_text(name) as file:
         tokens = Tokens.of(name, file)
         result = WindowFile([], [], 3)
         while (mark := tokens.next(None)) is not None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import LayerError, nearest, require_file
+from ..files import open_text
 from ..proto import caffe_pb2
 from ..proto.binary import read_message
 from ..proto.blob_proto import blob_to_array
@@ -161,7 +162,7 @@ def read_numbers(path: str, what: str) -> list[float]:
     """
     file = require_file(path, what)
     try:
-        with open(file, encoding="utf-8") as text:
+        with open_text(file) as text:
             return [float(word) for word in text.read().split()]
     except (OSError, ValueError) as error:
         raise LayerError(f"{what} {file} holds no list of numbers: {error}") from error

@@ -16,6 +16,7 @@ from typing import Any
 from google.protobuf import text_format
 
 from ..errors import ParseError, require_file
+from ..files import UTF16
 from ..plug_ins import load_plug_ins
 from . import caffe_pb2
 from .diagnosis import explain
@@ -35,7 +36,6 @@ _REPEATED = re.compile(
 )  # what protobuf says of a number that is given again
 _DEVICES = re.compile(r"\bdevice_id\s*:?\s*(\[[0-9,\s]*\]|[0-9]+)")
 _ESCAPE = re.compile(r"\\.")
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _CONTROL = frozenset(range(32)) - set(b"\t\n\v\f\r")
 
 
@@ -76,7 +76,7 @@ def _prepare(text: str) -> tuple[str, int | None]:
 
 def looks_binary(data: bytes) -> bool:
     """Whether ``data`` begins with control characters, as no text file does except UTF-16."""
-    return not _CONTROL.isdisjoint(data[:4096]) and not data.startswith(_UTF16)
+    return not _CONTROL.isdisjoint(data[:4096]) and not data.startswith(UTF16)
 
 
 def is_binary(path: str) -> bool:
@@ -100,7 +100,7 @@ def parse_text(text: str | bytes, message: Any, file: str = "<string>") -> Any:
     """
     cls: Any = message if isinstance(message, type) else type(message)
     if isinstance(text, bytes):
-        if text.startswith(_UTF16):
+        if text.startswith(UTF16):
             raise ParseError(f"{file}: the text is in UTF-16; save it as UTF-8")
         if looks_binary(text):
             raise ParseError(

@@ -94,6 +94,12 @@ class Precision:
         rows = rows[rows[:, 3:].astype(int).any(1)]  # neither right nor wrong: a difficult box that does not count
         total = np.float32(0)
         labels = np.unique(heads[:, 1].astype(int))
+        if not len(labels):
+            log(
+                lines.TEST_OUTPUT,
+                "No true box that counts in the whole test: its precision is 0",
+                level=logging.WARNING,
+            )
         for label in labels.tolist():
             own = rows[rows[:, 1].astype(int) == label]
             if not len(own):

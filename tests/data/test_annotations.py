@@ -101,6 +101,7 @@ def test_the_picture_tells_its_size_where_the_annotation_does_not(tmp_path, capl
         ),
         ("json", '{"annotation": [{"category_id": 5, "bbox": [1, 2, 3, 4]}]}', '"5" is not in the label map'),
         ("txt", "1 2 3 4 5\n1 2 3 4\n", r'a\.txt:2: "1 2 3 4"; wanted "LABEL LEFT TOP RIGHT BOTTOM"'),
+        ("txt", "-1 2 3 4 5", r"a\.txt:1: "),
         ("txt", "dog 2 3 4 5", r"a\.txt:1: "),
         ("txt", "1 2 3 4 1e50", r"a\.txt:1: "),
         ("txt", "99999999999 2 3 4 5", r"a\.txt:1: "),
@@ -120,6 +121,8 @@ def test_label_maps(tmp_path) -> None:
     for text, check, message, error in (
         (path.read_text(), True, 'has the name "a" twice', DataError),
         ("", False, "has no item", DataError),
+        ('item { name: "a" }', False, 'item "a": has no label; wanted one from 0 on', DataError),
+        ('item { name: "a" label: -1 }', False, 'item "a": has label: -1', DataError),
         ("items { }", False, "items", ParseError),
     ):
         path.write_text(text)

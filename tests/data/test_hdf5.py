@@ -102,6 +102,12 @@ def test_lists_that_cannot_be(tmp_path):
         Hdf5Reader(write(tmp_path / "direct.h5", 3), ["data"], 2)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_of_windows_are_read(tmp_path, encoding):
+    (tmp_path / "files.txt").write_text(write(tmp_path / "a.h5", 3), encoding=encoding)
+    assert Hdf5Reader(str(tmp_path / "files.txt"), ["data"], 2).shapes()[0][0] == 2
+
+
 def test_damaged_files_are_errors(tmp_path):
     write(tmp_path / "cut.h5", 50)
     os.truncate(tmp_path / "cut.h5", 900)

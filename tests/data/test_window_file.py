@@ -46,6 +46,12 @@ def batch(reader, position=0):
     return arrays
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_of_windows_the_system_are_read(folder, encoding):
+    (folder / "other.txt").write_text(FILE, encoding=encoding)
+    assert read_windows(folder / "other.txt", 0.5, 0.3, f"{folder}/") == read(folder)
+
+
 def test_windows_are_sorted_by_overlap(folder):
     windows = read(folder)
     one, two = f"{folder}/one.png", f"{folder}/two.png"

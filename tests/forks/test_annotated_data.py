@@ -163,13 +163,19 @@ def test_without_options_a_batch_holds_what_the_records_hold(tmp_path) -> None:
     assert batches(make(source, tops=1), 1)[0][0].shape[0] == 4
 
 
-def test_a_batch_without_boxes_has_one_row_of_minus_one(tmp_path) -> None:
-    source = database(tmp_path / "db", [annotated(scene(0)[0])])
-    [(_, labels)] = batches(make(source), 1)
-    assert labels.shape == (1, 1, 1, 8) and bool((labels == -1).all())
+def test_a_batch_without_boxes_has_one_row_of_minus_one(tmp_path, caplog) -> None:
+    picture, boxes = scene(0)
+    source = database(tmp_path / "db", [annotated(picture)] * 3)
+    for _, labels in batches(make(source, batch=2), 3):
+        assert labels.shape == (1, 1, 1, 8) and bool((labels == -1).all())
+    [record] = caplog.records
+    assert record.getMessage() == f"{source}: the last 4 pictures had no box: nothing is learned from them"
+    caplog.clear()
+    batches(make(database(tmp_path / "some", [annotated(picture), annotated(picture, boxes)]), batch=1), 5)
+    assert not caplog.records
 
 
-def test_boxes_of_no_number_are_dropped_quietly(tmp_path) -> None:
+def test_boxes_of_no_number_are_dropped_with_one_warning(tmp_path, caplog) -> None:
     nan, inf = float("nan"), float("inf")
     boxes = [
         (1, (nan, 0, 1, 1)),
@@ -178,11 +184,14 @@ def test_boxes_of_no_number_are_dropped_quietly(tmp_path) -> None:
         (1, (0.3, 0.3, 0.3, 0.9)),
         (1, (2, 0, 3, 1)),
     ]
-    source = database(tmp_path / "db", [annotated(scene(0)[0], boxes)])
+    source = database(tmp_path / "db", [annotated(scene(0)[0], boxes)] * 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         [(_, labels)] = batches(make(source, "mirror: true", batch=1), 1)
     assert labels.tolist() == [[[[0, 1, 1, 0, 0, 1, 1, 0]]]]
+    [record] = caplog.records
+    assert "db: 4 of its 5 boxes are left out, as in SSD's Caffe: they have no area" in record.getMessage()
+    assert "such as (nan, 0, 1, 1)" in record.getMessage()
 
 
 def test_records_without_a_type_have_the_labels_of_their_datums(tmp_path) -> None:

@@ -314,6 +314,20 @@ def test_what_cannot_be_is_an_error(folder: Path, kind: str, options: str, trans
         source(folder, kind, options, transform)
 
 
+def test_boxes_without_area_in_their_pictures_are_told_of(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = "batch_size: 1 resize_width: 64 resize_height: 64"
+    source(folder, "DetectionData", options)
+    assert not caplog.records
+    boxes = "1 0 0 20 20 1 1\n1 0 0 5 5 5 5\n1 0 0 90 1 99 9\n1 0 0 97 1 99 9\n1 0 0 -9 1 -2 9"
+    (tmp_path / "0.png").write_bytes((folder / "0.png").read_bytes())
+    (tmp_path / "b.txt").write_text(f"# 0 0.png 3 64 96 5\n{boxes}\n0")
+    source(tmp_path, "DetectionData", options)
+    [record] = caplog.records
+    assert "3 boxes have no area within their pictures, such as 20 20 1 1 (X1 Y1 X2 Y2) of" in record.getMessage()
+
+
 def test_errors_of_files_name_them(folder: Path, tmp_path: Path) -> None:
     kind, options = "DetectionData", "batch_size: 1 resize_width: 64 resize_height: 64"
     (tmp_path / "b.txt").write_text("# 0 0.png 3 64 96 1 1 0 0 10 8 40 40")

@@ -96,6 +96,13 @@ def test_a_mean_is_over_all_labels_of_all_batches(caplog: pytest.LogCaptureFixtu
     assert [record.getMessage() for record in caplog.records] == ["class1: 0.583333", *missing]
 
 
+def test_a_test_without_a_true_box_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    gathered = Precision("11point", shows_labels=False)
+    gathered.add({"eval": torch.tensor([[[[0.0, 1, 0.9, 0, 1]]]])})
+    assert gathered.scores()["eval"] == 0
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import DataError
+from ...files import open_text
 from ...layers.base import Layer, Shape, untraced
 from ...layers.loss import precise
 from ...layers.registry import register
@@ -82,7 +83,7 @@ class MultiStageMeanfield(Layer):
                 weight,
             )
             return weight * torch.eye(classes)[None, None]
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with open_text(path) as file:
             words = file.read().split()
         try:
             values = [float(word) for word in words[:classes]]

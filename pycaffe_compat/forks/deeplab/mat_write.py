@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from ...errors import CaffeError, require_file
-from ...files import atomic_path
+from ...files import atomic_path, open_text
 from ...layers.base import Layer, Shape, untraced
 from ...layers.output import host_values
 from ...layers.registry import register
@@ -51,7 +51,7 @@ class MatWrite(Layer):
         if not options.HasField("source"):
             return None
         path = require_file(options.source, f'mat_write_param.source of layer "{self.name}"')
-        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+        with open_text(path) as file:
             words = [line.split()[0] for line in file if line.split()]
         short = next((word for word in words if len(word) <= options.strip), None)
         if options.strip < 0 or short is not None:

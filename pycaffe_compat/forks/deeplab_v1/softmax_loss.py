@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import LayerError, require_file
+from ...files import open_text
 from ...layers.base import Shape
 from ...layers.loss import SoftmaxWithLoss, floored
 from ...layers.registry import register
@@ -41,7 +42,7 @@ class WeightedSoftmaxLoss(SoftmaxWithLoss):
 
     def _read_weights(self, path: str, classes: int) -> list[float]:
         require_file(path, f'file of class weights of layer "{self.name}"')
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with open_text(path) as file:
             words = file.read().split()
         weights = []
         for word in words:

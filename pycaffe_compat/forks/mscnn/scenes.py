@@ -5,6 +5,7 @@ Sources: zhaoweicai/mscnn, image_gt_data_layer.cpp, and zhaoweicai/cascade-rcnn,
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,9 +14,12 @@ import numpy as np
 
 from ...data.window_file import Tokens
 from ...errors import DataError, require_file
+from ...files import open_text
 from ...proto.kinds import LISTS, told_apart
 
 Size = tuple[int, int]  # height, width
+
+log = logging.getLogger(__name__)
 
 
 class Scene(NamedTuple):
@@ -53,7 +57,7 @@ def read_scenes(path: str | os.PathLike[str], root: str, has_difficult: bool) ->
     name = require_file(path, "window file")
     form = f"LABEL IGNORE {'DIFFICULT ' if has_difficult else ''}X1 Y1 X2 Y2"
     with told_apart(name, LISTS, f"a window file: a text file of pictures and boxes, {form}"):
-        with open(name, encoding="utf-8", errors="surrogateescape") as file:
+        with open_text(name) as file:
             tokens = Tokens.of(name, file)
             scenes = []
             while (mark := tokens.next(None)) is not None:
@@ -84,7 +88,22 @@ def read_scenes(path: str | os.PathLike[str], root: str, has_difficult: bool) ->
                 )
         if not scenes:
             raise DataError(f"window file {name} has no pictures")
+    _warn_of_lost(name, scenes)
     return scenes
+
+
+def _warn_of_lost(name: str, scenes: list[Scene]) -> None:
+    """Say if boxes are inside out or lie outside of their pictures: the forks keep them, and they teach nothing right."""
+    lost = []
+    for scene in scenes:
+        low, high = scene.boxes[:, :2], scene.boxes[:, 2:]
+        outside = (low > np.minimum(high, scene.size[::-1])) | (high < 0)
+        lost += [(box, scene.image) for box in scene.boxes[outside.any(1)]]
+    if lost:
+        box, image = lost[0]
+        sides = " ".join(f"{side:g}" for side in box)
+        words = "window file %s: %d boxes have no area within their pictures, such as %s (X1 Y1 X2 Y2) of %s"
+        log.warning(words, name, len(lost), sides, image)
 
 
 def _rows(tokens: Tokens, what: str, form: Sequence[str]) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ...errors import DataError
-from ...files import PathLike
+from ...files import PathLike, encoding_of
 from ...proto import caffe_pb2
 from ...proto.text import read_bytes, read_text
 
@@ -47,9 +47,8 @@ def read_name_sizes(path: PathLike) -> list[tuple[str, int, int]]:
         DataError: a line is not of that form.
     """
     pictures = []
-    for number, line in enumerate(
-        read_bytes(path, "list of names and sizes").decode("utf-8", "replace").splitlines(), 1
-    ):
+    content = read_bytes(path, "list of names and sizes")
+    for number, line in enumerate(content.decode(encoding_of(content), "replace").splitlines(), 1):
         words = line.split()
         if not words:
             continue

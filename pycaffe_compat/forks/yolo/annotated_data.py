@@ -137,6 +137,7 @@ class _YoloReader(AnnotatedReader):
         if not self._boxed or not self.of_yolo:
             return super().collected(arrays)
         images, labels, windows = arrays
+        self.count_boxes(sum(map(len, labels)))
         made = np.zeros((len(labels), 1, _ROWS, 5), np.float32)
         for row, found in zip(made[:, 0], labels, strict=True):
             left, top, right, bottom = found[:, 2:6].T
