@@ -9,8 +9,9 @@ import time
 import numpy as np
 
 from ..errors import DataError, require_file
+from ..files import refuse_overwriting
 from ..pycaffe import Classifier, io
-from .images import add_net, net_options, numbers, read_array, report_gaps, write_array
+from .images import add_net, array_path, net_options, numbers, read_array, report_gaps, write_array
 from .options import Parser, command
 
 EPILOG = """
@@ -69,6 +70,8 @@ def run(argv: list[str]) -> None:
     size = numbers(args["images_dim"], "--images_dim")
     if len(size) != 2 or min(size) < 1:
         raise DataError(f"--images_dim: {args['images_dim']} must be a height and a width, such as 256,256")
+    files = (args["input_file"], args["model_def"], args["pretrained_model"], args["mean_file"])
+    refuse_overwriting(array_path(args["output_file"]), *filter(None, files))
     classifier = Classifier(image_dims=size, **net_options(args))
     report_gaps(classifier)
     print(f"Loading {args['input_file']}")

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from ..errors import CaffeError, DataError, require_file
-from ..files import atomic_path, open_text
+from ..files import atomic_path, open_text, refuse_overwriting
 from ..proto.hdf5 import create_hdf5
 from ..pycaffe import Detector
 from .images import add_net, net_options, report_gaps
@@ -117,6 +117,7 @@ def run(argv: list[str]) -> None:
             "--crop_mode selective_search is not available: the search is a MATLAB program that this package does not "
             "include. Find windows with another program and list them in a table"
         )
+    refuse_overwriting(args["output_file"], args["input_file"])
     windows = read_windows(args["input_file"])
     detector = Detector(context_pad=args["context_pad"], **net_options(args))
     report_gaps(detector)

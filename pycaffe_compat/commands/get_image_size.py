@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 from ..data.annoset import write_image_sizes
+from ..files import refuse_overwriting
 from ..solver.log import init_log
 from .options import Parser, command
 
@@ -26,6 +27,7 @@ def run(argv: list[str]) -> None:
     parser.add_argument("output", metavar="OUTFILE", help="the file to write")
     parser.add_argument("--name_id_file", default="", metavar="FILE", help="lines NAME ID: write ids instead of names")
     args = parser.parse_args(argv)
+    refuse_overwriting(args.output, args.list_file, args.name_id_file)
     init_log()
     count = write_image_sizes(args.root, args.list_file, args.output, args.name_id_file)
     log.info("Processed %d files.", count)

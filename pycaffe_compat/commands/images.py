@@ -109,9 +109,14 @@ def numbers(text: str, option: str) -> list[int]:
         raise DataError(f'{option}: "{text}" must be whole numbers, separated by commas') from None
 
 
+def array_path(path: str) -> str:
+    """``path`` with ``.npy``, which is appended if it is missing, as in numpy."""
+    return path if path.endswith(".npy") else f"{path}.npy"
+
+
 def write_array(path: str, array: np.ndarray) -> str:
-    """Write an array as ``.npy``, which is appended to the name if it is missing, as in numpy; return the path."""
-    path = path if path.endswith(".npy") else f"{path}.npy"
+    """Write an array as ``.npy`` to :func:`array_path`; return that path."""
+    path = array_path(path)
     with atomic_path(os.fspath(path)) as temporary:
         np.save(temporary, array)
     return path

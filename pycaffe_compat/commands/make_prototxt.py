@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..files import atomic_path
+from ..files import atomic_path, refuse_overwriting
 from ..proto import read_net
 from ..swwae import Decoder, augment, reconstruction_net
 from ..swwae.generate import VARIANTS, all_files, write_all
@@ -58,6 +58,8 @@ def run(argv: list[str]) -> int:
     if given and not args.net:
         parser.error(f"--{given[0].replace('_', '-')} goes with --net FILE")
     if args.net:
+        if args.out:
+            refuse_overwriting(args.out, args.net)
         kind, objective = args.variant.split("_")
         shape = tuple(args.image_shape) if args.image_shape else None
         decoder = Decoder(kind, objective, image=args.image, image_shape=shape)
