@@ -2,7 +2,7 @@
 
 The rules of judgement were written before the first run. A difference is taken seed by seed; a claim *holds* where the 95 %
 confidence interval of its mean (Student's t over seeds) lies on the claim's side of 0, *does not hold* where it lies on the
-other side, and else *cannot be told*. Nothing is corrected for several claims being looked at.
+other side, and else *inconclusive*. Nothing is corrected for several claims being looked at.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
 def judge(differences: Sequence[float], wanted: int) -> str:
     """What differences say of a claim that they are positive (``wanted`` 1) or negative (-1)."""
     if len(differences) < 2:
-        return "cannot be told"
+        return "inconclusive"
     mean, half = interval(differences)
     if abs(mean) <= half:
-        return "cannot be told"
+        return "inconclusive"
     return "holds" if mean * wanted > 0 else "does not hold"
 
 
@@ -106,7 +106,7 @@ def section(
     chosen: tuple[float, float],
 ) -> Iterator[str]:
     """The lines of the section of docs/results.md."""
-    yield "## CIFAR-10: is a net better for reconstructing?"
+    yield "## CIFAR-10: does reconstruction make a better classifier?"
     yield ""
     yield from what_was_run(config, times, chosen)
     for name, size in config.sizes.items():
@@ -116,9 +116,9 @@ def section(
     yield "### The paper's claims"
     yield ""
     yield (
-        "Differences are in points of error (of SSIM in the last two rows), taken seed by seed; in brackets the 95 % confidence "
-        "interval of their mean. A claim *holds* or *does not hold* where 0 lies outside of the interval, else it *cannot be "
-        "told*. Several claims are looked at and nothing is corrected for that: one in twenty such intervals misses by chance."
+        "Differences are in percentage points of error (in SSIM in the last two rows), paired by seed, with the 95 % confidence "
+        "interval of their mean in brackets. A claim *holds* or *does not hold* if the interval excludes 0; otherwise the result "
+        "is *inconclusive*. There is no correction for testing several claims: one in twenty such intervals misses by chance."
     )
     yield ""
     yield "| claim | size | found | |"
@@ -128,17 +128,17 @@ def section(
     yield from depth_claim(config, quality)
     if quality:
         yield ""
-        yield "![PSNR and SSIM of reconstructions over the poolings](figures/cifar10_quality.png)"
+        yield "![PSNR and SSIM of reconstructions for each pooling](figures/cifar10_quality.png)"
         yield ""
         yield (
-            "Test pictures and what decoders make of them from each pooling, one seed; the encoder is fixed, the decoders are "
-            "trained for the image alone (steps 2 and 3). SAE loses place and detail with each pooling, SWWAE keeps both:"
+            "Test images and their reconstructions from each pooling, for one seed. The encoder is fixed, and the decoders are "
+            "trained for the image only (steps 2 and 3). SAE loses location and detail with each pooling; SWWAE keeps both:"
         )
         yield ""
-        yield "![Test pictures, decoded from each pooling by SAE and by SWWAE](../experiments/cifar10/results/grid.png)"
+        yield "![Test images, decoded from each pooling by SAE and by SWWAE](../experiments/cifar10/results/grid.png)"
     yield ""
     yield (
-        "Made by `experiments/cifar10/run.py`; the numbers, the configuration and the time that each part took are in "
+        "Made by `experiments/cifar10/run.py`. The numbers, the configuration and the time for each part are in "
         "`experiments/cifar10/results/`."
     )
 
@@ -149,29 +149,28 @@ def what_was_run(config: Config, times: list[dict[str, Any]], chosen: tuple[floa
     hours = sum(row["seconds"] for row in times) / 3600
     on = sorted({f"{row['machine']}, {row['threads']} thread{'s' * (row['threads'] != '1')}" for row in times})
     yield (
-        f"A VGG for {config.crop}×{config.crop} crops of CIFAR-10's 32×32 pictures (convolutions of 3×3: {stages}; a pooling "
-        f"after each group; a hidden layer of {config.hidden[0]}) is trained (step 1), then with each of the six decoders by the "
-        "paper's steps 2 to 4. The baseline is the VGG alone, trained on for as many iterations as step 4, at the "
-        "same rates, on the same batches. "
-        f"It took {hours:.1f} hours in all, one process of {' and of '.join(on)} (several at a time, beside other work)."
+        f"The classifier is a VGG for {config.crop}×{config.crop} crops of CIFAR-10's 32×32 images (3×3 convolutions: {stages}; "
+        f"a pooling after each group; a hidden layer of {config.hidden[0]}). It is trained (step 1), and then trained with each "
+        "of the six decoders in the paper's steps 2 to 4. The baseline is the VGG without a decoder, trained for as many further "
+        "iterations as step 4, at the same rates, on the same batches. "
+        f"Everything took {hours:.1f} process hours on {' and on '.join(on)} (several processes at a time, beside other work)."
     )
     yield ""
     rate, strength = chosen
     rates, strengths = (", ".join(f"{each:g}" for each in tried) for tried in (config.rates, config.strengths))
     yield (
-        f"Chosen on {config.validation:,} of the 50,000 training pictures, which are trained on nowhere, and with "
-        f"{len(config.choice_seeds)} seeds of its own: step 4's rate ({rate:g} of {rates}, with the baseline) and the "
-        f"strength of the reconstruction losses "
-        f"({strength:g} of {strengths}, with {' and '.join(NAMES[each] for each in config.chosen_with)}), both at the size "
-        f"{config.chosen_on}. Passes, widths and the other rates "
-        "are fixed, and our own choice. A seed sets the training pictures, initial weights, order, crops and dropout."
+        f"Two values were tuned at the size {config.chosen_on}, with {len(config.choice_seeds)} separate seeds, on "
+        f"{config.validation:,} of the 50,000 training images that no net was trained on: step 4's rate ({rate:g} of {rates}, "
+        f"with the baseline) and the strength of the reconstruction losses ({strength:g} of {strengths}, with "
+        f"{' and '.join(NAMES[each] for each in config.chosen_with)}). Epochs, widths and the other rates are fixed, and our own "
+        "choice. A seed sets the training images, initial weights, order, crops and dropout."
     )
 
 
 def table(config: Config, errors: Errors, name: str, size: Size) -> Iterator[str]:
     """The errors of each variant at a size."""
     seeds = [seed for seed in size.seeds if any(key[:2] == (name, seed) for key in errors)]
-    yield f"### {name.capitalize()}: {size.images:,} training pictures"
+    yield f"### {name.capitalize()}: {size.images:,} training images"
     yield ""
     whole = [seed for seed in seeds if all((name, seed, each, "test", "crop") in errors for each in NAMES)]
     if len(whole) < len(size.seeds):
@@ -181,7 +180,7 @@ def table(config: Config, errors: Errors, name: str, size: Size) -> Iterator[str
         return
     yield "Errors in percent, mean ± standard deviation over seeds:"
     yield ""
-    yield "| | seeds | train | test, single crop | test, convolution | test, single crop, less the baseline's |"
+    yield "| | seeds | train | test, single crop | test, convolution | test, single crop, minus the baseline's |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: |"
     for variant, title in NAMES.items():
         found: dict[tuple[str, str], list[float]] = defaultdict(list)

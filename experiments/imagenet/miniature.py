@@ -347,20 +347,25 @@ def section_of(rows: list[dict[str, Any]], stages: list[dict[str, Any]], command
     yield "## What it takes"
     yield ""
     yield (
-        f"The commands above were run, in this order, on a miniature of the challenge: {last['pictures']:,} classes, one "
-        "photograph each, in archives like the challenge's. The same photographs stand for training and validation, enlarged to "
-        f"a shorter edge of {EDGE} pixels, as most of ILSVRC's have. The nets are those of `prototxt/` at full size, with random "
-        "weights."
+        f"We ran the commands above, in this order, on a miniature of the challenge: {last['pictures']:,} classes with one "
+        "photograph each, in archives like the challenge's. The same photographs serve for training and validation. They are "
+        f"enlarged to a shorter edge of {EDGE} pixels, as most of ILSVRC's have. The nets are those of `prototxt/` at full size, "
+        "with random weights."
     )
     yield ""
     cuts = {name: row["cut"] for row in rows if row["cut"] and (name := re.search(r"caffe-[a-z-]+", row["command"])[0])}
     if cuts:
-        yield ("Training and scoring were cut: " + "; ".join(f"`{name}` to {cut}" for name, cut in cuts.items()) + ".")
+        yield (
+            "Training and scoring were cut short: "
+            + "; ".join(f"`{name}` to {cut}" for name, cut in cuts.items())
+            + "."
+        )
         yield ""
     yield (
-        f"{last['machine'].strip()}, {last['threads']} {'thread' if last['threads'] == '1' else 'threads'}, shared with other "
-        "work: the time by the clock is rough, that of the processor less so. Memory is the peak of the largest process, mapped "
-        "files included; 12 MB is the least that can be measured. Disk is what a command left there, less what it removed."
+        f"Machine: {last['machine'].strip()}, {last['threads']} {'thread' if last['threads'] == '1' else 'threads'}, shared with "
+        "other work. Wall-clock times are therefore rough; processor times are less so. Memory is the peak of the largest "
+        "process, including mapped files; 12 MB is the least that can be measured. Disk is what a command added, less what it "
+        "removed."
     )
     yield ""
     yield "| command | time, s | processor, s | memory, MB | disk, MB |"
@@ -375,8 +380,8 @@ def section_of(rows: list[dict[str, Any]], stages: list[dict[str, Any]], command
     yield ""
     yield from extrapolated(by_number, stages)
     yield (
-        "Made by `experiments/imagenet/miniature.py`; the commands as they were run and what they said last are in "
-        "`experiments/imagenet/results.csv`."
+        "Made by `experiments/imagenet/miniature.py`. `experiments/imagenet/results.csv` has the commands as they were run, and "
+        "the last line of their output."
     )
 
 
@@ -410,24 +415,24 @@ def extrapolated(rows: dict[int, dict[str, Any]], stages: list[dict[str, Any]]) 
             lines.append(
                 f"- `{part[1]}_lmdb`, {PICTURES[part[1]]:,} pictures: {row['left_mb'] * times / 1e3:.1f} GB and "
                 f"{(row['cpu_seconds'] - start['cpu_seconds']) * times / 60:.0f} minutes of one processor "
-                f"(the {start['cpu_seconds']:.0f} s that the command takes to start are left out)."
+                f"(without the {start['cpu_seconds']:.0f} s that the command takes to start)."
             )
     if stages:
         decoder, whole = (each["max_iter"] // each["snapshot"] for each in (DECODING, FINETUNING))
         sizes = [each["snapshot_mb"] / 1e3 for each in stages]
         total = sum(size * (whole if each["step"] == 4 else decoder) for each, size in zip(stages, sizes, strict=True))
         lines.append(
-            f"- A snapshot, weights and state together, has {min(sizes):.1f} to {max(sizes):.1f} GB. The solvers write one "
+            f"- A snapshot, weights and state together, takes {min(sizes):.1f} to {max(sizes):.1f} GB. The solvers write one "
             f"every {FINETUNING['snapshot']:,} iterations and none is deleted: {len(stages)} trainings leave {total:,.0f} GB. "
-            "Only the newest of an unfinished training, and the last weights of a finished one, are read again."
+            "You only need the newest snapshot of an unfinished training, and the last weights of a finished one."
         )
     if lines:
-        yield "Extrapolated to the whole of ILSVRC 2012, by simple proportion, not measured:"
+        yield "For the whole of ILSVRC 2012, extrapolated in proportion, not measured:"
         yield ""
         yield from lines
         yield ""
         yield (
-            "The time of training and of scoring is not extrapolated: they are a GPU's work. Neither is their memory, which "
+            "The times of training and scoring are not extrapolated, because they belong on a GPU. Nor is their memory, which "
             "grows with the batch."
         )
         yield ""

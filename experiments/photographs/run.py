@@ -282,18 +282,22 @@ def section_of(rows: list[dict[str, str]], labels: list[str]) -> Iterator[str]:
     yield "## Photographs, reconstructed from each pooling"
     yield ""
     yield (
-        f"{first['pictures']} photographs that no decoder saw, {CROP}×{CROP} pixels. For each pooling, kind and encoder a "
-        f"decoder of its own was trained on {first['photographs']} other photographs, the encoder fixed: the layerwise "
-        "decoder and then the whole one for the image alone (steps 2 and 3 of the paper), "
-        f"{first['iterations']} iterations each with {BATCH} photographs. The encoder is {first['about']}; the control has the "
-        "same encoder with random weights. The decoders are trained far shorter than the paper's. Their rate and the filler of "
-        "their weights were chosen after a look at what they make of these very photographs; none were set aside for that. "
-        "One run each: differences between neighbours can be chance."
+        f"These are {first['pictures']} photographs, {CROP}×{CROP} pixels, that no decoder was trained on. For each pooling, "
+        f"kind and encoder, we trained a separate decoder on {first['photographs']} other photographs, with the encoder fixed. "
+        "We trained first the layerwise decoder and then the whole one for the image only (steps 2 and 3 of the paper), for "
+        f"{first['iterations']} iterations each with {BATCH} photographs. The encoder is {first['about']}. The control uses the "
+        "same encoder with random weights."
     )
     yield ""
-    yield "![Photographs and what SAE and SWWAE decoders make of them, from each pooling](figures/photographs_trained.png)"
+    yield (
+        "Limits: the decoders were trained for a far shorter time than the paper's. Their learning rate and weight filler were "
+        "chosen after looking at their results on these same photographs; none were set aside for that. There is one run of "
+        "each, so differences between neighbours can be chance."
+    )
     yield ""
-    yield "![PSNR and SSIM over the poolings](figures/photographs_quality.png)"
+    yield "![Photographs, and what SAE and SWWAE decoders reconstruct from each pooling](figures/photographs_trained.png)"
+    yield ""
+    yield "![PSNR and SSIM for each pooling](figures/photographs_quality.png)"
     yield ""
     yield f"| encoder | decoder | {' | '.join(f'{label}: PSNR | SSIM' for label in labels)} |"
     yield f"| --- | --- | {' | '.join('---: | ---:' for _ in labels)} |"
@@ -309,13 +313,13 @@ def section_of(rows: list[dict[str, str]], labels: list[str]) -> Iterator[str]:
     yield ""
     yield from findings(rows, labels)
     yield ""
-    yield "The control, an encoder with random weights:"
+    yield "The control, with an encoder of random weights:"
     yield ""
     yield "![The same with an encoder of random weights](figures/photographs_random.png)"
     yield ""
     yield (
         "Made by `experiments/photographs/run.py`; the numbers are in `experiments/photographs/results.csv`. "
-        "How PSNR and SSIM are computed: [swwae.md](swwae.md#reconstructions)."
+        "[swwae.md](swwae.md#reconstructions) defines PSNR and SSIM."
     )
 
 
@@ -327,8 +331,8 @@ def findings(rows: list[dict[str, str]], labels: list[str]) -> Iterator[str]:
         sae, swwae = ([ssim[encoder, kind, label] for label in (top, deep)] for kind in ("SAE", "SWWAE"))
         ahead = sum(ssim[encoder, "SWWAE", label] > ssim[encoder, "SAE", label] for label in labels)
         yield (
-            f"- Encoder {words}: from {top} to {deep} the SSIM of SAE goes from {sae[0]:.2f} to {sae[1]:.2f}, that of SWWAE "
-            f"from {swwae[0]:.2f} to {swwae[1]:.2f}. SWWAE is the better one at {ahead} of {len(labels)} poolings."
+            f"- Encoder {words}: from {top} to {deep}, SAE's SSIM goes from {sae[0]:.2f} to {sae[1]:.2f}, and SWWAE's from "
+            f"{swwae[0]:.2f} to {swwae[1]:.2f}. SWWAE is better at {ahead} of {len(labels)} poolings."
         )
 
 
