@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import CaffeError, DataError, require_file
 from ..export.preprocess import Preprocessing, picture_files, read_means, read_picture
+from ..packages import require_package
 from ..proto.text import read_bytes
 from ..tables import dims, format_table
 from .options import Parser, command
@@ -66,12 +67,9 @@ def open_model(args: Any) -> tuple[tuple[int, ...], Preprocessing, Engine]:
         MissingFileError, CaffeError: no such file, no model, or none that takes one picture and gives scores.
     """
     path = require_file(args.model, "model")
+    onnx = require_package("onnx", "reading ONNX models needs the package onnx", "pycaffe_compat[onnx]")
     try:
-        import onnx
-
         model = onnx.load(path, load_external_data=False)
-    except ImportError as error:
-        raise CaffeError("reading ONNX models needs the package onnx: pip install pycaffe_compat[onnx]") from error
     except Exception as error:  # protobuf's errors have no common base of their own
         raise CaffeError(f"{path} is not an ONNX model: {error}") from error
     outputs = [each.name for each in model.graph.output]
@@ -95,12 +93,9 @@ def open_model(args: Any) -> tuple[tuple[int, ...], Preprocessing, Engine]:
 
 
 def _onnxruntime(path: str, source: str, output: str) -> Engine:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise CaffeError(
-            "onnxruntime is not installed: pip install pycaffe_compat[onnx], or --engine opencv"
-        ) from error
+    onnxruntime = require_package(
+        "onnxruntime", "onnxruntime is not installed", "pycaffe_compat[onnx], or --engine opencv"
+    )
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda batch: np.asarray(session.run([output], {source: batch})[0])
 

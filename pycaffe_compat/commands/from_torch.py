@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..convert.formats import safetensors_library
 from ..errors import CaffeError, require_file
 from ..export.caffe_nets.conversion import Normalised
 from ..export.caffe_nets.write import CaffeNet, program_to_caffe, to_caffe
@@ -158,8 +159,6 @@ def _load(module: nn.Module, path: str) -> None:
     require_file(path, "weights")
     try:
         if path.endswith(".safetensors"):
-            from ..convert.formats import safetensors_library
-
             state = safetensors_library().torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)

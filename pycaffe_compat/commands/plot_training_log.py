@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..errors import CaffeError, DataError, nearest
 from ..files import atomic_path
+from ..packages import require_package
 from .logs import ITERS, RATE, SECONDS, TEST_NET, Row, TrainingLog, read_log
 from .options import Parser, command
 
@@ -59,12 +60,9 @@ def plot_training_log(chart_type: int, picture: str, logs: Sequence[str], output
         MissingFileError, DataError: a log is missing, is not one, or has no data for this chart.
         CaffeError: matplotlib is not installed, the format is unknown, or the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise CaffeError("charts need matplotlib: pip install matplotlib") from error
     chart = CHARTS[chart_type]
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    matplotlib = require_package("matplotlib.figure", "charts need matplotlib", "matplotlib")
+    figure = matplotlib.Figure(figsize=(8, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     formats = figure.canvas.get_supported_filetypes()
     ending = os.path.splitext(picture)[1].lstrip(".").lower()

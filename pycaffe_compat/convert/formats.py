@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import CaffeError, ParseError, WeightsError, require_file
+from ..errors import ParseError, WeightsError, require_file
 from ..files import atomic_path, sink
 from ..layers.base import count
+from ..packages import require_package
 from ..proto import caffe_pb2, read_weights, write_weights
 from .fit import shapes_of
 from .model import CAFFE, Model, PathLike, Progress, in_order, suffix_of
@@ -170,14 +171,9 @@ def safetensors_library() -> Any:
     Raises:
         CaffeError: it is not installed.
     """
-    try:
-        import safetensors
-        import safetensors.torch
-    except ImportError as error:
-        raise CaffeError(
-            "reading and writing .safetensors needs the package safetensors: pip install safetensors"
-        ) from error
-    return safetensors
+    need = "reading and writing .safetensors needs the package safetensors"
+    require_package("safetensors.torch", need, "safetensors")
+    return require_package("safetensors", need, "safetensors")
 
 
 def _read_safetensors(file: str) -> Model:

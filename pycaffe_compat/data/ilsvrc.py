@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import CaffeError, DataError, MissingFileError, require_file
 from ..files import atomic_path
+from ..packages import require_package
 
 META, TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
 PICTURES = (".jpeg", ".jpg", ".png")
@@ -149,12 +150,9 @@ def _member(path: str, name: str) -> bytes:
 
 def _classes(content: bytes, path: str) -> list[tuple[int, str, str]]:
     """Of each class that is no group of others: the kit's number, the WordNet ID and the words."""
+    matlab = require_package("scipy.io", f"{META} needs scipy", "pycaffe_compat[figures]")
     try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise CaffeError(f"{META} needs scipy: pip install pycaffe_compat[figures]") from error
-    try:
-        synsets: Any = loadmat(io.BytesIO(content), squeeze_me=True)["synsets"]
+        synsets: Any = matlab.loadmat(io.BytesIO(content), squeeze_me=True)["synsets"]
         found = [
             (int(each["ILSVRC2012_ID"]), str(each["WNID"]), str(each["words"]))
             for each in synsets

@@ -14,14 +14,15 @@ import numpy as np
 
 from ..errors import CaffeError
 from ..files import atomic_path
+from ..packages import require_package
 
 PathLike = str | os.PathLike[str]
 
 
 def to_float16(path: PathLike, out: PathLike) -> None:
     """Write the model at ``path`` with weights and arithmetic in float16; inputs and outputs stay float32."""
-    onnx, convert = _tools("onnxruntime.transformers.float16", "convert_float_to_float16")
-    model = convert(onnx.load(os.fspath(path)), keep_io_types=True)
+    onnx, float16 = _require("onnx"), _require("onnxruntime.transformers.float16")
+    model = float16.convert_float_to_float16(onnx.load(os.fspath(path)), keep_io_types=True)
     with atomic_path(os.fspath(out)) as temporary:
         Path(temporary).write_bytes(model.SerializeToString())
 
@@ -35,10 +36,9 @@ def to_int8(path: PathLike, out: PathLike, batches: Sequence[dict[str, np.ndarra
     Raises:
         CaffeError: onnxruntime cannot do it, or has no room for the copies that it makes.
     """
-    onnx, quantize = _tools("onnxruntime.quantization", "quantize_static")
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat
+    onnx, quantization = _require("onnx"), _require("onnxruntime.quantization")
 
-    class Batches(CalibrationDataReader):  # type: ignore[misc]
+    class Batches(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             self.left: Iterator[dict[str, np.ndarray]] = iter(batches)
 
@@ -48,9 +48,8 @@ def to_int8(path: PathLike, out: PathLike, batches: Sequence[dict[str, np.ndarra
     with atomic_path(os.fspath(out)) as temporary:
         try:
             with _quiet():  # a model, not a file: copies would lie beside that one
-                quantize(
-                    onnx.load(os.fspath(path)), temporary, Batches(), quant_format=QuantFormat.QDQ, per_channel=True
-                )
+                model, form = onnx.load(os.fspath(path)), quantization.QuantFormat.QDQ
+                quantization.quantize_static(model, temporary, Batches(), quant_format=form, per_channel=True)
         except OSError:
             raise
         except (
@@ -73,14 +72,5 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _tools(module: str, name: str) -> tuple[Any, Any]:
-    try:
-        import importlib
-
-        import onnx
-
-        return onnx, getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise CaffeError(
-            f"smaller models need onnx and onnxruntime: pip install pycaffe_compat[onnx] ({error})"
-        ) from error
+def _require(module: str) -> Any:
+    return require_package(module, f"smaller models need onnx and onnxruntime ({module})", "pycaffe_compat[onnx]")

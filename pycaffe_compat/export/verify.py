@@ -36,6 +36,7 @@ from ..layers.linear import Embed
 from ..layers.pooling import Pooling
 from ..layers.recurrent import Carrying
 from ..net import Net
+from ..packages import require_package
 from .outline import MORE, Outline
 
 TOLERANCE = 1e-4  # of the range of an output
@@ -153,12 +154,9 @@ def with_rounding(
 
 
 def _session(path: str) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise CaffeError(
-            "checking an ONNX model needs onnxruntime: pip install pycaffe_compat[onnx], or --no-verify"
-        ) from error
+    onnxruntime = require_package(
+        "onnxruntime", "checking an ONNX model needs onnxruntime", "pycaffe_compat[onnx], or --no-verify"
+    )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:

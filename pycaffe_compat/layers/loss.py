@@ -97,6 +97,19 @@ def read_labels(layer: Layer, scores: Tensor, axis: int, label: Tensor, ignore: 
     return Labels(index.clamp(0, classes - 1), keep, ok)
 
 
+def check_label_map(layer: Layer, scores: Shape, labels: Shape) -> None:
+    """Check the shapes of scores (N, C, H, W) and of a label map beside them, (N, 1, H, W).
+
+    Raises:
+        LayerError: they are not of the same places.
+    """
+    if len(scores) != 4 or tuple(labels) != (scores[0], 1, *scores[2:]):
+        raise layer.error(
+            "needs scores (num, channels, height, width) and labels (num, 1, height, width), but they have "
+            f"{dims(scores)} and {dims(labels)}"
+        )
+
+
 class LossLayer(Layer):
     """The base class of losses: a prediction and a target with the same first axis N. The target gets no gradient.
 

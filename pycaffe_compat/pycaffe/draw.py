@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import CaffeError
 from ..files import atomic_path
 from ..net import as_phase
+from ..packages import require_package
 from ..proto import caffe_pb2, filter_net, upgrade_net
 
 RANKDIRS = ("LR", "TB", "BT", "RL")
@@ -151,10 +152,7 @@ def get_pydot_graph(
     Raises:
         CaffeError: the package pydot is not installed, or cannot read the graph. Nothing else here needs it.
     """
-    try:
-        import pydot
-    except ImportError:
-        raise CaffeError("get_pydot_graph needs the package pydot: pip install pydot") from None
+    pydot = require_package("pydot", "get_pydot_graph needs the package pydot", "pydot")
     graphs = pydot.graph_from_dot_data(dot_text(caffe_net, rankdir, label_edges, phase, display_lrm))
     if not graphs:
         raise CaffeError("pydot cannot read the net's graph; draw_net needs no pydot")

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import CaffeError
 from ..files import atomic_path
+from ..packages import require_package
 
 GAP = 0.3  # between the groups, in images
 SIDE, HEAD, FOOT = 0.15, 0.95, 0.45  # inches
@@ -39,11 +39,7 @@ def require_matplotlib() -> Any:
     Raises:
         CaffeError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise CaffeError("figures need matplotlib: pip install matplotlib") from error
-    return Figure
+    return require_package("matplotlib.figure", "figures need matplotlib", "matplotlib").Figure
 
 
 def rms_error(images: np.ndarray, originals: np.ndarray) -> float:

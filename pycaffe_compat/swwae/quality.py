@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CaffeError, DataError, DivergedError
+from ..errors import DataError, DivergedError
+from ..packages import require_package
 
 WINDOW = 11  # pixels: SSIM's Gaussian window, of standard deviation 1.5, is cut off after 3.5 of them
 
@@ -82,8 +83,6 @@ def require_scikit_image() -> Any:
     Raises:
         CaffeError: it is not installed.
     """
-    try:
-        import skimage.metrics
-    except ImportError as error:
-        raise CaffeError("PSNR and SSIM need scikit-image: pip install scikit-image") from error
-    return skimage
+    need = "PSNR and SSIM need scikit-image"
+    require_package("skimage.metrics", need, "scikit-image")
+    return require_package("skimage", need, "scikit-image")

@@ -11,6 +11,7 @@ from ...errors import CaffeError, NetError
 from ...files import atomic_path, require_writable
 from ...layers.inputs import DummyData
 from ...net import Net
+from ...packages import require_package
 from ...proto import wire
 from ...wiring import Step
 from .. import __name__ as _package
@@ -128,11 +129,7 @@ def _weights_beside(path: PathLike) -> str:
 
 
 def _onnx() -> Any:
-    try:
-        import onnx
-    except ImportError as error:
-        raise CaffeError("ONNX models need the package onnx: pip install pycaffe_compat[onnx]") from error
-    return onnx
+    return require_package("onnx", "ONNX models need the package onnx", "pycaffe_compat[onnx]")
 
 
 def _emit(found: Outline, opset: int, baked: Preprocessing | None) -> tuple[Emitter, dict[str, str]]:

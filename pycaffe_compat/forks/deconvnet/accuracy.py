@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...layers.base import Layer, Shape
+from ...layers.loss import check_label_map
 from ...layers.registry import register
 from ...tables import dims
 
@@ -22,12 +23,7 @@ class _PlaceAccuracy(Layer):
 
     def read(self, options: Any, field: str, bottom_shapes: Sequence[Shape], classes: int) -> None:
         """Read what the options of both layers have in common."""
-        scores, labels = (tuple(shape) for shape in bottom_shapes)
-        if len(scores) != 4 or labels != (scores[0], 1, *scores[2:]):
-            raise self.error(
-                "needs scores (num, channels, height, width) and labels (num, 1, height, width), but they have "
-                f"{dims(scores)} and {dims(labels)}"
-            )
+        check_label_map(self, *bottom_shapes)
         self.top_k: int = options.top_k
         if not 1 <= self.top_k <= classes:
             raise self.error(f"{field}.top_k: {self.top_k} must be from 1 to the {classes} classes")

@@ -15,6 +15,7 @@ from ...files import atomic_path, open_text
 from ...layers.base import Layer, Shape, untraced
 from ...layers.output import host_values
 from ...layers.registry import register
+from ...packages import require_package
 from ...tables import dims
 
 
@@ -91,15 +92,14 @@ class MatWrite(Layer):
         return ()
 
     def _write(self, path: str, values: np.ndarray) -> None:
-        try:
-            from scipy.io import savemat
-        except ImportError as error:
-            raise CaffeError(
-                f'layer "{self.name}" (MatWrite): MATLAB files need the package scipy: pip install pycaffe_compat[mat]'
-            ) from error
+        matlab = require_package(
+            "scipy.io", f'layer "{self.name}" (MatWrite): MATLAB files need the package scipy', "pycaffe_compat[mat]"
+        )
         try:
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         except (OSError, ValueError) as error:
             raise CaffeError(f'layer "{self.name}" (MatWrite): cannot make the folder of {path}: {error}') from error
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            savemat(file, {"data": values.reshape(values.shape + (1,) * (4 - values.ndim)).transpose(3, 2, 1, 0)})
+            matlab.savemat(
+                file, {"data": values.reshape(values.shape + (1,) * (4 - values.ndim)).transpose(3, 2, 1, 0)}
+            )

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ...layers.base import Layer, Shape
+from ...layers.loss import check_label_map
 from ...layers.registry import register
-from ...tables import dims
 
 
 @register("SegAccuracy", fork=("deeplab", "deeplab_v1", "pspnet"))
@@ -31,16 +31,12 @@ class SegAccuracy(Layer):
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
-        scores, labels = (tuple(shape) for shape in bottom_shapes)
-        if len(scores) != 4 or labels != (scores[0], 1, *scores[2:]):
-            raise self.error(
-                "needs scores (num, channels, height, width) and labels (num, 1, height, width), but they have "
-                f"{dims(scores)} and {dims(labels)}"
-            )
+        check_label_map(self, *bottom_shapes)
+        classes = bottom_shapes[0][1]
         options = param.seg_accuracy_param
         self.ignored = tuple(options.ignore_label)
         self.reset: bool = options.reset
-        self.register_buffer("confusion", torch.zeros(scores[1], scores[1], dtype=torch.long), persistent=False)
+        self.register_buffer("confusion", torch.zeros(classes, classes, dtype=torch.long), persistent=False)
 
     def state(self) -> dict[str, Any]:
         return {} if self.reset or self.confusion.is_meta else {"confusion": self.confusion.tolist()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -84,6 +84,18 @@ def rounded(x: Tensor) -> Tensor:
 def whole(x: Tensor) -> Tensor:
     """Numbers without a fraction as int64."""
     return x.clamp(-_FARTHEST, _FARTHEST).long()
+
+
+def read_pooled(layer: Layer, options: Any, field: str) -> tuple[int, int]:
+    """``pooled_h`` and ``pooled_w`` of the options, which are called ``field``.
+
+    Raises:
+        LayerError: one is missing or 0.
+    """
+    for name in ("pooled_h", "pooled_w"):
+        if not getattr(options, name):
+            raise layer.error(f"needs {field}.{name}, at least 1")
+    return options.pooled_h, options.pooled_w
 
 
 def read_regions(layer: Layer, x: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...layers.base import Layer, Shape, untraced
 from ...layers.registry import register
 from ...tables import dims
-from .bins import Bins, largest, read_regions, rounded, tracing, whole
+from .bins import Bins, largest, read_pooled, read_regions, rounded, tracing, whole
 
 
 @register(
@@ -49,10 +49,7 @@ class ROIPooling(Layer):
         """
         if len(shape) != 4:
             raise self.error(f"needs a bottom (num, channels, height, width), not of shape {dims(shape)}")
-        for field in ("pooled_h", "pooled_w"):
-            if not getattr(options, field):
-                raise self.error(f"needs roi_pooling_param.{field}, at least 1")
-        return options.pooled_h, options.pooled_w
+        return read_pooled(self, options, "roi_pooling_param")
 
     def forward(self, x: Tensor, regions: Tensor) -> Tensor:
         """Return (R, channels, pooled_h, pooled_w) for regions (R, 5) of image, x1, y1, x2, y2.

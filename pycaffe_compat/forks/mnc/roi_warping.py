@@ -12,7 +12,7 @@ from ...layers.base import Layer, Shape, untraced
 from ...layers.registry import register
 from ...layers.slope import TracedFunction
 from ...tables import dims
-from ..fast_rcnn.bins import read_regions, rounded
+from ..fast_rcnn.bins import read_pooled, read_regions, rounded
 
 
 class Axis(NamedTuple):
@@ -134,10 +134,7 @@ class ROIWarping(Layer):
         super().__init__(param, bottom_shapes)
         options, shape = param.roi_warping_param, bottom_shapes[0]
         self.check_planes(shape)
-        for field in ("pooled_h", "pooled_w"):
-            if not getattr(options, field):
-                raise self.error(f"needs roi_warping_param.{field}, at least 1")
-        self.pooled, self.scale = (options.pooled_h, options.pooled_w), options.spatial_scale
+        self.pooled, self.scale = read_pooled(self, options, "roi_warping_param"), options.spatial_scale
 
     def check_planes(self, shape: Shape) -> None:
         """Raise unless the first bottom has four axes, and each image a place at least."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...layers.base import Layer, Shape, untraced
 from ...layers.registry import register
 from ...tables import dims
-from ..fast_rcnn.bins import read_regions
+from ..fast_rcnn.bins import read_pooled, read_regions
 
 
 @register("ROIAlign", fork=("mscnn", "cascade_rcnn"))
@@ -31,10 +31,7 @@ class GridROIAlign(Layer):
         options, shape = param.roi_pooling_param, bottom_shapes[0]
         if len(shape) != 4:
             raise self.error(f"needs a bottom (num, channels, height, width), not of shape {dims(shape)}")
-        for field in ("pooled_h", "pooled_w"):
-            if not getattr(options, field):
-                raise self.error(f"needs roi_pooling_param.{field}, at least 1")
-        self.pooled = (options.pooled_h, options.pooled_w)
+        self.pooled = read_pooled(self, options, "roi_pooling_param")
         self.scale, self.pad_ratio = options.spatial_scale, options.pad_ratio
 
     def forward(self, x: Tensor, regions: Tensor) -> Tensor:
