@@ -49,6 +49,31 @@ def as_phase(phase: int | str) -> int:
     return int(phase)
 
 
+def _full_param(param: Any, fork: str) -> Any:
+    """The upgraded ``NetParameter`` of a net, with the layers of all phases.
+
+    Args:
+        param: the path of a prototxt, or a ``NetParameter``, which stays as it is.
+        fork: the fork that the net is of; empty where it is not known.
+
+    Raises:
+        MissingFileError, ParseError, NetError: the file is missing or cannot be parsed, or ``param`` is something else.
+    """
+    if isinstance(param, (str, os.PathLike)):
+        try:
+            param = read_net(param, fork)
+        except ParseError as error:
+            raise type(error)(f"{error}{missing_types(error.layer_types)}") from None
+    if not hasattr(param, "DESCRIPTOR") or param.DESCRIPTOR.name != "NetParameter":
+        raise NetError(f"a net is the path of a prototxt or a NetParameter, not {param!r} ({type(param).__name__})")
+    full = caffe_pb2.NetParameter()
+    full.CopyFrom(current(param))
+    upgrade_net(full)
+    if fork:
+        full.fork = fork_named(fork).name
+    return full
+
+
 class CaffeModule(nn.Module):
     """The net that a ``NetParameter`` describes, for one phase, level and set of stages.
 
@@ -95,17 +120,7 @@ class CaffeModule(nn.Module):
             fork = fork or name
         if isinstance(param, (str, os.PathLike)):
             file = file or os.fspath(param)
-            try:
-                param = read_net(param, fork)
-            except ParseError as error:
-                raise type(error)(f"{error}{missing_types(error.layer_types)}") from None
-        if not hasattr(param, "DESCRIPTOR") or param.DESCRIPTOR.name != "NetParameter":
-            raise NetError(f"a net is the path of a prototxt or a NetParameter, not {param!r} ({type(param).__name__})")
-        full = caffe_pb2.NetParameter()
-        full.CopyFrom(current(param))
-        upgrade_net(full)
-        if fork:
-            full.fork = fork_named(fork).name
+        full = _full_param(param, fork)
         if phase is not None:
             full.state.phase = as_phase(phase)
         elif not full.state.HasField("phase"):

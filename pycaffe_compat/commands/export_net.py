@@ -72,8 +72,7 @@ def dynamic_axes(text: str) -> tuple[str, list[int]]:
         raise argparse.ArgumentTypeError(f'"{text}" is not INPUT=AXIS,AXIS, such as data=2,3') from None
 
 
-def run(argv: list[str]) -> None:
-    """Run the command with these arguments."""
+def _parser() -> Parser:
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("net", metavar="NET", help="the net's prototxt, with Input layers")
     parser.add_argument("weights", metavar="WEIGHTS", nargs="?", default="", help="its caffemodel; several with commas")
@@ -109,8 +108,12 @@ def run(argv: list[str]) -> None:
         "BatchNorm with the statistics of random input, and the same each time",
     )
     add_reading(parser)
-    args = parser.parse_args(argv)
-    target = args.to or next((to for end, to in ENDINGS.items() if args.output.endswith(end)), "")
+    return parser
+
+
+def _target(parser: Parser, args: argparse.Namespace) -> str:
+    """The target, which the options must be for; else the parser says why not, and exits."""
+    target: str = args.to or next((to for end, to in ENDINGS.items() if args.output.endswith(end)), "")
     if not target:
         parser.error(f"{args.output}: the ending says no target; valid: {', '.join(ENDINGS)}, or --to")
     only_onnx = [name for name in ("preprocess", "fp16", "int8", "opset") if getattr(args, name) and target != "onnx"]
@@ -124,8 +127,15 @@ def run(argv: list[str]) -> None:
         parser.error("give --fp16 or --int8, not both")
     if args.int8 and not args.pictures:
         parser.error("--int8 needs --pictures, by which the ranges of activations are found")
-    options = vars(args)
-    reading(options)
+    return target
+
+
+def run(argv: list[str]) -> None:
+    """Run the command with these arguments."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    target = _target(parser, args)
+    reading(vars(args))
     refuse_overwriting(args.output, args.net, *args.weights.split(","), args.mean, *args.pictures)
     if target == "py":
         require_own_weights(args.output)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -76,23 +76,31 @@ def extract_features(
     with contextlib.closing(net), contextlib.ExitStack() as stack:
         _check(net, blobs)
         warn_of_missing(net.load_report)
-        writers = [stack.enter_context(DatabaseWriter(path)) for path in databases]
-        counts = [0] * len(blobs)
+        writers = [
+            (name, stack.enter_context(DatabaseWriter(path))) for name, path in zip(blobs, databases, strict=True)
+        ]
         log(STARTS, "Extracting Features")
-        for _ in tqdm(range(batches), unit="batches", disable=not progress, mininterval=0.5):
-            with torch.no_grad():
-                values, _ = net.run()
-            for i, (name, writer) in enumerate(zip(blobs, writers, strict=True)):
-                for datum in _datums(values[name]):
-                    writer.put(b"%010d" % counts[i], datum.SerializeToString())
-                    counts[i] += 1
-                    if counts[i] % EVERY == 0:
-                        log(COUNT, "Extracted features of %d query images for feature blob %s", counts[i], name)
-        for name, count in zip(blobs, counts, strict=True):
-            if count % EVERY:
-                log(COUNT, "Extracted features of %d query images for feature blob %s", count, name)
+        counts = _write(net, writers, tqdm(range(batches), unit="batches", disable=not progress, mininterval=0.5))
     log(ENDS, "Successfully extracted the features!")
     return counts[0]
+
+
+def _write(net: Net, writers: Sequence[tuple[str, DatabaseWriter]], batches: Iterable[int]) -> list[int]:
+    """Run the net once for each of ``batches``; write the items of each blob to its database, and return their numbers."""
+    counts = [0] * len(writers)
+    for _ in batches:
+        with torch.no_grad():
+            values, _ = net.run()
+        for i, (name, writer) in enumerate(writers):
+            for datum in _datums(values[name]):
+                writer.put(b"%010d" % counts[i], datum.SerializeToString())
+                counts[i] += 1
+                if counts[i] % EVERY == 0:
+                    log(COUNT, "Extracted features of %d query images for feature blob %s", counts[i], name)
+    for (name, _), count in zip(writers, counts, strict=True):
+        if count % EVERY:
+            log(COUNT, "Extracted features of %d query images for feature blob %s", count, name)
+    return counts
 
 
 def _check(net: Net, blobs: Sequence[str]) -> None:

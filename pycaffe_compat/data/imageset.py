@@ -157,6 +157,32 @@ def store(
     _log(f"{tool}.cpp:86", "A total of %d images.", len(entries))
     if not options.skip_unreadable:
         _check_files(root, entries, list_file)
+    count = 0
+    with DatabaseWriter(database) as writer:
+        _log("db_lmdb.cpp:35", "Opened lmdb %s", database)
+        for key, value in _records(entries, record, options, progress):
+            writer.put(key, value)
+            count += 1
+            if count % 1000 == 0:
+                _log(f"{tool}.cpp:144", "Processed %d files.", count)
+        if not count:
+            raise DataError(f"none of the {len(entries)} images of {list_file} can be read; is the root folder right?")
+    if count % 1000:
+        _log(f"{tool}.cpp:150", "Processed %d files.", count)
+    return count
+
+
+def _records(
+    entries: list[Listed],
+    record: Callable[[Listed], tuple[Any, tuple[int, ...]]],
+    options: ConvertOptions,
+    progress: bool,
+) -> Iterator[tuple[bytes, bytes]]:
+    """The key and the bytes of each entry that can be read, made in threads.
+
+    Raises:
+        MissingFileError, DataError: one cannot be read, without ``skip_unreadable``; sizes differ, with ``check_size``.
+    """
 
     def make(numbered: tuple[int, Listed]) -> tuple[bytes, Any, tuple[int, ...]]:
         number, entry = numbered
@@ -169,29 +195,18 @@ def store(
             return b"", None, ()
         return f"{number:08d}_{entry.path}".encode(errors="surrogateescape"), datum, size
 
-    count = 0
-    size: tuple[int, ...] = ()
-    with DatabaseWriter(database) as writer:
-        _log("db_lmdb.cpp:35", "Opened lmdb %s", database)
-        results = in_threads(make, enumerate(entries))
-        for key, datum, this in tqdm(results, total=len(entries), unit="images", disable=not progress, mininterval=0.5):
-            if datum is None:
-                continue
-            size = size or this
-            if options.check_size and this != size:
-                raise DataError(
-                    f"{key.decode(errors='backslashreplace')} has size {this}, but the images before it {size} "
-                    "(channels, height, width): resize them, or leave check_size out"
-                )
-            writer.put(key, datum.SerializeToString())
-            count += 1
-            if count % 1000 == 0:
-                _log(f"{tool}.cpp:144", "Processed %d files.", count)
-        if not count:
-            raise DataError(f"none of the {len(entries)} images of {list_file} can be read; is the root folder right?")
-    if count % 1000:
-        _log(f"{tool}.cpp:150", "Processed %d files.", count)
-    return count
+    first: tuple[int, ...] = ()
+    made = in_threads(make, enumerate(entries))
+    for key, datum, size in tqdm(made, total=len(entries), unit="images", disable=not progress, mininterval=0.5):
+        if datum is None:
+            continue
+        first = first or size
+        if options.check_size and size != first:
+            raise DataError(
+                f"{key.decode(errors='backslashreplace')} has size {size}, but the images before it {first} "
+                "(channels, height, width): resize them, or leave check_size out"
+            )
+        yield key, datum.SerializeToString()
 
 
 def _check_files(root: str, entries: Sequence[_HasPath], list_file: str) -> None:

@@ -183,42 +183,57 @@ def evaluate(
         DataError: an option that cannot be, an image smaller than the crop, a label that is no class.
         DivergedError: scores that are not finite.
     """
-    if mode not in MODES:
-        raise DataError(f'mode "{mode}" is neither of {", ".join(MODES)}')
-    for name, value in (("edge", edge), ("batch", batch), ("limit", limit)):
-        if value is not None and value < 1:
-            raise DataError(f"{name}: {value} must be at least 1")
+    _check(mode, edge=edge, batch=batch, limit=limit)
     param = net if hasattr(net, "layer") else read_net(net)
     scorer, blob = scoring_net(param, mode == "convolution", shape)
     channels, *size = scorer.layer[0].input_param.shape[0].dim[1:]
+    mean, scale = _normalisation(param, channels, mean, scale)
+    built = Net(scorer, "TEST", device=device)
+    load_surgically(built, weights)
+    offset = torch.tensor(mean, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)
+    if isinstance(images, (str, os.PathLike)):
+        images = read_images(images, color=channels == 3)
+    resized = ((resize_shorter(image, edge), label) for image, label in itertools.islice(images, limit))
+    if mode == "crop":
+        resized = ((centre(image, *size), label) for image, label in resized)
+    errors = Errors()
+    shown = None if progress is None else not progress
+    with torch.inference_mode(), tqdm(desc="images", unit="img", disable=shown) as bar:
+        for group in _groups(resized, batch if mode == "crop" else 1):
+            pixels = torch.from_numpy(np.stack([image for image, _ in group])).to(device).float()
+            scores = built.run(data=(pixels - offset) * scale)[0][blob]
+            scores = scores.flatten(2).mean(2) if scores.dim() > 2 else scores
+            errors.add(scores, torch.tensor([label for _, label in group]))
+            bar.update(len(group))
+            bar.set_postfix_str(f"top-1 {errors.top1:.2f}%, top-5 {errors.top5:.2f}%", refresh=False)
+    return errors
+
+
+def _check(mode: str, **numbers: int | None) -> None:
+    if mode not in MODES:
+        raise DataError(f'mode "{mode}" is neither of {", ".join(MODES)}')
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise DataError(f"{name}: {value} must be at least 1")
+
+
+def _normalisation(
+    param: Any, channels: int, mean: Sequence[float], scale: float | None
+) -> tuple[Sequence[float], float]:
+    """The mean, a number for all channels or one each, and the scale: those given, else those of the net's data layers.
+
+    Raises:
+        DataError: there are neither 1 nor ``channels`` numbers.
+    """
     transform = next((each.transform_param for each in param.layer if each.HasField("transform_param")), None)
     mean = mean or _mean(transform)
     if len(mean) not in (1, channels):
         raise DataError(
             f"a mean of {len(mean)} numbers for images of {channels} channels: does the net have data layers?"
         )
-    built = Net(scorer, "TEST", device=device)
-    load_surgically(built, weights)
-    scale = scale if scale is not None else (transform.scale if transform is not None else 1)
-    offset = torch.tensor(mean, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)
-    if isinstance(images, (str, os.PathLike)):
-        images = read_images(images, color=channels == 3)
-    images = itertools.islice(images, limit)
-    errors = Errors()
-    shown = None if progress is None else not progress
-    with torch.inference_mode(), tqdm(desc="images", unit="img", disable=shown) as bar:
-        resized = ((resize_shorter(image, edge), label) for image, label in images)
-        if mode == "crop":
-            resized = ((centre(image, *size), label) for image, label in resized)
-        for group in _groups(resized, batch if mode == "crop" else 1):
-            pixels = torch.from_numpy(np.stack([image for image, _ in group])).to(device).float()
-            pixels = (pixels - offset) * scale
-            scores = built.run(data=pixels)[0][blob]
-            scores = scores.flatten(2).mean(2) if scores.dim() > 2 else scores
-            errors.add(scores, torch.tensor([label for _, label in group]))
-            bar.update(len(group))
-            bar.set_postfix_str(f"top-1 {errors.top1:.2f}%, top-5 {errors.top5:.2f}%", refresh=False)
-    return errors
+    if scale is None:
+        scale = 1 if transform is None else transform.scale
+    return mean, scale
 
 
 def _mean(transform: Any) -> Sequence[float]:
