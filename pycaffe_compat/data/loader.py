@@ -6,6 +6,7 @@ threads work on one batch before the next, so at most ``prefetch`` batches are i
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -21,6 +22,7 @@ from torch import Tensor
 from .effort import Clock, Effort, processors
 
 Job = Callable[[], None]
+LINE = 64  # bytes of a line of the cache
 Begin = Callable[[int], tuple[list[np.ndarray], list[Job]]]
 
 
@@ -226,10 +228,22 @@ class Buffers:
         try:
             memory = self._free.pop()
         except IndexError:
-            memory = np.empty(shape, kind)
+            memory = _aligned(shape, kind)
         array = memory.view()
         weakref.finalize(array, self._free.append, memory).atexit = False
         return array
+
+
+def _aligned(shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
+    """Return uninitialised memory that begins at a line of the cache.
+
+    numpy's begins 16 bytes after one. A row of floats that is written past the cache then ends within a line, and the next
+    row writes the rest: each such line goes to memory twice.
+    """
+    size = math.prod(shape) * kind.itemsize
+    memory = np.empty(size + LINE, np.uint8)
+    begin = -memory.ctypes.data % LINE
+    return memory[begin : begin + size].view(kind).reshape(shape)
 
 
 def to_tensor(array: np.ndarray) -> Tensor:

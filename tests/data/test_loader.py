@@ -209,6 +209,15 @@ def test_memory_is_used_again_once_nobody_holds_it():
     assert other.dtype == np.float32
 
 
+def test_memory_begins_at_a_line_of_the_cache():
+    buffers = Buffers()
+    held = [buffers.take(3, 5, dtype=kind) for kind in (np.uint8, np.float32, np.int32) for _ in range(4)]
+    assert not any(array.ctypes.data % 64 for array in held)
+    for array in held:
+        array[:] = 1
+    assert all(array.flags.c_contiguous and (array == 1).all() for array in held)
+
+
 def test_a_tensor_shares_the_memory_of_its_array():
     array = Buffers().take(2, 2)
     tensor = to_tensor(array)
