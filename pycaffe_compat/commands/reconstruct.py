@@ -6,6 +6,8 @@ import math
 import re
 import shlex
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from ..solver.run import one_device
 from ..swwae.gallery import PAGE, prepare_folder, write_gallery
 from ..swwae.pictures import Pictures
 from ..swwae.reconstruct import Options, reconstruct
-from ..swwae.trained import curves_of, in_release, in_run, pair
+from ..swwae.trained import Trained, curves_of, in_release, in_run, pair
 from .images import read_array
 from .options import Parser, add_device, command
 
@@ -64,6 +66,27 @@ def size(text: str) -> tuple[int, int]:
 
 def run(argv: list[str]) -> None:
     """Run the command with these arguments."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if not (args.net or args.run or args.release):
+        parser.error("which nets? Give --net NET WEIGHTS, --run RUN or --release DIR")
+    options = _options(args)
+    device = one_device(args.gpu, args.cpu)
+    nets = _nets(args)
+    pictures = _pictures(args)
+    prepare_folder(args.out, args.overwrite)
+    result = reconstruct(nets, pictures, options, device=device)
+    for kind, count in result.converted.items():
+        print(f"note: {count} pictures are {kind} and were converted to what the nets take", file=sys.stderr)
+    curves = {folder: curves_of(folder) for folder in args.run}
+    write_gallery(args.out, result, shlex.join(["caffe-reconstruct", *argv]), curves)
+    for each in result.columns:
+        ssim = "" if each.ssim is None else f", SSIM {each.ssim.mean():.3f}"
+        print(f"{each.title} from {each.source.label}: PSNR {each.psnr.mean():.2f} dB{ssim}")
+    print(f"{len(result.names)} pictures; look at {args.out}/{PAGE}")
+
+
+def _parser() -> Parser:
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="image files, folders of them, LMDBs")
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder for what is written; new or empty")
@@ -105,10 +128,11 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="pictures at a time (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier call")
     add_device(parser)
-    args = parser.parse_args(argv)
-    if not (args.net or args.run or args.release):
-        parser.error("which nets? Give --net NET WEIGHTS, --run RUN or --release DIR")
-    options = Options(
+    return parser
+
+
+def _options(args: Any) -> Options:
+    return Options(
         image=args.image,
         crop=size(args.crop) if args.crop else None,
         edge=args.edge,
@@ -117,7 +141,10 @@ def run(argv: list[str]) -> None:
         rows=args.rows,
         batch=args.batch,
     )
-    device = one_device(args.gpu, args.cpu)
+
+
+def _nets(args: Any) -> list[Trained]:
+    """The trained nets that are named, found in runs, and found in releases."""
     nets = [pair(*given) for given in args.net]
     for folder in args.run:
         nets += in_run(folder)
@@ -125,24 +152,21 @@ def run(argv: list[str]) -> None:
         found, without = in_release(folder)
         nets += found
         if without:
-            print(f"note: no weights for {', '.join(without[:5])}{' …' if len(without) > 5 else ''}", file=sys.stderr)
+            print(f"note: no weights for {_some(without, 5)}", file=sys.stderr)
+    return nets
+
+
+def _pictures(args: Any) -> Pictures:
     pictures = Pictures(args.pictures, args.limit)
-    if pictures.left_out:
-        print(
-            f"note: {len(pictures.left_out)} files are no pictures by their names and are left out: "
-            f"{', '.join(pictures.left_out[:3])}{' …' if len(pictures.left_out) > 3 else ''}",
-            file=sys.stderr,
-        )
-    prepare_folder(args.out, args.overwrite)
-    result = reconstruct(nets, pictures, options, device=device)
-    for kind, count in result.converted.items():
-        print(f"note: {count} pictures are {kind} and were converted to what the nets take", file=sys.stderr)
-    curves = {folder: curves_of(folder) for folder in args.run}
-    write_gallery(args.out, result, shlex.join(["caffe-reconstruct", *argv]), curves)
-    for each in result.columns:
-        ssim = "" if each.ssim is None else f", SSIM {each.ssim.mean():.3f}"
-        print(f"{each.title} from {each.source.label}: PSNR {each.psnr.mean():.2f} dB{ssim}")
-    print(f"{len(result.names)} pictures; look at {args.out}/{PAGE}")
+    if out := pictures.left_out:
+        what = "files are no pictures by their names and are left out"
+        print(f"note: {len(out)} {what}: {_some(out, 3)}", file=sys.stderr)
+    return pictures
+
+
+def _some(names: Sequence[str], most: int) -> str:
+    """The first names, and whether there are more."""
+    return f"{', '.join(names[:most])}{' …' if len(names) > most else ''}"
 
 
 main = command("reconstruct", run, "nothing was written")

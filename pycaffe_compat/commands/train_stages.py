@@ -39,6 +39,7 @@ configuration is refused, and the end is a report: report.md, report.html, curve
 sizes or numbers of iterations; those of this project's solver files are its own choices. Loss weights that are not given are
 the paper's for VGG-16; elsewhere they follow from each blob's size and magnitude (docs/swwae.md).
 """
+NAMED = {each.name: each for each in VARIANTS}
 OF_A_RUN = (
     "net",
     "solver",
@@ -67,9 +68,34 @@ def loss_weight(text: str) -> tuple[str, float]:
 
 def run(argv: list[str]) -> None:
     """Run the command with these arguments."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.status:
+        if not args.out:
+            parser.error("--status needs --out RUN, the folder of the run")
+        print(progress_text(args.out))
+        return
+    names = [name for name in (args.variant or args.given or "").split(",") if name]
+    if not args.weights:
+        parser.error("--weights FILE is needed, the caffemodel of the classification net")
+    if not names or (args.variant and args.given):
+        parser.error("name the variant, once: --variant swwae_all")
+    options = _training_options(args.trainer_options)
+    if args.out:
+        reading(options)
+        for name, path in train_run(_recipe(args, names), args.out, **options).items():
+            print(f"trained {name}: {path}")
+        print(f"report: {os.path.join(args.out, 'report.html')}")
+        return
+    _check_without_run(parser, args, names)
+    reading(options)
+    final = train_in_stages(NAMED[names[0]], args.weights, **options)
+    print(f"trained: {final}")
+
+
+def _parser() -> Parser:
     parser = Parser(__doc__, EPILOG)
-    variants = {each.name: each for each in VARIANTS}
-    parser.add_argument("given", nargs="?", metavar="VARIANT", help=f"{', '.join(variants)}, or with --out {BASELINE}")
+    parser.add_argument("given", nargs="?", metavar="VARIANT", help=f"{', '.join(NAMED)}, or with --out {BASELINE}")
     parser.add_argument("--variant", default="", metavar="A,B", help="the same; several share step 2 (with --out)")
     parser.add_argument("--weights", metavar="FILE", help="the caffemodel of the classification net")
     parser.add_argument("--out", default="", metavar="RUN", help="the folder for all files of the run; made if missing")
@@ -115,42 +141,32 @@ def run(argv: list[str]) -> None:
         action="store_true",
         help="only say how far the steps in --out RUN are and what the rest will take; may be added to the command of a run",
     )
-    args = parser.parse_args(argv)
-    if args.status:
-        if not args.out:
-            parser.error("--status needs --out RUN, the folder of the run")
-        print(progress_text(args.out))
-        return
-    names = [name for name in (args.variant or args.given or "").split(",") if name]
-    if not args.weights:
-        parser.error("--weights FILE is needed, the caffemodel of the classification net")
-    if not names or (args.variant and args.given):
-        parser.error("name the variant, once: --variant swwae_all")
+    return parser
+
+
+def _training_options(text: str) -> dict[str, Any]:
+    """The options of ``--trainer-options``."""
     trainer = Parser("Options of each training step; caffe-train-net --help explains them.", prog="--trainer-options")
     add_training(trainer)
-    options = vars(trainer.parse_args(shlex.split(args.trainer_options)))
+    options = vars(trainer.parse_args(shlex.split(text)))
     if options["iterations"] is not None:
         trainer.error(
             "a step ends at the max_iter of its solver, not at --iterations: change max_iter in the solver files"
         )
-    if args.out:
-        reading(options)
-        for name, path in train_run(_recipe(args, names), args.out, **options).items():
-            print(f"trained {name}: {path}")
-        print(f"report: {os.path.join(args.out, 'report.html')}")
-        return
+    return options
+
+
+def _check_without_run(parser: Parser, args: Any, names: list[str]) -> None:
+    """End with an error where the arguments need ``--out``, or the files of ``caffe-make-prototxt`` are not here."""
     wrong = [name for name in OF_A_RUN if getattr(args, name) != parser.get_default(name)]
     if wrong:
         parser.error(f"--{wrong[0].replace('_', '-')} needs --out RUN, the folder for the files of the run")
-    if len(names) > 1 or names[0] not in variants:
-        parser.error(f"without --out there is one variant of {', '.join(variants)}, not {','.join(names)}")
+    if len(names) > 1 or names[0] not in NAMED:
+        parser.error(f"without --out there is one variant of {', '.join(NAMED)}, not {','.join(names)}")
     if not os.path.isdir(FOLDER):
         raise MissingFileError(
             f"no folder {FOLDER}/ in {os.getcwd()}: write the paper's nets with: caffe-make-prototxt"
         )
-    reading(options)
-    final = train_in_stages(variants[names[0]], args.weights, **options)
-    print(f"trained: {final}")
 
 
 def _recipe(args: Any, names: list[str]) -> Recipe:

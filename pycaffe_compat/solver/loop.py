@@ -100,23 +100,9 @@ class Solver:
         if proto:
             name = use_proto(proto)
             fork = fork or name
-        is_path = isinstance(param, (str, os.PathLike))
-        if not is_path and getattr(getattr(param, "DESCRIPTOR", None), "name", "") != "SolverParameter":
-            raise SolverError(
-                f"a solver is the path of a prototxt or a SolverParameter, not {param!r} ({type(param).__name__})"
-            )
-        self.file = os.fspath(param if is_path else file)
-        self.param = read_solver(self.file, fork) if is_path else _own_copy(param)
-        if fork:
-            self.param.fork = fork
+        self._read(param, file, fork)
         self._check()
-        self.policy = Policy.from_solver(self.param, self.file)
-        try:
-            self._course = Course(self.param, self.policy)
-        except SolverError as error:
-            raise SolverError(f"{self.file}: {error}" if self.file else str(error)) from None
-        if assumed := self.policy.assumed():
-            log(lines.POLICY, "%s", assumed, level=logging.WARNING)
+        self._plan_course()
         self._signals = Signals(sigint_effect, sighup_effect, sigterm_effect)
         self.device = torch.device(device) if device is not None else choose_device(self.param)
         if self.device.type == "cpu":
@@ -127,11 +113,7 @@ class Solver:
         self.outputs: Mapping[str, Tensor] = {}
         self._stopping = self._solving = False
         self._losses: deque[float] = deque(maxlen=max(self.param.average_loss, 1))
-        if self.param.random_seed >= 0:
-            torch.manual_seed(self.param.random_seed)
-        seed = distributed.shared_seed()
-        if distributed.rank():
-            torch.manual_seed(seed + distributed.rank())
+        seed = self._seed()
         self.test_nets: list[Net] = []
         with explained(self.param, None, "building the nets"):
             self._build_nets(_paths(self.param.weights) + _paths([weights] if isinstance(weights, str) else weights))
@@ -148,6 +130,37 @@ class Solver:
         self.test_runners = [runner(net) for net in self.test_nets]
         self.waiting = Waiting()
         self.hooks: list[Hook] = [Test(), Display(), Snapshot(), self.waiting, *hooks]
+
+    def _read(self, param: Any, file: PathLike, fork: str) -> None:
+        """Set ``param``, from a file or a message, and where it came from."""
+        is_path = isinstance(param, (str, os.PathLike))
+        if not is_path and getattr(getattr(param, "DESCRIPTOR", None), "name", "") != "SolverParameter":
+            raise SolverError(
+                f"a solver is the path of a prototxt or a SolverParameter, not {param!r} ({type(param).__name__})"
+            )
+        self.file = os.fspath(param if is_path else file)
+        self.param = read_solver(self.file, fork) if is_path else _own_copy(param)
+        if fork:
+            self.param.fork = fork
+
+    def _plan_course(self) -> None:
+        """Set how the learning rate, and what else forks let change, go on with the iterations."""
+        self.policy = Policy.from_solver(self.param, self.file)
+        try:
+            self._course = Course(self.param, self.policy)
+        except SolverError as error:
+            raise SolverError(f"{self.file}: {error}" if self.file else str(error)) from None
+        if assumed := self.policy.assumed():
+            log(lines.POLICY, "%s", assumed, level=logging.WARNING)
+
+    def _seed(self) -> int:
+        """Seed this process's random numbers; return the seed that all processes share for their data."""
+        if self.param.random_seed >= 0:
+            torch.manual_seed(self.param.random_seed)
+        seed = distributed.shared_seed()
+        if distributed.rank():
+            torch.manual_seed(seed + distributed.rank())
+        return seed
 
     def _check(self) -> None:
         param, where = self.param, f"{self.file}: " if self.file else ""

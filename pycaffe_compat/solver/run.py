@@ -128,6 +128,53 @@ def train(
         SolverError: what is asked for cannot be done, or another of several processes has ended.
         OutOfMemoryError: the net needs more memory than there is; says what to reduce.
     """
+    param = _to_train(solver, weights, snapshot, resume, iterations, level, stages)
+    joined = distributed.joined()
+    device = _device(param, gpu, cpu)
+    if log_file is None:
+        init_log(None if distributed.rank() == 0 else logging.WARNING)
+    runner = partial(GraphRunner, amp=amp, compile=compile, channels_last=channels_last, cuda_graph=cuda_graph)
+    try:
+        with contextlib.nullcontext() if log_file is None else log_to(log_file), operator_threads(threads) as picked:
+            own = _own_hooks(progress, tensorboard)
+            _say_device(device, None if cpu else param, solver, picked)
+            if resume:
+                snapshot = _newest(param, weights)
+            it = Solver(
+                param,
+                file=solver,
+                weights="" if snapshot else weights,
+                device=device,
+                runner=runner,
+                hooks=[*own, *hooks],
+                device_transform=device_transform,
+                sigint_effect=sigint_effect,
+                sighup_effect=sighup_effect,
+                sigterm_effect=sigterm_effect,
+            )
+            with contextlib.closing(it):
+                _say_layout(it.net, amp, channels_last)
+                _solve(it, snapshot)
+        return it
+    except BaseException as error:
+        if (instead := distributed.lost(error)) is not None:
+            raise instead from error
+        raise
+    finally:
+        if not joined:
+            distributed.stop()
+
+
+def _to_train(
+    solver: str,
+    weights: str,
+    snapshot: str,
+    resume: bool,
+    iterations: int | None,
+    level: int | None,
+    stages: Sequence[str],
+) -> Any:
+    """What the solver's file and the arguments of :func:`train` ask for, as a ``SolverParameter``."""
     if resume and snapshot:
         raise SolverError("give a snapshot to go on from, or resume, which looks for the newest one, not both")
     if weights and snapshot:
@@ -139,74 +186,57 @@ def train(
     param = read_solver(solver)
     if iterations is None and not param.HasField("max_iter"):
         raise SolverError(f"{solver}: max_iter is not set; say how long to train, there or with --iterations N")
-    joined = distributed.joined()
-    device = _device(param, gpu, cpu)
-    first = distributed.rank() == 0
-    if log_file is None:
-        init_log(None if first else logging.WARNING)
     if iterations is not None:
         param.max_iter = iterations
     if level is not None:
         param.train_state.level = level
     param.train_state.stage.extend(stages)
-    try:
-        logged: Any = contextlib.nullcontext() if log_file is None else log_to(log_file)
-        with logged, operator_threads(threads) as picked:
-            own: list[Hook] = []
-            if first and (on_terminal() if progress is None else progress):
-                own.append(Progress())
-            if first and tensorboard:
-                own.append(TensorBoard(tensorboard))
-            if device.type == "cpu":
-                log(lines.DEVICE, "Use CPU.")
-            else:
-                log(lines.DEVICE, "Using GPUs %s", device.index)
-                log(lines.DEVICE, "GPU %d: %s", device.index, torch.cuda.get_device_name(device))
-            if first and device.type == "cpu" and not cpu and _asks_for_gpu(param):
-                no_gpu = "%s: solver_mode: GPU, but PyTorch finds no GPU here: training on the CPU"
-                log(lines.DEVICE, no_gpu, os.fspath(solver), level=logging.WARNING)
-            if device.type == "cpu":
-                log(lines.DEVICE, "Threads: %s; --threads overrides", picked)
-            if resume:
-                snapshot = _newest(param, weights)
-            it = Solver(
-                param,
-                file=solver,
-                weights="" if snapshot else weights,
-                device=device,
-                runner=partial(
-                    GraphRunner, amp=amp, compile=compile, channels_last=channels_last, cuda_graph=cuda_graph
-                ),
-                hooks=[*own, *hooks],
-                device_transform=device_transform,
-                sigint_effect=sigint_effect,
-                sighup_effect=sighup_effect,
-                sigterm_effect=sigterm_effect,
-            )
-            try:
-                _say_layout(it.net, amp, channels_last)
-                if amp and device.type == "cpu" and (slow := slow_precision(AMP[amp])):
-                    log(lines.LAYOUT, "%s", slow, level=logging.WARNING)
-                if snapshot:
-                    log(lines.RESUMING, "Resuming from %s", snapshot)
-                log(lines.STARTING, "Starting Optimization")
-                it.solve(snapshot or None)
-                log(lines.ENDED, "Optimization Done.")
-            finally:
-                it.close()
-        return it
-    except BaseException as error:
-        if (instead := distributed.lost(error)) is not None:
-            raise instead from error
-        raise
-    finally:
-        if not joined:
-            distributed.stop()
+    return param
+
+
+def _own_hooks(progress: bool | None, tensorboard: str) -> list[Hook]:
+    """The hooks that :func:`train` itself adds, in the process that logs."""
+    own: list[Hook] = []
+    if distributed.rank() == 0:
+        if on_terminal() if progress is None else progress:
+            own.append(Progress())
+        if tensorboard:
+            own.append(TensorBoard(tensorboard))
+    return own
+
+
+def _say_device(device: torch.device, wanting: Any | None, solver: str, threads: str) -> None:
+    """Log where the net computes.
+
+    Args:
+        device: where that is.
+        wanting: the ``SolverParameter``, whose wish for a GPU is answered by a warning; None where the user asked for the CPU.
+        solver: its file.
+        threads: how many an operator uses on the CPU, and why.
+    """
+    if device.type != "cpu":
+        log(lines.DEVICE, "Using GPUs %s", device.index)
+        log(lines.DEVICE, "GPU %d: %s", device.index, torch.cuda.get_device_name(device))
+        return
+    log(lines.DEVICE, "Use CPU.")
+    if wanting is not None and distributed.rank() == 0 and _asks_for_gpu(wanting):
+        no_gpu = "%s: solver_mode: GPU, but PyTorch finds no GPU here: training on the CPU"
+        log(lines.DEVICE, no_gpu, os.fspath(solver), level=logging.WARNING)
+    log(lines.DEVICE, "Threads: %s; --threads overrides", threads)
 
 
 def _asks_for_gpu(param: Any) -> bool:
     """Whether the solver file says ``solver_mode: GPU``; Caffe's default, which is the same, asks for nothing."""
     return param.HasField("solver_mode") and param.solver_mode == caffe_pb2.SolverParameter.GPU
+
+
+def _solve(solver: Solver, snapshot: str) -> None:
+    """Train to the end, from a snapshot if one is named."""
+    if snapshot:
+        log(lines.RESUMING, "Resuming from %s", snapshot)
+    log(lines.STARTING, "Starting Optimization")
+    solver.solve(snapshot or None)
+    log(lines.ENDED, "Optimization Done.")
 
 
 def _newest(param: Any, weights: str) -> str:
@@ -219,7 +249,7 @@ def _newest(param: Any, weights: str) -> str:
 
 
 def _say_layout(net: Net, amp: str | None, wanted: bool | None) -> None:
-    """Log in which type and memory layout the net computes, and why."""
+    """Log in which type and memory layout the net computes, and why; warn of a type that is slow here."""
     channels_last = prefers_channels_last(net, amp) if wanted is None else wanted
     faster = (
         "faster in mixed precision" if amp else "faster for images of this size" if channels_last else "the usual one"
@@ -227,6 +257,8 @@ def _say_layout(net: Net, amp: str | None, wanted: bool | None) -> None:
     why = "as asked" if wanted is not None else faster
     layout, other = ("channels_last", "--no-channels-last") if channels_last else ("NCHW", "--channels-last")
     log(lines.LAYOUT, "Computing in %s, memory layout %s (%s; %s overrides)", amp or "float32", layout, why, other)
+    if amp and net.device.type == "cpu" and (slow := slow_precision(AMP[amp])):
+        log(lines.LAYOUT, "%s", slow, level=logging.WARNING)
 
 
 def end_if_stopped(solver: Solver) -> None:
