@@ -19,7 +19,7 @@ from .options import FLAG, Parser, command
 BREWS = {
     "train": (train_net, "train or fine-tune a net"),
     "test": (test_net, "score a net"),
-    "time": (time_net, "measure the time of each layer, forward and backward"),
+    "time": (time_net, "time each layer, forward and backward"),
     "device_query": (device_query, "show the GPUs"),
 }
 # All commands of Caffe share one set of flags, so scripts give a command flags that only another one uses.

@@ -1,4 +1,4 @@
-"""Classify pictures with an exported net, in onnxruntime or in OpenCV: what a program does that has only the ONNX file."""
+"""Classify images with an exported net, in onnxruntime or OpenCV, from nothing but the ONNX file."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ examples:
   %(prog)s net.onnx cat.jpg dog.jpg --labels synset_words.txt
   %(prog)s net.onnx photos/ --engine opencv --top 1
   %(prog)s net.onnx cat.jpg --mean 104,117,123
-                           for a model that does not say what it expects of pictures
+                           for a model that does not record its preprocessing
 
-caffe-export-net writes mean, scale and channel order into the model, or the preprocessing itself with --preprocess; both are
-found here. --labels is a text file with the name of a class on each line. --engine opencv reads the model with OpenCV's own
-importer, and shows that it needs no other runtime.
+caffe-export-net writes mean, scale and channel order into the model's metadata, or with --preprocess the preprocessing itself;
+this command uses either. --labels is a text file with one class name per line. --engine opencv reads the model with OpenCV's own
+importer, without any other runtime.
 """
 Engine = Callable[[np.ndarray], np.ndarray]
 
@@ -33,9 +33,9 @@ def run(argv: list[str]) -> None:
     """Run the command with these arguments."""
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("model", metavar="MODEL.onnx", help="what caffe-export-net wrote")
-    parser.add_argument("pictures", metavar="PICTURE", nargs="+", help="pictures, or folders of them")
+    parser.add_argument("pictures", metavar="PICTURE", nargs="+", help="images, or folders of them")
     parser.add_argument("--labels", default="", metavar="FILE", help="names of classes, one on each line")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes to show of each picture (default: 5)")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes to show for each image (default: 5)")
     parser.add_argument("--output", default="", metavar="BLOB", help="the scores, if the model has several outputs")
     parser.add_argument(
         "--engine", choices=("onnxruntime", "opencv"), default="onnxruntime", help="what runs the model"

@@ -22,14 +22,14 @@ from ..tables import human
 from .options import Parser, command
 
 EPILOG = """
-formats (the ending of OUT chooses one; that of IN does not matter, its content is recognised):
+formats (the ending of OUT chooses one; IN is recognised by its content):
   .caffemodel        Caffe's own; old ones (V0, V1) can be read
   .caffemodel.h5     Caffe's HDF5 format (.h5 also works)
   .pt .pth           a PyTorch state_dict: torch.load(FILE, weights_only=True)
   .safetensors       the same, as safetensors
   .npz               the same, as numpy arrays
-The last three name each blob LAYER.weight, LAYER.bias, as does the state_dict of pycaffe_compat.load(PROTOTXT). No conversion
-loses anything: there and back gives the same numbers, bit for bit.
+The last three name each blob LAYER.weight, LAYER.bias, like the state_dict of pycaffe_compat.load(PROTOTXT). No conversion
+loses anything: converting there and back gives the same numbers, bit for bit.
 
 examples:
   %(prog)s VGG_ILSVRC_16_layers.caffemodel vgg16.pt
@@ -42,9 +42,9 @@ examples:
 
 torchvision: names are translated (conv1_1 is features.0, fc6 is classifier.0), and the channels of the first convolution
 change between BGR and RGB. Caffe's VGG takes pixels from 0 to 255 minus a mean; torchvision's takes (pixel / 255 - mean) / std.
-Without --fold-scaling the weights still expect the input that they were trained with. With it the first convolution is
-rescaled for the other input. That is exact except at the border, where the padding stands for another shade of grey. AlexNet
-differs between torchvision and Caffe: only weights with torchvision's shapes are translated.
+Without --fold-scaling, the weights still expect the input they were trained with. With it, the first convolution is rescaled for
+the other input. That is exact except at the border, where padding with 0 means a different shade of grey. AlexNet differs between
+torchvision and Caffe: only weights with torchvision's shapes are translated.
 """
 
 

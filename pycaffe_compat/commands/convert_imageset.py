@@ -1,6 +1,6 @@
 """Convert images to an LMDB for Data layers.
 
-LISTFILE has one line for each image, its path and its label:
+LISTFILE has one line for each image: its path and its label.
 
     n01440764/n01440764_10026.JPEG 0
     n01443537/n01443537_10007.JPEG 1
@@ -38,9 +38,9 @@ SWITCHES = {
 def run(argv: list[str]) -> None:
     """Run the command with these arguments."""
     parser = Parser(__doc__, EPILOG)
-    parser.add_argument("root", metavar="ROOTFOLDER/", help="the folder that the listed paths start from")
+    parser.add_argument("root", metavar="ROOTFOLDER/", help="the folder that the listed paths are relative to")
     parser.add_argument("list_file", metavar="LISTFILE", help="a text file with lines PATH LABEL")
-    parser.add_argument("database", metavar="DB_NAME", help="the LMDB to make, a folder; it must not exist")
+    parser.add_argument("database", metavar="DB_NAME", help="the LMDB to create (a folder); it must not exist")
     for name, text in SWITCHES.items():
         parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=False, help=text)
     parser.add_argument("--backend", default="lmdb", metavar="lmdb", help="the database to write; only lmdb")

@@ -1,6 +1,6 @@
-"""Convert pictures and their boxes to an LMDB for AnnotatedData layers (SSD).
+"""Convert images and their boxes to an LMDB for AnnotatedData layers (SSD).
 
-LISTFILE has one line for each picture, with its annotation (--anno-type detection) or its label (classification):
+LISTFILE has one line for each image, with its annotation (--anno-type detection) or its label (classification):
 
     VOC2007/JPEGImages/000005.jpg VOC2007/Annotations/000005.xml
     VOC2007/JPEGImages/000007.jpg VOC2007/Annotations/000007.xml
@@ -51,10 +51,10 @@ NUMBERS = {
 def run(argv: list[str]) -> None:
     """Run the command with these arguments."""
     parser = Parser(__doc__, EPILOG)
-    parser.add_argument("root", metavar="ROOT", help="the folder that the listed paths start from")
+    parser.add_argument("root", metavar="ROOT", help="the folder that the listed paths are relative to")
     parser.add_argument("list_file", metavar="LISTFILE", help="a text file with lines IMAGE ANNOTATION or IMAGE LABEL")
-    parser.add_argument("database", metavar="DB_NAME", help="the LMDB to make, a folder")
-    parser.add_argument("links", metavar="LINKS", nargs="?", help="a folder to make a link to DB_NAME in")
+    parser.add_argument("database", metavar="DB_NAME", help="the LMDB to create (a folder)")
+    parser.add_argument("links", metavar="LINKS", nargs="?", help="a folder for a link to DB_NAME")
     add = parser.add_argument
     add("--anno-type", default="classification", metavar="TYPE", help="classification or detection")
     add("--label-type", default="xml", metavar="TYPE", help="xml (VOC), json (COCO) or txt")
@@ -65,7 +65,7 @@ def run(argv: list[str]) -> None:
     for name, text in NUMBERS.items():
         add(f"--{name}", type=int, default=0, metavar="N", help=text)
     add("--encode-type", default="", metavar="TYPE", help="store pictures encoded as png, jpg, …")
-    add("--redo", action="store_true", help="replace DB_NAME if it is there")
+    add("--redo", action="store_true", help="replace DB_NAME if it exists")
     args = vars(parser.parse_args([_hyphened(each) for each in argv]))
     init_log()
     root, list_file, database, links, redo = (

@@ -1,4 +1,4 @@
-"""Find objects in pictures with a detector such as SSD or YOLO: boxes with labels and scores, in a table and drawn."""
+"""Detect objects in images with SSD, YOLO or a similar net: print boxes with labels and scores, and draw them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ examples:
   %(prog)s mobilenet_yolov3_lite_deploy.prototxt mobilenet_yolov3_lite.caffemodel dog.jpg --mean 127.5 --scale 0.007843
   %(prog)s MobileNetSSD_deploy.prototxt MobileNetSSD_deploy.caffemodel photos/ --mean 127.5 --scale 0.007843 --json
 
---labels is a label map (item { name: "cat" label: 8 display_name: "cat" } …), or a text file with a name on each line: that
-of label 0 first, which is the background as a rule; it may be left out.
+--labels is a label map (item { name: "cat" label: 8 display_name: "cat" } …), or a text file with one name per line. The
+first name is that of label 0, usually the background; it may be left out.
 
-The net takes one picture, resized to the size of its input, and gives the detections of SSD's DetectionOutput, or of YOLO's
-YoloDetectionOutput or Yolov3DetectionOutput: image, label, score, and a box in parts of the picture. Boxes are printed in
-pixels, left, top, right and bottom.
+The net must take one image at a time and end in SSD's DetectionOutput, or in YOLO's YoloDetectionOutput or
+Yolov3DetectionOutput. Images are resized to its input. Boxes are printed in pixels: left, top, right, bottom.
 """
 SSD_MEAN = "104,117,123"
 COLUMNS = ("picture", "label", "score", "left", "top", "right", "bottom")
@@ -152,17 +151,15 @@ def run(argv: list[str]) -> None:
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("net", metavar="NET", help="the detector's deploy prototxt")
     parser.add_argument("weights", metavar="WEIGHTS", help="its caffemodel")
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture files, or folders of them")
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="image files, or folders of them")
     parser.add_argument("--labels", default="", metavar="FILE", help="names of the labels (default: their numbers)")
     parser.add_argument(
-        "--threshold", type=float, default=0.5, metavar="X", help="the least score of a detection (default: 0.5)"
+        "--threshold", type=float, default=0.5, metavar="X", help="the minimum score of a detection (default: 0.5)"
     )
     parser.add_argument(
-        "--out", default="", metavar="DIR", help="draw the boxes into copies of the pictures, in this folder"
+        "--out", default="", metavar="DIR", help="write copies of the images with the boxes drawn into this folder"
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print a line of JSON for each picture instead of the table"
-    )
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each image instead of the table")
     parser.add_argument(
         "--mean",
         default=SSD_MEAN,

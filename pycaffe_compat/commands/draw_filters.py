@@ -1,4 +1,4 @@
-"""Draw the filters of a net's first layer, of several caffemodels beside each other, with their differences."""
+"""Draw the filters of a net's first layer, for several caffemodels side by side, with their differences."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ examples:
   %(prog)s prototxt/vgg16_train_val.prototxt vgg16.svg --phase TEST --rankdir TB
   %(prog)s deploy.prototxt deploy.dot          # text: needs no Graphviz
 
-Graphviz's program dot makes the pictures, in any format that it knows.
+Graphviz's program dot draws the pictures, in any format that it supports.
 """
 
 

@@ -1,4 +1,4 @@
-"""Score a classifier as in the paper: top-1 and top-5 errors of the centre crop, or of the whole image."""
+"""Score a classifier as in the paper: top-1 and top-5 errors for the centre crop or for the whole image."""
 
 from __future__ import annotations
 

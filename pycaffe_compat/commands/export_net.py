@@ -1,4 +1,4 @@
-"""Export a net with its weights to a file that runs without Caffe and without this package, and check what it computes."""
+"""Export a net with its weights to a file that runs without Caffe and without this package, and check the result."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ targets (the ending of OUT chooses one, or --to):
   .pt2     torch.export.load(OUT).module()(*inputs)
   .ts.pt   torch.jit.load(OUT)(*inputs)
   .py      source: a plain nn.Module to read and change, with its weights beside it in .safetensors
-None needs this package where it runs. Blobs and layers keep their names in ONNX. Axis 0 of the inputs may have any length, where
-the net allows that. Losses, Accuracy and layers that write files are left out.
+None of them needs this package to run. Blobs and layers keep their names in ONNX. Axis 0 of the inputs may have any length, if
+the net allows it. Losses, Accuracy and layers that write files are left out.
 
 examples:
   %(prog)s deploy.prototxt net.caffemodel net.onnx
   %(prog)s deploy.prototxt net.caffemodel net.onnx --mean 104,117,123 --preprocess
-                           the model takes pictures in RGB with values from 0 to 255
+                           the model takes RGB images with values from 0 to 255
   %(prog)s deploy.prototxt net.caffemodel net.py
-                           source, for those who go on in PyTorch
+                           source code, to continue in PyTorch
   %(prog)s fcn.prototxt fcn.caffemodel fcn.onnx --dynamic data=2,3
                            height and width may change too
   %(prog)s deploy.prototxt net.caffemodel net.onnx --int8 --pictures photos/ --mean 104,117,123
-                           8 bits, ranges from the pictures; what that costs is printed
+                           8 bits, calibrated on the images; the loss in accuracy is printed
 
 Every export is run beside the net, on random input (at two batch sizes, and at other lengths of --dynamic axes) or on --pictures.
-An output that differs by more than 1e-4 of its range is an error, and no file is left. --no-verify skips that.
+If an output differs by more than 1e-4 of its range, that is an error and no file is written. --no-verify skips this check.
 """
 
 
@@ -75,30 +75,38 @@ def dynamic_axes(text: str) -> tuple[str, list[int]]:
 def _parser() -> Parser:
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("net", metavar="NET", help="the net's prototxt, with Input layers")
-    parser.add_argument("weights", metavar="WEIGHTS", nargs="?", default="", help="its caffemodel; several with commas")
+    parser.add_argument(
+        "weights", metavar="WEIGHTS", nargs="?", default="", help="its caffemodel, or several separated by commas"
+    )
     parser.add_argument("output", metavar="OUT", help="the file to write")
-    parser.add_argument("--to", choices=list(ENDINGS.values()), help="the target, whatever the ending of OUT")
+    parser.add_argument(
+        "--to", choices=list(ENDINGS.values()), help="the target format, if not given by the ending of OUT"
+    )
     parser.add_argument("--opset", type=int, metavar="N", help="version of ONNX's operators (default: 18)")
     parser.add_argument(
         "--dynamic",
         action="append",
         type=dynamic_axes,
         metavar="INPUT=2,3",
-        help="further axes whose length may change",
+        help="more axes whose length may change",
     )
-    parser.add_argument("--fold", action="store_true", help="BatchNorm and Scale become part of the convolution before")
+    parser.add_argument("--fold", action="store_true", help="fold BatchNorm and Scale into the convolution before them")
     parser.add_argument("--mean", default="", metavar="M", help="of pictures: numbers, a .binaryproto or a .npy file")
     parser.add_argument("--scale", type=float, default=1.0, metavar="S", help="of pictures, after the mean")
     parser.add_argument(
         "--channel-order", type=str.upper, choices=("BGR", "RGB"), default="BGR", help="the net's (default: BGR)"
     )
     parser.add_argument(
-        "--preprocess", action="store_true", help="ONNX: the model itself does that; it takes RGB pictures of 0 to 255"
+        "--preprocess",
+        action="store_true",
+        help="ONNX: the model preprocesses its input itself; it takes RGB images from 0 to 255",
     )
     parser.add_argument("--fp16", action="store_true", help="ONNX: weights and arithmetic in float16")
-    parser.add_argument("--int8", action="store_true", help="ONNX: weights and activations in int8, by --pictures")
     parser.add_argument(
-        "--pictures", nargs="+", default=[], metavar="FILE", help="pictures or folders, to check and to calibrate with"
+        "--int8", action="store_true", help="ONNX: weights and activations in int8, calibrated on --pictures"
+    )
+    parser.add_argument(
+        "--pictures", nargs="+", default=[], metavar="FILE", help="images or folders, for checking and calibrating"
     )
     parser.add_argument("--no-verify", action="store_true", help="do not run the result")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Write a module of PyTorch as a net of Caffe with its weights, and check what it computes."""
+"""Write a PyTorch module as a Caffe net with its weights, and check the result."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from .options import Parser, command
 EPILOG = """
 modules (MODULE is one of these):
   net.pt2                  a program that torch.export.save wrote
-  package.module:NAME      what an import of package.module has under NAME: a module, or a function or class that makes one
-  file.py:NAME             the same of a file, which is run
+  package.module:NAME      NAME in package.module: a module, or a function or class that makes one
+  file.py:NAME             NAME in a file, which is run
 
 examples:
   %(prog)s torchvision.models:resnet18 resnet18.prototxt resnet18.caffemodel --input 1,3,224,224 --weights resnet18-f37072fd.pth
@@ -32,12 +32,12 @@ examples:
   %(prog)s net.pt2 net.prototxt net.caffemodel
   %(prog)s torchvision.models:vgg16 vgg16.prototxt vgg16.caffemodel --input 1,3,224,224 --weights vgg16.pth \\
       --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
-                           the net takes pictures as Caffe reads them: BGR, 0 to 255, nothing subtracted
+                           the net takes images as Caffe reads them: BGR, 0 to 255, nothing subtracted
 
-The module is traced in evaluation. Layers are called after its submodules; BatchNorm becomes Caffe's BatchNorm and Scale. What no
-layer of Caffe computes is one error that names all such operators with their places in the module. The net runs beside the
-module, on random input at two batch sizes, before a file is written: an output that differs by more than 1e-4 of its range is an
-error. --no-verify skips that.
+The module is traced in eval mode. Layers are named after its submodules; BatchNorm becomes Caffe's BatchNorm and Scale. If there
+are operators that no Caffe layer computes, one error names them all, with their paths in the module. Before a file is written,
+the net runs beside the module on random input at two batch sizes. An output that differs by more than 1e-4 of its range is an
+error. --no-verify skips this check.
 """
 
 
@@ -76,16 +76,18 @@ def run(argv: list[str]) -> None:
         action="append",
         type=shape,
         metavar="1,3,224,224",
-        help="the shape of the input; once for each. A .pt2 knows its own",
+        help="the shape of the input; repeat it for further inputs. A .pt2 has its own",
     )
     parser.add_argument("--weights", default="", metavar="FILE", help="a state_dict to load (.pt, .pth, .safetensors)")
     parser.add_argument(
         "--mean",
         type=numbers,
         metavar="R,G,B",
-        help="of pictures from 0 to 1; the net does that itself, and takes BGR of 0 to 255",
+        help="mean of images from 0 to 1; the net then subtracts it, and takes BGR from 0 to 255",
     )
-    parser.add_argument("--std", type=numbers, metavar="R,G,B", help="of pictures, after the mean (default: 1,1,1)")
+    parser.add_argument(
+        "--std", type=numbers, metavar="R,G,B", help="standard deviation, divided by after the mean (default: 1,1,1)"
+    )
     parser.add_argument("--name", default="", help="the net's name (default: the module's class)")
     parser.add_argument("--no-verify", action="store_true", help="do not run the net beside the module")
     args = parser.parse_args(argv)

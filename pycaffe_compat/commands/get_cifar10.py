@@ -1,4 +1,4 @@
-"""Make LMDBs of CIFAR-10, from the official archive, whose hashes are checked, or from a file of JPEGs."""
+"""Make LMDBs of CIFAR-10 from the official archive (its hashes are checked) or from a file of JPEGs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .options import Parser, command
 EPILOG = """
 examples:
   %(prog)s                                       fetch the archive (162 MB) into data/cifar10 and make the LMDBs there
-  %(prog)s --archive cifar-10-binary.tar.gz      the same from an archive that is here
+  %(prog)s --archive cifar-10-binary.tar.gz      the same from an archive you have
   %(prog)s --npz cifar10_jpeg.npz                from JPEGs: arrays train_jpeg, train_offset, train_label, test_jpeg, …
 
 It makes train_lmdb (50,000 pictures) and test_lmdb (10,000). Those that are there already are kept.

@@ -1,6 +1,6 @@
-"""Write a line NAME HEIGHT WIDTH for each picture of a list, for the name_size_file of DetectionOutput (SSD).
+"""Write a line NAME HEIGHT WIDTH for each image of a list, for the name_size_file of DetectionOutput (SSD).
 
-LISTFILE has lines IMAGE ANNOTATION or IMAGE LABEL. NAME is that of the picture's file without folder and extension.
+LISTFILE has lines IMAGE ANNOTATION or IMAGE LABEL. NAME is the image's file name without folder and extension.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ example:
 def run(argv: list[str]) -> None:
     """Run the command with these arguments."""
     parser = Parser(__doc__, EPILOG)
-    parser.add_argument("root", metavar="ROOTFOLDER/", help="the folder that the listed paths start from")
+    parser.add_argument("root", metavar="ROOTFOLDER/", help="the folder that the listed paths are relative to")
     parser.add_argument("list_file", metavar="LISTFILE", help="a text file with lines IMAGE ANNOTATION or IMAGE LABEL")
     parser.add_argument("output", metavar="OUTFILE", help="the file to write")
     parser.add_argument("--name_id_file", default="", metavar="FILE", help="lines NAME ID: write ids instead of names")

@@ -1,4 +1,4 @@
-"""Make the lists of ILSVRC 2012's pictures and classes that Caffe uses: train.txt, val.txt, synsets.txt, synset_words.txt."""
+"""Make Caffe's lists of ILSVRC 2012 images and classes: train.txt, val.txt, synsets.txt, synset_words.txt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ examples:
   %(prog)s ILSVRC2012 --devkit ILSVRC2012_devkit_t12 --out lists
       the same from an unpacked kit, into the folder lists
 
-Labels are Caffe's: 0 to 999 in the order of the WordNet IDs. docs/imagenet.md has all steps from the archives on.
+Labels are Caffe's: 0 to 999 in the order of the WordNet IDs. docs/imagenet.md has all steps, starting from the archives.
 """
 
 

@@ -1,4 +1,4 @@
-"""Write the nets and solver files of the paper, or add a decoder to a net of your own."""
+"""Write the nets and solver files of the paper, or add a decoder to your own net."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--root", default=".", help="write prototxt/ under this folder (default: here)")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with status 1 if a file differs")
     parser.add_argument("--paper-tree", metavar="DIR", help="write the authors' deploy and dump nets under DIR instead")
-    parser.add_argument("--net", metavar="FILE", help="a classification net of your own that gets a decoder")
+    parser.add_argument("--net", metavar="FILE", help="your own classification net, to which a decoder is added")
     variants = [each.name for each in VARIANTS]
     parser.add_argument(
         "--variant",
@@ -41,7 +41,7 @@ def run(argv: list[str]) -> int:
         help=f"{', '.join(variants)} (default: %(default)s)",
     )
     parser.add_argument(
-        "--source", default="", metavar="LAYER", help="decode from this layer (default: the last one that is pooled)"
+        "--source", default="", metavar="LAYER", help="decode from this layer (default: the last pooled layer)"
     )
     parser.add_argument("--reconstruct", action="store_true", help="omit the classifier and fix the encoder")
     parser.add_argument(

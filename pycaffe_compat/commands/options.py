@@ -172,7 +172,7 @@ def add_state(parser: Parser) -> None:
 def _level(text: str) -> int:
     level = int(text)
     if not -(2**31) <= level < 2**31:
-        raise argparse.ArgumentTypeError(f"{text} is no integer of 32 bits")
+        raise argparse.ArgumentTypeError(f"{text} is not a 32-bit integer")
     return level
 
 
@@ -203,14 +203,14 @@ def add_reading(parser: Parser) -> None:
         "--fork",
         default="",
         metavar="NAME",
-        help="the fork of Caffe that the files were written for, such as ssd or segnet, where several could be meant "
+        help="the fork of Caffe that the files were written for, such as ssd or segnet, if several are possible "
         "(docs/layers.md lists them; bvlc for none)",
     )
     parser.add_argument(
         "--proto",
         default="",
         metavar="FILE",
-        help="the caffe.proto of a fork of your own, by which files are read too (needs pip install pycaffe_compat[proto])",
+        help="also read files with this caffe.proto, of your own fork (needs pip install pycaffe_compat[proto])",
     )
 
 

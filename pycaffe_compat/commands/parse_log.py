@@ -58,7 +58,7 @@ def run(argv: list[str]) -> None:
     """Run the command with these arguments."""
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("log", metavar="LOGFILE", help="what `caffe train` wrote to standard error")
-    parser.add_argument("folder", metavar="OUTPUTDIR", help="the folder to write the tables to; made if missing")
+    parser.add_argument("folder", metavar="OUTPUTDIR", help="the folder to write the tables to; created if missing")
     parser.add_argument("--verbose", action="store_true", help="print the names of the files written")
     parser.add_argument(
         "--delimiter", default=",", metavar="CHARACTER", help="separator of the columns (default: a comma)"

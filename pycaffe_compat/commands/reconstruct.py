@@ -1,4 +1,4 @@
-"""Show what trained decoders make of pictures, from each layer, and measure how near it comes: a grid, curves, a page."""
+"""Show how trained decoders reconstruct images from each layer, and measure the quality: a grid, curves, a page."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ examples:
   %(prog)s cat.jpg dog.jpg --release recon-dec/vggnet/recon --out look
                            the authors' released models, by their file names: layer5_deploy.prototxt, layer5.caffemodel
   %(prog)s photos/ --run pool1 --run pool2 --run pool3 --crop 128 --out look
-                           decoders that were trained for a layer each, on crops of 128x128
+                           decoders that were each trained for one layer, on crops of 128x128
 
 It writes into the folder --out: report.html (all in one file), grid.png (rows pictures, columns what is made of them from each
 layer), quality.png (PSNR and SSIM over depth), quality.csv (a row a layer), pictures.csv (a row a picture and layer), and with
 --run curves.png.
 
-A net that reconstructs activations on the way (all, layerwise) decodes from each of them, its stages stacked; one that
-reconstructs the image alone (first) from where it was trained to. Nets of one kind that decode from different layers are one
-group of columns. Mean and scale come from the net's data layers; a deploy net for colour pictures gets VGG's mean.
+A net that also reconstructs activations (all, layerwise) decodes from each of them, with its stages stacked. A net that
+reconstructs only the image (first) decodes from the layer it was trained from. Nets of one kind that decode from different layers
+share a group of columns. Mean and scale come from the net's data layers; a deploy net for colour images gets VGG's mean.
 """
 
 
@@ -89,17 +89,17 @@ def run(argv: list[str]) -> None:
 def _parser() -> Parser:
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="image files, folders of them, LMDBs")
-    parser.add_argument("--out", required=True, metavar="DIR", help="the folder for what is written; new or empty")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write to; new or empty")
     parser.add_argument(
         "--net",
         nargs=2,
         action="append",
         default=[],
         metavar=("NET", "WEIGHTS"),
-        help="a net with a decoder (train_val or deploy) and its caffemodels, A,B; may be given several times",
+        help="a net with a decoder (train_val or deploy) and its caffemodels, A,B; can be repeated",
     )
     parser.add_argument(
-        "--run", action="append", default=[], metavar="RUN", help="a run folder of caffe-train-stages; several times"
+        "--run", action="append", default=[], metavar="RUN", help="a run folder of caffe-train-stages; can be repeated"
     )
     parser.add_argument(
         "--release", action="append", default=[], metavar="DIR", help="the authors' released tree, or a folder of it"
@@ -109,7 +109,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--crop",
         metavar="N|HxW",
-        help="the size that is cut from the middle of each picture (default: what the nets take)",
+        help="the size to cut from the centre of each image (default: the nets' input size)",
     )
     parser.add_argument(
         "--edge",
@@ -121,9 +121,9 @@ def _parser() -> Parser:
     parser.add_argument(
         "--mean",
         metavar="M",
-        help="what is subtracted: a number, one for each channel (BGR) with commas, or a mean file",
+        help="the mean to subtract: a number, one per channel (BGR) with commas, or a mean file",
     )
-    parser.add_argument("--scale", type=float, metavar="X", help="what the rest is multiplied by")
+    parser.add_argument("--scale", type=float, metavar="X", help="the factor applied after the mean")
     parser.add_argument("--image", default="", metavar="BLOB", help="the blob of the images (default: found)")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="pictures at a time (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier call")

@@ -14,9 +14,9 @@ examples:
   %(prog)s prototxt/swwae_all_train_val.prototxt --phase both
   %(prog)s deploy.prototxt --shape data=10,3,227,227
 
-The memory of a layer is that of its tops, in float32; a layer that works in place needs none of its own. FLOPs count
-2 for each multiply-add of Convolution, Deconvolution, InnerProduct, RNN and LSTM; other layers are not counted. A data
-layer is opened only where its options do not say the shapes: --shape says them for a database that is not here.
+A layer's memory is that of its tops, in float32; in-place layers need none. FLOPs count 2 for each multiply-add of
+Convolution, Deconvolution, InnerProduct, RNN and LSTM; other layers are not counted. A data layer's source is opened only if
+its options do not give the shapes; if the database is not on this machine, give the shapes with --shape.
 """
 ADVICE = "--shape NAME=N,C,H,W gives the shape of a blob that a data layer makes"
 

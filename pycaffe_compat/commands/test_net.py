@@ -1,4 +1,4 @@
-"""Score a trained net on its own test data, as `caffe test` does: every batch, then the means; of detectors their precision."""
+"""Score a trained net on its own test data, as `caffe test` does: every batch, then the means; for detectors, their precision."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ examples:
   %(prog)s --solver solver.prototxt --snapshot snapshots/net_iter_5000.solverstate
                            resume from a snapshot, bit for bit, with the same data order and dropout
   %(prog)s --solver solver.prototxt --weights VGG_ILSVRC_16_layers.caffemodel --resume
-                           go on from the newest sound snapshot; start from the weights if there is none yet
+                           resume from the newest intact snapshot; start from the weights if there is none yet
   %(prog)s --solver solver.prototxt --gpu all
                            one process per GPU, each with its own batches; gradients are averaged
   torchrun --nproc-per-node 8 --nnodes 2 … %(prog)s --solver solver.prototxt
@@ -43,7 +43,7 @@ def run(argv: list[str], prog: str | None = None) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the newest sound snapshot of the solver's snapshot_prefix; without one, start as without --resume",
+        help="resume from the newest intact snapshot of the solver's snapshot_prefix, or start normally if there is none",
     )
     parser.add_argument("--sigint_effect", default="stop", choices=EFFECTS, help="what Ctrl-C does (default: stop)")
     add_training(parser)

@@ -26,18 +26,18 @@ examples:
   %(prog)s --net my_train_val.prototxt --variant swwae_first --weights my.caffemodel --out runs/mine \\
            --solver finetune.prototxt --decoder-solver decode.prototxt --loss-weight data=1e-3 --seed 1
   %(prog)s --out runs/first --status
-                           how far that run is, how fast each step goes, and what the rest will take
+                           how far that run is, how fast each step goes, and how long the rest will take
 
 steps:
   1. The classification net takes its pretrained weights (--weights).
-  2. The layerwise decoder is trained, the encoder fixed.
-  3. For first and all, the top-down decoder is trained from there, the encoder still fixed.
-  4. The whole net is fine-tuned. The variant "baseline" has this step alone: the classification net, trained on as the others.
+  2. The layerwise decoder is trained, with the encoder fixed.
+  3. For first and all, the top-down decoder is trained, starting from step 2, with the encoder still fixed.
+  4. The whole net is fine-tuned. The variant "baseline" has only this step: the classification net is trained for as long.
 
-After an interruption, even by a kill, the same command goes on from the newest snapshot. With --out a folder of another
-configuration is refused, and the end is a report: report.md, report.html, curves.png. The paper gives no learning rates, batch
-sizes or numbers of iterations; those of this project's solver files are its own choices. Loss weights that are not given are
-the paper's for VGG-16; elsewhere they follow from each blob's size and magnitude (docs/swwae.md).
+After an interruption, even a kill, the same command continues from the newest snapshot. With --out, a folder with a different
+configuration is refused, and the run ends with a report: report.md, report.html, curves.png. The paper gives no learning rates,
+batch sizes or numbers of iterations; those in this project's solver files are its own choices. Default loss weights are the
+paper's for VGG-16; for other nets they follow from each blob's size and magnitude (docs/swwae.md).
 """
 NAMED = {each.name: each for each in VARIANTS}
 OF_A_RUN = (
@@ -98,12 +98,16 @@ def _parser() -> Parser:
     parser.add_argument("given", nargs="?", metavar="VARIANT", help=f"{', '.join(NAMED)}, or with --out {BASELINE}")
     parser.add_argument("--variant", default="", metavar="A,B", help="the same; several share step 2 (with --out)")
     parser.add_argument("--weights", metavar="FILE", help="the caffemodel of the classification net")
-    parser.add_argument("--out", default="", metavar="RUN", help="the folder for all files of the run; made if missing")
+    parser.add_argument(
+        "--out", default="", metavar="RUN", help="the folder for all files of the run; created if missing"
+    )
     parser.add_argument(
         "--net", default="", metavar="FILE", help="the classification net (default: VGG-16 on ImageNet)"
     )
     parser.add_argument("--solver", default="", metavar="FILE", help="the solver of step 4 (default: as VGG-16's)")
-    parser.add_argument("--decoder-solver", default="", metavar="FILE", help="of steps 2 and 3 (default: as VGG-16's)")
+    parser.add_argument(
+        "--decoder-solver", default="", metavar="FILE", help="the solver of steps 2 and 3 (default: as VGG-16's)"
+    )
     parser.add_argument(
         "--loss-weight",
         action="append",
@@ -116,7 +120,7 @@ def _parser() -> Parser:
         type=float,
         default=STRENGTH,
         metavar="S",
-        help="of the rule for loss weights (default: %(default)s)",
+        help="strength for the rule that sets loss weights (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="random_seed of all solvers")
     parser.add_argument(

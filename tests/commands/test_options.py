@@ -137,7 +137,7 @@ def test_a_level_has_32_bits(capsys) -> None:
     assert made.parse_args(["-level", "-3"]).level == -3
     with pytest.raises(SystemExit):
         made.parse_args(["-level", "99999999999"])
-    assert "--level: 99999999999 is no integer of 32 bits" in capsys.readouterr().err
+    assert "--level: 99999999999 is not a 32-bit integer" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("program", [[str(ROOT / "tools" / "train_net.py")], ["-m", "pycaffe_compat"]])
