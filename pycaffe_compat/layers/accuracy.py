@@ -15,7 +15,7 @@ from .registry import register
 
 @register("Accuracy")
 class Accuracy(Layer):
-    """The share of places whose label is among the ``top_k`` highest scores. Source: Caffe 1.0's ``AccuracyLayer``.
+    """The fraction of places whose label is among the ``top_k`` highest scores. Source: Caffe 1.0's ``AccuracyLayer``.
 
     Ties count against the label, so a net that gives all classes the same score has accuracy 0.
     The scores are (N, C, …) with the classes on ``axis``; each remaining place has a label. Places whose label is

@@ -30,17 +30,17 @@ HEAD = """\
 Every layer type of BVLC Caffe 1.0, of the paper's fork (SWWAE), and of other forks of Caffe ([forks.md](forks.md)). This page is
 generated from the registry: `python -m pycaffe_compat.layers.catalog tests/goldens > docs/layers.md`.
 
-- *Options* lists the fields of the prototxt that hold a layer's options; the second table shows their contents. Every
+- *Options* lists the prototxt fields that hold a layer's options; the [second table](#options) shows their contents. Every
   layer also takes `name`, `type`, `bottom`, `top`, `loss_weight`, `param`, `blobs`, `include`, `exclude`, `phase` and
   `propagate_down`.
-- *Blobs* lists a layer's parameters and statistics in Caffe's order, as `state_dict` names them. Options can leave out
-  those in parentheses.
-- *Source* names the Caffe that has the type. A type that stands there twice means different things in different forks.
-- A type's *family* is its module in `pycaffe_compat/layers`, or in a fork's folder in `pycaffe_compat/forks`. The tests of a
-  family carry its name. They check gradients against finite differences in float64, cases that the goldens leave open, and
+- *Blobs* lists a layer's parameters and statistics in Caffe's order, as `state_dict` names them. Those in parentheses are
+  optional.
+- *Source* names the Caffe that has the type. A type that is listed twice means different things in different forks.
+- A type's *family* is its module in `pycaffe_compat/layers`, or in a fork's folder in `pycaffe_compat/forks`. A family's tests
+  have the same name. They check gradients against finite differences in float64, cases that the goldens do not cover, and
   bad options and shapes.
 - A *golden* holds what Caffe itself computed, forward and backward (`tests/goldens`). The last table lists the goldens
-  in which a type occurs.
+  in which each type occurs.
 """
 
 
@@ -251,12 +251,12 @@ def catalog(goldens_folder: Path) -> str:
         HEAD,
         f"## The {len({name for name, _ in own})} types\n",
         *_table(["type", "what it computes", "bottoms", "tops", "options", "blobs", "source", "family"], types),
-        "\n## Options\n\nWith their defaults. `…` marks a field that can be repeated, † a field of a fork, ‡ an option "
-        "that is accepted but\nchanges no result: in Caffe it steers speed, memory or logging.\n",
+        "\n## Options\n\nEvery option with its default. `…` marks a field that can be repeated, † a fork's field, ‡ an option "
+        "that is accepted but\ndoes not change results: in Caffe it affects speed, memory or logging.\n",
         *_table(["in", "options"], [[option, cell] for option, cell in cells.items()]),
-        "\n## Forks\n\nWhat `--fork` takes, where its fields and layers were read, and its types that are "
-        "not here: an error names them.\n",
-        *_table(["`--fork`", "files of", "read from", "not here"], _forks({name for name, _ in own})),
+        "\n## Forks\n\nEach fork's name for `--fork`, the source of its fields and layers, and its layer types that are "
+        "not implemented here.\nA net that uses one of those gets an error that names it.\n",
+        *_table(["`--fork`", "files of", "source", "not implemented"], _forks({name for name, _ in own})),
         "\n## Goldens\n",
         *_table(["type", "occurs in"], [[f"`{name}`", ", ".join(goldens.get(name, "–"))] for name in dict(own)]),
     ]

@@ -19,7 +19,7 @@ from .registry import register
 
 @register("Eltwise")
 class Eltwise(Layer):
-    """The product, the sum (each bottom times its ``coeff``) or the maximum of bottoms of one shape.
+    """The product, the sum (each bottom times its ``coeff``) or the maximum of bottoms of the same shape.
 
     The gradient of a maximum goes to one bottom. If the first two tie it goes to the second; a later bottom gets it only
     if it is greater. ``stable_prod_grad: false`` asks for a faster gradient that fails at 0; it is ignored.
@@ -87,7 +87,7 @@ class Reduction(Layer):
 
 @register("ArgMax")
 class ArgMax(Layer):
-    """The indices of the ``top_k`` largest elements, of equal ones the last first, as numbers of the bottom's type.
+    """The indices of the ``top_k`` largest elements, as numbers of the bottom's type; of equal elements, the last comes first.
 
     Along ``axis``: the bottom's shape with ``top_k`` at that axis; ``out_max_val`` gives the values instead.
     Without ``axis``, over all axes but the first: (num, 1, top_k, 1, …), or with ``out_max_val`` (num, 2, top_k, 1, …),
@@ -128,7 +128,7 @@ class ArgMax(Layer):
 
 @register("Split")
 class Split(Layer):
-    """The bottom, once a top."""
+    """The bottom, once for each top."""
 
     shares_memory = True
     tops = (1, None)
@@ -139,7 +139,7 @@ class Split(Layer):
 
 @register("Silence")
 class Silence(Layer):
-    """Takes bottoms, so that they are not outputs of the net."""
+    """Consumes its bottoms, so that they are not outputs of the net."""
 
     head = True
     bottoms = (1, None)
@@ -151,7 +151,7 @@ class Silence(Layer):
 
 @register("Parameter")
 class Parameter(Layer):
-    """A blob of the given shape that is learned. happynear's Caffe fills it by ``blob_filler``."""
+    """A learned blob of the given shape. happynear's Caffe fills it with ``blob_filler``."""
 
     fork_options = frozenset({"parameter_param.blob_filler"})
     blobs_declared = ("weight",)
@@ -173,7 +173,7 @@ class Parameter(Layer):
 
 @register("BatchReindex")
 class BatchReindex(Layer):
-    """The items (axis 0) of the first bottom that the second, a vector of indices, names."""
+    """The items (axis 0) of the first bottom, selected by the second, a vector of indices."""
 
     bottoms = (2, 2)
     differentiable = (True, False)
@@ -197,7 +197,7 @@ class BatchReindex(Layer):
 
 @register("Filter")
 class Filter(Layer):
-    """The items (axis 0) of every bottom but the last that the last, a number for each item, selects by not being 0.
+    """The items (axis 0) of every bottom but the last, selected where the last bottom, one number per item, is not 0.
 
     The number of selected items depends on the data; on meta tensors all are selected.
     """

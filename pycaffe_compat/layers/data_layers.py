@@ -282,7 +282,7 @@ class DatabaseSource(BatchSource):
 
 @register("Data")
 class Data(DatabaseSource):
-    """Caffe's ``Data``: Datums of an LMDB in key order, round and round.
+    """Caffe's ``Data``: Datums of an LMDB in key order, again and again.
 
     As in Caffe 1.0 ``rand_skip`` is accepted and does nothing here. ``force_encoded_color`` decodes to BGR.
     """
@@ -340,7 +340,7 @@ class ImageData(BatchSource):
 
 @register("HDF5Data")
 class HDF5Data(BatchSource):
-    """Caffe's ``HDF5Data``: rows of HDF5 files; each top is the dataset of its name."""
+    """Caffe's ``HDF5Data``: rows of HDF5 files; each top is the dataset of the same name."""
 
     def make_reader(self, param: Any) -> Reader:
         options = param.hdf5_data_param
@@ -389,7 +389,7 @@ class WindowData(BatchSource):
 
 @register("MemoryData")
 class MemoryData(Source):
-    """Caffe's ``MemoryData``: batches of arrays that the program gives with :meth:`reset`, round and round.
+    """Caffe's ``MemoryData``: batches from arrays that your program supplies with :meth:`reset`, again and again.
 
     ``dim`` gives a shape of any number of axes; then labels are N×1×…, and may be left out.
     """

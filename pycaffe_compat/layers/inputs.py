@@ -37,7 +37,7 @@ def _checked(layer: Layer, shapes: Sequence[Shape]) -> list[Shape]:
 
 @register("Input")
 class Input(Source):
-    """The arguments of the net, named after its tops, with the shapes of ``input_param``: one for all tops, or one each.
+    """The net's inputs, named after its tops, with the shapes of ``input_param`` (one for all tops, or one each).
 
     Without a shape they have no axes until they are reshaped. Source: Caffe 1.0's ``InputLayer``.
     """
@@ -65,7 +65,7 @@ class Input(Source):
 
 @register("DummyData")
 class DummyData(Source):
-    """Blobs made by fillers: once for a ``constant`` filler, again for each batch for all others.
+    """Blobs made by fillers: once for ``constant`` fillers, anew for each batch for all others.
 
     Shapes come from ``dummy_data_param.shape`` or from the legacy ``num``, ``channels``, ``height``, ``width``. Shapes and
     ``data_filler`` are given once for all tops, or once for each; without a filler everything is 0. Random numbers come

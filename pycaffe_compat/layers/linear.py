@@ -20,7 +20,7 @@ from .registry import register
 
 @register("InnerProduct")
 class InnerProduct(Layer):
-    """The axes from ``axis`` on as a vector, times ``weight`` (num_output, inputs; swapped by ``transpose``), plus ``bias``."""
+    """The bottom, flattened from ``axis`` on, times ``weight`` (num_output, inputs; swapped by ``transpose``), plus ``bias``."""
 
     blobs_declared = ("weight", "bias")
     blobs_optional = frozenset({"bias"})

@@ -324,7 +324,7 @@ class EuclideanLoss(LossLayer):
 
 @register("HingeLoss")
 class HingeLoss(LossLayer):
-    """One-against-all hinge loss of scores (N, C), ``norm`` L1 or L2, over N. Source: Caffe's ``HingeLossLayer``."""
+    """One-vs-all hinge loss of scores (N, C), with ``norm`` L1 or L2, divided by N. Source: Caffe's ``HingeLossLayer``."""
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)

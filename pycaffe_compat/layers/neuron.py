@@ -173,7 +173,7 @@ def dropout_ratio(layer: Layer, param: Any) -> float:
 
 @register("Dropout")
 class Dropout(Layer):
-    """In training each element is 0 with probability ``dropout_ratio``, otherwise ``x / (1 - dropout_ratio)``.
+    """In training, each element is 0 with probability ``dropout_ratio``, otherwise ``x / (1 - dropout_ratio)``.
 
     With SegNet's ``sample_weights_test`` in the TEST phase too, to sample a Bayesian net's outputs.
     """
@@ -275,7 +275,7 @@ def _affine(x: Tensor, scale: float, shift: float) -> Tensor:
 
 @register("Power")
 class Power(Overwritten):
-    """``(shift + scale * x) ** power``; a constant where ``power`` or ``scale`` is 0."""
+    """``(shift + scale * x) ** power``; a constant if ``power`` or ``scale`` is 0."""
 
     loses_diff = True
 

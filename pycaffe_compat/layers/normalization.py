@@ -21,7 +21,7 @@ from .registry import register
 
 @register("BatchNorm")
 class BatchNorm(Layer):
-    """Every channel (axis 1) minus its mean, divided by ``sqrt(variance + eps)``; without a scale and bias of its own.
+    """Every channel (axis 1) minus its mean, divided by ``sqrt(variance + eps)``; it has no scale or bias.
 
     The buffers are decaying sums of the batches' statistics; each batch decays them by ``moving_average_fraction``.
     ``running_mean`` and ``running_var`` (of variances corrected by m / (m - 1)) are divided by ``scale_factor`` before
@@ -135,7 +135,7 @@ class LRN(Layer):
 
 @register("MVN")
 class MVN(Layer):
-    """Mean-variance normalisation: a map (or ``across_channels``) minus its mean, over its deviation + ``eps``.
+    """Mean-variance normalisation: each plane (or item, ``across_channels``) minus its mean, divided by its deviation + ``eps``.
 
     The top has at least four axes, as Caffe's has: those that the bottom lacks are added with length 1.
     """

@@ -137,7 +137,7 @@ class HDF5Output(Layer):
 
 @register("ImageOutput")
 class ImageOutput(Layer):
-    """Writes its bottom (N, C, H, W) as PNG images ``PREFIX`` + index, the numbering going on from batch to batch.
+    """Writes its bottom (N, C, H, W) as PNG images named ``PREFIX`` + index, numbered across batches.
 
     Three channels make one BGR image. Any other number, or ``force_slice_channels``, makes a grey image of each channel;
     if there are several, ``-`` and the channel follow the index. ``SCALE`` maps values to ``x * scale + offset``.

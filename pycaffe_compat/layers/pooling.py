@@ -510,7 +510,7 @@ class SafeInv(Layer):
 
 @register("SPP")
 class SPP(Layer):
-    """Spatial pyramid pooling: poolings of 1x1, 2x2, 4x4, … windows, flattened and put side by side.
+    """Spatial pyramid pooling: poolings of 1x1, 2x2, 4x4, … windows, flattened and concatenated.
 
     ``(N, C, H, W)`` to ``(N, C * (1 + 4 + …))``; with ``pyramid_height: 1`` the one pooling as it is, ``(N, C, 1, 1)``.
     """

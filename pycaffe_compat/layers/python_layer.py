@@ -204,7 +204,7 @@ def _error_class(kind: type[Exception]) -> type[LayerError]:
 
 @registry.register("Python")
 class PythonLayer(base.Layer):
-    """Runs the class ``python_param.layer`` of the module ``python_param.module``, a :class:`Layer`.
+    """Runs the class ``python_param.layer`` of the module ``python_param.module``, which derives from :class:`Layer`.
 
     Its arrays are views of the tensors on the CPU, and copies on a GPU. ``share_in_parallel`` is accepted: every
     process has its own. Source: Caffe's ``PythonLayer``.

@@ -49,7 +49,7 @@ class Concat(Layer):
 
 @register("Slice")
 class Slice(Layer):
-    """The bottom cut along ``axis`` (or ``slice_dim``): before each ``slice_point``, or into equal parts."""
+    """Cuts the bottom along ``axis`` (or ``slice_dim``), at each ``slice_point`` or into equal parts."""
 
     tops = (1, None)
     passes_places = True
@@ -78,7 +78,7 @@ class Slice(Layer):
 
 @register("Flatten")
 class Flatten(Layer):
-    """The axes ``axis`` to ``end_axis`` as one."""
+    """Merges the axes ``axis`` to ``end_axis`` into one."""
 
     shares_memory = True
 
@@ -98,7 +98,7 @@ class Flatten(Layer):
 
 @register("Reshape")
 class Reshape(Layer):
-    """The axes from ``axis`` on (``num_axes`` of them) become ``shape``: 0 copies a size, one -1 is inferred."""
+    """Replaces the axes from ``axis`` on (``num_axes`` of them) by ``shape``: 0 copies a size, one -1 is inferred."""
 
     shares_memory = True
 
@@ -159,7 +159,7 @@ class Tile(Layer):
 
 @register("Crop")
 class Crop(Layer):
-    """The first bottom, its axes from ``axis`` on cut to the second's sizes, from ``offset`` (one, or one each) on."""
+    """Crops the first bottom's axes from ``axis`` on to the second's sizes, from ``offset`` (one for all, or one each)."""
 
     bottoms = (2, 2)
 

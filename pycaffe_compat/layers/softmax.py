@@ -14,7 +14,7 @@ from .registry import register
 
 @register("Softmax")
 class Softmax(Layer):
-    """Softmax over ``axis``; ``engine`` makes no difference here. Source: Caffe's ``SoftmaxLayer``."""
+    """Softmax over ``axis``; ``engine`` has no effect. Source: Caffe's ``SoftmaxLayer``."""
 
     head = True
     inert_options = frozenset({"engine"})

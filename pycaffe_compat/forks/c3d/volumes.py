@@ -147,7 +147,7 @@ class Deconvolution3D(_Filters):
 
 @register("Pooling3D", fork=FORKS)
 class Pooling3D(_Videos):
-    """MAX or AVE pooling of windows of ``kernel_depth`` × ``kernel_size`` × ``kernel_size``; AVE alone pads, in space.
+    """MAX or AVE pooling of windows of ``kernel_depth`` × ``kernel_size`` × ``kernel_size``; only AVE pads, and only in space.
 
     As in the fork, the gradient of a maximum goes to every place that holds it.
     """

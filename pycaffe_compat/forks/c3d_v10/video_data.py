@@ -20,7 +20,7 @@ _TO_TRANSFORM = ("crop_size", "mirror", "scale", "mean_file")
 
 @register("VideoData", fork="c3d_v10")
 class OldVideoData(VideoData):
-    """Clips as of C3D 1.1's layer, with all options in ``image_data_param``, the crop, mirror, scale and mean too.
+    """Clips as in C3D 1.1's layer, with all options in ``image_data_param``, including crop, mirror, scale and mean.
 
     Labels are N×1×1×1×1. ``mean_value`` is one number.
     """

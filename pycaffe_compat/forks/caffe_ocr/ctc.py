@@ -114,7 +114,7 @@ class WarpCTCLoss(LossLayer):
 
 @register("CTCGreedyDecoder", fork="caffe_ocr")
 class JudgingDecoder(CTCGreedyDecoder):
-    """The best labels of sequences, as of TextBoxes++'s layer; with labels (N, L) only how right they are: (1, 2, 1, 1).
+    """The best labels of sequences, as in TextBoxes++'s layer; with labels (N, L), only their accuracy: (1, 2, 1, 1).
 
     That is 1 less the mean edit distance by the length of the longer sequence, and the share of sequences without a fault, an
     empty one not counting as right. ``blank_index`` fills what is not used of labels, which end at a number below 0.

@@ -19,7 +19,7 @@ EPS = 1e-5  # cuDNN's least, when the layer was written
 
 @register("DenseBlock", fork="caffe_ocr")
 class DenseBlock(Layer):
-    """``numTransition`` steps, each of which adds ``growthRate`` channels to those of all steps before (Huang et al., 2017).
+    """``numTransition`` steps that each append ``growthRate`` channels to those of all earlier steps (Huang et al., 2017).
 
     A step is batch normalisation with scale and bias, ReLU and a convolution 3 × 3 without bias; with ``use_BC`` a
     convolution 1 × 1 to four times ``growthRate`` channels, normalisation and ReLU come before the last convolution. As cuDNN's

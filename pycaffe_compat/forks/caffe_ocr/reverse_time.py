@@ -15,7 +15,7 @@ from ...tables import dims
 
 @register("ReverseTime", fork="caffe_ocr")
 class ReverseTime(Layer):
-    """The first steps of each item of (T, N, …) back to front, as many as the second bottom (N) says.
+    """Reverses the first steps of each item of (T, N, …); the second bottom (N) says how many.
 
     The rest is 0, or with ``copy_remaining`` as it was; the fork leaves it as its memory was. The gradient goes the same way.
     """

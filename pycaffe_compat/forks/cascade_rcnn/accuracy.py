@@ -18,7 +18,7 @@ from .groups import check_maps, read_groups
 
 @register("DetectionGroupAccuracy", fork="cascade_rcnn")
 class DetectionGroupAccuracy(PlaceAccuracy):
-    """How right the maps of a DetectionGroupLoss are: the share of places with the right class, and that of those with an object.
+    """The accuracy of a DetectionGroupLoss's maps: the fraction of places with the right class, overall and with an object.
 
     The right class has the highest score, of equal ones the first. Places with label 0 and an overlap of ``bg_threshold`` or
     more do not count. The second top is the mean overlap of the boxes at objects with the true ones. -1 stands for the mean of
@@ -53,6 +53,6 @@ class DetectionGroupAccuracy(PlaceAccuracy):
 
 @register("BboxAccuracy", fork="cascade_rcnn")
 class InclusiveBoxAccuracy(BoxAccuracy):
-    """As MS-CNN's, but boxes that have less than a pixel in common do not overlap."""
+    """As MS-CNN's, but boxes that share less than a pixel do not overlap."""
 
     inclusive = True

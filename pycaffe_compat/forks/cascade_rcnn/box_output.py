@@ -88,7 +88,7 @@ class BoxGroupOutput(RegionOutput):
 
 @register("FrcnnOutput", fork="cascade_rcnn")
 class FrcnnOutput(Layer):
-    """Detections (D + 1, 7, 1, 1): image, x1, y1, x2, y2, label, score; by label, the best first. The first row is -1 but for 0.
+    """Detections (D + 1, 7, 1, 1): image, x1, y1, x2, y2, label, score; by label, best first. The first row is 0, -1, -1, …
 
     The bottoms are probabilities (R, classes), codes (R, 8), of which the second four count, or with ``cls_aware`` four for
     each class, regions (R, 5) or (R, 6), all of image 0, and height and width of the picture (1, 2). Of boxes of a class,

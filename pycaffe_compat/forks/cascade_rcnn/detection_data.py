@@ -141,7 +141,7 @@ class Sizes:
 
 @register("DetectionData", fork="cascade_rcnn")
 class DetectionData(SceneData):
-    """Pictures of a window file, cut to a size, maps of what is at their places, and with ``output_gt_boxes`` the boxes.
+    """Crops of a window file's images, maps of their targets, and with ``output_gt_boxes`` the boxes.
 
     The file is that of MS-CNN's ImageGtData, but a box is LABEL IGNORE DIFFICULT X1 Y1 X2 Y2. There is a map (N, 6, h, w) for
     each ``stride``: label, centre, width, height and overlap of the box that a field of ``field_w`` x ``field_h`` there overlaps

@@ -17,7 +17,7 @@ from ..ssd.detection_evaluate import DetectionEvaluate
 
 @register("DetectionEvaluate", fork="cascade_rcnn")
 class CascadeDetectionEvaluate(DetectionEvaluate):
-    """SSD's, of detections (K, 7) as FrcnnOutput makes them, true boxes (G, 8), and heights and widths (N, 2): (rows, 5, 1, 1).
+    """SSD's, from FrcnnOutput's detections (K, 7), true boxes (G, 8), and heights and widths (N, 2): (rows, 5, 1, 1).
 
     Boxes are compared in the pixels that ``name_size_file`` says, the bounds included. It goes on by one picture for each image
     with a row. Ignored boxes count; rows of image -1, of either kind, do not.

@@ -24,7 +24,7 @@ BOX_LOSSES = ("Smooth_L1", "Euclidean_L2")
 
 @register("DetectionGroupLoss", fork="cascade_rcnn")
 class DetectionGroupLoss(PlaceLoss):
-    """Scores (N G, classes, H, W) and boxes (N G, 4, H, W) for G fields each, against maps (N G, 6, H, W).
+    """Compares scores (N G, classes, H, W) and boxes (N G, 4, H, W), for G fields each, with maps (N G, 6, H, W).
 
     Those hold label, centre, width, height and overlap. Of the places of an image with an object, and of those with label 0
     and an overlap below ``bg_threshold``, some count: ``batch_size`` in the ratio of 1 to ``bg_multiple``, or for -1 all

@@ -56,7 +56,7 @@ class EvalReader(SceneReader):
 
 @register("EvalData", fork="cascade_rcnn")
 class EvalData(SceneData):
-    """Pictures of a window file, in order, their boxes (n, 8) and with a third top their heights and widths (N, 2).
+    """Images of a window file in order, with their boxes (n, 8) and, with a third top, their heights and widths (N, 2).
 
     The file and the boxes are those of DetectionData. Pictures are resized to ``resize_width`` and ``resize_height``, or one by
     one so that the shorter side is ``short_size``, the longer one at most ``long_size``; and then to multiples of 32.

@@ -17,7 +17,7 @@ from ..mscnn.boxes import ranked
 
 @register("HardMining", fork="cascade_rcnn")
 class HardMining(Layer):
-    """Of each bottom but the first the items of the regions with the highest losses, in their order.
+    """Keeps, from each bottom but the first, the items of the regions with the highest losses, in their order.
 
     The bottoms are losses (R), regions (R, 5) and others of R items each. ``num_roi_per_image`` regions of each of
     ``num_image`` images are taken, and where an image has fewer, others instead. Of equal losses the last counts first. No

@@ -14,7 +14,7 @@ from ..mscnn.proposal_target import ProposalTarget
 
 @register("ProposalTarget", fork="cascade_rcnn")
 class CascadeProposalTarget(ProposalTarget):
-    """MS-CNN's, but true boxes have 8 numbers, of which the last does not count; rows of image -1 are none.
+    """MS-CNN's, but true boxes have 8 numbers, the last of which is ignored; rows with image -1 are skipped.
 
     ``append_gtbox`` says whether they become proposals, ``pickup_discard`` whether others fill up. A single region is drawn
     at random, and that where there would be none. Boxes whose overlap is not in ``bbox_thr_lw`` … ``bbox_thr_hg`` have weights

@@ -23,7 +23,7 @@ class WholeROIPooling(PaddedROIPooling):
 
 @register("ScaleRoute", fork="cascade_rcnn")
 class ScaleRoute(Layer):
-    """Of each bottom the items of those regions, the first bottom (R, 5), whose scale is in ``low_scale`` … ``high_scale``.
+    """Keeps, from each bottom, the items of regions (the first bottom, (R, 5)) with a scale in ``low_scale`` … ``high_scale``.
 
     The scale is the root of the area; ``high_scale`` is not included. Where no region is, the one next to the middle of both
     stays. No gradient flows.

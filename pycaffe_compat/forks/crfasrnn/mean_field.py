@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @register("MultiStageMeanfield", fork="crfasrnn")
 class MultiStageMeanfield(Layer):
-    """Mean-field steps of a dense conditional random field: scores made to agree with those of near and of similar pixels.
+    """Mean-field steps of a dense conditional random field: makes scores agree with those of near and of similar pixels.
 
     Bottoms: unary scores (N, C, H, W), the scores to begin with, of the same shape, and the image (N, 3, H, W), which gets
     no gradient. Each of ``num_iterations`` steps takes the softmax, filters it by place (``theta_gamma``) and by place and

@@ -18,7 +18,7 @@ from ...tables import dims
 
 @register("Lstm", fork=("ctpn", "caffe_ocr"))
 class Lstm(Carrying):
-    """Long short-term memory over (T, N, …), or over (T * N, …) where ``batch_size`` is N; the top is (T, N, D) or (T * N, D).
+    """Long short-term memory over (T, N, …), or over (T * N, …) if ``batch_size`` is N; the top is (T, N, D) or (T * N, D).
 
     A second bottom, a number for each step and stream, is 0 where a sequence begins. With it the next pass begins with the
     state after the last step; without it every pass starts from zero. The rows of the blobs are in the order of the gates

@@ -15,7 +15,7 @@ from ...tables import dims
 
 @register("Transpose", fork=("ctpn", "caffe_ocr"))
 class Transpose(Layer):
-    """The axes in the order that ``dim`` says, which names each of them once."""
+    """Reorders the axes as ``dim`` says, which names each of them once."""
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -31,7 +31,7 @@ class Transpose(Layer):
 
 @register("Reverse", fork=("ctpn", "caffe_ocr"))
 class Reverse(Layer):
-    """The bottom back to front along ``axis``, the first by default."""
+    """Reverses the bottom along ``axis``, by default the first."""
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)

@@ -17,7 +17,7 @@ from ...layers.slope import WithSlope
 
 @register("GradientScaler", fork=("dann", "xlearn"))
 class GradientScaler(CountsPasses):
-    """Hands its bottoms on; their gradients are the tops' times ``-c``.
+    """Passes its bottoms on unchanged; gradients are multiplied by ``-c``.
 
     In iteration t of a solver ``c`` is ``2 h / (1 + exp(-alpha p)) - h + lower_bound``, with ``h = upper_bound -
     lower_bound`` and ``p = min(t / max_iter, 1)``: it rises from the lower bound towards the upper one. Without a solver it

@@ -15,7 +15,7 @@ from ...tables import dims
 
 
 class _PlaceAccuracy(Layer):
-    """The share of places whose label is among the ``top_k`` highest scores, without those with ``ignore_label``."""
+    """The fraction of places whose label is among the ``top_k`` highest scores, without those with ``ignore_label``."""
 
     head = True
     bottoms = (2, 2)
@@ -44,7 +44,7 @@ class _PlaceAccuracy(Layer):
 
 @register("EltwiseAccuracy", fork="deconvnet")
 class EltwiseAccuracy(_PlaceAccuracy):
-    """The share of places whose label is among the ``top_k`` highest scores, without those with ``ignore_label``.
+    """The fraction of places whose label is among the ``top_k`` highest scores, without those with ``ignore_label``.
 
     Scores (N, C, H, W) and labels (N, 1, H, W) make a top (1, 1, 1, 1). Of equal scores the later classes are higher. A
     label that is no class counts as a miss; where every place is ignored, the result is NaN, as in the fork.
@@ -61,7 +61,7 @@ class EltwiseAccuracy(_PlaceAccuracy):
 
 @register("RedAccuracy", fork="deconvnet")
 class RedAccuracy(_PlaceAccuracy):
-    """EltwiseAccuracy of ``class_num`` classes with several scores each, whose probabilities add up.
+    """EltwiseAccuracy for ``class_num`` classes with several scores each; their probabilities are added.
 
     Class k has the scores from ``k * C / class_num`` to ``(k + 1) * C / class_num``, rounded down, of the C.
     """

@@ -15,7 +15,7 @@ from ...tables import dims
 
 @register("DropoutChannel", fork="deconvnet")
 class DropoutChannel(Layer):
-    """In training whole channels are 0 with probability ``dropout_ratio``, the others divided by ``1 - dropout_ratio``."""
+    """In training, whole channels are 0 with probability ``dropout_ratio``; the others are divided by ``1 - dropout_ratio``."""
 
     options = ("dropout_param",)
     random = True

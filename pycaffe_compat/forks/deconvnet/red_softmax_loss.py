@@ -15,7 +15,7 @@ from .accuracy import Groups
 
 @register("RedSoftmaxLoss", fork="deconvnet")
 class RedSoftmaxLoss(LossLayer):
-    """Mean of ``-log`` of the sum of the probabilities of a label's scores; a class of the ``class_num`` has several.
+    """Mean of ``-log`` of the summed probabilities of a label's scores; each of the ``class_num`` classes has several scores.
 
     Scores (N, C, H, W), labels (N, 1, H, W); a second top has the probabilities. Class k has the scores from
     ``k * C / class_num`` to ``(k + 1) * C / class_num``, rounded down.

@@ -14,7 +14,7 @@ from ...layers.registry import register
 
 @register("ReLU", fork="deconvnet")
 class MaskedReLU(Layer):
-    """ReLU; the second top is 1 where the bottom is above 0, else 0, and gives no gradient."""
+    """ReLU; a second top is 1 where the bottom is above 0, otherwise 0, and has no gradient."""
 
     inert_options = frozenset({"engine"})
     tops = (2, 2)

@@ -20,7 +20,7 @@ _OTHER_LAYERS = frozenset({"has_label", "max_labels", "other_object_label"})
 
 @register("ImageSegData", fork="deconvnet")
 class ImageSegData(SegmentationSource):
-    """Images and label maps of a list, cropped and mirrored alike, label maps resized to the nearest pixels.
+    """Images and label maps of a list, cropped and mirrored together; label maps are resized by nearest neighbour.
 
     ``label_type`` says what a line has beside the image: the path of a label map (PIXEL), one label (IMAGE), or nothing.
     """
@@ -30,7 +30,7 @@ class ImageSegData(SegmentationSource):
 
 @register("WindowSegData", fork="deconvnet")
 class WindowSegData(SegmentationSource):
-    """Windows of images and of their label maps: lines as of ImageSegData, and the corners x1, y1, x2, y2.
+    """Windows of images and of their label maps: lines as in ImageSegData, followed by the corners x1, y1, x2, y2.
 
     A window is resized to ``new_height`` × ``new_width``. Outside its image it is black, its label map ``ignore_label``.
     """
@@ -55,7 +55,7 @@ class WindowSegBinary(WindowSegData):
 
 @register("WindowInstSegData", fork="deconvnet")
 class WindowInstSegData(WindowSegData):
-    """WindowSegData of one instance: places of other instances get ``other_object_label``, if windows are resized.
+    """WindowSegData for one instance: places of other instances get ``other_object_label``, if windows are resized.
 
     A line has besides a map of instances, after the label map, and at the end the instance that the window is of. Of the map
     0 and ``ignore_label`` are no instances. Source: window_inst_seg_data_layer.cpp.
@@ -86,7 +86,7 @@ class WindowInstSegData(WindowSegData):
 
 @register("WindowClsData", fork="deconvnet")
 class WindowClsData(WindowSegData):
-    """Windows of images, and which of the labels from 1 to ``label_dim`` occur in their label maps: (N, ``label_dim``, 1, 1).
+    """Windows of images, and which of the labels 1 to ``label_dim`` occur in their label maps: (N, ``label_dim``, 1, 1).
 
     0 and 255 do not count. Source: window_cls_data_layer.cpp.
     """

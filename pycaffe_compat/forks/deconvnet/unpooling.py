@@ -22,7 +22,7 @@ Pair = tuple[int, int]
 
 @register("Unpooling", fork="deconvnet")
 class Unpooling(GivenPlane):
-    """Planes of ``unpool_size``, or ``unpool_h`` and ``unpool_w``, from the values of windows; 0 elsewhere.
+    """Planes of size ``unpool_size``, or ``unpool_h`` and ``unpool_w``, with the windows' values at their places and 0 elsewhere.
 
     MAX puts each value at the place that a mask (a second bottom, that of a MAX Pooling) names, or without one at the
     first place of its window; where several have one place, the last of them stands. AVE and TILE put each value at every

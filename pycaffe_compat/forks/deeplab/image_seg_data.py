@@ -12,7 +12,7 @@ from ...layers.registry import register
 
 @register("ImageSegData", fork=("deeplab", "deeplab_v1", "pspnet"))
 class ImageSegData(SegmentationSource):
-    """Images and label maps of a list, cropped and mirrored alike; sizes of the images as third top.
+    """Images and label maps of a list, cropped and mirrored together; a third top has the images' sizes.
 
     ``label_type`` says what a line has beside the image: the path of a label map (PIXEL), one label (IMAGE), or nothing.
     ``scale_factors`` resize both by one of the factors, drawn for each image. With ``new_height`` and ``new_width`` label

@@ -15,7 +15,7 @@ from ...tables import dims
 
 @register("Interp", fork=("deeplab", "deeplab_v1", "pspnet", "synopsys", "caffe_ocr"))
 class Interp(Layer):
-    """Planes resized by bilinear interpolation with aligned corners, after ``pad_beg`` and ``pad_end`` (at most 0) cropped them.
+    """Planes cropped by ``pad_beg`` and ``pad_end`` (at most 0), then resized by bilinear interpolation with aligned corners.
 
     The size comes from ``shrink_factor`` alone, ``(n - 1) / shrink + 1`` with the quotient rounded down, or from
     ``zoom_factor`` alone, ``n + (n - 1) * (zoom - 1)``, or else from ``height`` and ``width``, or else from both factors,

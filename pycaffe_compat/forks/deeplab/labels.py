@@ -16,7 +16,7 @@ from ...tables import dims
 
 @register("UniqueLabel", fork=("deeplab", "deeplab_v1", "pspnet"))
 class UniqueLabel(Layer):
-    """The labels that occur in each image, in order, and those in ``force_label``; -1 fills up to ``max_labels``.
+    """The labels that occur in each image, in order, and those in ``force_label``, padded to ``max_labels`` with -1.
 
     Labels (N, 1, H, W) make a top (N, ``max_labels``, 1, 1). Source: ``unique_label_layer.cpp``.
     """
@@ -53,7 +53,7 @@ class UniqueLabel(Layer):
 
 @register("BiasChannel", fork=("deeplab", "deeplab_v1", "pspnet"))
 class BiasChannel(Layer):
-    """Scores with a bias for the labels that an image has (IMAGE) or that each place has (PIXEL).
+    """Adds a bias to the scores of the labels that occur in the image (IMAGE) or at each place (PIXEL).
 
     Scores (N, C, H, W); labels (N, L, 1, 1), or (N, 1, H, W) with ``label_type: PIXEL``. Of an image the score of class 0
     gets ``bg_bias`` and that of another one ``fg_bias``, as often as it is listed. A place whose label is no

@@ -15,7 +15,7 @@ from ...tables import dims
 
 @register("Padding", fork="deeplab_v1")
 class Padding(Layer):
-    """Planes with ``pad_beg`` rows and columns of 0 before and ``pad_end`` after them; negative numbers crop."""
+    """Pads planes with ``pad_beg`` rows and columns of 0 before and ``pad_end`` after them; negative numbers crop."""
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)

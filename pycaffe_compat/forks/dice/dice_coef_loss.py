@@ -11,7 +11,7 @@ from ...layers.slope import WithSlope
 
 @register("DiceCoefLoss", fork="dice")
 class DiceCoefLoss(LossLayer):
-    """1 less the mean over images of ``(2 x·y + 1) / (x·x + y·y + 1)``; both bottoms get gradients.
+    """1 minus the mean over images of ``(2 x·y + 1) / (x·x + y·y + 1)``; both bottoms get gradients.
 
     The gradient of each image is not divided by their number, as in the source, ``dice_coef_loss_layer.cpp``.
     """

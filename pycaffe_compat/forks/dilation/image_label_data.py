@@ -21,7 +21,7 @@ _OUTSIDE = 255  # the label of what lies outside an image
 
 @register("ImageLabelData", fork="dilation")
 class ImageLabelData(LabelMapSource):
-    """Crops of images with a margin around them, and every few labels of the crops, from two lists of files.
+    """Crops of images with a margin around them, and subsampled labels of the crops, from two lists of files.
 
     An image is scaled at random between ``min_scale`` and ``max_scale`` with ``rand_scale``, gets a margin as wide as
     ``label_slice.offset`` on each side, and more if it is smaller than ``crop_size``: reflected, or 0 with ``padding:

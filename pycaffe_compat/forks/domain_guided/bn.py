@@ -8,6 +8,6 @@ from ..happynear.bn import InverseBN
 
 @register("BN", fork=("domain_guided", "noisy_label"))
 class StartedInverseBN(InverseBN):
-    """happynear's BN, whose last blob starts with 1."""
+    """happynear's BN, with a last blob that starts at 1."""
 
     starts_at_one = True

@@ -10,7 +10,7 @@ from ..hed.image_labelmap_data import ImageLabelmapData
 
 @register("ImageLabelmapData", fork="dss")
 class SaliencyData(ImageLabelmapData):
-    """Images and label maps of a list of lines ``IMAGE LABELMAP``, cropped and mirrored alike.
+    """Images and label maps of a list of lines ``IMAGE LABELMAP``, cropped and mirrored together.
 
     Labels are the values of the maps, or with ``normalize`` 1 for what is at least 128 of 255 and 0 for the rest.
     """

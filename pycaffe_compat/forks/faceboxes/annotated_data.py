@@ -15,7 +15,7 @@ LEAST = 16.0  # pixels
 
 @register("AnnotatedData", fork="faceboxes")
 class SquareAnnotatedData(AnnotatedData):
-    """SSD's, but windows of ``batch_sampler`` are squares, of a share of the shorter side of a picture.
+    """SSD's, but the windows of ``batch_sampler`` are squares, sized as a fraction of the image's shorter side.
 
     ``emit_constraint`` by CENTER drops boxes with a side of 16 pixels or less.
     """

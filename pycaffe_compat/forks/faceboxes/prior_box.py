@@ -13,7 +13,7 @@ GRIDS = {32: 4, 64: 2}  # how many boxes of a size stand side by side at a place
 
 @register("PriorBox", fork="faceboxes")
 class DensePriorBox(PriorBox):
-    """SSD's boxes, their squares a pixel smaller; of ``min_size`` 32 a grid of 4 x 4 around each place, of 64 one of 2 x 2.
+    """SSD's boxes, with squares a pixel smaller; each place gets a 4 x 4 grid for ``min_size`` 32, and 2 x 2 for 64.
 
     Those two sizes stand together with 128 alone, 21 boxes a place.
     """

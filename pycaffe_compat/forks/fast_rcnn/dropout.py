@@ -15,7 +15,7 @@ from ...layers.registry import register
 
 @register("Dropout", fork=("fast_rcnn", "mnc", "rfcn", "psroi_align", "ctpn"))
 class LateDropout(Layer):
-    """With ``scale_train: false``: in training each element is 0 with probability ``dropout_ratio``, else ``x``.
+    """With ``scale_train: false``: in training, each element is 0 with probability ``dropout_ratio``, otherwise ``x``.
 
     Outside training it is ``x * (1 - dropout_ratio)``.
     """

@@ -30,7 +30,7 @@ STAND_INS["rpn.proposal_layer", "ProposalLayer"] = 3
 
 @register("Python", fork=("fast_rcnn", "rfcn"))
 class PythonProposal(Proposals):
-    """Regions of interest as ``rpn.proposal_layer.ProposalLayer`` makes them, with the numbers of its default configuration.
+    """Regions of interest as in ``rpn.proposal_layer.ProposalLayer``, with its default configuration.
 
     It runs where that module is not in ``PYTHONPATH``, or may not run. The bottoms are scores (1, 2 A, H, W), of which the
     second half counts; shifts (1, 4 A, H, W); and height, width and scale of the image. The tops are regions (R, 5) of 0, x1,

@@ -19,7 +19,7 @@ from .bins import Bins, largest, read_pooled, read_regions, rounded, tracing, wh
     "ROIPooling", fork=("fast_rcnn", "mnc", "rfcn", "psroi_align", "ctpn", "tsn", "person_search", "synopsys", "xilinx")
 )
 class ROIPooling(Layer):
-    """The maximum of each bin of a grid that divides a region, in each channel.
+    """The maximum of each bin of a grid over a region, in each channel.
 
     A region's corners times ``spatial_scale`` are rounded to cells, both inclusive; bins may overlap. A bin outside of the
     plane is 0. Caffe's gradient is looked for from the cell: it is lost where, by rounding, a bin reaches beyond its region.

@@ -102,7 +102,7 @@ class _WithSigma(_SmoothL1):
 
 @register("SmoothL1Loss", fork=FORKS)
 class SmoothL1Loss(_WithSigma):
-    """``sum(w_out f(w_in (a - b))) / N``: f is square for small differences and linear for large ones.
+    """``sum(w_out f(w_in (a - b))) / N``: f is quadratic for small differences and linear for large ones.
 
     The bottoms are a and b, of one shape (N, …); with w_in and w_out, of that shape too, as in Faster R-CNN; or with w_in
     alone, as in Fast R-CNN, which leaves it out of the gradient. With ``sigma`` s, f is ``0.5 s^2 d^2`` where
@@ -134,7 +134,7 @@ class SynopsysSmoothL1Loss(_WithSigma):
 
 @register("SmoothL1Loss", fork="happynear")
 class TurnPointSmoothL1Loss(_SmoothL1):
-    """SmoothL1Loss that is square up to ``turn_point`` t: ``0.5 d^2`` where ``|d| < t``, else ``|d| - t + 0.5 t^2``.
+    """SmoothL1Loss that is quadratic up to ``turn_point`` t: ``0.5 d^2`` where ``|d| < t``, else ``|d| - t + 0.5 t^2``.
 
     Weights are Fast R-CNN's: a third bottom, which is left out of the gradient.
     """

@@ -19,7 +19,7 @@ RANDOM = caffe_pb2.RandomGeneratorParameter.DESCRIPTOR.name
 
 @register("DataAugmentation", fork=("flownet2", "liteflownet", "pwcnet"))
 class DataAugmentation(Layer):
-    """Images (N, C, H, W) cut to ``crop_height`` × ``crop_width`` about their middle, minus a mean: what the TEST phase does.
+    """The centres of images (N, C, H, W), cropped to ``crop_height`` × ``crop_width``, minus a mean: only the TEST phase.
 
     The crop reads between places where the difference of sizes is odd, and never beyond H - 1.05 and W - 1.05, so that the last
     row and column are mixed with those before them. The mean is followed over the first ``recompute_mean`` passes of either

@@ -22,7 +22,7 @@ from ...tables import dims
 
 @register("Correlation", fork=("flownet2", "liteflownet", "pwcnet"))
 class Correlation(Layer):
-    """How alike the surroundings of each place of two feature maps are, for many displacements of the second map.
+    """The correlation of patches around each place of two feature maps, for many displacements of the second map.
 
     Both bottoms are (N, C, H, W). They are padded by ``pad`` zeros; the windows of ``kernel_size`` (odd) of the first stand
     ``stride_1`` apart, as far as ``max_displacement`` from the borders. Each is multiplied with the windows of the second that
@@ -98,7 +98,7 @@ class Correlation(Layer):
 
 @register("Correlation1D", fork=("flownet2", "liteflownet", "pwcnet"))
 class RowCorrelation(Correlation):
-    """Correlation with displacements along rows alone, and ``pad`` at the left and right alone.
+    """Correlation with displacements along rows only, and ``pad`` only at the left and right.
 
     ``single_direction: -1`` takes the displacements to the left, from ``stride_2`` on and one step further than
     ``max_displacement``, where the fork reads what lies before the row: its padding, which is 0. 1 takes those to the right,

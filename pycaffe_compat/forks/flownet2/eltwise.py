@@ -14,7 +14,7 @@ from ...layers.registry import register
 
 @register("Eltwise", fork=("flownet2", "liteflownet", "pwcnet"))
 class AnyEltwise(Eltwise):
-    """BVLC's Eltwise, also of a single bottom: the bottom, times its ``coeff``."""
+    """BVLC's Eltwise, but also accepts a single bottom: the result is the bottom times its ``coeff``."""
 
     replaces_bvlcs = True
     bottoms: ClassVar[tuple[int, int | None]] = (1, None)

@@ -21,7 +21,7 @@ from ...tables import dims
 
 @register("FlowWarp", fork=("flownet2", "pwcnet"))
 class FlowWarp(Layer):
-    """The image (N, C, H, W) as seen along a flow (N, 2, H, W), which says for each place how far off to read: x, then y.
+    """The image (N, C, H, W) warped by a flow (N, 2, H, W), the offset (x, then y) at which each place reads.
 
     Between four places the value is interpolated; beyond the last row and column these go on. Outside of
     0 <= x < W, 0 <= y < H the top is ``fill_value``, 0 or not a number, without a gradient.

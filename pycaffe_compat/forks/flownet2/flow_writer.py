@@ -21,7 +21,7 @@ TAG = np.float32(202021.25)  # "PIEH", what a .flo file begins with
 
 @register("FLOWriter", fork=("flownet2", "liteflownet", "pwcnet"))
 class FlowWriter(Layer):
-    """Writes flows (N, 2, H, W) as .flo files: ``file``, or one each in ``folder``, which is made where it is missing.
+    """Writes flows (N, 2, H, W) as .flo files: to ``file``, or one each into ``folder``, which is created if missing.
 
     Their names are ``prefix``, the number of the pass in seven digits, from 0, with several flows that of the flow in
     brackets, and ``suffix``. ``scale`` and ``normalize`` are read by nothing.

@@ -15,7 +15,7 @@ from ...layers.registry import register
 
 @register("L1Loss", fork=("flownet2", "liteflownet", "pwcnet"))
 class LocationL1Loss(LossLayer):
-    """``sum |a - b| / N`` where that is a number, or of one bottom; with ``l2_per_location`` the L2 norm over channels instead.
+    """``sum |a - b| / N``, ignoring NaN, or of a single bottom; ``l2_per_location`` takes L2 norms over channels.
 
     That is ``sqrt(sum of squares + epsilon)``, with ``l2_prescale_by_channels`` of the mean of squares. Differences (or sums of
     squares) below ``plateau`` (its square) count as 0. ``normalize_by_num_entries`` divides by how many differences are numbers,

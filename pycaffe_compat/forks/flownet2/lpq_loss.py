@@ -17,7 +17,7 @@ from .l1_loss import rising
 
 @register("LpqLoss", fork=("flownet2", "pwcnet"))
 class LpqLoss(LossLayer):
-    """The sum over places of ``(q_epsilon + sum over channels of (|a - b| + p_epsilon)^p)^q``, by N; or of one bottom.
+    """The sum over places of ``(q_epsilon + sum over channels of (|a - b| + p_epsilon)^p)^q``, over N; or of a single bottom.
 
     What is not a number counts as 0. ``l2_prescale_by_channels`` takes the mean over channels instead of their sum;
     ``normalize_by_num_entries`` divides by how many differences are numbers, by the number of channels, and not by N.

@@ -58,7 +58,7 @@ def _rounded(x: Tensor) -> Tensor:
 
 @register("Resample", fork=("flownet2", "liteflownet", "pwcnet"))
 class Resample(_Resized):
-    """(N, C, H, W) to (N, C, H', W') by ``type``: LINEAR, CUBIC (with -0.5) or NEAREST; AREA is in the fork's file alone.
+    """(N, C, H, W) to (N, C, H', W') by ``type``: LINEAR, CUBIC (with -0.5) or NEAREST; AREA exists only in the fork's proto.
 
     The centres of places are aligned; in the fork their offset along each axis is half the factor of the *other* axis. Where
     the planes get smaller, ``antialias`` makes the kernels wider. Weights are divided by their sum, also at the borders.
@@ -127,7 +127,7 @@ class Resample(_Resized):
 
 @register("Downsample", fork=("flownet2", "liteflownet", "pwcnet"))
 class Downsample(_Resized):
-    """(N, C, H, W) to (N, C, H', W'): means with weights that fall linearly to 0 over a step, corners being aligned.
+    """(N, C, H, W) to (N, C, H', W'): weighted means, with weights that fall linearly to 0 over one step, and aligned corners.
 
     Values that are not numbers are left out; where they have more than half of the weight of the others, the top is none.
     """
@@ -166,7 +166,7 @@ class Downsample(_Resized):
 
 @register("Accum", fork=("flownet2", "pwcnet"))
 class Accum(Layer):
-    """The channels of all bottoms one behind the other, each enlarged by bilinear interpolation with aligned corners.
+    """Concatenates the channels of all bottoms, each enlarged by bilinear interpolation with aligned corners.
 
     The planes are as large as the largest height and width, or as ``top_height`` and ``top_width`` where both are larger. With
     ``size_divisible_by`` they are rounded up to multiples, if that makes both larger. With ``have_reference`` the last bottom

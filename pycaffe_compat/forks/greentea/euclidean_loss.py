@@ -14,7 +14,7 @@ from ...layers.slope import WithSlope
 
 @register("EuclideanLoss", fork="greentea")
 class WeightedEuclideanLoss(EuclideanLoss):
-    """``sum((w (a - b))^2) / 2`` over the number of elements, and not of pictures; w is a third bottom, 1 without it.
+    """``sum((w (a - b))^2) / 2`` divided by the number of elements, not of images; w is an optional third bottom (default 1).
 
     The gradient is that of the fork: of ``w (a - b)``, and so with w once.
     """

@@ -25,7 +25,7 @@ from ...tables import dims
 
 @register("Affinity", fork="greentea")
 class Affinity(Layer):
-    """The lesser of each place and the one below it, and of each place and the one to its right: (1, 2, H, W).
+    """The minimum of each place and the one below it, and of each place and the one to its right: (1, 2, H, W).
 
     Of each bottom (N, C, H, W) it reads the first item, in the channel that ``offset`` names, once for each bottom. The last row
     and column are 0. As in the fork, the gradient of both goes to the place itself, whichever was less, and its negative to
@@ -67,7 +67,7 @@ def _edges(x: Tensor, offset: int) -> Tensor:
 
 @register("ConnectedComponent", fork="greentea")
 class ConnectedComponent(Layer):
-    """Numbers for the parts of planes (N, C, H, W) in which a label other than 0 goes on, by rows and columns.
+    """Numbers the connected components of each label other than 0 in planes (N, C, H, W), connected along rows and columns.
 
     They begin above the largest label and are assigned in row-major order. There is no gradient.
     """
@@ -109,7 +109,7 @@ def _components(plane: np.ndarray) -> np.ndarray:
 
 @register("MalisLoss", fork="greentea")
 class MalisLoss(LossLayer):
-    """How far affinities (N, edges, …) join what a segmentation keeps apart, and part what it joins (Turaga et al., 2009).
+    """Penalises affinities (N, edges, …) that join what a segmentation separates, or the reverse (Turaga et al., 2009).
 
     Bottoms: affinities of up to three axes, the true ones, and the segmentation (N, 1, …), 0 being none; its second channel, if
     there is one, is for what is joined. Edges go to the next place along each of the last axes, or where a fourth bottom says,

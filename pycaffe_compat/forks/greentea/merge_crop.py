@@ -15,7 +15,7 @@ from ...tables import dims
 
 @register("MergeCrop", fork="greentea")
 class MergeCrop(Layer):
-    """The first bottom and the middle of the second, which is cut to its size: their channels (STACK) or their sum (ADD).
+    """Crops the centre of the second bottom to the first's size, and concatenates channels (STACK) or adds (ADD).
 
     ``forward: false``, once for each bottom, takes zeros for it; ``backward: false`` gives it no gradient, as the second gets
     none by default. Bottoms with unlike numbers of channels are stacked in an order that differs from item to item, as in

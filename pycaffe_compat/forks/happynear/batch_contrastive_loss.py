@@ -18,7 +18,7 @@ from .distance_losses import first_maximum
 
 @register("BatchContrastiveLoss", fork="happynear")
 class BatchContrastiveLoss(LossLayer):
-    """How far items of one label are above ``positive_margin``, and others below ``negative_margin``: the mean of all pairs.
+    """Distances above ``positive_margin`` in pairs with one label, and below ``negative_margin`` in others: the mean over pairs.
 
     Bottoms: the distances (N, N) between the items of a batch, of which the upper triangle counts, and N labels. The terms are
     multiplied by ``positive_weight`` and ``negative_weight``. ``max_only`` takes the largest of each kind, and their sum.

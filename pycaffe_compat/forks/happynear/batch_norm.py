@@ -16,7 +16,7 @@ from ...tables import dims
 
 @register("BatchNorm", fork="happynear")
 class PartialBatchNorm(BatchNorm):
-    """BVLC's BatchNorm, but with ``disable_mean`` nothing is subtracted, and with ``disable_variance`` nothing divided by.
+    """BVLC's BatchNorm; ``disable_mean`` turns off the subtraction, and ``disable_variance`` the division.
 
     Without the mean, the variance is the mean square. ``moving_average_fraction`` is 0.99 where it is not given. The fork
     reads no ``scale_filler`` or ``bias_filler``.

@@ -12,7 +12,7 @@ from ..pspnet.bn import RunningBN
 
 @register("BN", fork="happynear")
 class InverseBN(RunningBN):
-    """PSPNet's BN, but its last blob follows ``1 / sqrt(variance + eps)`` of the batches instead of their variance.
+    """PSPNet's BN, but its last blob tracks the batches' ``1 / sqrt(variance + eps)`` instead of their variance.
 
     The TEST phase and ``frozen`` multiply by it.
     """

@@ -10,7 +10,7 @@ from ..caffe_face.center_loss import CenterLoss
 
 @register("CenterLoss", fork="happynear")
 class RepeatedCenterLoss(CenterLoss):
-    """caffe-face's CenterLoss, but a center's gradient counts once for each feature of its class."""
+    """caffe-face's CenterLoss, but a center's gradient counts once for every feature of its class."""
 
     repeats = True
 

@@ -22,7 +22,7 @@ KEPT = 0.99  # of the global scale, in each pass
 
 @register("ChannelScale", fork="happynear")
 class ChannelScale(Layer):
-    """``x`` (N, C, …) times ``scale``, one factor for each place of each item: (N, 1, …) or as many numbers.
+    """``x`` (N, C, …) times ``scale``, one factor for each place of each item: (N, 1, …), or as many values.
 
     With ``global_scale`` one blob is the factor of all, and a second top: a moving average of the mean of ``|scale|`` in
     training, between ``min_global_scale`` and ``max_global_scale``, as the fork has it on a GPU. ``do_forward: false`` copies
@@ -77,7 +77,7 @@ class ChannelScale(Layer):
 
 @register("LabelSpecificAdd", fork="happynear")
 class LabelSpecificAdd(Layer):
-    """In training, ``bias`` is added to the score of each item's label, where that is above ``-bias``. Else a copy.
+    """In training, adds ``bias`` to the score of each item's label where that is above ``-bias``. Otherwise a copy.
 
     With ``bias_base`` it is ``bias_base + (1 + bias_gamma * t) ** bias_power - 1`` in pass t, counted from ``iteration`` on,
     between ``bias_min`` and ``bias_max``. The second top is the bias. The gradient is passed on as it is.

@@ -52,7 +52,7 @@ class DistanceLoss(LossLayer):
 
 @register("GeneralContrastiveLoss", fork="happynear")
 class GeneralContrastiveLoss(DistanceLoss):
-    """Distances to the own class above ``positive_margin``, and how far others are below ``negative_margin``, summed, by N.
+    """Distances to the own class above ``positive_margin``, and to other classes below ``negative_margin``, summed, over N.
 
     They are multiplied by ``positive_weight`` and ``negative_weight``; an own distance counts at most
     ``positive_outlier_thresh``, from where on it has no gradient. ``exp_negative_weight`` takes ``exp(-d)`` of others below
@@ -162,7 +162,7 @@ class _Options:
 
 @register("GeneralTripletLoss", fork="happynear")
 class GeneralTripletLoss(DistanceLoss):
-    """``sum max(own + margin - d, 0) * negative_weight / N`` over the distances d to other classes; ``own`` is that to its own.
+    """``sum max(own + margin - d, 0) * negative_weight / N``: d: distances to other classes; ``own``: to the own.
 
     ``hardest_only`` keeps the largest term of each item. With ``positive_first`` the others count only where ``own`` is at
     most ``positive_upper_bound``. The gradient is the fork's: ``-negative_weight`` for each term, and ``positive_weight`` for

@@ -18,7 +18,7 @@ LEAST = 1e-10  # what the gradient divides by at least
 
 @register("FocalLoss", fork="happynear")
 class FocalLoss(SoftmaxLoss):
-    """Mean of ``-(alpha - p)^gamma log(p)``, p being the softmax at the label; with ``type: ONEADDP`` ``alpha + p`` instead.
+    """Mean of ``-(alpha - p)^gamma log(p)``, where p is the softmax at the label; ``type: ONEADDP`` uses ``alpha + p``.
 
     The gradient takes ``alpha`` for 1, as in the fork. A second top holds the softmax. The fork reads neither ``beta`` nor
     ``type: LINEAR``.

@@ -19,7 +19,7 @@ DISTANCES = {"L1": 1.0, "L2": 2.0}
 
 @register("InnerDistance", fork="happynear")
 class InnerDistance(Layer):
-    """The distance of the axes from ``axis`` on, as a vector, from each row of ``weight`` (num_output, inputs).
+    """The distance of each item, flattened from ``axis`` on, from each row of ``weight`` (num_output, inputs).
 
     It is the squared distance, or with ``distance_type: "L1"`` the sum of absolute values, whose gradient is the fork's: for
     a value that is below the other it is -1, without the gradient of the top. A second bottom takes the place of

@@ -19,7 +19,7 @@ EPS = 1e-6
 
 @register("InnerProduct", fork=("happynear", "sphereface_plus", "openvino"))
 class NormalizedInnerProduct(InnerProduct):
-    """BVLC's InnerProduct; with ``normalize`` the weights of each output are divided by their length in every pass.
+    """BVLC's InnerProduct; with ``normalize``, every pass divides each output's weights by their length.
 
     The blob itself is divided, and the gradient is that of an inner product with what is then in it.
     """
@@ -46,7 +46,7 @@ class NormalizedInnerProduct(InnerProduct):
 
 @register("InnerProduct", fork="happynear")
 class GivenInnerProduct(Layer):
-    """The axes from ``axis`` on as a vector, times the rows of the second bottom, plus the third: without blobs.
+    """The bottom, flattened from ``axis`` on, times the rows of the second bottom, plus the third bottom. It has no blobs.
 
     ``num_output`` and ``normalize`` are not read then. Two bottoms need ``bias_term: false``, without which the fork crashes.
     """

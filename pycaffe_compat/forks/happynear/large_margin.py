@@ -13,7 +13,7 @@ EPS = 1e-9
 
 @register("LargeMarginInnerProduct", fork="happynear")
 class LargeMarginInnerProduct(MarginInnerProduct):
-    """As MarginInnerProduct, but of weights of any length: ``|w| |x| psi(m a)`` at the label.
+    """As MarginInnerProduct, but for weights of any length: ``|w| |x| psi(m a)`` at the label.
 
     The weights stay as they are, and the gradients are the true ones.
     """

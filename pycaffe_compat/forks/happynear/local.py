@@ -16,7 +16,7 @@ from ...tables import dims
 
 @register("Local", fork="happynear")
 class Local(Layer):
-    """A convolution whose filters differ from place to place: ``weight`` is (num_output, 1, channels * kernel^2, places).
+    """A convolution with different filters at each place: ``weight`` is (num_output, 1, channels * kernel^2, places).
 
     ``bias`` is (1, 1, num_output, places). Source of the idea: Taigman and others, DeepFace, 2014.
     """

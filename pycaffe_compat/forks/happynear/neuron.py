@@ -30,7 +30,7 @@ class Cosine(Layer):
 
 @register("Arccos", fork="happynear")
 class Arccos(Layer):
-    """``arccos(x)``; the gradient is that at 0.99 for larger values."""
+    """``arccos(x)``; for values above 0.99 the gradient is the one at 0.99."""
 
     options = ()
 
@@ -69,7 +69,7 @@ class SoftTruncation(Layer):
 
 @register("Dropout", fork="happynear")
 class RootDropout(Layer):
-    """With ``sqrt_scale``: in training 0 with probability ``dropout_ratio``, else ``x / sqrt(1 - dropout_ratio)``."""
+    """With ``sqrt_scale``: in training, 0 with probability ``dropout_ratio``, otherwise ``x / sqrt(1 - dropout_ratio)``."""
 
     random = True
     keeps_positive = True
@@ -89,7 +89,7 @@ class RootDropout(Layer):
 
 @register("Insanity", fork="happynear")
 class Insanity(Layer):
-    """A ReLU that divides what is not above 0 by a number between ``lb`` and ``ub``: in training a random one for each value.
+    """A ReLU that divides values not above 0 by a number between ``lb`` and ``ub``, random for each value in training.
 
     Outside training it is ``(ub - lb) / (log(ub) - log(lb))``.
     """
@@ -116,7 +116,7 @@ class Insanity(Layer):
 
 @register("Noise", fork="happynear")
 class Noise(Layer):
-    """``x`` plus noise in training, and else ``x``.
+    """``x`` plus noise in training, otherwise ``x``.
 
     With ``gaussian_std`` it is normal around ``bias``, its deviation that share of the root mean square of ``x``; with
     ``uniform_range`` it is even, so far around ``bias``.

@@ -24,7 +24,7 @@ class _Planes(Layer):
 
 @register("Gram", fork="happynear")
 class Gram(_Planes):
-    """(N, C, H, W) to (N, C, C, 1): the products of all pairs of channels, summed over the places, by C * H * W."""
+    """(N, C, H, W) to (N, C, C, 1): the products of all pairs of channels, summed over places and divided by C * H * W."""
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(2)
@@ -33,7 +33,7 @@ class Gram(_Planes):
 
 @register("Slope", fork="happynear")
 class Slope(_Planes):
-    """The bottom with two channels more: the row of each place by H, and its column by W."""
+    """Appends two channels to the bottom: the row of each place divided by H, and its column divided by W."""
 
     def forward(self, x: Tensor) -> Tensor:
         n, _, height, width = x.shape

@@ -19,7 +19,7 @@ from ..fast_rcnn.nms import suppress
 
 @register("Proposal", fork="happynear")
 class Proposal(Layer):
-    """Regions of interest from the scores and shifts of anchors, as Faster R-CNN's Python layer makes them.
+    """Regions of interest from the scores and shifts of anchors, as in Faster R-CNN's Python layer.
 
     The bottoms are scores (N, 2 A, H, W), of which the second half counts; shifts (N, 4 A, H, W); and height and width of
     the images, which are all of one size, with the factors by which they were made larger (of height, of width) for

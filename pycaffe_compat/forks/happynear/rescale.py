@@ -15,7 +15,7 @@ from ...layers.registry import register
 
 @register("LabelSpecificRescale", fork="happynear")
 class LabelSpecificRescale(Layer):
-    """In training, the score of each item's label times ``positive_weight``, and the others times ``negative_weight``.
+    """In training, multiplies the score of each item's label by ``positive_weight``, and the others by ``negative_weight``.
 
     ``bias_fix`` adds ``1 - positive_weight`` to it, ``power_on_positive`` raises it to that power instead, its sign staying,
     and ``for_ip`` leaves labels' scores that are not above 0. With ``positive_weight_base`` the weight is, in training,

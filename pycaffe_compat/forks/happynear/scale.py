@@ -15,7 +15,7 @@ from ...layers.slope import rewritten
 
 @register("Scale", fork="happynear")
 class LimitedScale(Scale):
-    """Scale whose factors are themselves brought between ``min_value`` and ``max_value`` before each pass."""
+    """Scale, but its factors are clipped to ``min_value`` … ``max_value`` before each pass."""
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)

@@ -88,7 +88,7 @@ class SoftContrastiveLoss(WeighedLoss):
 
 @register("NCALoss", fork="happynear")
 class NCALoss(WeighedLoss):
-    """``d[label] + sum_k exp(-d[k])`` over the other classes k, summed, by N.
+    """``d[label] + sum_k exp(-d[k])`` over the other classes k, summed and divided by N.
 
     ``min_negative_only`` keeps the smallest d[k]; where the own class is the first and the nearest, the fork takes that,
     whose gradient is then that of the exponential alone. Other entries keep in the fork what their gradient was in the pass

@@ -20,7 +20,7 @@ UNLIKE = 0.25  # the likeness of items that share no label
 
 @register("PairwiseLoss", fork="hashnet")
 class PairwiseLoss(LossLayer):
-    """Mean of ``log(1 + exp(z)) - s z`` over all pairs of a code of one batch and one of another, ``z`` being their product.
+    """Mean of ``log(1 + exp(z)) - s z`` over all pairs of codes from two batches, where ``z`` is their inner product.
 
     Bottoms: codes (N, C), labels (N, L), other codes and their labels. ``z`` is the scalar product times ``sigmoid_param``;
     ``s`` is 1 if the product of the labels is above 0, and 0 if it is 0. A pair whose product is negative, or at least L,

@@ -13,7 +13,7 @@ from ...layers.registry import register
 
 @register("DataHeatmap", fork="heatmap")
 class DataHeatmap(BatchSource):
-    """Pictures (RGB) and a map for each joint that a line IMAGE X,Y,X,Y,… CROP CLASS names, with a hill where the joint is.
+    """RGB images, and a map for each joint with a peak at its position, from lines IMAGE X,Y,X,Y,… CROP CLASS.
 
     ``random_crop`` cuts ``cropsize`` pixels at a random place, mirrors half of the pictures and turns them by up to
     ``angle_max`` degrees; else the middle is cut. The result is resized to ``outsize``. Mirroring exchanges joints: the first

@@ -16,7 +16,7 @@ from ...tables import dims
 
 @register("EuclideanLossHeatmap", fork="heatmap")
 class EuclideanLossHeatmap(Layer):
-    """The mean of the squared differences of two bottoms; a third one is for showing only.
+    """The mean of the squared differences of two bottoms; a third one is only for display.
 
     The gradient of either bottom is the difference itself, whatever the loss weight, as in the fork.
     """

@@ -11,7 +11,7 @@ from ...layers.registry import register
 
 @register("ImageLabelmapData", fork=("hed", "rcf"))
 class ImageLabelmapData(LabelMapSource):
-    """Images and edge maps of a list of lines ``IMAGE LABELMAP``, cropped and mirrored alike; edges are 1, the rest 0.
+    """Images and edge maps of a list of lines ``IMAGE LABELMAP``, cropped and mirrored together; edges are 1, the rest 0.
 
     What is at least 128 of 255 in a map counts as an edge. Crops are random in both phases.
     """

@@ -16,7 +16,7 @@ from ...layers.slope import WithSlope
 
 @register("SigmoidCrossEntropyLoss", fork="hed")
 class BalancedSigmoidCrossEntropyLoss(LossLayer):
-    """Cross entropy of ``sigmoid(x)`` and targets 0 or 1, in which both kinds weigh alike in each image, divided by N.
+    """Cross entropy of ``sigmoid(x)`` and targets 0 or 1, with equal weight for both in each image, divided by N.
 
     A place with target 1 weighs as much as the share of the zeros among the zeros and ones of its image, and the other way
     round. A target of any other value adds nothing, but its gradient is ``sigmoid(x) - target`` over N, as in the fork.

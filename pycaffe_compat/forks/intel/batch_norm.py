@@ -21,7 +21,7 @@ from .merging import SAYING
 
 @register("BatchNorm", fork="intel")
 class ScaledBatchNorm(BatchNorm):
-    """BVLC's BatchNorm; with ``use_weight_bias``, times a scale of its own, and with ``bias_term`` plus a bias.
+    """BVLC's BatchNorm; ``use_weight_bias`` adds a scale, and ``bias_term`` a bias.
 
     It has them if any field says so and the engine is not CAFFE, which reads none of them. A Scale layer behind it takes
     their place, as the fork makes one layer of the two. ``stats_batch_size`` takes statistics over parts of that many images;

@@ -20,7 +20,7 @@ LEAST = 0.005  # scores below this are left out
 
 @register("EvalDetection", fork="intel")
 class RegionDetectionScores(DetectionScores):
-    """What a test needs for the precision of each label, of a map (N, 5 * (5 + classes), side, side) and labels as SSD's.
+    """The numbers for each label's precision in a test, from a map (N, 5 * (5 + classes), side, side) and labels like SSD's.
 
     Labels are (1, 1, boxes, 8), from 1; ``biases`` are the anchors in cells. Boxes that overlap by ``nms`` or more, whatever
     their labels, and those with a score below 0.005 are left out; without ``nms`` all are. A box that overlaps no true one of

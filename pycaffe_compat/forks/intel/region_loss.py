@@ -17,7 +17,7 @@ from ..yolo.region_loss import RegionLoss
 
 @register("RegionLoss", fork="intel")
 class FocalRegionLoss(RegionLoss):
-    """YOLO v2's loss with labels as SSD's (1, 1, boxes, 8), from 1, and smooth L1 for coordinates.
+    """YOLO v2's loss with labels in SSD's form (1, 1, boxes, 8), counted from 1, and smooth L1 for coordinates.
 
     As YOLO's own, but what is wrong with coordinates is limited to 1, that with a box that is there is
     ``2 (1 - p)^3 p (1 - p)``, and the loss is not divided by N. ``side`` is that of the map.

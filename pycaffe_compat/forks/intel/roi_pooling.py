@@ -12,7 +12,7 @@ from ..fast_rcnn.roi_pooling import ROIPooling
 
 @register("ROIPooling", fork="intel")
 class VolumeROIPooling(ROIPooling):
-    """As Fast R-CNN's, but no gradient is lost. With ``pooled_size`` also of volumes.
+    """As Fast R-CNN's, but no gradient is lost. ``pooled_size`` also pools volumes.
 
     Regions of a volume (num, channels, depth, height, width) are image, z1, x1, y1, z2, x2, y2.
     """

@@ -14,7 +14,7 @@ from ...tables import dims
 
 @register("Eltwise", fork="lisa")
 class WeightedSum(Layer):
-    """With ``coeff_blob``: the sum of all bottoms but the last, whose values are their coefficients.
+    """With ``coeff_blob``: the sum of all bottoms but the last, which holds their coefficients.
 
     The last bottom has a first axis for those bottoms; the others are the first axes of the bottoms, which it gives one
     coefficient each, besides ``coeff``. It gets no gradient.

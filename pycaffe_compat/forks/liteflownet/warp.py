@@ -20,7 +20,7 @@ from ..flownet2.flow import values_at
 
 @register("Warp", fork="liteflownet")
 class WarpTo(Layer):
-    """The image (N, C, H, W) read at the places that the second bottom (N, 2, H, W) says: x, then y.
+    """The image (N, C, H, W) read at the coordinates in the second bottom (N, 2, H, W): x, then y.
 
     Between four places the value is interpolated; what lies outside of the image counts as 0.
     """
@@ -52,7 +52,7 @@ class WarpTo(Layer):
 
 @register("Grid", fork="liteflownet")
 class Grid(Layer):
-    """Where each place of the bottom (N, C, H, W) is: (N, 2, H, W), x, then y. It has no gradient."""
+    """The coordinates of each place of the bottom (N, C, H, W): (N, 2, H, W), x, then y. No gradient."""
 
     options = ()
     differentiable = (False,)
@@ -71,7 +71,7 @@ class Grid(Layer):
 
 @register("NegSquare", fork="liteflownet")
 class NegSquare(Layer):
-    """``-x^2``. It passes no gradient: the fork multiplies that of the top by the memory of its own, which is 0."""
+    """``-x^2``. It passes no gradient, because the fork multiplies the top's gradient by memory of its own that is 0."""
 
     options = ()
     differentiable = (False,)
@@ -83,7 +83,7 @@ class NegSquare(Layer):
 
 @register("ExpMax", fork="liteflownet")
 class ExpMax(Layer):
-    """``base^(shift + scale * (x - m))``: m is the largest of the channels at each place in the first item, and 0 in the others.
+    """``base^(shift + scale * (x - m))``: m is the maximum over channels at each place of the first item, and 0 for the others.
 
     ``base: -1`` is e. The gradient does not know of m.
     """

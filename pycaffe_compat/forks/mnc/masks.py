@@ -44,7 +44,7 @@ class MaskPooling(Layer):
 
 @register("MaskResize", fork="mnc")
 class MaskResize(Layer):
-    """Planes (R, C, H, W) of ``output_height`` x ``output_width``, each place between four of the bottom, from the corner on.
+    """Resizes planes (R, C, H, W) to ``output_height`` x ``output_width`` by bilinear interpolation, aligned at the first corner.
 
     The gradient is not the whole one: a place of the bottom gets it from the two places of the top that are next to it on each
     axis, in the fork.

@@ -121,7 +121,7 @@ def _of_regions(x: Tensor, images: Tensor, down: Axis, across: Axis, grad: Tenso
 
 @register("ROIWarping", fork="mnc")
 class ROIWarping(Layer):
-    """Regions (R, 5), image and corners, of planes (N, C, H, W), as grids of values between four places each.
+    """Warps regions (R, 5) (image and corners) of planes (N, C, H, W) to grids by bilinear interpolation.
 
     Corners times ``spatial_scale`` are rounded to whole numbers; the grid begins at the first and ends a step before the second.
     What lies more than half a place outside of the plane is 0. Regions get gradients, too, of corners that are not rounded. The

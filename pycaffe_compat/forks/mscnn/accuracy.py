@@ -70,7 +70,7 @@ class PlaceAccuracy(Layer):
 
 @register("DetectionAccuracy", fork="mscnn")
 class MapDetectionAccuracy(PlaceAccuracy):
-    """How right the map of a DetectionLoss is: the share of places with the right class, and that of those with an object.
+    """The accuracy of a DetectionLoss's map: the fraction of places with the right class, overall and among those with an object.
 
     A class is right that is among the ``top_k`` with the highest scores, of equal ones the last. Places with label 0 and an
     overlap of ``bg_threshold`` or more do not count. The second top is the mean overlap of the boxes at objects with the true
@@ -105,7 +105,7 @@ class MapDetectionAccuracy(PlaceAccuracy):
 
 @register("BboxAccuracy", fork="mscnn")
 class BoxAccuracy(Layer):
-    """The mean overlap of the boxes that codes (R, K) make of regions (R, 5) with the matched true ones (R, 6).
+    """The mean overlap of decoded boxes, from codes (R, K) and regions (R, 5), with the matched true boxes (R, 6).
 
     Those are label, corners and overlap of the region. The codes of a region are the four of its label. Regions of the
     background, and those that overlap their true box by more than 0.975, do not count. The second top is the same of the

@@ -75,7 +75,7 @@ class RegionOutput(Layer):
 
 @register("BoxOutput", fork="mscnn")
 class BoxOutput(RegionOutput):
-    """Regions from maps of several scales: (N, classes + 4, H, W) each, the scores of the classes and a box at each place.
+    """Regions from maps of several scales; each map (N, classes + 4, H, W) has class scores and a box for every place.
 
     A place with a score ``fg_thr`` or more, the best of a class less the background's, gives a box around it, of about the
     size ``field_w`` x ``field_h`` of its map, ``downsample_rate`` pixels from the next. Boxes are cut to the picture, those

@@ -16,7 +16,7 @@ from .boxes import decode_from_regions, read_normalization
 
 @register("DecodeBBox", fork=("mscnn", "cascade_rcnn"))
 class DecodeBBox(Layer):
-    """The regions that a stage of a cascade makes of those of the one before, for the next.
+    """The regions for a cascade's next stage, decoded from the previous stage's regions.
 
     The bottoms are codes (R, 8), of which the second four count, regions (R, 5) and in training the matched boxes, the last
     number of each of which is its overlap. In training, regions that are inside out and those with an overlap of

@@ -90,7 +90,7 @@ class PlaceLoss(LossLayer):
 
 @register("DetectionLoss", fork="mscnn")
 class MapDetectionLoss(PlaceLoss):
-    """A map (N, classes + 4, H, W) of scores and boxes of fields ``field_w`` x ``field_h``, against one (N, 6, H, W).
+    """Compares a map (N, classes + 4, H, W) of scores and boxes, for fields of ``field_w`` x ``field_h``, with one (N, 6, H, W).
 
     That holds label, centre, width, height and overlap. All places with an object count, and of those with label 0 and an
     overlap below ``bg_threshold`` some: by ``sample_mode`` places drawn at random, or those with the highest scores of each

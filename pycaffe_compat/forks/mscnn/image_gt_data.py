@@ -80,7 +80,7 @@ class ImageGtReader(TruthReader):
 
 @register("ImageGtData", fork="mscnn")
 class ImageGtData(SceneData):
-    """Pictures of a window file, cut to a size, maps of what is at their places, and with ``output_gt_boxes`` the boxes.
+    """Crops of a window file's images, maps of their targets, and with ``output_gt_boxes`` the boxes.
 
     The file has ``# INDEX``, path, channels, height, width, the number of boxes, each LABEL IGNORE X1 Y1 X2 Y2, and the number
     of regions to leave alone, each X1 Y1 X2 Y2. There is a map (N, 6, h, w) for each ``downsample_rate``: label, centre, width,

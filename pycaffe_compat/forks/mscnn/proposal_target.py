@@ -21,7 +21,7 @@ TRIES = 100
 
 @register("ProposalTarget", fork="mscnn")
 class ProposalTarget(Layer):
-    """The regions that a net of regions learns from, and what it is to say of them.
+    """The regions that a region network trains on, and its targets for them.
 
     The bottoms are proposals (R, 5), image and corners, and true boxes (G, 7), image, corners, label and whether to ignore
     it, which become proposals too. Of the proposals that overlap a true box of their image by ``fg_thr`` or more, and of those

@@ -16,7 +16,7 @@ from ..fast_rcnn.bins import read_pooled, read_regions
 
 @register("ROIAlign", fork=("mscnn", "cascade_rcnn"))
 class GridROIAlign(Layer):
-    """Values at the corners of the bins of a region, ``pooled_h + 1`` by ``pooled_w + 1``, between four places each.
+    """Values at the corners of a region's bins, ``pooled_h + 1`` by ``pooled_w + 1``, by bilinear interpolation.
 
     A region is made larger by ``pad_ratio`` of its sides on each side. What lies more than half a place outside of the plane
     is 0, and so is a region without area. No gradient flows to regions.

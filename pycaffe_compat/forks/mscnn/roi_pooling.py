@@ -16,7 +16,7 @@ from ..fast_rcnn.roi_pooling import ROIPooling
 
 @register("ROIPooling", fork="mscnn")
 class PaddedROIPooling(ROIPooling):
-    """As Fast R-CNN's, of regions made larger by ``pad_ratio`` of their sides on each side.
+    """As Fast R-CNN's, but regions are first enlarged on each side by ``pad_ratio`` of their size.
 
     On its way back Caffe cuts regions to the image, but not on its way forward, so that it loses the gradients of bins
     that it no longer finds.

@@ -19,7 +19,7 @@ NOISES = 3  # none; any other class alike; another class by the matrix
 
 @register("SoftmaxWithNoisyLabelLoss", fork="noisy_label")
 class SoftmaxWithNoisyLabelLoss(LossLayer):
-    """Mean of ``-sum q log(p)`` over true classes y and kinds of noise z, for labels that may be wrong; -1 is no label.
+    """Mean of ``-sum q log(p)`` over true classes y and kinds of noise z, for labels that may be wrong; -1 means no label.
 
     ``p`` is softmax(scores of y) × softmax(scores of z) × P(label | y, z), ``q`` is ``p`` over its sum. P of a label with the
     third kind of noise is the row of the label in the one blob, 1 × 1 × N × N, which does not learn. Items without a label

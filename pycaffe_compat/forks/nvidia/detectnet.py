@@ -52,7 +52,7 @@ class Change:
 
 @register("DetectNetTransformation", fork="nvidia")
 class DetectNetTransformation(Layer):
-    """Pictures (N, 3, H, W) changed at random in TRAIN, and their boxes as the grid of values that DetectNet learns.
+    """Images (N, 3, H, W), augmented at random in TRAIN, and their boxes as the grid of values that DetectNet learns.
 
     The label, (N, 1, R, 16), holds the number of boxes and 16 in its first row, then a box in each: x, y, width, height, an
     angle, the class, and ten numbers that are not used. Tops are pictures of ``image_size_y`` × ``image_size_x``, and for

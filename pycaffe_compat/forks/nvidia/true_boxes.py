@@ -21,7 +21,7 @@ def above_background(labels: Tensor, background: int) -> Tensor:
 
 @register("MultiBoxLoss", fork="nvidia")
 class NvidiaMultiBoxLoss(MultiBoxLoss):
-    """SSD's, but true boxes whose label is the background's, or below it, are left out. ``ignore_difficult_gt`` does nothing."""
+    """SSD's, but true boxes with the background's label, or below, are ignored. ``ignore_difficult_gt`` does nothing."""
 
     inert_options: ClassVar[frozenset[str]] = frozenset({"ignore_difficult_gt"})
 
@@ -31,7 +31,7 @@ class NvidiaMultiBoxLoss(MultiBoxLoss):
 
 @register("DetectionEvaluate", fork="nvidia")
 class NvidiaDetectionEvaluate(DetectionEvaluate):
-    """SSD's, but true boxes of the background are left out."""
+    """SSD's, but true boxes labelled as background are ignored."""
 
     def relabel(self, labels: Tensor) -> Tensor:
         return above_background(labels, self.background)

@@ -12,7 +12,7 @@ from ..happynear.channel_scale import LabelSpecificAdd
 
 @register("LabelSpecificAdd", fork="openvino")
 class LabelSpecificSubtract(LabelSpecificAdd):
-    """In training, ``|bias|`` is taken from the score of each item's label, where that is above it. Else a copy."""
+    """In training, subtracts ``|bias|`` from the score of each item's label where that is above it. Otherwise a copy."""
 
     tops = (1, 1)
 

@@ -10,7 +10,7 @@ from ..ssd.prior_box import Priors
 
 @register("PriorBoxClustered", fork="openvino")
 class PriorBoxClustered(Priors):
-    """PriorBox with boxes of a given ``width`` and ``height`` each, which were found by clustering those of the data.
+    """PriorBox with boxes of given ``width`` and ``height``, found by clustering the data's boxes.
 
     It has no use for ``min_size``, ``max_size``, ``aspect_ratio`` and ``flip``, as in the fork.
     """

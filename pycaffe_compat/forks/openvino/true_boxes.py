@@ -18,7 +18,7 @@ def within_classes(labels: Tensor, background: int, classes: int) -> Tensor:
 
 @register("MultiBoxLoss", fork="openvino")
 class OpenvinoMultiBoxLoss(MultiBoxLoss):
-    """SSD's, but labels beyond the classes are the last class, and all one class where there are 2."""
+    """SSD's, but out-of-range labels count as the last class, and with 2 classes all objects are one class."""
 
     def relabel(self, labels: Tensor) -> Tensor:
         return within_classes(labels, self.background, self.classes)
@@ -26,7 +26,7 @@ class OpenvinoMultiBoxLoss(MultiBoxLoss):
 
 @register("DetectionEvaluate", fork="openvino")
 class OpenvinoDetectionEvaluate(DetectionEvaluate):
-    """SSD's, but labels beyond the classes are the last class, and all one class where there are 2."""
+    """SSD's, but out-of-range labels count as the last class, and with 2 classes all objects are one class."""
 
     def relabel(self, labels: Tensor) -> Tensor:
         return within_classes(labels, self.background, self.classes)

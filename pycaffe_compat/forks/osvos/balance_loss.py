@@ -8,6 +8,6 @@ from ..hed.sigmoid_cross_entropy_loss import BalancedSigmoidCrossEntropyLoss
 
 @register("SigmoidCrossEntropyBalanceLoss", fork="osvos")
 class SigmoidCrossEntropyBalanceLoss(BalancedSigmoidCrossEntropyLoss):
-    """The SigmoidCrossEntropyLoss of HED's Caffe by a name of its own: ones and zeros weigh alike in each image."""
+    """HED's SigmoidCrossEntropyLoss under another name: ones and zeros have equal weight in each image."""
 
     replaces_bvlcs = False

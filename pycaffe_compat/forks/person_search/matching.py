@@ -76,7 +76,7 @@ class _Scores(TracedFunction):
 
 @register("LabeledMatching", fork="person_search")
 class LabeledMatching(Matching):
-    """Scores (N, num_classes) of features with a row for each person, and the labels with -1 for what is no person.
+    """Scores (N, num_classes) of features against a row for each person, and the labels, with -1 for regions without a person.
 
     After a backward pass the row of each label is ``momentum`` times itself and ``1 - momentum`` times the item's feature,
     item by item, unless the first ``lr_mult`` is 0. A second blob counts the passes since a row last changed.
@@ -115,7 +115,7 @@ class LabeledMatching(Matching):
 
 @register("UnlabeledMatching", fork="person_search")
 class UnlabeledMatching(Matching):
-    """Scores (N, queue_size) of features with those of the last persons without a name, whose label is -1.
+    """Scores (N, queue_size) of features against those of the latest unlabeled persons (label -1).
 
     After a backward pass the features with that label take the places of the oldest, unless the first ``lr_mult`` is 0. On a GPU
     the fork copies only a quarter of each feature; here it is whole, as the fork has it on a CPU.

@@ -19,7 +19,7 @@ SEGNETS_FIELDS = ("scale_filler", "shift_filler", "bn_mode")
 
 @register("BN", fork="pspnet")
 class RunningBN(Layer):
-    """Batch normalisation with slope, bias and running statistics, the four blobs of shape 1 x channels x 1 x 1.
+    """Batch normalisation with slope, bias and running statistics: four blobs of shape 1 x channels x 1 x 1.
 
     Training normalises by the batch's mean and biased variance, and lets the running ones follow: ``momentum`` times
     theirs plus ``1 - momentum`` times the batch's. The TEST phase and ``frozen`` normalise by the running ones.

@@ -15,7 +15,7 @@ from ...tables import dims
 
 @register("PointwiseSpatialAttention", fork="pspnet")
 class PointwiseSpatialAttention(Layer):
-    """Each place a sum of all places of the first bottom (N, C, H, W), with weights from the second (Zhao et al., 2018).
+    """Each place is a sum over the first bottom (N, C, H, W), weighted by the second (Zhao et al., 2018).
 
     The second bottom (N, mask height · mask width, H, W) gives each place a mask that is centred on it. With COLLECT it holds
     the weights of what the place gets, with DISTRIBUTE of what it gives; beyond the mask they are 0. ``is_softmax``

@@ -16,7 +16,7 @@ from ..rfcn.psroi_pooling import PositionSensitive
 
 @register("PSROIAlign", fork="psroi_align")
 class PSROIAlign(PositionSensitive):
-    """The mean of ``sample_num`` squared points of each bin of a region, each bin in channels of its own, as R-FCN's.
+    """The mean of ``sample_num`` x ``sample_num`` points in each bin of a region, each bin in its own channels, as in R-FCN.
 
     A point takes its value from the four places around it. Bins are cut to the plane, but the points stay as far apart as in
     the whole bin, and those beyond its end are 0. The gradient of a place beyond the last that the whole bin reaches is lost,

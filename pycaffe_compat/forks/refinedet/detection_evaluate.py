@@ -11,7 +11,7 @@ from .multibox_loss import one_object
 
 @register("DetectionEvaluate", fork="refinedet")
 class RefinedDetectionEvaluate(DetectionEvaluate):
-    """SSD's, but with 2 classes every true box is of class 1."""
+    """SSD's, but with 2 classes every true box has class 1."""
 
     def relabel(self, labels: Tensor) -> Tensor:
         return one_object(labels, self.classes)

@@ -17,7 +17,7 @@ from ..ssd.detection_output import DetectionOutput
 
 @register("DetectionOutput", fork="refinedet")
 class RefinedDetectionOutput(DetectionOutput):
-    """SSD's, with two more bottoms: scores of priors (N, priors · 2), which are background or object, and codes that move them.
+    """SSD's, with two more bottoms: background and object scores of priors (N, priors · 2), and codes that refine the priors.
 
     A prior whose score as an object is below ``objectness_score`` counts as class 0. The fifth bottom, (N, priors · 4),
     holds codes that turn the priors into those that the first bottom's codes are against.

@@ -21,7 +21,7 @@ def one_object(labels: Tensor, classes: int) -> Tensor:
 
 @register("MultiBoxLoss", fork="refinedet")
 class RefinedMultiBoxLoss(MultiBoxLoss):
-    """SSD's, with two more bottoms: scores of priors (N, P 2), which are background or object, and codes that move them.
+    """SSD's, with two more bottoms: background and object scores of priors (N, P 2), and codes that refine the priors.
 
     Negatives whose score as an object is below ``objectness_score`` are not mined. The sixth bottom, (N, P 4), holds codes
     that turn the priors into those that are matched, and that the first bottom's codes are against. With 2 classes every

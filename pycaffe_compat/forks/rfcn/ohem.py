@@ -44,7 +44,7 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss):
 
 @register("SoftmaxWithLoss", fork=("rfcn", "cascade_rcnn"))
 class SoftmaxWithLossOfEach(SoftmaxWithLossOHEM):
-    """SoftmaxWithLoss with three tops, which R-FCN's Caffe later called SoftmaxWithLossOHEM."""
+    """SoftmaxWithLoss with three tops, which R-FCN's Caffe later renamed SoftmaxWithLossOHEM."""
 
     @classmethod
     def fits(cls, param: Any) -> bool:
@@ -53,7 +53,7 @@ class SoftmaxWithLossOfEach(SoftmaxWithLossOHEM):
 
 @register("SmoothL1LossOHEM", fork=("rfcn", "psroi_align", "intel"))
 class SmoothL1LossOHEM(LossLayer):
-    """``sum(f(w (a - b)))`` over a normalizer, f being ``0.5 d^2`` below 1, else ``|d| - 0.5``.
+    """``sum(f(w (a - b)))`` divided by a normalizer; f is ``0.5 d^2`` below 1, else ``|d| - 0.5``.
 
     The weights w, a third bottom, are left out of the gradient. The second top is the loss at each place, the sum over
     channels (N, 1, H, W), without a gradient. ``normalization`` VALID divides by the number of places.

@@ -53,7 +53,7 @@ class PositionSensitive(Layer):
 
 @register("PSROIPooling", fork=("rfcn", "psroi_align", "intel", "happynear", "cascade_rcnn"))
 class PSROIPooling(PositionSensitive):
-    """The mean of each bin of a grid that divides a region, each bin in channels of its own.
+    """The mean of each bin of a grid over a region, each bin in its own channels.
 
     Bin (i, j) of ``group_size`` x ``group_size`` of output channel c is the mean of channel
     ``(c * group_size + i) * group_size + j`` over its cells; bins may overlap, and a bin outside of the plane is 0. A

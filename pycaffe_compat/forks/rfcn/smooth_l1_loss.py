@@ -15,7 +15,7 @@ from ..fast_rcnn.smooth_l1_loss import SmoothL1Loss, by_place, four_axes
 
 @register("SmoothL1Loss", fork="rfcn")
 class RfcnSmoothL1Loss(SmoothL1Loss):
-    """Fast R-CNN's SmoothL1Loss, over the normalizer that ``loss_param`` says; a second top is the loss at each place.
+    """Fast R-CNN's SmoothL1Loss, divided as ``loss_param`` says; a second top is the loss at each place.
 
     VALID, the default, divides by the number of places N H W. A layer with ``sigma`` or four bottoms
     is Faster R-CNN's, as in py-R-FCN.

@@ -29,7 +29,7 @@ from .quantization import OPTIONS, Quantized, minifloat, read_minifloat
 
 
 class _QuantizedFilters(Quantized, Filters):
-    """A convolution of numbers with few bits."""
+    """A convolution with quantised numbers."""
 
     options = ("convolution_param", "quantization_param")
     fresh_top = False
@@ -50,7 +50,7 @@ class _QuantizedFilters(Quantized, Filters):
 
 @register("ConvolutionRistretto", fork="ristretto")
 class QuantizedConvolution(_QuantizedFilters, Convolution):
-    """Convolution of numbers with few bits: see :class:`.quantization.Quantized`."""
+    """Convolution with quantised numbers: see :class:`.quantization.Quantized`."""
 
     def convolved(self, x: Tensor, weight: Tensor) -> Tensor:
         if conv := CONVOLUTIONS.get(self.spatial):
@@ -60,7 +60,7 @@ class QuantizedConvolution(_QuantizedFilters, Convolution):
 
 @register("DeconvolutionRistretto", fork="ristretto")
 class QuantizedDeconvolution(_QuantizedFilters, Deconvolution):
-    """Deconvolution of numbers with few bits: see :class:`.quantization.Quantized`."""
+    """Deconvolution with quantised numbers: see :class:`.quantization.Quantized`."""
 
     def convolved(self, x: Tensor, weight: Tensor) -> Tensor:
         if conv := TRANSPOSED.get(self.spatial):
@@ -70,7 +70,7 @@ class QuantizedDeconvolution(_QuantizedFilters, Deconvolution):
 
 @register("FcRistretto", fork="ristretto")
 class QuantizedInnerProduct(Quantized, InnerProduct):
-    """InnerProduct of numbers with few bits: see :class:`.quantization.Quantized`."""
+    """InnerProduct with quantised numbers: see :class:`.quantization.Quantized`."""
 
     options = ("inner_product_param", "quantization_param")
     fresh_top = False
@@ -88,7 +88,7 @@ class QuantizedInnerProduct(Quantized, InnerProduct):
 
 @register("LRNRistretto", fork="ristretto")
 class QuantizedLRN(LRN):
-    """LRN across channels, in which each number in between is rounded to a floating-point number with few bits.
+    """LRN across channels, with every intermediate value rounded to a floating-point number with few bits.
 
     Sums over a window are those of the window before, plus a square, minus one. The gradient is LRN's, with the rounded sums
     and tops.

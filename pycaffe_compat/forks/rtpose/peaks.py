@@ -21,7 +21,7 @@ REACH = 3  # pixels to each side whose scores place a peak
 
 @register("ImResize", fork="rtpose")
 class ImResize(Layer):
-    """The mean of all items after each was resized by cubic interpolation: (N, C, H, W) to (1, C, PH, PW).
+    """The mean of all items, each resized by cubic interpolation: (N, C, H, W) to (1, C, PH, PW).
 
     The size is ``factor`` times the bottom's, or ``target_spatial_height`` × ``target_spatial_width``. Item n is the picture
     at the scale ``start_scale`` - n · ``scale_gap``, with a border that is left out. There is no gradient, as in the fork.

@@ -20,7 +20,7 @@ EPS = 1e-9
 
 @register("BN", fork=("segnet", "enet", "deconvnet", "synopsys"))
 class BatchBN(Layer):
-    """Batch normalisation by the batch's own statistics in both phases, with the blobs scale and shift; no running ones.
+    """Batch normalisation with the batch's own statistics in both phases, and the blobs scale and shift; no running statistics.
 
     ``bn_mode: INFERENCE`` is ``scale * x + shift`` alone, with blobs that hold the statistics too. Further tops are the
     batch's mean and biased variance, without a gradient. In place, INFERENCE has the gradient of its scale from what it wrote

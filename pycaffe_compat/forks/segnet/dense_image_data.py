@@ -11,7 +11,7 @@ from ...layers.registry import register
 
 @register("DenseImageData", fork=("segnet", "enet"))
 class DenseImageData(LabelMapSource):
-    """Images and label maps of a list of lines ``IMAGE LABELMAP``, cropped and mirrored alike.
+    """Images and label maps of a list of lines ``IMAGE LABELMAP``, cropped and mirrored together.
 
     ``crop_height`` and ``crop_width`` crop at random in both phases. A mean image is as large as the crop.
     ``label_divide_factor`` (ENet) makes label maps smaller than images by that factor.

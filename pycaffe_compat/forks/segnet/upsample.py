@@ -18,7 +18,7 @@ from ...tables import dims
 
 @register("Upsample", fork=("segnet", "enet", "synopsys"))
 class MaskedUpsample(GivenPlane):
-    """Values put at the places that a mask names, row by row in the plane of the top; 0 elsewhere (two bottoms).
+    """Puts values at the places that a mask names, counted by rows in the top's plane; 0 elsewhere (two bottoms).
 
     The mask is the second top of a max Pooling. Where several values have one place, the last of them stands, and each
     gets the gradient of the place. The plane is ``upsample_h`` x ``upsample_w``, or the bottom's times ``scale`` (2), or

@@ -14,7 +14,7 @@ from ...tables import dims
 
 @register("Axpy", fork=("senet", "densenet", "yolo", "nvidia", "intel", "happynear", "synopsys"))
 class Axpy(Layer):
-    """``a * x + y`` for ``a`` (N, C, …), one factor per map, further axes being 1, and ``x`` and ``y`` of one shape."""
+    """``a * x + y``: ``a`` (N, C, 1, …) has one factor per channel, and ``x`` and ``y`` have the same shape."""
 
     bottoms = (3, 3)
     options = ()

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @register("ConvolutionDepthwise", fork=("shufflenet", "openvino", "synopsys"))
 class ConvolutionDepthwise(Convolution):
-    """Convolution of each channel with a filter of its own: weights (channels, 1, *kernel).
+    """Convolves each channel with its own filter: weights (channels, 1, *kernel).
 
     Neither ``group`` nor ``num_output`` is read.
     """
@@ -32,7 +32,7 @@ class ConvolutionDepthwise(Convolution):
 
 @register("DepthwiseConvolution", fork=("yolo", "densenet"))
 class DepthwiseConvolution(ConvolutionDepthwise):
-    """Convolution of each channel with a filter of its own, with weights (channels, channels / group, *kernel).
+    """Convolves each channel with its own filter: weights (channels, channels / group, *kernel).
 
     ``group`` should be the number of channels. With another one the first ``channels * kernel`` weights are the filters and
     the rest are not used, which is what the fork does on a GPU; on the CPU it computes a convolution in groups.

@@ -14,7 +14,7 @@ from ...tables import dims
 
 @register("ShuffleChannel", fork=("shufflenet", "synopsys"))
 class ShuffleChannel(Layer):
-    """The channels of ``group`` groups dealt out in turn: channel ``g * (C / group) + k`` becomes ``k * group + g``.
+    """Interleaves the channels of ``group`` groups: channel ``g * (C / group) + k`` becomes ``k * group + g``.
 
     The top has four axes, those that the bottom lacks being 1.
     """

@@ -17,7 +17,7 @@ from ...layers.slope import TracedFunction, rewritten
 
 @register("MarginInnerProduct", fork=("sphereface", "sphereface_plus", "happynear"))
 class MarginInnerProduct(CountsPasses):
-    """``|x| cos(a)`` for each class, a being the angle to its weight, and at the label ``|x| psi(m a)``, mixed by lambda.
+    """``|x| cos(a)`` for each class, where a is the angle to its weight; at the label ``|x| psi(m a)``, mixed in by lambda.
 
     The rows of ``weight`` (num_output, features) are divided by their lengths in every pass. ``psi`` is ``cos(m a)`` made to
     fall from 1 on without turning; m is 1 to 4 by ``type``. At the label the top is ``(|x| psi + lambda |x| cos(a)) / (1 +

@@ -17,7 +17,7 @@ EPS = 1e-5
 
 @register("InterClass", fork="sphereface_plus")
 class InterClass(LossLayer):
-    """How far the weights of the batch's labels (num_output, features) are from those of other classes; to be shared.
+    """The separation of the weights (num_output, features) of the batch's labels from those of other classes; share its blob.
 
     ``AMONG`` sums the squares of their differences from all weights, by num_output; ``MEAN`` is 1 less the mean of their
     products with the mean weight, of length 1 with ``normalize``. The top is that distance. The weights' gradient does not

@@ -16,7 +16,7 @@ from ...layers.registry import register
 
 @register("AnnotatedData", fork=("ssd", "ssd_focal", "textboxes", "refinedet", "nvidia", "intel", "openvino", "xilinx"))
 class AnnotatedData(DatabaseSource):
-    """Pictures and the boxes of their objects from an LMDB of AnnotatedDatums, in key order, round and round.
+    """Images and their objects' boxes from an LMDB of AnnotatedDatums, in key order, again and again.
 
     The second top is 1×1×N×8, with a row for each box: the number of the picture in the batch, class, number of the object in
     its class, left, top, right, bottom, difficult. What is random has SSD's distributions, not the numbers of its generator.

@@ -19,7 +19,7 @@ from .truth import LEFT_OUT, check_background, label_id, labels_table
 
 @register("DetectionEvaluate", fork=("ssd", "ssd_focal", "textboxes", "faceboxes", "intel", "yolo", "xilinx"))
 class DetectionEvaluate(Layer):
-    """Which detections are right, for the average precision that a solver's ``eval_type: "detection"`` computes.
+    """Marks which detections are correct, for the average precision of a solver with ``eval_type: "detection"``.
 
     Bottoms: detections (1, 1, K, 7), as DetectionOutput makes them, and labels (1, 1, G, 8). The top is (1, 1, classes + D, 5):
     first (-1, label, number of true boxes, -1, -1) for each label but the background; then, by image and label,

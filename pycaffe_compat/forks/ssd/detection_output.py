@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
     fork=("ssd", "ssd_focal", "faceboxes", "nvidia", "intel", "yolo", "openvino", "synopsys", "xilinx"),
 )
 class DetectionOutput(Layer):
-    """The detections of each image: boxes decoded from priors, with scores, after non-maximum suppression of each class.
+    """The detections of each image: boxes decoded from priors, with scores, after non-maximum suppression per class.
 
     Bottoms: codes (N, priors · 4), or (N, priors · classes · 4) where each class has boxes of its own; scores
     (N, priors · classes), taken as they are; priors (1, 2, priors · 4). The top is (1, 1, K, 7): image, label, score, xmin,

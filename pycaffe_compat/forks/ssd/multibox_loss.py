@@ -48,7 +48,7 @@ class Found(NamedTuple):
 
 @register("MultiBoxLoss", fork=("ssd", "ssd_focal", "faceboxes", "intel", "yolo", "xilinx"))
 class MultiBoxLoss(LossLayer):
-    """How far predicted boxes and their classes are from the ground truth, which is matched to prior boxes.
+    """The loss of predicted boxes and classes against the ground truth, which is matched to prior boxes.
 
     Bottoms: codes of boxes (N, P L 4) with L 1, or the number of classes without ``share_location``; scores (N, P classes);
     prior boxes (1, 2, P 4); labels (1, 1, G, 8). The first two get gradients.

@@ -33,7 +33,7 @@ from ...tables import dims
     ),
 )
 class Normalize(Layer):
-    """Each image, or each place of it, divided by its L2 norm over the channels, times a scale that is learned.
+    """Each image, or each place of it, divided by its L2 norm over channels, times a learned scale.
 
     ``across_spatial``, the default, takes the norm over all of an image, (C, H, W); otherwise each place has its own, over
     C. The scale is one number, or with ``channel_shared: false`` one for each channel. With those, the gradient of the

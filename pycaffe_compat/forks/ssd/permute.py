@@ -31,7 +31,7 @@ from ...layers.registry import register
     ),
 )
 class Permute(Layer):
-    """The axes in another order: first those that ``order`` names, then the others as they come."""
+    """Reorders the axes: first those in ``order``, then the others as they are."""
 
     options = ("permute_param",)
 

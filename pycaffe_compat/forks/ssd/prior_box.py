@@ -103,7 +103,7 @@ def _plane(blob: Tensor) -> tuple[int, int]:
     "PriorBox", fork=("ssd", "ssd_focal", "refinedet", "nvidia", "intel", "yolo", "openvino", "synopsys", "xilinx")
 )
 class PriorBox(Priors):
-    """Boxes of several sizes and shapes around every place of a plane: what SSD's detections start from.
+    """Boxes of several sizes and shapes around every place of a plane, the starting point of SSD's detections.
 
     At each place each ``min_size`` makes a square, a square of side ``sqrt(min_size * max_size)`` if there are
     ``max_size``, and a box of its area for each ``aspect_ratio``, and with ``flip`` for the inverse. Sizes are cut to whole

@@ -15,7 +15,7 @@ from ..ssd.multibox_loss import MultiBoxLoss
 
 @register("MultiBoxFocalLoss", fork="ssd_focal")
 class MultiBoxFocalLoss(MultiBoxLoss):
-    """SSD's MultiBoxLoss, in which scores lose ``-alpha (1 - p)^gamma log(p)`` with SOFTMAX, p being that of the label.
+    """SSD's MultiBoxLoss; with SOFTMAX, scores cost ``-alpha (1 - p)^gamma log(p)`` for a label's probability p.
 
     Mining ranks by ``-log(p)``, as SSD's.
     """

@@ -50,21 +50,21 @@ class CodeLoss(LossLayer):
 
 @register("K1_EuclideanLoss", fork="ssdh")
 class K1EuclideanLoss(CodeLoss):
-    """The negative mean of ``(x - 0.5)^2 / 2``, which drives codes to 0 and 1. The second bottom has the same gradient."""
+    """The negative mean of ``(x - 0.5)^2 / 2``, which drives codes to 0 and 1. The second bottom gets the same gradient."""
 
     sign = -1
 
 
 @register("K2_EuclideanLoss", fork="ssdh")
 class K2EuclideanLoss(CodeLoss):
-    """The mean of ``(x - 0.5)^2 / 2``, which lets half of the bits be 1. The second bottom has the same gradient."""
+    """The mean of ``(x - 0.5)^2 / 2``, which drives half of the bits to 1. The second bottom gets the same gradient."""
 
     sign = 1
 
 
 @register("MultiLabelSigmoidLoss", fork="ssdh")
 class MultiLabelSigmoidLoss(LossLayer):
-    """The sum over scores of the sigmoid cross entropy with labels above 0 and below 0, by N; a label of 0 does not count.
+    """The sigmoid cross entropy with labels above and below 0, summed over scores, over N; labels of 0 do not count.
 
     A second top holds the sigmoids.
     """
@@ -90,7 +90,7 @@ class MultiLabelSigmoidLoss(LossLayer):
 
 @register("MultiLabelAccuracy", fork="ssdh")
 class MultiLabelAccuracy(Layer):
-    """Recall, specificity, their harmonic mean, precision and F1 of scores from 0 on, for labels above and below 0: (1, 5, 1, 1).
+    """Recall, specificity, their harmonic mean, precision and F1 of scores >= 0, for labels above and below 0: (1, 5, 1, 1).
 
     The harmonic mean is not a number where there are labels of one sign alone, as in the fork.
     """

@@ -15,7 +15,7 @@ from ...layers.registry import register
 
 @register("PowerFile", fork="stn")
 class PowerFile(Layer):
-    """``x`` plus the numbers of ``shift_file``, one for each value of an item; those that the file has not are 0."""
+    """``x`` plus the numbers of ``shift_file``, one for each value of an item; missing numbers are 0."""
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)

@@ -28,7 +28,7 @@ def _targets(plane: tuple[int, int], like: Tensor) -> Tensor:
 
 @register("SpatialTransformer", fork="stn")
 class SpatialTransformer(Layer):
-    """Images (N, C, H, W) seen through affine transformations (N, 6, …) (Jaderberg et al., 2015).
+    """Images (N, C, H, W) resampled by affine transformations (N, 6, …) (Jaderberg et al., 2015).
 
     A place of the top, ``(r, c)`` from -1 to 1, reads the bottom at ``theta_1 · (r, c, 1)`` of the height and
     ``theta_2 · (r, c, 1)`` of the width, between four places, beyond which there are zeros. The options ``theta_1_1`` …
@@ -106,7 +106,7 @@ def _beyond(x: Tensor, limit: float) -> Tensor:
 
 @register("STLoss", fork="stn")
 class TransformationLoss(LossLayer):
-    """How far a transformation (N, 6, …) reads beyond the image: the mean over places of half the squares of the excess."""
+    """Penalises a transformation (N, 6, …) for reading beyond the image: half the squared excess, averaged over places."""
 
     options = ("st_loss_param",)
     bottoms = (1, 1)
@@ -127,7 +127,7 @@ class TransformationLoss(LossLayer):
 
 @register("LocLoss", fork="stn")
 class LocationLoss(LossLayer):
-    """The mean of half the squares of how far numbers are beyond ``±threshold``."""
+    """Half the mean squared excess of values beyond ``±threshold``."""
 
     options = ("loc_loss_param",)
     bottoms = (1, 1)

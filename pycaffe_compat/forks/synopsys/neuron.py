@@ -13,7 +13,7 @@ from ...layers.slope import WithSlope
 
 @register("Mish", fork="synopsys")
 class Mish(Layer):
-    """``x * tanh(log(1 + exp(x)))``. The gradient is the fork's, which takes the function's slope at the top's value."""
+    """``x * tanh(log(1 + exp(x)))``. As in the fork, the gradient is the function's slope at the top's value."""
 
     options = ()
 

@@ -21,7 +21,7 @@ from ..fast_rcnn.proposals import Proposals
 
 @register("Proposal", fork="synopsys")
 class RoundedProposal(Proposals):
-    """Regions of interest from the scores and shifts of the anchors of Faster R-CNN's Python layer.
+    """Regions of interest from the scores and shifts of the anchors in Faster R-CNN's Python layer.
 
     The bottoms are scores (1, 2 A, H, W), of which the second half counts; shifts (1, 4 A, H, W); and height, width and
     scale of the image. The tops are regions (R, 5) of 0, x1, y1, x2, y2, and their scores (R, 1). ``anchor_scale`` 3 is

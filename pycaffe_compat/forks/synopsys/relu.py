@@ -16,7 +16,7 @@ from ...layers.registry import register
 
 @register("ReLU", fork="synopsys")
 class LimitedReLU(Overwritten):
-    """ReLU, then at most 6 (``relu6``), at most ``maximum`` and at least ``minimum``, where these are not 0.
+    """ReLU, then clipped to 6 (``relu6``), ``maximum`` and ``minimum``, if these are not 0.
 
     The gradient is 0 at and beyond a limit.
     """

@@ -15,7 +15,7 @@ from ...tables import dims
 
 @register("Pad", fork="synopsys")
 class Pad(Layer):
-    """The bottom with ``constant_values`` around it: ``paddings`` has how many before and after each axis, the first axis first.
+    """Pads the bottom with ``constant_values``; ``paddings`` has the numbers before and after each axis, in order.
 
     The fork has no gradient; here it is the true one.
     """
@@ -40,7 +40,7 @@ class Pad(Layer):
 
 @register("Squeeze", fork="synopsys")
 class Squeeze(Layer):
-    """The bottom without the axes ``axis``, which must be of length 1; without all of that length if none is given."""
+    """Removes the axes ``axis``, which must have length 1; if none is given, removes all axes of length 1."""
 
     options = ("squeeze_param",)
     shares_memory = True

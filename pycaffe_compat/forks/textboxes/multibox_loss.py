@@ -14,7 +14,7 @@ from ..ssd.truth import Truth
 
 @register("MultiBoxLoss", fork="textboxes")
 class TextMultiBoxLoss(MultiBoxLoss):
-    """SSD's, before it had ``mining_type``: ``do_neg_mining``, which is on by default, says whether negatives are mined.
+    """SSD's, from before ``mining_type``: ``do_neg_mining``, on by default, turns the mining of negatives on or off.
 
     They are ranked by the largest probability of a class that is not the background.
     """

@@ -10,7 +10,7 @@ from ..ssd.prior_box import PriorBox
 
 @register("PriorBox", fork="textboxes")
 class DoublePriorBox(PriorBox):
-    """SSD's boxes, each followed by the same half a place below it. They are clipped unless ``clip: false``.
+    """SSD's boxes, each followed by a copy half a step below. They are clipped unless ``clip: false``.
 
     Sizes are not cut to whole pixels.
     """

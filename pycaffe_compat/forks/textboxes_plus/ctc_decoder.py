@@ -16,7 +16,7 @@ from ...tables import dims
 
 @register("CTCGreedyDecoder", fork="textboxes_plus")
 class CTCGreedyDecoder(Layer):
-    """The labels of a sequence, (N, T, 1, 1): of its steps the best ones, without repetition and blanks; the rest is -1.
+    """The labels of a sequence (N, T, 1, 1): the best label of each step, without repetitions and blanks, padded with -1.
 
     The bottoms are scores (T, N, C); indicators (T, N), which are 0 from the second step on where a sequence has ended; and
     the true sequences (T, N), which end at a number below 0. Without indicators, as in nets for reading lines, each is whole.

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @register("DetectionOutput", fork="textboxes_plus")
 class SlantedDetectionOutput(DetectionOutput):
-    """SSD's, whose boxes each have a slanted one beside them, which plays no part in the suppression.
+    """SSD's, with a slanted box for each box, which plays no part in the suppression.
 
     With ``use_polygon``, which is on by default, there are 12 codes for each prior, and the top is (1, 1, K, 15): after SSD's
     7 numbers x and y of four corners, clockwise from the upper left one, which are coded against those of the prior. Without

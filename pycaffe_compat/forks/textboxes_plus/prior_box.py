@@ -12,7 +12,7 @@ from ..ssd.prior_box import PriorBox
 
 @register("PriorBox", fork="textboxes_plus")
 class DenserPriorBox(PriorBox):
-    """SSD's boxes; with ``denser_prior_boxes`` each is followed by the same where one place ends and the next below begins."""
+    """SSD's boxes; with ``denser_prior_boxes``, each is followed by a copy on the border to the place below."""
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)

@@ -39,9 +39,9 @@ class _AcrossProcesses(Layer):
 
 @register("Gather", fork=("tsn", "person_search"))
 class Gather(_AcrossProcesses):
-    """The items of all processes, one behind the other. In a training of one process, its bottoms as they are."""
+    """The items of all processes, concatenated. With one process, the bottoms unchanged."""
 
 
 @register("Scatter", fork=("tsn", "person_search"))
 class Scatter(_AcrossProcesses):
-    """This process's share of the items. In a training of one process, its bottoms as they are."""
+    """This process's share of the items. With one process, the bottoms unchanged."""

@@ -22,7 +22,7 @@ _PATTERNS = ("image_%04d.jpg", "flow_%c_%04d.jpg")
 
 @register("VideoData", fork=("tsn", "person_search"))
 class SegmentedVideoData(BatchSource):
-    """``new_length`` frames of each of ``num_segments`` equal parts of videos, folders of images in a list PATH FRAMES LABEL.
+    """``new_length`` frames from each of ``num_segments`` equal parts of videos: folders of images, listed as PATH FRAMES LABEL.
 
     All frames of a video stand behind each other as channels: BGR, or for FLOW the horizontal and the vertical image of
     each. The frames of a part begin at random in TRAIN and in its middle in TEST. In a video whose parts are shorter than

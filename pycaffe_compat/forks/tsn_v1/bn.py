@@ -12,7 +12,7 @@ from ..pspnet.bn import RunningBN
 
 @register("BN", fork="tsn_v1")
 class StartedRunningBN(RunningBN):
-    """PSPNet's BN, with blobs of shape 1 x channels, of which the running variance starts with 1. ``eps`` is 1e-7.
+    """PSPNet's BN, with blobs of shape 1 x channels; the running variance starts at 1. ``eps`` is 1e-7.
 
     ``moving_average: false``, which leaves out the running statistics, is refused: versions of the fork test by the batch's
     statistics then, or by those that were computed last.

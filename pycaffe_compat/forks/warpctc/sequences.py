@@ -73,7 +73,7 @@ def packed(labels: Tensor, blank: int) -> tuple[Tensor, Tensor]:
 
 @register("LabelsequenceAccuracy", fork="warpctc")
 class LabelsequenceAccuracy(Layer):
-    """The share of the batch whose best labels, repetitions and blanks left out, are the sequence that is wanted.
+    """The fraction of the batch whose best labels, without repetitions and blanks, match the target sequence.
 
     Bottoms: scores (N, T, C) and labels (N, L), in which ``blank_label`` fills what is not used.
     """
@@ -104,7 +104,7 @@ class LabelsequenceAccuracy(Layer):
 
 @register("ContinuationIndicator", fork="warpctc")
 class ContinuationIndicator(Layer):
-    """(time_step, batch_size) numbers that say where sequences go on: 0 in the first step and 1 in all others."""
+    """Continuation indicators (time_step, batch_size): 0 in the first step and 1 in all others."""
 
     bottoms = (0, 0)
     cont: Tensor

@@ -14,7 +14,7 @@ from ...layers.registry import register
 
 @register("WeightedSoftmaxWithLoss", fork="weighted_softmax")
 class WeightedSoftmaxWithLoss(SoftmaxWithLoss):
-    """SoftmaxWithLoss, where places whose label is ``softmax_param.pos_cid`` count ``pos_mult`` times.
+    """SoftmaxWithLoss, but places with the label ``softmax_param.pos_cid`` count ``pos_mult`` times.
 
     What the sum is divided by does not change.
     """

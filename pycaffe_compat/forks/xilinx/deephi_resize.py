@@ -17,7 +17,7 @@ from ...tables import dims
 
 @register("DeephiResize", fork="xilinx")
 class DeephiResize(Layer):
-    """Planes resized as OpenCV does: the value at the left and above (``NEAREST``), or bilinear about the centres of pixels.
+    """Planes resized as in OpenCV: the value to the left and above (``NEAREST``), or bilinear with half-pixel centres.
 
     The size is ``new_height`` x ``new_width``, or ``scale_h`` and ``scale_w`` times that of the bottom, rounded down. The fork
     has no gradient; here it is the derivative.

@@ -42,7 +42,7 @@ class _Straight(torch.autograd.Function):
 
 @register("FixedNeuron", fork="xilinx")
 class FixedNeuron(Layer):
-    """Values as fixed-point numbers of ``bit_width`` bits, with as many binary places as the blob says: as the DPU rounds them.
+    """Fixed-point numbers of ``bit_width`` bits, with the number of binary places in the blob, rounded as the DPU does.
 
     Halves are rounded towards positive infinity. With ``follow_data_layer`` numbers are cut off towards 0 and not bounded.
     Training, in which the fork chooses the places by what it sees, is not done here.

@@ -37,7 +37,7 @@ class _Tiles(Layer):
 
 @register("Tiling", fork="xilinx")
 class Tiling(_Tiles):
-    """(N, C, H, W) to (N, C / t², H * t, W * t), t = ``tile_dim``: each t² channels that follow each other fill a square."""
+    """(N, C, H, W) to (N, C / t², H * t, W * t), t = ``tile_dim``: each t² consecutive channels fill a square."""
 
     options = ("tiling_param",)
     field = "tile_dim"
@@ -53,7 +53,7 @@ class Tiling(_Tiles):
 
 @register("GSTiling", fork="xilinx")
 class GSTiling(_Tiles):
-    """(N, C, H, W) to (N, C * s², H / s, W / s), s = ``stride``: all channels of one place of the squares follow each other.
+    """(N, C, H, W) to (N, C * s², H / s, W / s), s = ``stride``: channels of the same place in their square are contiguous.
 
     ``reverse`` goes back: (N, C / s², H * s, W * s).
     """

@@ -144,7 +144,7 @@ class MMDLoss(Discrepancy):
 
 @register("JMMDLoss", fork="xlearn")
 class JMMDLoss(Discrepancy):
-    """The gradient of the joint maximum mean discrepancy of features and classes of two domains; the loss itself shows 0.
+    """The gradient of the joint maximum mean discrepancy of features and classes in two domains; the loss is shown as 0.
 
     Bottoms: features of source and target, then their class probabilities. As MMDLoss, but ``k`` is the product of the
     kernel of the features and one of the probabilities: ``label_kernel_num`` kernels ``exp(-d / s)`` of the squared distance

@@ -28,7 +28,7 @@ distort_param expand_param emit_constraint"""
 
 @register("AnnotatedData", fork="yolo")
 class YoloAnnotatedData(AnnotatedData):
-    """Pictures and the boxes of their objects; every ten batches one of several ``resize_param`` is drawn, by ``prob``.
+    """Images and their objects' boxes; every ten batches, one of several ``resize_param`` is drawn by ``prob``.
 
     With ``yolo_data_type: 1`` the second top is N×1×300×5: a row for each box with its class, counted from 0, the middle,
     width and height; 0 elsewhere. Otherwise it is SSD's. Without ``batch_sampler`` a random window of at least

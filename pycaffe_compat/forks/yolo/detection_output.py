@@ -95,7 +95,7 @@ class GridDetections(Layer):
 
 @register("YoloDetectionOutput", fork="yolo")
 class YoloDetectionOutput(GridDetections):
-    """The boxes of YOLO v2, each with its best class, without those that a better one overlaps.
+    """The boxes of YOLO v2, each with its best class, after non-maximum suppression.
 
     The bottoms are maps (N, num_box * (5 + classes), H, H). A box is kept if its confidence, by softmax, is at least
     ``confidence_threshold``, and if it overlaps no better one, of any class and image, by ``nms_threshold`` or more. The top is
@@ -135,7 +135,7 @@ class YoloDetectionOutput(GridDetections):
 
 @register("Yolov3DetectionOutput", fork="yolo")
 class Yolov3DetectionOutput(GridDetections):
-    """The boxes of YOLO v3 with all of their classes, without those that a better one overlaps.
+    """The boxes of YOLO v3 with all their classes, after non-maximum suppression.
 
     As YoloDetectionOutput, but a box counts once for every class whose confidence, by a sigmoid, is above
     ``confidence_threshold``. Bottom t has the boxes that ``mask`` names in ``biases``, from t * (masks / mask_group_num) on;

@@ -17,7 +17,7 @@ from .grid_loss import GridLoss, Truths, last_of_each, shape_overlaps
 
 @register("RegionLoss", fork="yolo")
 class RegionLoss(GridLoss):
-    """YOLO v2's loss of a map (N, num * (5 + classes), H, H) against labels (N, 300 * 5) of class, x, y, w, h.
+    """YOLO v2's loss for a map (N, num * (5 + classes), H, H) and labels (N, 300 * 5) of class, x, y, w, h.
 
     For each box of truth the anchor of its cell that is most alike is to predict it; of two boxes of truth for one, the last.
     A box that no truth overlaps by more than ``thresh`` is to predict that there is nothing. Anchors are ``biases`` in cells.

@@ -16,7 +16,7 @@ DEFAULT_STRIDE = 2  # choasup/caffe-yolo9000's; the others have none, and crash 
 
 @register("Reorg", fork=("yolo", "intel", "synopsys", "xilinx"))
 class Reorg(Layer):
-    """Darknet's exchange of places for channels: (N, C, H, W) to (N, C * stride², H / stride, W / stride).
+    """Darknet's reorg, which moves places into channels: (N, C, H, W) to (N, C * stride², H / stride, W / stride).
 
     It is not space to depth: the bottom's memory is read as (N, C / stride², H * stride, W * stride), and each square of
     ``stride`` x ``stride`` of that gives its values to as many blocks of channels. ``reverse`` spreads channels over

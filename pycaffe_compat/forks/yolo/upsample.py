@@ -35,7 +35,7 @@ class _Repeated(Layer):
 
 @register("Upsample", fork="yolo")
 class NearestUpsample(_Repeated):
-    """Every value repeated over a square of ``scale`` x ``scale`` (1 unless given), with one bottom."""
+    """Repeats every value over a square of ``scale`` x ``scale`` (default 1); one bottom."""
 
     options = ("upsample_param",)
     field = "scale"
@@ -47,7 +47,7 @@ class NearestUpsample(_Repeated):
 
 @register("UpsampleDarknet", fork="synopsys")
 class UpsampleDarknet(_Repeated):
-    """Every value repeated over a square of ``stride`` x ``stride`` (1 unless given)."""
+    """Repeats every value over a square of ``stride`` x ``stride`` (default 1)."""
 
     options = ("upsample_darknet_param",)
     field = "stride"

@@ -20,7 +20,7 @@ from .iou_losses import gradient, similarity
 
 @register("Yolov3", fork="yolo")
 class Yolov3(GridLoss):
-    """YOLO v3's loss of a map (N, num * (5 + classes), H, W) against labels (N, 300 * 5) of class, x, y, w, h.
+    """YOLO v3's loss for a map (N, num * (5 + classes), H, W) and labels (N, 300 * 5) of class, x, y, w, h.
 
     ``biases`` are anchors in pixels of an image ``anchors_scale`` times as large as the map; ``mask`` names those of this map.
     For each box of truth the anchor that is most alike is to predict it, if it is one of this map's, and so are others that

@@ -147,7 +147,7 @@ class BoxSource(DatabaseSource):
 
 @register("BoxData", fork="yolo_v1")
 class GridBoxData(BoxSource):
-    """Pictures of an LMDB, and the boxes in them by the cells of grids of ``side`` x ``side``: labels (N, 7 * cells).
+    """Images of an LMDB, with their boxes assigned to the cells of ``side`` x ``side`` grids: labels (N, 7 * cells).
 
     Those are whether the box is difficult, whether there is one, its class, each by cell, and its centre, width and height; of
     several boxes in a cell the last. The records are encoded Datums with ``float_data``. In training a part of 70 to 100 percent
@@ -179,7 +179,7 @@ class GridBoxData(BoxSource):
 
 @register("BoxData", fork="intel")
 class ListBoxData(BoxSource):
-    """As YOLO v1's BoxData, but labels (N, 150) are a list of boxes: class, centre, width and height; the rest is 0."""
+    """As YOLO v1's BoxData, but labels (N, 150) are a list of boxes (class, centre, width, height), padded with 0."""
 
     most = 30
 

@@ -18,7 +18,7 @@ FARTHEST = 20.0  # boxes that are farther from the true one than this are not to
 
 @register("DetectionLoss", fork="yolo_v1")
 class GridDetectionLoss(LossLayer):
-    """The squares of what is wrong with the map of :class:`.grid.Grid`, against labels (N, 7 * cells).
+    """The squared errors of :class:`.grid.Grid`'s map, compared with labels (N, 7 * cells).
 
     In a cell with a true box the classes count, and of its boxes the one that overlaps it most, or if none does, the one next
     to it; all other boxes are to be unsure. Each kind is divided by the number of true boxes, or of boxes that are none, and

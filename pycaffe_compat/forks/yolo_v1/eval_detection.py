@@ -24,7 +24,7 @@ class Boxes(NamedTuple):
 
 
 class DetectionScores(Layer):
-    """What a test needs for the precision of each label: how many true boxes there are, and which predicted ones are right.
+    """The numbers for each label's precision in a test: how many true boxes there are, and which predicted ones are right.
 
     The top is a row for each image: the number of true boxes of each label, and of each predicted box label, score, whether
     it is right and whether it is wrong, by label, the best first; the rest is 0. A box is right that overlaps the nearest true
@@ -107,7 +107,7 @@ class DetectionScores(Layer):
 
 @register("EvalDetection", fork="yolo_v1")
 class GridDetectionScores(DetectionScores):
-    """What a test needs for the precision of each label, of the map of :class:`.grid.Grid` and labels (N, 7 * cells).
+    """The numbers for each label's precision in a test, from :class:`.grid.Grid`'s map and labels (N, 7 * cells).
 
     Difficult true boxes do not count, nor do boxes that overlap them. With ``nms``, of boxes that overlap by as much or more
     the best stays, whatever their labels. A third bottom, the pictures, is not read.
