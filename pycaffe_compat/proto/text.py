@@ -37,6 +37,8 @@ _REPEATED = re.compile(
 _DEVICES = re.compile(r"\bdevice_id\s*:?\s*(\[[0-9,\s]*\]|[0-9]+)")
 _ESCAPE = re.compile(r"\\.")
 _CONTROL = frozenset(range(32)) - set(b"\t\n\v\f\r")
+_SOME_TEXT = 64  # bytes; a binary message has a length or a tag among so many
+_FIELD = re.compile(rb"(?:\s|#.*\n)*\w+\s*[:{]")
 
 
 def _lax(text: str) -> Iterator[re.Match[str]]:
@@ -75,8 +77,15 @@ def _prepare(text: str) -> tuple[str, int | None]:
 
 
 def looks_binary(data: bytes) -> bool:
-    """Whether ``data`` begins with control characters, as no text file does except UTF-16."""
-    return not _CONTROL.isdisjoint(data[:4096]) and not data.startswith(UTF16)
+    """Whether ``data`` begins with control characters, as no text file does except UTF-16.
+
+    A damaged text file may hold some too, behind its first fields.
+    """
+    head = data[:4096]
+    if _CONTROL.isdisjoint(head) or data.startswith(UTF16):
+        return False
+    first = next(at for at, byte in enumerate(head) if byte in _CONTROL)
+    return first < _SOME_TEXT or not _FIELD.match(head)
 
 
 def is_binary(path: str) -> bool:

@@ -120,6 +120,12 @@ def test_lstm_goes_on_in_a_net() -> None:
     assert len(net.layers["l"].state()["carried"]) == 2
 
 
+def test_lstm_does_not_read_a_third_bottom() -> None:
+    layer, same = (lstm("", (T, N, I), (T, N), *more) for more in ((), ((T, N, 9),)))
+    x, c = torch.from_numpy(numbers(T, N, I)), torch.ones(T, N, dtype=torch.float64)
+    assert torch.equal(layer(x, c), same(x, c, torch.full((T, N, 9), torch.nan)))
+
+
 @pytest.mark.parametrize(
     ("options", "shape", "words"),
     [

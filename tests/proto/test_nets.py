@@ -44,6 +44,15 @@ def test_errors_name_the_file(tmp_path):
         read_net(tmp_path / "net.protoxt")
 
 
+def test_a_text_with_zeros_behind_it_is_no_binary_net(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_bytes(
+        b'# made by hand\nname: "padded"\nlayer { name: "r" type: "ReLU" bottom: "x" top: "y" }\n' + bytes(99)
+    )
+    with pytest.raises(ParseError, match=r"net\.prototxt:4:1: byte 0x00 is no text; the file may be damaged"):
+        read_net(path)
+
+
 def test_solver_gets_its_snapshot_prefix_from_its_file(tmp_path):
     path = tmp_path / "lenet_solver.prototxt"
     path.write_text("base_lr: 0.1 solver_type: ADAM")

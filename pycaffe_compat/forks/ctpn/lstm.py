@@ -21,14 +21,15 @@ class Lstm(Carrying):
     """Long short-term memory over (T, N, …), or over (T * N, …) if ``batch_size`` is N; the top is (T, N, D) or (T * N, D).
 
     A second bottom, a number for each step and stream, is 0 where a sequence begins. With it the next pass begins with the
-    state after the last step; without it every pass starts from zero. The rows of the blobs are in the order of the gates
-    i, f, o, g. ``clipping_threshold`` limits the gradients of the gates before their nonlinearities. As in the fork, the
-    gradient of ``W_h`` counts the step before also where a sequence begins, and of the carried state only the first stream.
+    state after the last step; without it every pass starts from zero. Further bottoms are not read. The rows of the blobs are in
+    the order of the gates i, f, o, g. ``clipping_threshold`` limits the gradients of the gates before their nonlinearities. As
+    in the fork, the gradient of ``W_h`` counts the step before also where a sequence begins, and of the carried state only the
+    first stream.
     """
 
     options = ("lstm_param",)
     states = ("h", "c")
-    bottoms = (1, 2)
+    bottoms = (1, None)
     differentiable = (True, False)
     blobs_declared = ("W_x", "W_h", "b")
 
@@ -43,7 +44,7 @@ class Lstm(Carrying):
             raise self.error(f"lstm_param.batch_size: {self.batch} must be at least 1")
         if len(x) < 2:
             raise self.error(f"its first bottom must be T×N×…, or (T * N)×… with batch_size, but has shape {dims(x)}")
-        if len(bottom_shapes) == 2:
+        if len(bottom_shapes) > 1:
             self.carry(self.streams(x))
         self.add_blob("W_x", (4 * self.size, count(x, 1 if self.batch else 2)), options.weight_filler)
         self.add_blob("W_h", (4 * self.size, self.size), options.weight_filler)
@@ -55,7 +56,7 @@ class Lstm(Carrying):
     def flops(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         return self.multiply_adds(count(bottoms[0], 0, 1 if self.batch else 2))
 
-    def forward(self, x: Tensor, cont: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, cont: Tensor | None = None, *_: Tensor) -> Tensor:
         n = self.streams(x.shape)
         if self.batch and x.shape[0] % n:
             raise self.error(f"lstm_param.batch_size: {n} must divide the length of its first axis, {x.shape[0]}")

@@ -12,10 +12,9 @@ FORK = Fork(
     speed={
         "SolverParameter.ap_version": "how eval_type detection averages precision",
         "SolverParameter.show_per_class_result": "what eval_type detection logs",
-    },
-    refused={
-        "TransformationParameter.distort_param": "changes the colours of pictures, in AnnotatedData only",
-        "TransformationParameter.expand_param": "puts pictures into larger ones, in AnnotatedData only",
-        "TransformationParameter.emit_constraint": "says which boxes a crop keeps, in AnnotatedData only",
+        # steps that AnnotatedDataLayer takes before the transformer, which no other layer does
+        "TransformationParameter.distort_param": "the colours of pictures, in AnnotatedData only",
+        "TransformationParameter.expand_param": "which pictures are put into larger ones, in AnnotatedData only",
+        "TransformationParameter.emit_constraint": "which boxes a crop keeps, in AnnotatedData only",
     },
 )
