@@ -178,3 +178,8 @@ def _nearby(path: str) -> str:
         if base.startswith(name) and os.path.exists(os.path.join(folder, name, base[len(name) :])):
             return f" (did you mean {os.path.join(os.path.dirname(path), name, base[len(name) :])}? A root folder ends in /)"
     return nearest(base, names) or ("" if os.path.isabs(path) else f"; looked in {folder}")
+
+
+def in_file(error: CaffeError, file: str) -> CaffeError:
+    """Return an error about a part of a file with the file in front, if it is not there yet."""
+    return type(error)(f"{file}: {error}") if file and not str(error).startswith(f"{file}:") else error

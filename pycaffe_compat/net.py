@@ -12,21 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .errors import CaffeError, LayerError, NetError, ParseError, UnknownNameError, nearest
+from .errors import CaffeError, NetError, ParseError, UnknownNameError, in_file, nearest
 from .forks import all_forks, fork_named
-from .layers import Layer, Source, layer_class
+from .layers import Layer, Source
 from .layers.base import Shape
 from .layers.data_layers import BatchSource
+from .layers.making import MISFITS, infer_shapes, make_layer
 from .layers.neuron import Overwritten
-from .layers.own_options import fork_of_layer, leaves_out_weight, with_own_options
 from .layers.registry import check_layers, missing_types
 from .loading import BlobKey, LoadReport, held_weights
 from .memory.exhaustion import is_exhausted
 from .ops.functions import is_exporting
-from .parameters import BlobTable, Learnable, in_file
+from .parameters import BlobTable, Learnable
 from .plan import Call, plan
-from .proto import caffe_pb2, current, filter_net, read_net, upgrade_net, use_proto, write_weights
-from .proto.additions import titles, unsupported
+from .proto import as_phase, caffe_pb2, current, filter_net, read_net, upgrade_net, use_proto, write_weights
+from .proto.additions import unsupported
 from .proto.alignment import align_crops
 from .proto.recognise import forks_of, mixture
 from .tables import dims
@@ -34,19 +34,6 @@ from .wiring import Step, Wiring
 
 log = logging.getLogger(__name__)
 PathLike = str | os.PathLike[str]
-# What a layer's code, or PyTorch beneath it, raises for options or bottoms that it does not check.
-MISFITS = (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError)
-
-
-def as_phase(phase: int | str) -> int:
-    """Return Caffe's phase number for ``"TRAIN"``, ``"TEST"`` or the number itself."""
-    if isinstance(phase, str):
-        if phase.upper() not in ("TRAIN", "TEST"):
-            raise NetError(f'unknown phase "{phase}": it is TRAIN or TEST')
-        return caffe_pb2.Phase.Value(phase.upper())
-    if phase not in (caffe_pb2.TRAIN, caffe_pb2.TEST):
-        raise NetError(f"unknown phase {phase!r}: it is {caffe_pb2.TRAIN} (TRAIN) or {caffe_pb2.TEST} (TEST)")
-    return int(phase)
 
 
 def _full_param(param: Any, fork: str) -> Any:
@@ -699,42 +686,6 @@ def _run(call: Call, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
     return (made,) if call.writes else ()
 
 
-def make_layer(
-    param: Any,
-    shapes: Sequence[Shape],
-    file: str = "",
-    fork: str = "",
-    likely: Sequence[str] = (),
-) -> Layer:
-    """Build the layer that ``param`` describes for bottoms of these shapes; its blobs have no memory yet.
-
-    ``fork`` and ``likely`` say what the net is of: see :func:`pycaffe_compat.layers.layer_class`.
-
-    Raises:
-        LayerError: the options or the bottoms do not fit. The message names the net's ``file`` and the layer, whatever
-            exception absurd options cause.
-    """
-    cls = layer_class(param, file, fork, likely)
-    where = f'layer "{param.name}" ({param.type})'
-    own = fork_of_layer(param, cls, fork, likely)
-    try:
-        layer = cls(with_own_options(param, cls, own, where), shapes)
-    except CaffeError as error:
-        raise in_file(error, file) from error
-    except MISFITS as error:
-        raise LayerError(f"{f'{file}: ' if file else ''}{where}: cannot be built: {error}") from error
-    if leaves_out_weight(param, cls, fork, likely):
-        layer.default_weight = 0.0
-        if not param.loss_weight and layer.phase == caffe_pb2.TRAIN:
-            log.warning(
-                "%s%s: it has no loss_weight, which is 0 then in %s: it trains nothing. Write loss_weight: 1 if it is to count",
-                f"{file}: " if file else "",
-                where,
-                titles([own]),
-            )
-    return layer
-
-
 def _empty_on(device: torch.device | str | None) -> Tensor:
     try:
         return torch.empty(0, device=device)
@@ -742,26 +693,6 @@ def _empty_on(device: torch.device | str | None) -> Tensor:
         if is_exhausted(error):
             raise
         raise CaffeError(f"device {device}: {str(error).splitlines()[0]}") from error
-
-
-@torch.no_grad()
-def infer_shapes(layer: Layer, bottom_shapes: Sequence[Shape], file: str = "") -> list[Shape]:
-    """Return the shapes of a layer's tops, by running it on the meta device.
-
-    Raises:
-        LayerError: the layer does not fit its bottoms; the message names the net's ``file``.
-    """
-    state = {n: p.to("meta") for n, p in (*layer.named_parameters(), *layer.named_buffers())}
-    try:
-        bottoms = tuple(torch.empty(shape, device="meta") for shape in bottom_shapes)
-        made = torch.func.functional_call(layer, state, bottoms)
-    except CaffeError as error:
-        raise in_file(error, file) from error
-    except MISFITS as error:
-        raise in_file(layer.misfit(bottom_shapes, error), file) from error
-    if not isinstance(made, tuple):
-        made = (made,) if isinstance(made, Tensor) else ()
-    return [tuple(t.shape) for t in made]
 
 
 def _bad(value: Tensor) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import memory
-from .errors import CaffeError, LayerError
+from .errors import LayerError, in_file
 from .layers import Layer
 from .layers.base import Shape, count
 from .layers.fillers import fill
@@ -251,8 +251,3 @@ class BlobTable:
             if (sharing.layer.name, sharing.index) not in self._taken:
                 owners[sharing.layer.name][sharing.index] = sharing.owner.name, sharing.owner_index
         return owners
-
-
-def in_file(error: CaffeError, file: str) -> CaffeError:
-    """Return the error of a layer with the net's file in front."""
-    return type(error)(f"{file}: {error}") if file and not str(error).startswith(f"{file}:") else error

@@ -13,8 +13,8 @@ from .layers import REGISTRY, Source, layer_class
 from .layers.base import Shape, count
 from .layers.data_layers import BatchSource
 from .layers.own_options import fork_of_layer, with_own_options
-from .net import CaffeModule, as_phase
-from .proto import caffe_pb2, included, upgrade_net
+from .net import CaffeModule
+from .proto import as_phase, caffe_pb2, included, upgrade_net
 from .proto.recognise import forks_of
 from .tables import dims, format_table, human
 

@@ -231,7 +231,7 @@ def _measure_statistics(net: Net, layers: Sequence[Layer]) -> None:
             hook.remove()
 
 
-def _batches(net: Net, found: Outline, args: Any) -> list[dict[str, np.ndarray]]:
+def _batches(found: Outline, args: Any) -> list[dict[str, np.ndarray]]:
     """The pictures as batches of one, as the net takes them; random input without pictures."""
     if not args.pictures:
         return random_batches(found)
@@ -271,7 +271,7 @@ def _onnx(net: Net, args: Any, path: str) -> Outline:
         bake=args.preprocess,
         fold=args.fold,
     )
-    batches = _batches(net, found, args)
+    batches = _batches(found, args)
     raw = [_unprepared(found, batch, how) for batch in batches] if args.preprocess else None
     if not args.no_verify:
         _check(found, with_rounding(net, found, batches, compare_onnx(net, found, path, batches, raw)), args.output)
@@ -307,7 +307,7 @@ def _source(net: Net, args: Any, path: str) -> Outline:
 def _alone(net: Net, args: Any, found: Outline, path: str) -> Outline:
     """Run what was written where this package is not."""
     if not args.no_verify:
-        batches = _batches(net, found, args)
+        batches = _batches(found, args)
         tried = [
             each
             for batch, results in zip(batches, run_alone(path, batches), strict=True)

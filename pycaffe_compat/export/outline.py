@@ -26,10 +26,11 @@ from ..layers.accuracy import Accuracy
 from ..layers.base import Shape, Source
 from ..layers.common import Silence, Split
 from ..layers.inputs import DummyData
+from ..layers.making import infer_shapes
 from ..layers.neuron import Dropout
 from ..layers.output import HDF5Output, ImageOutput
 from ..layers.recurrent import Carrying
-from ..net import Net, infer_shapes
+from ..net import Net
 from ..proto import caffe_pb2, filter_net, read_net
 from ..wiring import Step
 from .fold import folds

@@ -5,7 +5,7 @@ from typing import Any
 from . import caffe_pb2, wire
 from .binary import parse_binary, read_message, write_message
 from .blob_proto import array_to_blob, blob_to_array
-from .nets import assume_fork, filter_net, included, read_net, read_solver, rules_in_words, state_in_words
+from .nets import as_phase, assume_fork, filter_net, included, read_net, read_solver, rules_in_words, state_in_words
 from .own import use_proto
 from .reader import read_weights
 from .text import format_text, parse_text
@@ -23,6 +23,7 @@ def current(message: Any) -> Any:
 __all__ = [
     "Weights",
     "array_to_blob",
+    "as_phase",
     "assume_fork",
     "blob_to_array",
     "caffe_pb2",

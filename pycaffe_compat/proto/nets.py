@@ -208,3 +208,14 @@ def _meets(state: Any, rule: Any) -> bool:
         return False
     stages = set(state.stage)
     return stages.issuperset(rule.stage) and stages.isdisjoint(rule.not_stage)
+
+
+def as_phase(phase: int | str) -> int:
+    """Return Caffe's phase number for ``"TRAIN"``, ``"TEST"`` or the number itself."""
+    if isinstance(phase, str):
+        if phase.upper() not in ("TRAIN", "TEST"):
+            raise NetError(f'unknown phase "{phase}": it is TRAIN or TEST')
+        return caffe_pb2.Phase.Value(phase.upper())
+    if phase not in (caffe_pb2.TRAIN, caffe_pb2.TEST):
+        raise NetError(f"unknown phase {phase!r}: it is {caffe_pb2.TRAIN} (TRAIN) or {caffe_pb2.TEST} (TEST)")
+    return int(phase)

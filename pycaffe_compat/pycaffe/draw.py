@@ -9,9 +9,8 @@ from typing import Any
 
 from ..errors import CaffeError
 from ..files import atomic_path
-from ..net import as_phase
 from ..packages import require_package
-from ..proto import caffe_pb2, filter_net, upgrade_net
+from ..proto import as_phase, caffe_pb2, filter_net, upgrade_net
 
 RANKDIRS = ("LR", "TB", "BT", "RL")
 TEXT_FORMATS = ("dot", "gv")

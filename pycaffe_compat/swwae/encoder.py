@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import NetError, nearest
 from ..layers import REGISTRY, Source
-from ..net import infer_shapes, make_layer
+from ..layers.making import infer_shapes, make_layer
 from ..proto import caffe_pb2, upgrade_net
 from ..tables import dims
 from .blocks import Shape

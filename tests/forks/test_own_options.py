@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from pycaffe_compat.errors import LayerError
+from pycaffe_compat.layers.making import make_layer
 from pycaffe_compat.layers.own_options import with_own_options
 from pycaffe_compat.layers.registry import layer_class
-from pycaffe_compat.net import Net, make_layer
+from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text
 
 

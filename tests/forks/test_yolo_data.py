@@ -10,7 +10,8 @@ from test_annotated_data import annotated, batches, database, scene
 from pycaffe_compat.data.boxes import Boxes
 from pycaffe_compat.data.sampling import JitterSampler
 from pycaffe_compat.errors import CaffeError
-from pycaffe_compat.net import Net, make_layer
+from pycaffe_compat.layers.making import make_layer
+from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text
 
 SIZES = "resize_param { prob: 0.25 height: 40 width: 48 } resize_param { prob: 0.75 height: 24 width: 32 }"

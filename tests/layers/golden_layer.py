@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pycaffe_compat.layers import Layer, layer_class
 from pycaffe_compat.layers.fillers import fill
-from pycaffe_compat.net import make_layer
+from pycaffe_compat.layers.making import make_layer
 from pycaffe_compat.proto import caffe_pb2
 from pycaffe_compat.proto.recognise import forks_of
 
