@@ -6,6 +6,7 @@ A net that names such a class runs its code, so this is done only for those who 
 
 from __future__ import annotations
 
+import enum
 import importlib
 import importlib.util
 import math
@@ -146,6 +147,16 @@ class Blobs(FixedBlobs):
         self.append(Blob(shape))
 
 
+class Phase(enum.IntEnum):
+    """A phase as both generations of pycaffe have it: the number of BVLC's, and the word that ``str`` gives in Faster R-CNN's."""
+
+    TRAIN = 0
+    TEST = 1
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Layer:
     """The base class of layers written in Python (``caffe.Layer``).
 
@@ -155,13 +166,13 @@ class Layer:
 
     Attributes:
         param_str: ``python_param.param_str``.
-        phase: ``caffe.TRAIN`` (0) or ``caffe.TEST`` (1).
+        phase: ``caffe.TRAIN`` (0) or ``caffe.TEST`` (1); ``str(self.phase)`` is ``"TRAIN"`` or ``"TEST"``.
         blobs: the parameters.
     """
 
     type = "Python"
     param_str: str
-    phase: int
+    phase: Phase
     blobs: Blobs
 
     def __new__(cls, *_: Any, **__: Any) -> Layer:
@@ -171,7 +182,7 @@ class Layer:
 
     def __init__(self, param: Any) -> None:
         self.param_str = param.python_param.param_str
-        self.phase = param.phase
+        self.phase = Phase(param.phase)
 
     @property
     def param_str_(self) -> str:

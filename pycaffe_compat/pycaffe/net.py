@@ -44,6 +44,8 @@ class Net:
         top_names, bottom_names: layer name → blob names.
     """
 
+    _name: str | None = None
+
     def __init__(
         self,
         network_file: PathLike | Any,
@@ -195,7 +197,12 @@ class Net:
 
     @property
     def name(self) -> str:
-        return self.module.caffe_name
+        """The net's name; another one, which scripts for Faster R-CNN give it, stays with this object."""
+        return self.module.caffe_name if self._name is None else self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
 
     @property
     def layer_dict(self) -> OrderedDict[str, NetLayer]:
@@ -226,6 +233,10 @@ class Net:
     @property
     def _blob_names(self) -> list[str]:
         return list(self.blobs)
+
+    @property
+    def _blob_names_index(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.blobs)}
 
     @property
     def _blobs(self) -> BlobVec:
@@ -259,7 +270,7 @@ class Net:
         return self._blob_ids(self._steps[layer].bottoms)
 
     def _blob_ids(self, names: Iterable[str]) -> list[int]:
-        ids = {name: i for i, name in enumerate(self.blobs)}
+        ids = self._blob_names_index
         return [ids[name] for name in names]
 
     def _layer_index(self, name: str) -> int:
@@ -304,6 +315,10 @@ class Net:
         self.sync_params()
         return self._passes.forward(start, end)
 
+    def forward_simple(self) -> None:
+        """Run all layers and return nothing, as in the Caffe for deep generators and Intel's."""
+        self._forward(0, len(self._steps) - 1)
+
     def backward(
         self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
     ) -> dict[str, np.ndarray]:
@@ -346,6 +361,10 @@ class Net:
     def _backward(self, start: int, end: int) -> None:
         """Run the layers numbered ``start`` down to ``end`` (both included) backwards."""
         self._passes.backward(start, end)
+
+    def backward_simple(self) -> None:
+        """Run all layers backwards, from the diffs as they are, and return nothing: what goes with ``forward_simple``."""
+        self._backward(len(self._steps) - 1, 0)
 
     def deconv(
         self, diffs: Sequence[str] | None = None, start: str | None = None, **kwargs: Any

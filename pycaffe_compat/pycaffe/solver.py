@@ -162,6 +162,10 @@ class SGDSolver:
         self.net.sync_params()
         self.solver.apply_update()
 
+    def increment_iter(self) -> None:
+        """Count an iteration that a program ran by itself, with passes and ``apply_update``. An addition of Intel's Caffe."""
+        self.solver.iter += 1
+
     def add_callback(self, on_start: Callback | SolverCallback, on_gradients_ready: Callback | None = None) -> None:
         """Call two functions in every iteration, one before its first pass and one before its update.
 

@@ -188,6 +188,7 @@ def test_a_data_layer_makes_a_new_batch_each_pass(phase):
         assert torch.equal(outputs["y"], torch.full((1 + i, 2), 2.0 * i))
         assert outputs["phase"].item() == caffe_pb2.Phase.Value(phase)
     assert net.layers["Counter"].python.options == {"a": 1}
+    assert str(net.layers["Counter"].python.phase) == phase  # what Faster R-CNN's ProposalLayer reads
 
 
 def test_a_layer_without_tops_writes_its_blobs():

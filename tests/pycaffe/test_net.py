@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -426,3 +427,31 @@ def test_a_net_with_debug_info_logs_its_passes(tmp_path: Path, caplog: pytest.Lo
         "[Backward] Layer ip, param blob 0 diff: 2",
         "[Backward] Layer ip, param blob 1 diff: 1",
     ]
+
+
+def test_passes_of_deep_generators_step_by_step_equal_a_step_of_the_solver(tmp_path: Path) -> None:
+    (tmp_path / "s.prototxt").write_text(
+        """base_lr: 0.1 momentum: 0.9 type: "Adam" lr_policy: "fixed" net_param {
+        layer { name: "d" type: "DummyData" top: "d" dummy_data_param { shape { dim: 2 dim: 3 } data_filler { value: 2 } } }
+        layer { name: "ip" type: "InnerProduct" bottom: "d" top: "ip"
+          inner_product_param { num_output: 2 weight_filler { value: 1 } } }
+        layer { name: "loss" type: "Reduction" bottom: "ip" top: "loss" loss_weight: 0.5 } }"""
+    )
+    one, other = caffe.AdamSolver(str(tmp_path / "s.prototxt")), caffe.get_solver(str(tmp_path / "s.prototxt"))
+    assert other.net._blob_loss_weights[other.net._blob_names_index["loss"]] == 0.5
+    for _ in range(3):
+        one.step(1)
+        assert other.net.forward_simple() is None
+        other.net.clear_param_diffs()
+        other.net.backward_simple()
+        other.apply_update()
+        other.increment_iter()
+    assert one.iter == other.iter == 3
+    for mine, theirs in zip(one.net.params["ip"], other.net.params["ip"], strict=True):
+        np.testing.assert_array_equal(mine.data, theirs.data)
+
+
+def test_a_net_takes_another_name_and_keeps_it_in_copies(net: caffe.Net) -> None:
+    assert net.name == net.module.caffe_name
+    net.name = "VGG16"  # as test_net.py of Faster R-CNN does
+    assert net.name == pickle.loads(pickle.dumps(net)).name == "VGG16"
