@@ -1,6 +1,8 @@
-"""SSD's boxes one at a time, in numpy: what the tests compare with. Source: bbox_util.cpp of weiliu89/caffe."""
+"""Boxes one at a time, in numpy: what the tests compare with. Source, but for the last: bbox_util.cpp of weiliu89/caffe."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -51,3 +53,19 @@ def kept(boxes: np.ndarray, candidates: np.ndarray, threshold: float, eta: float
             if eta < 1 and limit > 0.5:
                 limit = limit * F(eta)
     return np.isin(np.arange(len(boxes)), stay)
+
+
+def common_part(a: Sequence[float], b: Sequence[float], kind: str, inclusive: bool) -> float:
+    """What part of the smaller box (IOMU), of the first (IOFU) or of both (IOU) they have in common, as in MS-CNN's Caffe.
+
+    With ``inclusive`` as in Cascade R-CNN's, whose corners are pixels of the box.
+    """
+    edge = 1 if inclusive else 0
+    if min(a[2] - a[0], a[3] - a[1], b[2] - b[0], b[3] - b[1]) < (0 if inclusive else 1e-12):
+        return 0
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if height <= 0 or width < 0 or (width == 0 and not inclusive):
+        return 0
+    common = (width + edge) * (height + edge)
+    first, second = ((box[2] - box[0] + edge) * (box[3] - box[1] + edge) for box in (a, b))
+    return common / {"IOMU": min(first, second), "IOFU": first, "IOU": first + second - common}[kind]

@@ -6,14 +6,14 @@ import logging
 from pathlib import Path
 
 import cv2
+import data_source as ds
 import numpy as np
 import pytest
 
 from pycaffe_compat.data.database import DatabaseWriter
 from pycaffe_compat.errors import CaffeError
-from pycaffe_compat.layers import layer_class
 from pycaffe_compat.layers.data_layers import BatchSource
-from pycaffe_compat.proto import caffe_pb2, parse_text
+from pycaffe_compat.proto import caffe_pb2
 
 HEIGHT, WIDTH = 120, 160
 # class, difficult, centre, width and height; the last two share a cell of 3 x 3
@@ -50,27 +50,13 @@ def source(
     path: str, fork: str, side: str = "side: 3", more: str = "", train: bool = False, tops: int = 2
 ) -> BatchSource:
     names = " ".join(f'top: "t{i}"' for i in range(tops))
-    param = parse_text(
-        f'name: "d" type: "BoxData" {names} data_param {{ source: "{path}" batch_size: 2 {side} }} '
-        f"transform_param {{ {more} }}",
-        caffe_pb2.LayerParameter,
-    )
-    param.phase = caffe_pb2.TRAIN if train else caffe_pb2.TEST
-    layer = layer_class(param, fork=fork)(param, [])
-    assert isinstance(layer, BatchSource)
-    layer.seed = 3
-    return layer
-
-
-def batch(layer: BatchSource) -> list[np.ndarray]:
-    tops = [top.clone().numpy() for top in layer()]
-    assert [top.shape for top in tops] == layer.top_shapes()
-    layer.close()
-    return tops
+    data = f'data_param {{ source: "{path}" batch_size: 2 {side} }}'
+    text = f'type: "BoxData" {names} {data} transform_param {{ {more} }}'
+    return ds.build(text, "TRAIN" if train else "TEST", fork)
 
 
 def test_boxes_lie_in_the_cells_of_grids(database: str) -> None:
-    data, coarse, fine = batch(source(database, "yolo_v1", "side: 3 side: 7", "scale: 0.5", tops=3))
+    data, coarse, fine = ds.batch(source(database, "yolo_v1", "side: 3 side: 7", "scale: 0.5", tops=3), fixed=True)
     assert data.shape == (2, 3, HEIGHT, WIDTH) and data.max() == 127.5 and fine.shape == (2, 7 * 49)
     for labels, side in ((coarse, 3), (fine, 7)):
         want = np.zeros((2, 7 * side**2), np.float32)
@@ -85,7 +71,7 @@ def test_boxes_lie_in_the_cells_of_grids(database: str) -> None:
 
 
 def test_intels_labels_are_a_list(database: str) -> None:
-    _, labels = batch(source(database, "intel", ""))
+    _, labels = ds.batch(source(database, "intel", ""), fixed=True)
     want = np.zeros((2, 150), np.float32)
     for row, boxes in zip(want, BOXES, strict=True):
         row[: 5 * len(boxes)] = np.ravel([(label, *box) for label, _, *box in boxes])
@@ -111,7 +97,7 @@ def test_in_training_boxes_go_where_the_pixels_go(database: str) -> None:
 
 
 def test_without_labels_pictures_stay_whole(database: str) -> None:
-    (data,) = batch(source(database, "intel", "", train=True, tops=1))
+    (data,) = ds.batch(source(database, "intel", "", train=True, tops=1), fixed=True)
     assert data.shape == (2, 3, HEIGHT, WIDTH) and 0.11 < (data[0, 0] == 255).mean() < 0.13
 
 
@@ -134,13 +120,13 @@ def test_mirroring_pictures_alone_is_warned_of(database: str, caplog: pytest.Log
 def test_records_that_cannot_be_are_errors(tmp_path: Path, boxes: list, fork: str, message: str) -> None:
     path = write(tmp_path / "db", [(np.zeros((9, 9, 3), np.uint8), boxes)])
     with pytest.raises(CaffeError, match=f'record "0000" of .*: {message}'):
-        batch(source(path, fork))
+        ds.batch(source(path, fork), fixed=True)
 
 
 def test_a_box_outside_of_the_picture_cannot_be_trained_on(tmp_path: Path) -> None:
     path = write(tmp_path / "db", [(np.zeros((40, 40, 3), np.uint8), [(1, 0, 1.5, 0.5, 0.1, 0.1)])])
     with pytest.raises(CaffeError, match="has no box whose centre is within a part of the picture"):
-        batch(source(path, "intel", train=True))
+        ds.batch(source(path, "intel", train=True), fixed=True)
 
 
 def test_raw_pictures_and_wrong_sides_are_errors(tmp_path: Path, database: str) -> None:

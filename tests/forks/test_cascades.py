@@ -10,6 +10,7 @@ import golden_layer as gl
 import numpy as np
 import pytest
 import torch
+from box_reference import common_part
 
 from pycaffe_compat.errors import LayerError
 from pycaffe_compat.net import Net
@@ -20,22 +21,10 @@ REG = f"bbox_reg_param {{ {' '.join(f'bbox_mean: {m}' for m in MEAN)} {' '.join(
 DRAW = np.random.default_rng(3)
 
 
-def overlap(a, b, kind: str, inclusive: bool) -> float:
-    edge = 1 if inclusive else 0
-    if min(a[2] - a[0], a[3] - a[1], b[2] - b[0], b[3] - b[1]) < (0 if inclusive else 1e-12):
-        return 0
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    if height <= 0 or width < 0 or (width == 0 and not inclusive):
-        return 0
-    common = (width + edge) * (height + edge)
-    first, second = ((box[2] - box[0] + edge) * (box[3] - box[1] + edge) for box in (a, b))
-    return common / {"IOMU": min(first, second), "IOFU": first, "IOU": first + second - common}[kind]
-
-
 def survivors(boxes: list, kind: str, threshold: float, inclusive: bool) -> list:
     kept: list = []
     for box in boxes:
-        if all(overlap(other[:4], box[:4], kind, inclusive) <= threshold for other in kept):
+        if all(common_part(other[:4], box[:4], kind, inclusive) <= threshold for other in kept):
             kept.append(box)
     return kept
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
+import data_source as ds
 import golden_layer as gl
 import numpy as np
 import pytest
@@ -13,9 +14,7 @@ import torch
 from pycaffe_compat.data.image_list import read_image
 from pycaffe_compat.data.joints import JointReader
 from pycaffe_compat.errors import CaffeError, DataError, LayerError, MissingFileError
-from pycaffe_compat.forks.heatmap.heatmap_data import DataHeatmap
-from pycaffe_compat.layers import layer_class
-from pycaffe_compat.proto import caffe_pb2, parse_text
+from pycaffe_compat.layers.data_layers import BatchSource
 
 HEIGHT, WIDTH, CROP = 26, 34, 24
 JOINTS = np.array([[15, 11], [9, 17], [20, 8]], np.float32)
@@ -37,26 +36,15 @@ def people(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def source(folder: Path, options: str = "", sizes: str = "") -> DataHeatmap:
+def source(folder: Path, options: str = "", sizes: str = "") -> BatchSource:
     sizes = sizes or f"batchsize: 2 cropsize: {CROP} outsize: 48 label_width: 12 label_height: 12"
-    text = f"""name: "d" type: "DataHeatmap" top: "data" top: "label" visualise: true
+    text = f"""type: "DataHeatmap" top: "data" top: "label" visualise: true
         heatmap_data_param {{ source: "{folder}/list.txt" root_img_dir: "{folder}/" {sizes} {options} }}"""
-    param = parse_text(text, caffe_pb2.LayerParameter)
-    layer = layer_class(param)(param, [])
-    assert isinstance(layer, DataHeatmap)
-    layer.seed = 1
-    return layer
-
-
-def batch(layer: DataHeatmap) -> tuple[np.ndarray, np.ndarray]:
-    data, label = (top.clone().numpy() for top in layer())
-    assert [data.shape, label.shape] == layer.top_shapes()
-    layer.close()
-    return data, label
+    return ds.build(text, seed=1)
 
 
 def test_the_middle_is_cut_and_each_joint_has_a_hill(people: Path) -> None:
-    data, label = batch(source(people, "scale: 0.5"))
+    data, label = ds.batch(source(people, "scale: 0.5"), fixed=True)
     assert data.shape == (2, 3, 48, 48) and label.shape == (2, 3, 12, 12)
     picture = read_image(people / "a.png").astype(np.float32)
     top, left = (HEIGHT - CROP) // 2, (WIDTH - CROP) // 2
@@ -77,7 +65,7 @@ def test_joints_move_with_the_picture(people: Path) -> None:
     (people / "list.txt").write_text((people / "list.txt").read_text().splitlines()[0])
     options = "random_crop: true angle_max: 40 labelinds: '1,2,5,6' multfact: 1 dont_flip_first: true flip_joint_labels: false"
     sizes = f"batchsize: 60 cropsize: {CROP} outsize: 48 label_width: 48 label_height: 48"
-    data, label = batch(source(people, options, sizes))
+    data, label = ds.batch(source(people, options, sizes), fixed=True)
     assert label.shape == (60, 2, 48, 48)
     seen = 0
     for picture, hill in zip(data[:, 0], label[:, 0], strict=True):
@@ -102,8 +90,8 @@ def test_mirrored_people_exchange_joints(people: Path, first: str, order: list[i
 
 def test_masks_blacken_what_lies_outside(people: Path) -> None:
     (people / "list.txt").write_text((people / "list.txt").read_text().splitlines()[0])
-    data, _ = batch(source(people, "segmentation: true"))
-    plain, _ = batch(source(people))
+    data, _ = ds.batch(source(people, "segmentation: true"), fixed=True)
+    plain, _ = ds.batch(source(people), fixed=True)
     edge = (int(JOINTS[0, 0]) - (WIDTH - CROP) // 2) * 2
     assert not data[0, 0, :, edge + 1 :].any() and plain[0, 0, :, edge + 1 :].any()
     np.testing.assert_array_equal(data[0, 0, :, : edge - 1], plain[0, 0, :, : edge - 1])

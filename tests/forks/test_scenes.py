@@ -6,14 +6,14 @@ import math
 from pathlib import Path
 
 import cv2
+import data_source as ds
 import numpy as np
 import pytest
+from box_reference import common_part
 
 from pycaffe_compat.errors import CaffeError
 from pycaffe_compat.forks.cascade_rcnn.detection_data import AspectOrder
-from pycaffe_compat.layers import layer_class
 from pycaffe_compat.layers.data_layers import BatchSource
-from pycaffe_compat.proto import caffe_pb2, parse_text
 
 # label, ignore, difficult, corners: one box is to be ignored, one is small, and one fits no field; and regions to leave alone
 SCENES = [
@@ -57,30 +57,9 @@ def source(
     tops = " ".join(
         f'top: "t{i}"' for i in range(3 if kind == "EvalData" else 1 + len(shown) + ("output_gt" in options))
     )
-    text = f"""name: "d" type: "{kind}" {tops} transform_param {{ {transform} }}
+    text = f"""type: "{kind}" {tops} transform_param {{ {transform} }}
         {field} {{ source: "{folder}/{file}.txt" root_folder: "{folder}/" {sizes} {options} }}"""
-    param = parse_text(text, caffe_pb2.LayerParameter)
-    layer = layer_class(param)(param, [])
-    assert isinstance(layer, BatchSource)
-    layer.seed = seed
-    return layer
-
-
-def batch(layer: BatchSource, close: bool = True) -> list[np.ndarray]:
-    tops = [top.clone().numpy() for top in layer()]
-    if close:
-        layer.close()
-    return tops
-
-
-def overlap(a, b, kind: str, inclusive: bool) -> float:
-    edge = 1 if inclusive else 0
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    if height <= 0 or width < 0 or (width == 0 and not inclusive):
-        return 0
-    common = (width + edge) * (height + edge)
-    first, second = ((box[2] - box[0] + edge) * (box[3] - box[1] + edge) for box in (a, b))
-    return common / (first if kind == "IOFU" else first + second - common)
+    return ds.build(text, "TRAIN", seed=seed)
 
 
 def maps_of(boxes, others, size, inclusive: bool, threshold: float, pickup: float, margin=None, within=None):
@@ -104,14 +83,14 @@ def maps_of(boxes, others, size, inclusive: bool, threshold: float, pickup: floa
                     ):
                         top[5, r, c] = 1
                         continue
-                elif within is not None and overlap(field, (0, 0, size[1], size[0]), "IOFU", True) < within:
+                elif within is not None and common_part(field, (0, 0, size[1], size[0]), "IOFU", True) < within:
                     top[5, r, c] = 1
                     continue
-                alone = sum(overlap(field, other, "IOFU", inclusive) for other in others) >= 0.4
+                alone = sum(common_part(field, other, "IOFU", inclusive) for other in others) >= 0.4
                 if alone and not inclusive:
                     top[5, r, c] = 1
                     continue
-                parts = [overlap(box[2:], field, "IOU", inclusive) for box in boxes]
+                parts = [common_part(box[2:], field, "IOU", inclusive) for box in boxes]
                 for i, part in enumerate(parts):
                     if part > best.get(i, (0, 0))[0]:
                         best[i] = (part, k)
@@ -153,7 +132,7 @@ def test_image_gt_data_maps_what_is_at_each_place(folder: Path, threshold: float
         "mean_value: 10 mean_value: 20 mean_value: 30",
     )
     for (height, width), boxes, others in SCENES:
-        data, *maps, true = batch(layer, close=False)
+        data, *maps, true = ds.batch(layer, close=False)
         assert [data.shape, true.shape[1:]] == [(1, 3, 96, 128), (7, 1, 1)]
         assert data[0, :, 0, 0].tolist() == [-5, -10, -15]
         scale = np.array([128 / width, 96 / height] * 2)
@@ -180,7 +159,7 @@ def test_detection_data_maps_what_is_at_each_place(folder: Path, options: str, l
         + options,
     )
     for (height, width), boxes, others in SCENES:
-        _, *maps, true = batch(layer, close=False)
+        _, *maps, true = ds.batch(layer, close=False)
         scale = np.array([64 / width, 64 / height] * 2)
         moved = [(label, ignored, *(np.array(corners) * scale)) for label, ignored, _, *corners in boxes]
         difficult = [box[2] for box in boxes]
@@ -208,7 +187,7 @@ def test_boxes_go_where_the_pixels_go(folder: Path, kind: str, options: str) -> 
     seen = 0
     for seed in range(12):
         layer = source(folder, kind, f"batch_size: 3 {options} output_gt_boxes: true", "mirror: true", seed=seed)
-        data, *_, true = batch(layer)
+        data, *_, true = ds.batch(layer)
         for image, x1, y1, x2, y2, _, ignored, *_ in true[:, :, 0, 0]:
             rows = slice(max(math.ceil(y1 + 1), 0), max(math.floor(y2), 0))
             columns = slice(max(math.ceil(x1 + 1), 0), max(math.floor(x2), 0))
@@ -225,9 +204,9 @@ def test_boxes_go_where_the_pixels_go(folder: Path, kind: str, options: str) -> 
 def test_the_first_picture_turns_a_batch(folder: Path) -> None:
     layer = source(folder, "DetectionData", "batch_size: 1 short_size: 64 long_size: 96")
     assert layer.known_shapes(layer.param) == [(1, 3, 96, 64), (1, 6, 12, 8), (1, 6, 12, 8), (1, 6, 6, 4)]
-    assert [batch(layer, close=False)[0].shape for _ in range(3)] == [(1, 3, 64, 96), (1, 3, 96, 64), (1, 3, 64, 96)]
+    assert [ds.batch(layer, close=False)[0].shape for _ in range(3)] == [(1, 3, 64, 96), (1, 3, 96, 64), (1, 3, 64, 96)]
     layer.close()
-    assert batch(source(folder, "DetectionData", "batch_size: 2", fields=False))[0].shape == (2, 3, 64, 96)
+    assert ds.batch(source(folder, "DetectionData", "batch_size: 2", fields=False))[0].shape == (2, 3, 64, 96)
 
 
 def test_high_and_wide_pictures_take_turns() -> None:
@@ -247,12 +226,12 @@ def test_high_and_wide_pictures_take_turns() -> None:
 
 def test_eval_data_gives_whole_pictures_and_their_sizes(folder: Path) -> None:
     layer = source(folder, "EvalData", "batch_size: 1 short_size: 100 long_size: 140", fields=False)
-    data, true, size = batch(layer, close=False)
+    data, true, size = ds.batch(layer, close=False)
     assert data.shape == (1, 3, 96, 128) and size.shape == (1, 2, 1, 1) and size.flatten().tolist() == [96, 128]
     scale = np.array([128 / 96, 96 / 64] * 2)
     want = [(0, *(np.array(box[3:]) * scale), *box[:3]) for box in SCENES[0][1]]
     np.testing.assert_allclose(true[:, :, 0, 0], want, rtol=1e-6)
-    assert batch(layer)[0].shape == (1, 3, 128, 96)
+    assert ds.batch(layer)[0].shape == (1, 3, 128, 96)
     with pytest.raises(CaffeError, match="batch_size: 2 must be 1 without resize_width"):
         source(folder, "EvalData", "batch_size: 2", fields=False)
 
@@ -268,7 +247,7 @@ def test_colours_change_within_the_options(folder: Path) -> None:
     options = (
         "batch_size: 3 resize_width: 64 resize_height: 64 distort_param { brightness_prob: 1 brightness_delta: 40 }"
     )
-    data = batch(source(folder, "DetectionData", options))[0]
+    data = ds.batch(source(folder, "DetectionData", options))[0]
     corners = data[:, 0, 0, 0]
     assert (corners > 0).any() and (corners <= 40).all() and len(set(corners.tolist())) > 1
 
@@ -346,9 +325,9 @@ def test_errors_of_files_name_them(folder: Path, tmp_path: Path) -> None:
         source(tmp_path, kind, options)
     (tmp_path / "b.txt").write_text("# 0 0.png 3 64 64 0 0")
     with pytest.raises(CaffeError, match=r'layer "d".*0\.png'):
-        batch(source(tmp_path, kind, options))
+        ds.batch(source(tmp_path, kind, options))
     assert cv2.imwrite(str(tmp_path / "0.png"), np.zeros((8, 9, 3), np.uint8))
     with pytest.raises(
         CaffeError, match=r"0.png: is 8 × 9 pixels \(height × width\), but the window file says 64 × 64"
     ):
-        batch(source(tmp_path, kind, options))
+        ds.batch(source(tmp_path, kind, options))

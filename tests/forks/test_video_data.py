@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 
 import cv2
+import data_source as ds
 import golden_layer as gl
 import numpy as np
 import pytest
@@ -49,21 +50,9 @@ def videos(tmp_path: Path) -> Path:
 
 
 def source(folder: Path, options: str, transform: str = "", phase: str = "TRAIN", fork: str = "") -> BatchSource:
-    text = f"""name: "d" type: "VideoData" top: "data" top: "label" transform_param {{ {transform} }}
+    text = f"""type: "VideoData" top: "data" top: "label" transform_param {{ {transform} }}
         video_data_param {{ source: "{folder}/list.txt" {options} }}"""
-    param = parse_text(text, caffe_pb2.LayerParameter)
-    param.phase = caffe_pb2.Phase.Value(phase)
-    layer = layer_class(param, fork=fork)(param, [])
-    assert isinstance(layer, BatchSource)
-    layer.seed = 3
-    return layer
-
-
-def batch(layer: BatchSource) -> list[np.ndarray]:
-    tops = [top.clone().numpy() for top in layer()]
-    assert [top.shape for top in tops] == list(layer.top_shapes())
-    layer.close()
-    return tops
+    return ds.build(text, phase, fork)
 
 
 RGB = 'modality: RGB name_pattern: "image_%04d.png"'
@@ -74,7 +63,7 @@ FLOW = 'name_pattern: "flow_%c_%04d.png"'
 def test_snippets_are_drawn_from_each_part_of_a_video(videos: Path, phase: str) -> None:
     """InternalThreadEntry of video_data_layer.cpp: offsets, and frames behind each other as channels."""
     layer = source(videos, f"{RGB} batch_size: 30 new_length: 2 num_segments: 3", phase=phase)
-    data, label = batch(layer)
+    data, label = ds.batch(layer, fixed=True)
     assert data.shape == (30, 3 * 2 * 3, HEIGHT, WIDTH) and label.shape == (30, 1, 1, 1)
     np.testing.assert_array_equal(label.ravel(), np.tile([5, 6, 7], 10))
     firsts = set()
@@ -88,14 +77,14 @@ def test_snippets_are_drawn_from_each_part_of_a_video(videos: Path, phase: str) 
 
 
 def test_parts_that_are_too_short_begin_at_the_first_frame(videos: Path) -> None:
-    (data, _) = batch(source(videos, f"{RGB} batch_size: 1 new_length: 4 num_segments: 3"))
+    (data, _) = ds.batch(source(videos, f"{RGB} batch_size: 1 new_length: 4 num_segments: 3"), fixed=True)
     np.testing.assert_array_equal(data[0, 2::3, 0, 0], [1, 2, 3, 4] * 3)
 
 
 def test_flow_turns_around_in_a_mirror(videos: Path) -> None:
     """Transform of data_transformer.cpp: 255 - x for the even channels of a mirrored flow, then mean and scale."""
     options = f"{FLOW} modality: FLOW batch_size: 24 new_length: 2"
-    data, _ = batch(source(videos, options, "mirror: true is_flow: true mean_value: [1, 2] scale: 0.5"))
+    data, _ = ds.batch(source(videos, options, "mirror: true is_flow: true mean_value: [1, 2] scale: 0.5"), fixed=True)
     want = picture(0, 0).astype(np.float32)
     plain = np.stack([want[..., 1], want[..., 0]] * 2)
     turned = np.stack([255 - want[..., 1], want[..., 0]] * 2)[..., ::-1]
@@ -112,7 +101,7 @@ def test_crops_of_several_scales_have_the_fork_s_sizes_and_places(videos: Path, 
     write_mean(tmp_path / "mean.binaryproto", mean)
     transform = f"crop_size: {crop} multi_scale: true fix_crop: true more_fix_crop: {str(more).lower()} "
     transform += f'max_distort: 1 mean_file: "{tmp_path}/mean.binaryproto"'
-    data, _ = batch(source(videos, f"{RGB} batch_size: 300", transform))
+    data, _ = ds.batch(source(videos, f"{RGB} batch_size: 300", transform), fixed=True)
     sides = [int(HEIGHT * ratio) for ratio in RATIOS]
     sides = [crop if abs(side - crop) < 3 else side for side in sides]
     places = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]
@@ -134,7 +123,7 @@ def test_clips_of_folders(videos: Path, fork: str) -> None:
     lines = "".join(f"v{video} {1 + video} {video}\n" for video in range(3))
     (videos / "list.txt").write_text(lines)
     options = f'use_image: true batch_size: 4 new_length: 3 sampling_rate: 2 root_folder: "{videos}/"'
-    data, label = batch(source(videos, options, "crop_size: 6 mean_value: [1, 2, 3]", fork=fork))
+    data, label = ds.batch(source(videos, options, "crop_size: 6 mean_value: [1, 2, 3]", fork=fork), fixed=True)
     assert data.shape == (4, 3, 3, 6, 6) and label.tolist() == [0, 1, 2, 0]
     for item, video in enumerate([0, 1, 2, 0]):
         want = 20 * video + np.arange(1 + video, 7 + video, 2)[None, :] - np.array([[1], [2], [3]])
@@ -147,7 +136,7 @@ def test_a_mean_clip_is_cropped_with_the_clip(videos: Path) -> None:
     write_message(videos / "mean.binaryproto", blob)
     transform = f'crop_size: 8 mean_file: "{videos}/mean.binaryproto" scale: 2'
     (videos / "list.txt").write_text(f"{videos}/v0 4 2\n")
-    data, _ = batch(source(videos, "use_image: true batch_size: 1 new_length: 2", transform, "TEST"))
+    data, _ = ds.batch(source(videos, "use_image: true batch_size: 1 new_length: 2", transform, "TEST"), fixed=True)
     want = (np.array([4, 5])[:, None, None] - mean[:, :, :, 2:10, 4:12]) * 2
     np.testing.assert_array_equal(data, want)
 
@@ -156,7 +145,7 @@ def test_rates_places_and_labels_at_random(videos: Path) -> None:
     (videos / "list.txt").write_text(f"{videos}/v0 {FRAMES} 2\n{videos}/v1 {FRAMES} 1,3\n")
     options = "use_image: true use_temporal_jitter: true new_length: 2 use_sampling_rate_jitter: true "
     options += "max_sampling_rate: 3 use_multiple_label: true num_of_labels: 5 batch_size: 120"
-    data, label = batch(source(videos, options))
+    data, label = ds.batch(source(videos, options), fixed=True)
     np.testing.assert_array_equal(label[:2], [[0, 0, 1, 0, 0], [0, 1, 0, 1, 0]])
     frames = data[::2, 0, :, 0, 0]
     rates = frames[:, 1] - frames[:, 0]
@@ -181,7 +170,9 @@ def film(tmp_path: Path) -> Path:
 def test_clips_of_video_files(film: Path) -> None:
     """ReadVideoToVolumeDatum: frames are numbered from 0."""
     (film / "list.txt").write_text(f"{film}/film.avi 2 4\n")
-    data, label = batch(source(film, "batch_size: 2 new_length: 3 sampling_rate: 2 new_height: 6 new_width: 8"))
+    data, label = ds.batch(
+        source(film, "batch_size: 2 new_length: 3 sampling_rate: 2 new_height: 6 new_width: 8"), fixed=True
+    )
     assert data.shape == (2, 3, 3, 6, 8) and label.tolist() == [4, 4]
     np.testing.assert_allclose(data[0, :, :, 0, 0], np.tile([30, 50, 70], (3, 1)), atol=3)
 
@@ -189,7 +180,7 @@ def test_clips_of_video_files(film: Path) -> None:
 def test_a_video_that_is_too_short_is_replaced_in_training_alone(film: Path, caplog: pytest.LogCaptureFixture) -> None:
     (film / "list.txt").write_text(f"{film}/short.avi 1\n{film}/film.avi 2\n")
     options = "batch_size: 2 new_length: 4 use_temporal_jitter: true"
-    _, label = batch(source(film, options))
+    _, label = ds.batch(source(film, options), fixed=True)
     assert label.tolist() == [2, 2] and "short.avi is too short: it has 3 frames" in caplog.text
     with pytest.raises(
         DataError, match=r'"d" \(VideoData\): .*short.avi is too short: it has 3 frames, and the clip needs 4'
@@ -301,7 +292,7 @@ def test_clips_of_video_caffe_count_frames_from_1(videos: Path, film: Path, colo
         assert cv2.imwrite(str(videos / "v0" / f"image_{frame:04d}.jpg"), flat)
     (videos / "list.txt").write_text("film.avi 3 1\nv0 3 2\n")
     options = f'batch_size: 2 new_length: 2 root_folder: "{videos}/" is_color: {str(color).lower()}'
-    data, label = batch(source(videos, options, fork="video_caffe"))
+    data, label = ds.batch(source(videos, options, fork="video_caffe"), fixed=True)
     assert data.shape == (2, 3 if color else 1, 2, 24, 32) and label.tolist() == [1, 2]
     np.testing.assert_allclose(data[:, 0, :, 0, 0], [[30, 40], [30, 40]], atol=3)
     for line, words in (("v0 0 1", "begins at frame 0; frames are counted from 1"), ("film.avi 9 1", "needs 10")):
@@ -330,7 +321,7 @@ def test_clips_of_the_first_c3d(videos: Path) -> None:
     options = (
         f'use_image: true batch_size: 40 new_length: 2 crop_size: 10 mean_file: "{videos}/mean.binaryproto" scale: 2'
     )
-    data, label = batch(old(videos, options))
+    data, label = ds.batch(old(videos, options), fixed=True)
     assert label.shape == (40, 1, 1, 1, 1) and (label == 2).all()
     frames = np.array([4, 5])[:, None, None]
     wanted = {
@@ -339,7 +330,7 @@ def test_clips_of_the_first_c3d(videos: Path) -> None:
         for x in range(WIDTH - 9)
     }
     assert {wanted[clip.tobytes()] for clip in data} == set(itertools.product(range(HEIGHT - 10), range(WIDTH - 10)))
-    plain, _ = batch(old(videos, "use_image: true batch_size: 1 new_length: 2 mean_value: 3", "TEST"))
+    plain, _ = ds.batch(old(videos, "use_image: true batch_size: 1 new_length: 2 mean_value: 3", "TEST"), fixed=True)
     np.testing.assert_array_equal(plain[0], np.broadcast_to(frames - 3, plain[0].shape))
 
 
