@@ -185,14 +185,6 @@ def test_cascades_aligned_regions_peaks_and_flows(shapes, layer, tmp_path):
     assert worst(layer_net(shapes, layer)[0], tmp_path / "net.onnx") <= 1e-5
 
 
-def test_why_a_layer_is_not_written_is_told(tmp_path):
-    net, _ = layer_net([(2, 3), (2,)], 'type: "MarginInnerProduct" margin_inner_product_param { num_output: 3 }')
-    with pytest.raises(
-        NetError, match=r"\(MarginInnerProduct\): it takes the true labels; an InnerProduct of its weights"
-    ):
-        to_onnx(net, tmp_path / "net.onnx")
-
-
 def test_what_suppression_cannot_say(tmp_path):
     (shapes, layer), (more, grouped) = CASCADES[3], CASCADES[5]
     with pytest.raises(NetError, match="nms_type: IOMU is not what"):
@@ -377,22 +369,6 @@ def test_training_layers_are_left_out_and_named(tmp_path):
     found = to_onnx(net, tmp_path / "net.onnx")
     assert list(found.inputs) == ["data"] and list(found.outputs) == ["prob"]
     assert found.notes == ["left out, for they only train, score or write: acc, loss"]
-
-
-def test_every_layer_that_cannot_be_written_is_named_at_once(tmp_path):
-    noise = (
-        'layer { name: "%s" type: "DummyData" top: "%s" '
-        'dummy_data_param { data_filler { type: "gaussian" } shape { dim: 1 dim: 5 } } }'
-    )
-    net = build_net(
-        CLASSIFIER
-        + noise % ("n1", "n1")
-        + noise % ("n2", "n2")
-        + 'layer { name: "sum" type: "Eltwise" bottom: "prob" bottom: "n1" bottom: "n2" top: "sum" }'
-    )
-    with pytest.raises(NetError, match=r'"n1" \(DummyData\): fills its tops with random numbers; layer "n2"'):
-        to_onnx(net, tmp_path / "net.onnx")
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_path_that_cannot_be_written(convnet, tmp_path):

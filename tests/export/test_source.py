@@ -358,22 +358,6 @@ def test_layers_that_share_weights_share_them(tmp_path):
     assert module.b.weight is module.a.weight and module.b.bias is module.a.bias
 
 
-def test_every_layer_that_cannot_be_written_is_named_at_once(tmp_path):
-    noise = (
-        'layer { name: "%s" type: "DummyData" top: "%s" '
-        'dummy_data_param { data_filler { type: "gaussian" } shape { dim: 1 dim: 5 } } }'
-    )
-    net = build_net(
-        CLASSIFIER
-        + noise % ("n1", "n1")
-        + noise % ("n2", "n2")
-        + 'layer { name: "sum" type: "Eltwise" bottom: "prob" bottom: "n1" bottom: "n2" top: "sum" }'
-    )
-    with pytest.raises(NetError, match=r'"n1" \(DummyData\): fills its tops with random numbers; layer "n2"'):
-        to_source(net, tmp_path / "net.py")
-    assert not list(tmp_path.iterdir())
-
-
 def test_weights_of_something_else_are_not_overwritten(classifier, tmp_path):
     (tmp_path / "net.safetensors").write_bytes(b"mine")
     with pytest.raises(CaffeError, match=r"net\.safetensors is there already"):

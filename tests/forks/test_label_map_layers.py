@@ -75,7 +75,7 @@ def test_image_and_label_map_are_cropped_and_mirrored_alike(
     assert ((rows[:, 1:] - rows[:, :-1]) == 1).all()
     steps = columns[:, :, 1:] - columns[:, :, :-1]
     assert (np.abs(steps) == 1).all() and 15 < (steps[:, 0, 0] == -1).sum() < 49
-    corners = {(int(r), int(c)) for r, c in zip(rows[:, 0, 0], columns.amin((1, 2)), strict=True)}
+    corners = {(int(r), int(c)) for r, c in zip(rows[:, 0, 0], columns.min((1, 2)), strict=True)}
     if phase == "TRAIN" or random_in_test:
         assert len(corners) > 25 and {r for r, _ in corners} == set(range(HEIGHT - 4 + 1))
     else:

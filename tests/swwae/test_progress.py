@@ -1,12 +1,10 @@
 """How far a run folder is and what the rest will take."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from swwae.small_run import make_small_run
 
 from pycaffe_compat.commands.train_stages import main
 from pycaffe_compat.errors import SolverError
@@ -22,21 +20,6 @@ RECIPE = Recipe(
     decoder_solver="decode.prototxt",
     filler={"type": "msra"},
 )
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("prepared")
-    make_small_run(folder)
-    return folder
-
-
-@pytest.fixture
-def small(prepared, tmp_path, monkeypatch):
-    """A folder with a small net, its weights, its data and two solvers, which is also the current one."""
-    shutil.copytree(prepared, tmp_path / "small")
-    monkeypatch.chdir(tmp_path / "small")
-    return tmp_path / "small"
 
 
 @pytest.mark.parametrize("until", [2, 3, 4])

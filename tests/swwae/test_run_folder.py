@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import warm_start
-from swwae.small_run import ROOT, make_small_run, run_tool
+from swwae.small_run import ROOT, run_tool
 
 from pycaffe_compat.commands.train_stages import main
 from pycaffe_compat.errors import CaffeError, NetError, SolverError, WeightsError
@@ -23,21 +23,6 @@ from pycaffe_compat.swwae.run_folder import Recipe, prepare_run, train_run
 
 OPTIONS = ["--net", "net.prototxt", "--weights", "net.caffemodel", "--filler", "msra"]
 SOLVERS = ["--solver", "finetune.prototxt", "--decoder-solver", "decode.prototxt"]
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("prepared")
-    make_small_run(folder)
-    return folder
-
-
-@pytest.fixture
-def small(prepared, tmp_path, monkeypatch):
-    """A folder with a small net, its weights, its data and two solvers, which is also the current one."""
-    shutil.copytree(prepared, tmp_path / "small")
-    monkeypatch.chdir(tmp_path / "small")
-    return tmp_path / "small"
 
 
 def stages(capsys, *arguments):
