@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import warm_start
 
 from pycaffe_compat.errors import CaffeError
 from pycaffe_compat.files import (
@@ -77,9 +78,7 @@ def test_a_check_leaves_nothing(tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/stdout"), reason="no /dev/stdout")
 def test_pipes_and_devices_stay_what_they_are(tmp_path):
     code = "from test_files import write; write('/dev/stdout', 'through a pipe')"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout == "through a pipe"
+    assert warm_start.run("-c", code).stdout == "through a pipe"
     write(os.devnull)
     assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
 
@@ -123,27 +122,28 @@ def test_a_file_may_be_read_by_whom_the_umask_lets(tmp_path, umask):
 
 SNAPSHOTS = r".*_iter_\d+\.(caffemodel|solverstate)(\.h5)?"
 KILLED = """
-import os, sys
+import os, sys, time
 from pycaffe_compat.files import atomic_path
 with atomic_path(sys.argv[1]) as temporary, open(temporary, "wb") as file:
     file.write(b"half")
     file.flush()
     print(temporary, flush=True)
-    sys.stdin.read()
+    while not os.path.exists(sys.argv[2]):
+        time.sleep(0.01)
 """
 
 
-def writer(path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+def writer(path, end):
+    """A process that writes ``path`` until there is a file ``end``, and the name that it writes under."""
+    process = warm_start.start("-c", KILLED, path, end)
     return process, process.stdout.readline().strip()
 
 
 @pytest.mark.parametrize("name", ["a_iter_7.caffemodel", "a_iter_7.solverstate.h5", f"{'x' * 150}_iter_7.caffemodel"])
-def test_only_what_dead_writers_left_is_removed(tmp_path, name):
-    dead, left = writer(tmp_path / name)
-    alive, kept = writer(tmp_path / name)
+def test_only_what_dead_writers_left_is_removed(tmp_path, tmp_path_factory, name):
+    end = tmp_path_factory.mktemp("end") / "end"
+    dead, left = writer(tmp_path / name, end)
+    alive, kept = writer(tmp_path / name, end)
     dead.kill()
     dead.wait()
     others = [
@@ -157,8 +157,8 @@ def test_only_what_dead_writers_left_is_removed(tmp_path, name):
         (tmp_path / other).write_text("")
     assert remove_strays(tmp_path, SNAPSHOTS) == [left]
     assert sorted(os.listdir(tmp_path)) == sorted([*others, os.path.basename(kept)])
-    alive.communicate("")
-    assert alive.returncode == 0 and (tmp_path / name).read_bytes() == b"half"
+    end.touch()
+    assert alive.wait() == 0 and (tmp_path / name).read_bytes() == b"half"
     assert remove_strays(tmp_path, SNAPSHOTS) == []
 
 

@@ -35,8 +35,17 @@ class Started:
     def returncode(self) -> int | None:
         return self._process.exitcode
 
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
     def kill(self) -> None:
         self._process.kill()
+
+    def wait(self, timeout: float = 300) -> int:
+        """Return its exit status, which it must have within ``timeout`` seconds."""
+        self._process.join(timeout)
+        assert self.returncode is not None, f"process {self.pid} has not ended within {timeout} s"
+        return self.returncode
 
     def communicate(self, timeout: float = 300) -> tuple[str, str]:
         """Return all that it writes until it ends; it is killed after ``timeout`` seconds."""
@@ -63,7 +72,7 @@ class Started:
 def start(
     *arguments: str | Path, cwd: str | Path = ".", env: Mapping[str, str] | None = None, merged: bool = False
 ) -> Started:
-    """Run ``python SCRIPT …`` or ``python -c PROGRAM …``.
+    """Run ``python SCRIPT …``, ``python -m MODULE …`` or ``python -c PROGRAM …``.
 
     Args:
         env: variables besides those of this process.
@@ -103,6 +112,10 @@ def _run(words: list[str], cwd: str, environment: dict[str, str], out: Any, err:
         sys.argv = ["-c", *words[2:]]
         sys.path.insert(0, "")
         exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
+    elif words[0] == "-m":
+        sys.argv = words[1:]
+        sys.path.insert(0, "")
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:
         sys.argv = words
         sys.path.insert(0, str(Path(words[0]).parent))

@@ -6,14 +6,13 @@ import importlib
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+import warm_start
 from console_scripts import ROOT, SCRIPTS
 from fork_model import fork_model, message
 from golden_files import ROOT as GOLDENS
@@ -73,9 +72,7 @@ def blocks(title: str, language: str) -> list[str]:
 
 def run(code: str, *options: str) -> str:
     Path("script.py").write_text(code)
-    done = subprocess.run(
-        [sys.executable, *options, "script.py"], capture_output=True, text=True, check=False, timeout=300
-    )
+    done = warm_start.run(*options, "script.py")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -116,7 +113,8 @@ def test_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     for line in lines:
         name, *arguments = shlex.split(line)
         if name == "python":
-            subprocess.run([sys.executable, *arguments], check=True)
+            done = warm_start.run(*arguments)
+            assert done.returncode == 0, line + "\n" + done.stderr
             continue
         module, function = SCRIPTS[name].split(":")
         status = getattr(importlib.import_module(module), function)(arguments)

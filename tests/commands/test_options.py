@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm_start
 
 from pycaffe_compat.commands.options import Parser, add_state, command
 from pycaffe_compat.errors import CaffeError
@@ -97,10 +98,9 @@ def test_sigterm_unwinds_the_command(tmp_path) -> None:
         "        print(temporary, flush=True); time.sleep(60)\n"
         "sys.exit(command('it', run, 'nothing was written')())"
     )
-    arguments = [sys.executable, "-c", code, str(tmp_path / "out")]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with warm_start.start("-c", code, tmp_path / "out") as process:
         assert os.path.exists(process.stdout.readline().strip())
-        process.terminate()
+        process.send_signal(signal.SIGTERM)
         error = process.stderr.read()
         assert (process.wait(), error) == (143, "it: terminated; nothing was written\n")
     assert not os.listdir(tmp_path)
@@ -108,9 +108,12 @@ def test_sigterm_unwinds_the_command(tmp_path) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_output_that_cannot_be_written_is_one_line() -> None:
-    code = "import sys; from pycaffe_compat.commands.options import command; sys.exit(command('it', lambda argv: print('x'))())"
-    with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    code = (
+        "import os, sys; from pycaffe_compat.commands.options import command\n"
+        "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)\n"
+        "sys.exit(command('it', lambda argv: print('x'))())"
+    )
+    done = warm_start.run("-c", code)
     assert (done.returncode, done.stderr) == (1, "it: standard output: No space left on device\n")
 
 
@@ -119,11 +122,11 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         "import sys; from pycaffe_compat.commands.options import command\n"
         "sys.exit(command('it', lambda argv: print('\\n' * 10**6))())"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with warm_start.start("-c", code) as process:
         process.stdout.read(1)
         process.stdout.close()
         error = process.stderr.read()
-        assert (process.wait(), error) == (141, b"")
+        assert (process.wait(), error) == (141, "")
 
 
 def test_a_closed_output_is_no_error(monkeypatch) -> None:

@@ -6,6 +6,7 @@ import threading
 import lmdb
 import numpy as np
 import pytest
+import warm_start
 from samples import GOLDENS, image, raw_database
 
 from pycaffe_compat.data.database import Database, DatabaseWriter
@@ -225,7 +226,7 @@ with DatabaseWriter(sys.argv[1]) as writer:
 
 
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
-    result = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path / "db")], capture_output=True, text=True)
+    result = warm_start.run("-c", FULL_DISK, tmp_path / "db")
     assert result.returncode == 1
     assert "CaffeError: cannot write" in result.stderr
     assert "is the disk full?" in result.stderr
