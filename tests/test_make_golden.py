@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import runpy
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import golden_files
 import numpy as np
 import pytest
+import warm_start
 
 import pycaffe_compat
 
@@ -49,8 +49,7 @@ def test_it_makes_the_goldens_again(name: str) -> None:
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *arguments, "--caffe", "pycaffe_compat"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return warm_start.run(SCRIPT, *arguments, "--caffe", "pycaffe_compat", cwd=folder)
 
 
 def test_a_new_golden_from_the_command_line(tmp_path: Path) -> None:

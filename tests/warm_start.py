@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ["pycaffe_compat.commands.train_net", "pycaffe_compat.commands.train_stages"]
+# The last is what PyTorch imports when it makes its first optimizer.
+PRELOADED = ["pycaffe_compat.commands.train_net", "pycaffe_compat.commands.train_stages", "torch._dynamo"]
 
 
 class Started:
@@ -90,6 +92,14 @@ def start(
     child_out.close()
     child_err.close()
     return Started(process, out, err)
+
+
+def start_ranks(*arguments: str | Path, cwd: str | Path = ".") -> list[Started]:
+    """Start a program twice, as the two processes of a training, without torchrun, whose agent would be a third."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    return [start(*arguments, cwd=cwd, env={**place, "RANK": str(each), "LOCAL_RANK": str(each)}) for each in range(2)]
 
 
 def run(*arguments: str | Path, timeout: float = 300, **options: Any) -> subprocess.CompletedProcess[str]:

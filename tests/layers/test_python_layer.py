@@ -1,13 +1,12 @@
 """Python layers: in the module net and in the numpy face, allowed and not, gradients, parameters, errors."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 import golden_layer as gl
 import numpy as np
 import pytest
 import torch
+import warm_start
 
 import pycaffe_compat
 from pycaffe_compat.errors import LayerError
@@ -68,14 +67,7 @@ def test_refusal_runs_nothing(tmp_path):
         f"try: Net(parse_text('''{param}''', caffe_pb2.NetParameter), 'TEST')\n"
         f"except Exception as error: print(type(error).__name__)"
     )
-    root = Path(pycaffe_compat.__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": f"{root}:{tmp_path}"},
-        timeout=120,
-    )
+    done = warm_start.run("-c", code, cwd=tmp_path)
     assert done.stdout.strip() == "LayerError", done.stderr
 
 

@@ -3,12 +3,11 @@
 import contextlib
 import os
 import resource
-import subprocess
-import sys
 
 import h5py
 import numpy as np
 import pytest
+import warm_start
 from fork_model import LAYERS, fork_model, message
 from golden_files import ROOT
 from google.protobuf.message import DecodeError
@@ -379,8 +378,7 @@ def test_memory(tmp_path):
     numbers[-1] = 7
     shape = message(7, caffe_pb2.BlobShape(dim=[count]).SerializeToString())
     write(tmp_path / "m.caffemodel", message(100, message(1, b"big"), message(7, shape, message(5, numbers.tobytes()))))
-    command = [sys.executable, "-c", MEMORY, str(tmp_path / "m.caffemodel")]
-    opened, read = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    opened, read = map(int, warm_start.run("-c", MEMORY, tmp_path / "m.caffemodel").stdout.split())
     assert opened * 1024 < 0.1 * numbers.nbytes
     assert read * 1024 < 1.2 * numbers.nbytes
 

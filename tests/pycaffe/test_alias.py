@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm_start
 
 import pycaffe_compat
 from pycaffe_compat import pycaffe
@@ -47,23 +48,29 @@ print(out["pool"].shape, sys.argv[1:], __name__)
 """
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    root = str(Path(__file__).parents[2])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+ROOT = Path(__file__).parents[2]
+PATH = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+
+def run_new(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pycaffe_compat", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": PATH},
         capture_output=True,
         text=True,
         timeout=120,
     )
 
 
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return warm_start.run("-m", "pycaffe_compat", *arguments, cwd=folder)
+
+
 def test_a_script_and_a_module_run_with_this_package_as_caffe(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    for arguments in (("script.py", "--flag", "x"), ("-m", "script", "--flag", "x")):
-        done = run(tmp_path, *arguments)
+    flags = ("--flag", "x")
+    for done in (run_new(tmp_path, "script.py", *flags), run(tmp_path, "-m", "script", *flags)):
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == "(2, 4, 3, 3) ['--flag', 'x'] __main__"
 
@@ -123,7 +130,7 @@ if __name__ == "__main__":
 
 def test_processes_that_a_script_starts_have_caffe_too(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(PROCESSES)
-    done = run(tmp_path, "script.py")
+    done = run_new(tmp_path, "script.py")
     assert done.returncode == 0, done.stderr
     assert "pycaffe_compat.layers.python_layer!1" in done.stdout and "io.Transformer" in done.stdout
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm_start
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import multiprocessing
 
@@ -50,14 +48,6 @@ print(threads, torch.get_num_threads())
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_fork_of_a_process_that_has_run_a_net_runs_it_too(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-m", "pycaffe_compat", "script.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
+    done = warm_start.run("-m", "pycaffe_compat", "script.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["1", "2"]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_start
 
 import pycaffe_compat as caffe
 from pycaffe_compat.errors import CaffeError
 from pycaffe_compat.pycaffe import mode
 
-ROOT = Path(__file__).parents[2]
 NET = """
 layer { name: "x" type: "Input" top: "x" top: "t" input_param { shape { dim: %d dim: 3 } shape { dim: %d dim: 2 } } }
 layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y"
@@ -64,14 +61,7 @@ def test_two_processes_train_as_one_with_both_their_batches(tmp_path: Path, monk
 
     Path("script.py").write_text(SCRIPT)
     uid = caffe.NCCL.new_uid().decode()
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "pycaffe_compat", "script.py"]
-    started = [
-        subprocess.Popen(
-            [*command, str(rank), uid], env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
+    started = [warm_start.start("-m", "pycaffe_compat", "script.py", str(rank), uid) for rank in range(2)]
     for process in started:
         _, said = process.communicate(timeout=120)
         assert process.returncode == 0, said

@@ -8,7 +8,6 @@ import os
 import re
 import resource
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,13 +38,7 @@ def limited(kind: int, most: int) -> Iterator[None]:
 
 def test_without_memory_no_snapshot_is_passed_over(tmp_path: Path) -> None:
     """A sound one that cannot be read now is not a damaged one: going on without it would lose it."""
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("little_memory.py")), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    done = warm_start.run(Path(__file__).with_name("little_memory.py"), tmp_path, timeout=100)
     assert done.returncode == 0, done.stderr
     state, said = str(tmp_path / "small_iter_1.solverstate"), json.loads(done.stdout)
     assert said.pop("newest") == state
@@ -122,9 +115,7 @@ def test_a_full_disk_leaves_the_earlier_snapshots(tmp_path: Path) -> None:
         pytest.skip("this machine mounts no tmpfs")
     try:
         path = write_files(disk, f"{RULES['Adam']} snapshot: 2 max_iter: 100")
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(ROOT / "tools" / "train_net.py"), "--cpu", "--resume", "--solver", str(path)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        done = warm_start.run(ROOT / "tools" / "train_net.py", "--cpu", "--resume", "--solver", path)
         errors = [line for line in done.stderr.splitlines() if line.startswith("train_net: ")]
         assert done.returncode == 1 and len(errors) == 1 and "Traceback" not in done.stderr
         assert "No space left on device" in errors[0] and str(disk) in errors[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -18,7 +17,7 @@ from pycaffe_compat.solver.snapshot import open_state
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 KILLS = 10
 
 
@@ -55,7 +54,7 @@ def _state(path: Path) -> tuple[object, ...]:
 
 
 SOLVER = "type: 'Nesterov' momentum: 0.9 snapshot: 5 max_iter: 100 display: 1"
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 WORKER = [str(ROOT / "tools" / "train_net.py"), "--resume", "--cpu", "--solver"]
 
 
@@ -71,9 +70,8 @@ def number_of(rank: int, folder: Path) -> int:
     raise AssertionError(f"no process has rank {rank}")
 
 
-def kill_at(process: subprocess.Popen[str], words: str, rank: int, folder: Path) -> str:
+def kill_at(process: warm_start.Started, words: str, rank: int, folder: Path) -> str:
     """Kill a rank when ``words`` are logged for the first time; return all that is logged."""
-    assert process.stderr is not None
     seen = []
     for line in process.stderr:
         if words in line and not any(words in each for each in seen):
@@ -82,22 +80,11 @@ def kill_at(process: subprocess.Popen[str], words: str, rank: int, folder: Path)
     return "".join(seen)
 
 
-def ranks(command: list[str]) -> list[warm_start.Started]:
-    """Start a training of two processes without torchrun, whose agent would be a third."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    return [
-        warm_start.start(*command, env={**ENVIRONMENT, **place, "RANK": str(each), "LOCAL_RANK": str(each)})
-        for each in range(2)
-    ]
-
-
 @pytest.fixture(scope="module")
 def through(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The model of the uninterrupted run of two processes."""
     folder = tmp_path_factory.mktemp("through")
-    for process in ranks([*WORKER, str(write_files(folder, SOLVER))]):
+    for process in warm_start.start_ranks(*WORKER, write_files(folder, SOLVER)):
         said = process.communicate()[1]
         assert process.returncode == 0, said
     return files(folder, "_iter_100.caffemodel")
@@ -109,7 +96,7 @@ def test_a_killed_process_stops_the_others_and_a_new_start_goes_on(
 ) -> None:
     """Started without an agent that would end the others: they must notice by themselves."""
     command = [*WORKER, str(write_files(tmp_path, SOLVER))]
-    processes = ranks(command)
+    processes = warm_start.start_ranks(*command)
     other = 1 - rank
     watchdog = threading.Timer(120, lambda: [each.kill() for each in processes])  # what hangs fails
     watchdog.start()
@@ -125,7 +112,7 @@ def test_a_killed_process_stops_the_others_and_a_new_start_goes_on(
         f"train_net: rank {rank} (process {processes[rank].pid} on {socket.gethostname()}) has ended, so rank {other}"
     )
     assert said.count(message) == 1 and "--resume" in said and "Traceback" not in said, said
-    logs = [(process.communicate()[1], process.returncode) for process in ranks(command)]
+    logs = [(process.communicate()[1], process.returncode) for process in warm_start.start_ranks(*command)]
     assert [status for _, status in logs] == [0, 0], logs
     assert "Restoring previous solver status" in logs[0][0]
     assert files(tmp_path, "_iter_100.caffemodel") == through
@@ -134,8 +121,8 @@ def test_a_killed_process_stops_the_others_and_a_new_start_goes_on(
 def test_the_elastic_restart_of_torchrun_goes_on(tmp_path: Path, through: dict[str, bytes]) -> None:
     """The restarted processes share the store of those that were killed."""
     command = [*TORCHRUN, "--max-restarts=3", *WORKER, str(write_files(tmp_path, SOLVER))]
-    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    watchdog = threading.Timer(120, process.terminate)  # torchrun then ends its processes
+    process = warm_start.start(*command, env=ENVIRONMENT)
+    watchdog = threading.Timer(120, process.send_signal, [signal.SIGTERM])  # torchrun then ends its processes
     watchdog.start()
     said = kill_at(process, "Iteration 9,", 1, tmp_path)
     status = process.wait(60)
@@ -161,12 +148,5 @@ def test_a_process_that_does_not_notice_is_ended(tmp_path: Path) -> None:
     (tmp_path / "stuck.py").write_text(STUCK)
     # The shells end together, when rank 0 has: torchrun would end rank 0 as soon as rank 1's shell is gone.
     shell = f"{sys.executable} stuck.py; touch ended$RANK; until [ -e ended0 ]; do sleep 0.1; done"
-    done = subprocess.run(
-        [*TORCHRUN, "--no-python", "sh", "-c", shell],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    done = warm_start.run(*TORCHRUN, "--no-python", "sh", "-c", shell, cwd=tmp_path, env=ENVIRONMENT, timeout=100)
     assert done.stderr.count("rank 1 (process ") == 1 and "has ended, so rank 0 stops too" in done.stderr, done.stderr

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch.distributed as dist
+import warm_start
 from small_solver import write_files
 
 from pycaffe_compat.errors import SolverError
 from pycaffe_compat.solver.meeting import meet
 
-ROOT = Path(__file__).parents[2]
 ALONE = """
 import sys
 from pycaffe_compat.commands import train_net
@@ -61,10 +58,9 @@ def test_a_process_that_never_comes_is_one_error(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    command = [sys.executable, str(tmp_path / "alone.py"), str(write_files(tmp_path))]
+    command = [tmp_path / "alone.py", write_files(tmp_path)]
     for rank in ("0", "1"):
-        environment = {**os.environ, **place, "PYTHONPATH": str(ROOT), "RANK": rank, "LOCAL_RANK": rank}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        done = warm_start.run(*command, env={**place, "RANK": rank, "LOCAL_RANK": rank}, timeout=60)
         errors = [line for line in done.stderr.splitlines() if line.startswith("train_net: ")]
         assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
         assert len(errors) == 1 and "cannot meet at localhost:" in errors[0] and "WORLD_SIZE" in errors[0], done.stderr

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import warm_start
 from small_solver import make, write_files
 
 from pycaffe_compat.errors import SolverError
@@ -20,14 +18,11 @@ from pycaffe_compat.solver.signals import Signals
 ROOT = Path(__file__).parents[2]
 
 
-def start(folder: Path, options: str, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, ROOT / "tools" / "train_net.py", "--solver", write_files(folder, options), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+def start(folder: Path, options: str, *arguments: str) -> warm_start.Started:
+    return warm_start.start(ROOT / "tools" / "train_net.py", "--solver", write_files(folder, options), *arguments)
 
 
-def wait_for(process: subprocess.Popen[str], words: str) -> str:
-    assert process.stderr is not None
+def wait_for(process: warm_start.Started, words: str) -> str:
     seen = ""
     for line in process.stderr:
         seen += line
@@ -68,7 +63,7 @@ def test_other_effects(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     wait_for(process, "Snapshotting solver state")
     wait_for(process, "lr =")
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     process.wait(20)
     assert len(list(tmp_path.glob("*.solverstate"))) == 1
 

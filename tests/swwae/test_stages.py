@@ -126,12 +126,10 @@ def test_several_processes_go_through_the_steps_together(tmp_path):
     write_solver(tmp_path, "prototxt/swwae_layerwise", "dec")
     (tmp_path / "vgg.prototxt").write_text(NET % "ip")
     Net(str(tmp_path / "vgg.prototxt")).save(tmp_path / "vgg.caffemodel")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(TOOL)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(TOOL)]
     options = ["swwae_layerwise", "--weights", "vgg.caffemodel", "--trainer-options", "--cpu --no-progress"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*torchrun, *options], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
-    )
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = warm_start.run(*torchrun, *options, cwd=tmp_path, env=environment, timeout=200)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("step 2") == done.stdout.count("step 4") == 1
     assert done.stderr.count("Starting Optimization") == 2

@@ -1,7 +1,5 @@
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -51,16 +49,8 @@ def test_help_teaches():
 
 def test_an_interrupted_run_leaves_nothing(tmp_path):
     (tmp_path / "list.txt").write_text("".join(f"im04.png {i}\n" for i in range(200_000)))
-    command = [
-        sys.executable,
-        TOOL,
-        "--resize_height=600",
-        "--resize_width=600",
-        "images",
-        tmp_path / "list.txt",
-        tmp_path / "db",
-    ]
-    with subprocess.Popen([*map(str, command)], cwd=DATA, stderr=subprocess.PIPE, text=True) as process:
+    command = [TOOL, "--resize_height=600", "--resize_width=600", "images", tmp_path / "list.txt", tmp_path / "db"]
+    with warm_start.start(*command, cwd=DATA) as process:
         for line in process.stderr:
             if "Opened lmdb" in line:
                 break
