@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 
@@ -34,7 +35,7 @@ class Fork:
     prepare: Callable[[Any], None] | None = None
     sign: Callable[[Any], bool] | None = None
 
-    @property
+    @cached_property
     def layer_types(self) -> frozenset[str]:
         """``types`` as a set."""
         return frozenset(self.types.split())

@@ -67,6 +67,8 @@ def fork_of_layer(param: Any, cls: type[Layer], fork: str, likely: Sequence[str]
 
 def leaves_out_weight(param: Any, cls: type[Layer], fork: str, likely: Sequence[str]) -> bool:
     """Whether a loss counts for nothing unless ``loss_weight`` is given: in its fork, or in all that its net may be of."""
+    if not cls.weightless:
+        return False
     if fork:
         return fork_of_layer(param, cls, fork, likely) in cls.weightless
     having = {name for each in VARIANTS.get(param.type, ()) for name in each.forks}
