@@ -1,5 +1,6 @@
 """The summary of a net: shapes, counts of parameters, memory and arithmetic known from elsewhere; no database, no memory."""
 
+import paper_nets
 import pytest
 
 from pycaffe_compat.errors import CaffeError, NetError, UnknownNameError
@@ -7,7 +8,6 @@ from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.summary import build_shapes, describe, summarize
 from pycaffe_compat.swwae import Decoder, augment, reconstruction_net, vgg
 from pycaffe_compat.swwae.nets import imagenet_inputs
-from pycaffe_compat.swwae.release import paper_tree
 
 DATA = """
 layer { name: "d" type: "Data" top: "data" top: "label" include { phase: TRAIN }
@@ -106,8 +106,13 @@ def test_no_parameter_gets_memory():
 
 
 def test_every_form_of_the_papers_nets_can_be_built():
-    deepest = {path: net for path, net in paper_tree().items() if "layer5" in path or "layer8" in path}
-    assert len(deepest) == 44
+    """With the layers that dump blobs, which stand beside all that the nets to deploy have."""
+    dumping = {path: net for path, net in paper_nets.nets().items() if path.endswith("_dump.prototxt")}
+    deepest = {path: net for path, net in dumping.items() if "layer5" in path or "layer8" in path}
+    assert len(deepest) == 22
+    for path, net in dumping.items():
+        deploying = paper_nets.nets()[path.replace("_dump.", "_deploy.")]
+        assert {each.name for each in deploying.layer} <= {each.name for each in net.layer}, path
     for path, net in deepest.items():
         size = 227 if path.startswith("alexnet") else 224
         last = "dec:conv1-post" if path.startswith("alexnet") else "dec:conv1_1"

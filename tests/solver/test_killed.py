@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
-import sys
 import threading
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from pycaffe_compat.solver.snapshot import open_state
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 KILLS = 10
 
 
@@ -54,30 +53,19 @@ def _state(path: Path) -> tuple[object, ...]:
 
 
 SOLVER = "type: 'Nesterov' momentum: 0.9 snapshot: 5 max_iter: 100 display: 1"
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 WORKER = [str(ROOT / "tools" / "train_net.py"), "--resume", "--cpu", "--solver"]
 
 
-def number_of(rank: int, folder: Path) -> int:
-    """The process of this rank of the training whose solver is in ``folder``."""
-    for path in Path("/proc").iterdir():
-        try:
-            environment = (path / "environ").read_bytes().split(b"\0")
-            if str(folder).encode() in (path / "cmdline").read_bytes() and f"RANK={rank}".encode() in environment:
-                return int(path.name)
-        except OSError:
-            continue
-    raise AssertionError(f"no process has rank {rank}")
-
-
-def kill_at(process: warm_start.Started, words: str, rank: int, folder: Path) -> str:
+def kill_at(process: warm_start.Started, words: str, rank: int) -> str:
     """Kill a rank when ``words`` are logged for the first time; return all that is logged."""
-    seen = []
+    said, number = "", 0
     for line in process.stderr:
-        if words in line and not any(words in each for each in seen):
-            os.kill(number_of(rank, folder), signal.SIGKILL)
-        seen.append(line)
-    return "".join(seen)
+        if found := re.fullmatch(rf"rank {rank} is process (\d+)\n", line):
+            number = int(found[1])
+        if words in line and words not in said:
+            os.kill(number, signal.SIGKILL)
+        said += line
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +108,11 @@ def test_a_killed_process_stops_the_others_and_a_new_start_goes_on(
 
 def test_the_elastic_restart_of_torchrun_goes_on(tmp_path: Path, through: dict[str, bytes]) -> None:
     """The restarted processes share the store of those that were killed."""
-    command = [*TORCHRUN, "--max-restarts=3", *WORKER, str(write_files(tmp_path, SOLVER))]
-    process = warm_start.start(*command, env=ENVIRONMENT)
+    options = ["--resume", "--cpu", "--solver", write_files(tmp_path, SOLVER)]
+    process = warm_start.start(HERE / "elastic_run.py", *options)
     watchdog = threading.Timer(120, process.send_signal, [signal.SIGTERM])  # torchrun then ends its processes
     watchdog.start()
-    said = kill_at(process, "Iteration 9,", 1, tmp_path)
+    said = kill_at(process, "Iteration 9,", 1)
     status = process.wait(60)
     watchdog.cancel()
     assert status == 0, said
@@ -146,7 +134,7 @@ os._exit(9)
 def test_a_process_that_does_not_notice_is_ended(tmp_path: Path) -> None:
     """As one that waits for the kernels of a GPU: here it sleeps."""
     (tmp_path / "stuck.py").write_text(STUCK)
-    # The shells end together, when rank 0 has: torchrun would end rank 0 as soon as rank 1's shell is gone.
-    shell = f"{sys.executable} stuck.py; touch ended$RANK; until [ -e ended0 ]; do sleep 0.1; done"
-    done = warm_start.run(*TORCHRUN, "--no-python", "sh", "-c", shell, cwd=tmp_path, env=ENVIRONMENT, timeout=100)
-    assert done.stderr.count("rank 1 (process ") == 1 and "has ended, so rank 0 stops too" in done.stderr, done.stderr
+    processes = warm_start.start_ranks(tmp_path / "stuck.py")
+    said = processes[0].communicate(timeout=60)[1]
+    assert said.count("rank 1 (process ") == 1 and "has ended, so rank 0 stops too" in said, said
+    assert [each.wait() for each in processes] == [1, 9]

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import paper_nets
 import pytest
 
 from pycaffe_compat.errors import NetError
@@ -11,7 +12,6 @@ from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.swwae import KINDS, OBJECTIVES, Decoder, alexnet, augment, reconstruction_net, vgg
 from pycaffe_compat.swwae.blocks import input_layer, layer, max_pool, relu, weighted
 from pycaffe_compat.swwae.encoder import read_encoder
-from pycaffe_compat.swwae.release import paper_tree
 
 PAPER_NETS = json.loads((Path(__file__).parents[1] / "goldens/nets/paper_nets.json").read_text())
 GAUSSIAN = {"type": "gaussian", "std": 0.01}
@@ -32,7 +32,7 @@ def small(*middle, size=16):
 
 @pytest.fixture(scope="module")
 def tree():
-    return paper_tree()
+    return paper_nets.nets()
 
 
 @pytest.mark.parametrize("path", PAPER_NETS)

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import paper_nets
 import pytest
 from google.protobuf import text_format
 
 from pycaffe_compat.errors import CaffeError
 from pycaffe_compat.proto import caffe_pb2
-from pycaffe_compat.swwae.generate import all_files, write_all
+from pycaffe_compat.swwae.generate import write_all
 from pycaffe_compat.swwae.prototxt import WIDTH, format_readable
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +18,7 @@ NAMES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "prototxt").rglob
 @pytest.fixture(scope="module")
 def files() -> dict[str, str]:
     """What the generator writes, by path."""
-    return all_files()
+    return paper_nets.files()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import paper_nets
 import pytest
 import torch
 from swwae.small_run import SIZE, make_small_run
@@ -21,7 +22,6 @@ from pycaffe_compat.swwae.decoders import read_augmented
 from pycaffe_compat.swwae.nets import deploy_inputs
 from pycaffe_compat.swwae.prototxt import net_text
 from pycaffe_compat.swwae.quality import psnr
-from pycaffe_compat.swwae.release import paper_tree
 from pycaffe_compat.swwae.run_folder import Recipe, train_run
 
 VARIANTS = ("swwae_all", "sae_first", "swwae_layerwise", "baseline")
@@ -106,7 +106,7 @@ def test_the_numbers_are_those_of_the_induced_net(here, capsys):
 
 
 def test_stages_of_layerwise_are_stacked():
-    augmented = read_augmented(paper_tree()["vggnet/cls/SWWAE-layerwise/layer5_deploy.prototxt"])
+    augmented = read_augmented(paper_nets.nets()["vggnet/cls/SWWAE-layerwise/layer5_deploy.prototxt"])
     assert [each.label for each in augmented.sources] == ["pool5", "pool4", "pool3", "pool2", "pool1"]
     net = augmented.net_from(augmented.sources[0], (1, 3, 224, 224))
     unpooled = {each.name: each.bottom[0] for each in net.layer if each.type == "Depooling"}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import paper_nets
 import pytest
 import warm_start
 
@@ -13,7 +14,7 @@ from pycaffe_compat.errors import MissingFileError, SolverError
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text, read_weights
 from pycaffe_compat.swwae import Decoder
-from pycaffe_compat.swwae.generate import VARIANTS, all_files
+from pycaffe_compat.swwae.generate import VARIANTS
 from pycaffe_compat.swwae.stages import stages, train_in_stages
 
 ROOT = Path(__file__).parents[2]
@@ -43,14 +44,14 @@ def write_solver(folder, name, layer="ip", iterations=4):
 def test_the_steps_are_the_papers(decoder):
     found = stages(decoder)
     assert [stage.step for stage in found] == ([2, 4] if decoder.objective == "layerwise" else [2, 3, 4])
-    files = all_files()
+    files = paper_nets.files()
     assert all(stage.solver in files for stage in found)
     assert found[0].solver == f"prototxt/decoder/{decoder.kind}_layerwise_solver.prototxt"
     assert found[-1].solver == f"prototxt/{decoder.name}_solver.prototxt"
 
 
 def test_the_encoder_is_fixed_until_the_last_step():
-    files = all_files()
+    files = paper_nets.files()
     for stage in stages(Decoder("swwae", "all")):
         solver = parse_text(files[stage.solver], caffe_pb2.SolverParameter)
         net = parse_text(files[solver.net], caffe_pb2.NetParameter)
