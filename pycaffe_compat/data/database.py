@@ -55,6 +55,7 @@ class _LibraryCursor:
     def __init__(self, file: _ByLibrary) -> None:
         self._cursor = file.handle.begin(buffers=True).cursor()
         self.first, self.next = self._cursor.first, self._cursor.next
+        self.seek = self._cursor.set_range
 
     def record(self) -> tuple[bytes, memoryview]:
         return bytes(self._cursor.key()), self._cursor.value()
@@ -91,8 +92,8 @@ class Database:
     """The records of an LMDB, in key order.
 
     Any position can be read. Going forward is fast; going back starts over at the first key, because LMDB has no index by
-    position. Safe to use from several threads and after a fork. The values are views into the mapped file: they are
-    valid as long as this object lives.
+    position. Any key is found fast. Safe to use from several threads and after a fork. The values are views into the mapped
+    file: they are valid as long as this object lives.
 
     Args:
         path: the folder that holds ``data.mdb``.
@@ -153,6 +154,17 @@ class Database:
             except BaseException:
                 self._at = -1
                 raise
+
+    def find(self, key: bytes) -> tuple[bytes, memoryview] | None:
+        """Return key and value of the first record whose key is not before ``key``; None behind the last one.
+
+        It takes as long anywhere in the database. The value is as that of :meth:`read`.
+        """
+        if self._pid != os.getpid():
+            self._begin()
+        with self._lock:
+            self._at = -1  # the position is not known
+            return self._cursor.record() if self._cursor.seek(key) else None
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over copies of keys and values."""

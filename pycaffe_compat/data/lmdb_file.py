@@ -8,6 +8,7 @@ Source: LMDB 0.9, data format 1, of a 64-bit little-endian machine.
 
 from __future__ import annotations
 
+import bisect
 import mmap
 import struct
 from typing import NamedTuple
@@ -112,6 +113,11 @@ class DataFile:
         _, _, low, high = self.node(begin, index)
         return low | high << 32
 
+    def key(self, begin: int, index: int) -> bytes:
+        """The key of node ``index`` of the page that begins there."""
+        at, size, _, _ = self.node(begin, index)
+        return bytes(self._view[at : at + size])
+
     def record(self, begin: int, index: int) -> tuple[bytes, memoryview]:
         """Key and value of record ``index`` of the leaf that begins there."""
         at, size, length, flags = self.node(begin, index)
@@ -129,7 +135,7 @@ class DataFile:
 
 
 class Cursor:
-    """A place in a :class:`DataFile`, which goes forward in key order."""
+    """A place in a :class:`DataFile`, which goes forward in key order, or to a key."""
 
     def __init__(self, file: DataFile) -> None:
         self._file = file
@@ -144,6 +150,17 @@ class Cursor:
         self._descend(self._file.tree.root)
         return True
 
+    def seek(self, key: bytes) -> bool:
+        """Go to the first record whose key is not before ``key``; False if there is none."""
+        self._path = []
+        if self._file.tree.root == NONE:
+            return False
+        self._descend(self._file.tree.root, key)
+        if self._at < self._nodes:
+            return True
+        self._at -= 1
+        return self.next()
+
     def next(self) -> bool:
         """Go to the next record; False behind the last one."""
         self._at += 1
@@ -157,17 +174,27 @@ class Cursor:
                 return True
         return False
 
-    def _descend(self, number: int) -> None:
-        """Go to the first record below a page."""
+    def _descend(self, number: int, key: bytes = b"") -> None:
+        """Go to the first record below a page whose key is not before ``key``, or behind the last one of its leaf."""
         while True:
             begin, flags, nodes = self._file.page(number)
             if flags & LEAF:
-                self._begin, self._nodes, self._at = begin, nodes, 0
+                self._begin, self._nodes, self._at = begin, nodes, self._before(begin, 0, nodes, key)
                 return
             if len(self._path) >= DEEPEST:
                 raise self._file.damaged("its tree has no leaves")
-            self._path.append((begin, nodes, 0))
-            number = self._file.child(begin, 0)
+            # the first node of a branch stands for all keys before the second's, and has none of its own
+            after = self._before(begin, 1, nodes, key)
+            equal = after < nodes and self._file.key(begin, after) == key
+            at = after if equal else after - 1
+            self._path.append((begin, nodes, at))
+            number = self._file.child(begin, at)
+
+    def _before(self, begin: int, first: int, nodes: int, key: bytes) -> int:
+        """The first node, from ``first`` on, of the page that begins there whose key is not before ``key``."""
+        if not key:
+            return first
+        return bisect.bisect_left(range(nodes), key, lo=first, key=lambda index: self._file.key(begin, index))
 
     def record(self) -> tuple[bytes, memoryview]:
         """Key and value of the record here."""

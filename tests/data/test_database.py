@@ -1,3 +1,4 @@
+import bisect
 import os
 import subprocess
 import sys
@@ -63,7 +64,14 @@ def test_databases_of_all_depths_are_read_as_the_library_reads_them(tmp_path, nu
         with pytest.raises(DataError, match="is empty"):
             Database(tmp_path / "db")
         return
-    assert list(Database(tmp_path / "db")) == wanted
+    database = Database(tmp_path / "db")
+    assert list(database) == wanted
+    keys = [key for key, _ in wanted]
+    for key in [b"%08d" % draw.integers(number + 1) for _ in range(20)] + [keys[0], keys[-1], b"", b"9"]:
+        at = bisect.bisect_left(keys, key)
+        found = database.find(key)
+        assert (found and (found[0], bytes(found[1]))) == (wanted[at] if at < len(keys) else None)
+    assert database.read(0)[0] == keys[0]
 
 
 @pytest.mark.parametrize("seed", range(30))

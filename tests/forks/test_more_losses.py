@@ -92,6 +92,13 @@ def test_l1_loss_of_flownet2(entries: bool, l2: bool, prescale: bool, plateau: f
     assert a.grad.isfinite().all() and (a.grad.numpy()[~mask] == 0).all()
 
 
+def test_l1_loss_with_a_power_is_liteflownets() -> None:
+    layer = build(FLOW.format("l2_per_location: true power: 0.25 epsilon: 0.5"), (N, C, H, W), (N, C, H, W))
+    a, b = randn(N, C, H, W), randn(N, C, H, W, seed=1)
+    torch.testing.assert_close(layer(a, b), (((a - b) ** 2).sum(1) + 0.5).pow(0.25).sum() / N)
+    gl.check_gradients(layer, a, b)
+
+
 def test_l1_loss_of_one_bottom_is_flownet2s() -> None:
     layer, x = build('type: "L1Loss"', (N, C)), randn(N, C)
     assert layer.fork == "flownet2"

@@ -253,7 +253,7 @@ def test_data_augmentation_cuts_the_middle_and_follows_the_mean() -> None:
             mean = (mean * number + y.mean((0, 2, 3))) / (number + 1)
         top, coefficients = layer(batch)
         torch.testing.assert_close(top, y - mean[:, None, None], atol=1e-5, rtol=1e-5)
-    assert layer.passes.item() == 3 and coefficients.shape == (2, 42, 1, 1) and coefficients[0, 4, 0, 0] == 1
+    assert layer.passes.item() == 3 and coefficients.shape == (2, 42, 1, 1) and not coefficients.any()
 
 
 def test_data_augmentation_takes_the_mean_of_another_size(tmp_path: Path) -> None:
@@ -302,11 +302,6 @@ def test_data_augmentation_takes_the_mean_of_another_size(tmp_path: Path) -> Non
             'type: "LpqLoss" lpq_loss_param { p: 1 p: 2 q: 1 q: 2 pq_episode_starts_at_iter: 0 pq_episode_starts_at_iter: 9 }',
             1,
             "2 episodes",
-        ),
-        (
-            'type: "DataAugmentation" augmentation_param { crop_width: 2 crop_height: 2 rotate { spread: 1 } }',
-            1,
-            "augmentation_param.rotate: random",
         ),
         ('type: "DataAugmentation" augmentation_param { crop_width: 9 crop_height: 2 }', 1, "do not fit into 4×4"),
         ('type: "Accum" accum_param { have_reference: true }', 1, "at least 2 bottoms"),

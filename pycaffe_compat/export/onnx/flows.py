@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ...forks.flownet2.augmentation import DataAugmentation
+from ...forks.flownet2.coefficients import NAMES
 from ...forks.flownet2.correlation import Correlation, RowCorrelation
 from ...forks.flownet2.flow import ChannelNorm, FlowWarp, NegReLU
 from ...forks.flownet2.mean import Mean
@@ -139,7 +140,11 @@ def exp_max(e: Emitter, layer: ExpMax, x: Value) -> str:
 
 
 @emits(DataAugmentation)
-def augmentation(e: Emitter, layer: DataAugmentation, x: Value) -> list[str]:
+def augmentation(e: Emitter, layer: DataAugmentation, x: Value, *given: Value) -> list[str]:
+    if layer.transforms:
+        raise unsaid(
+            layer, "it transforms images by coefficients; nets for use have a single bottom here, and phase TEST"
+        )
     if not layer.settled:
         raise unsaid(
             layer, "its mean follows more passes; that of a trained net, which made recompute_mean of them, stays"
@@ -152,7 +157,7 @@ def augmentation(e: Emitter, layer: DataAugmentation, x: Value) -> list[str]:
     mean = layer.subtracted()
     tops = [e.op("Identity", y) if mean is None else e.op("Sub", y, e.array(layer, "subtracted", mean))]
     if layer.n_tops > 1:
-        tops.append(_for_each(e, x, np.reshape(layer.coefficients, (1, -1, 1, 1))))
+        tops.append(_for_each(e, x, np.zeros((1, len(NAMES), 1, 1))))
     return tops
 
 

@@ -7,6 +7,7 @@ import math
 import torch
 
 from ...forks.flownet2.augmentation import DataAugmentation
+from ...forks.flownet2.coefficients import NAMES
 from ...forks.flownet2.correlation import Correlation, RowCorrelation
 from ...forks.flownet2.flow import ChannelNorm, FlowWarp, NegReLU
 from ...forks.flownet2.mean import Mean
@@ -84,7 +85,11 @@ def _matrices(w: Writer, layer: Resample | Downsample, x: Value) -> tuple[str, s
 
 
 @writes(DataAugmentation)
-def augmentation(w: Writer, layer: DataAugmentation, x: Value) -> list[str]:
+def augmentation(w: Writer, layer: DataAugmentation, x: Value, *given: Value) -> list[str]:
+    if layer.transforms:
+        raise unsaid(
+            layer, "it transforms images by coefficients; nets for use have a single bottom here, and phase TEST"
+        )
     if not layer.settled:
         raise unsaid(
             layer, "its mean follows more passes; that of a trained net, which made recompute_mean of them, stays"
@@ -101,9 +106,7 @@ def augmentation(w: Writer, layer: DataAugmentation, x: Value) -> list[str]:
         y = f"{y} - {w.parameter(layer, mean, name=f'{layer.name}_mean', learns=False)}"
     tops = [y]
     if layer.n_tops > 1:
-        alike = torch.tensor(layer.coefficients).view(1, -1, 1, 1)
-        name = w.parameter(layer, alike, name=f"{layer.name}_coefficients", learns=False)
-        tops.append(f"{name}.expand({x}.shape[0], -1, -1, -1)")
+        tops.append(f"{x}.new_zeros({x}.shape[0], {len(NAMES)}, 1, 1)")
     return tops
 
 

@@ -17,9 +17,9 @@ from ...layers.registry import register
 class LocationL1Loss(LossLayer):
     """``sum |a - b| / N``, ignoring NaN, or of a single bottom; ``l2_per_location`` takes L2 norms over channels.
 
-    That is ``sqrt(sum of squares + epsilon)``, with ``l2_prescale_by_channels`` of the mean of squares. Differences (or sums of
-    squares) below ``plateau`` (its square) count as 0. ``normalize_by_num_entries`` divides by how many differences are numbers,
-    by the number of channels, and not by N.
+    That is ``sqrt(sum of squares + epsilon)``, or that sum to LiteFlowNet's ``power``; with ``l2_prescale_by_channels`` it is of
+    the mean of squares. Differences (or sums of squares) below ``plateau`` (its square) count as 0. ``normalize_by_num_entries``
+    divides by how many differences are numbers, by the number of channels, and not by N.
     """
 
     options = ("l1_loss_param",)
@@ -30,6 +30,7 @@ class LocationL1Loss(LossLayer):
         super().__init__(param, bottom_shapes)
         options = param.l1_loss_param
         self.l2, self.prescale = options.l2_per_location, options.l2_prescale_by_channels
+        self.power = options.power
         self.by_entries, self.epsilon, self.plateau = options.normalize_by_num_entries, options.epsilon, options.plateau
         if any(len(shape) < 2 for shape in bottom_shapes):
             raise self.error("needs bottoms with at least 2 axes (N, C, …)")
@@ -53,7 +54,8 @@ class LocationL1Loss(LossLayer):
             squares = squares / a.shape[1]
         if self.plateau > 0:
             squares = torch.where(squares.abs() < self.plateau**2, 0, squares)
-        return (squares + self.epsilon).sqrt().sum() / divisor
+        norms = (squares + self.epsilon).sqrt() if self.power == 0.5 else (squares + self.epsilon) ** self.power
+        return norms.sum() / divisor
 
 
 def rising(x: Tensor) -> Tensor:

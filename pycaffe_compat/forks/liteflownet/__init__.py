@@ -16,8 +16,5 @@ FORK = Fork(
         "DataParameter.verbose": "what is logged",
         "LayerParameter.reshape_every_iter": "whether shapes are recomputed in each iteration",
     },
-    refused={
-        "L1LossParameter.power": "is the power of a sum of squares, 0.5 by default",
-        "LRNParameter.shift": "is added before a division",
-    },
+    refused={"LRNParameter.shift": "is added before a division"},
 )
