@@ -116,7 +116,8 @@ class GenerateAugmentationParameters(Layer):
         if len(bottom_shapes) == 3:
             if len(bottom_shapes[1]) != 4 or len(bottom_shapes[2]) != 4:
                 raise self.error(f"needs images (N, C, H, W), not of shape {dims(bottom_shapes[1])}")
-            self.crop, self.source = bottom_shapes[2][2:], bottom_shapes[1][2:]
+            self.crop: Shape = bottom_shapes[2][2:]
+            self.source: Shape = bottom_shapes[1][2:]
         else:
             if not (options.HasField("crop_width") and options.HasField("crop_height")):
                 raise self.error("needs augmentation_param.crop_width and crop_height, or 3 bottoms")
