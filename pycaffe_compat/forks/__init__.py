@@ -85,6 +85,8 @@ NAMES = (
     "compact_bilinear",
     "noisy_label",
     "deepdetect",
+    "rtpose_train",
+    "cpm",
 )
 
 

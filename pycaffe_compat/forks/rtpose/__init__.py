@@ -6,5 +6,5 @@ FORK = Fork(
     name="rtpose",
     title="Realtime multi-person pose estimation",
     source="CMU-Perceptual-Computing-Lab/caffe_rtpose",
-    types="CPMData ImResize Nms",
+    types="ImResize Nms",
 )
