@@ -99,7 +99,7 @@ class Wiring:
             state = self._declared.state
             makers = [layer for layer in self._declared.layer if blob in layer.top and layer.name != reader.name]
             for layer in makers:
-                if included(layer, state):
+                if included(layer, state) and blob not in layer.bottom:
                     return f'layer "{layer.name}" ({layer.type}) makes it, but stands after this one'
             for layer in makers:
                 return (

@@ -458,6 +458,11 @@ def test_a_bottom_that_a_later_layer_makes() -> None:
         net_of('layer { name: "r" type: "ReLU" bottom: "x" top: "r" }' + INPUT)
     with pytest.raises(NetError, match='unknown bottom blob "x": no earlier layer makes it'):
         net_of('layer { name: "r" type: "ReLU" bottom: "x" top: "x" }')
+    later = (
+        'layer { name: "r" type: "ReLU" bottom: "x" top: "r" } layer { name: "s" type: "Power" bottom: "x" top: "x" }'
+    )
+    with pytest.raises(NetError, match=r'layer "in" \(Input\) makes it, but the net is built for phase TEST'):
+        net_of(INPUT.replace("{", "{ include { phase: TRAIN } ", 1) + later)
 
 
 @pytest.mark.parametrize("name", ["training", "inputs", "steps"])

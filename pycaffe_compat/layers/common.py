@@ -151,9 +151,10 @@ class Silence(Layer):
 
 @register("Parameter")
 class Parameter(Layer):
-    """A learned blob of the given shape. happynear's Caffe fills it with ``blob_filler``."""
+    """A learned blob of the given shape. happynear's Caffe fills it with ``blob_filler``, OpenVINO's with ``filler``."""
 
-    fork_options = frozenset({"parameter_param.blob_filler"})
+    fork_options = frozenset({"parameter_param.blob_filler", "parameter_param.filler"})
+    inert_options = frozenset({"norm_axis"})
     blobs_declared = ("weight",)
     shares_memory = True
     bottoms = (0, 0)
@@ -164,8 +165,8 @@ class Parameter(Layer):
         shape = tuple(param.parameter_param.shape.dim)
         if any(n < 0 for n in shape):
             raise self.error(f"parameter_param.shape {list(shape)} has a negative dim")
-        filler = param.parameter_param.blob_filler
-        self.add_blob("weight", shape, filler if param.parameter_param.HasField("blob_filler") else None)
+        fillers = [field for field in ("blob_filler", "filler") if param.parameter_param.HasField(field)]
+        self.add_blob("weight", shape, getattr(param.parameter_param, fillers[0]) if fillers else None)
 
     def forward(self) -> Tensor:
         return self.weight.view_as(self.weight)

@@ -40,10 +40,15 @@ def allowed() -> bool:
     return _allowed or os.environ.get(VARIABLE, "").lower() in ("1", "true", "yes", "on")
 
 
-def stands_in(param: Any) -> bool:
-    """Whether a layer of this package runs in place of the Python class: one that it knows, and that may or can not run."""
+def stands_in(param: Any, layer: str = "") -> bool:
+    """Whether a layer of this package runs in place of the Python class: one that it knows, and that may or can not run.
+
+    Args:
+        param: the ``LayerParameter``.
+        layer: the name of the class, if only that is asked for.
+    """
     options = param.python_param
-    known = STAND_INS.get((options.module, options.layer)) == len(param.bottom)
+    known = STAND_INS.get((options.module, options.layer)) == len(param.bottom) and layer in ("", options.layer)
     return known and not (allowed() and _is_there(options.module))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import proto
+from ..layers.python_layer import FixedBlobs as RawBlobVec  # noqa: F401  (of caffe._caffe: what a Python layer is given)
 from . import former, interface
 from .interface import *  # noqa: F403
 from .net_spec import layers

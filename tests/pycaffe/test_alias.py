@@ -17,6 +17,7 @@ import pycaffe_compat
 from pycaffe_compat import pycaffe
 from pycaffe_compat.__main__ import main
 from pycaffe_compat.errors import CaffeError
+from pycaffe_compat.layers.python_layer import FixedBlobs
 from pycaffe_compat.proto import caffe_pb2, parse_text
 from pycaffe_compat.pycaffe import install_as_caffe
 
@@ -81,6 +82,7 @@ def test_the_top_level_has_caffes_names_and_tells_its_two_kinds_of_net_apart() -
         assert name in pycaffe_compat.__all__
     assert pycaffe_compat.layers.REGISTRY and pycaffe_compat.proto.caffe_pb2  # subpackages, not NetSpec's layers
     assert pycaffe.layers is pycaffe.net_spec.layers
+    assert pycaffe.RawBlobVec is FixedBlobs
     assert issubclass(pycaffe_compat.CaffeModule, torch.nn.Module)
     proto = parse_text('input: "x" input_shape { dim: 1 }', caffe_pb2.NetParameter)
     assert type(pycaffe_compat.Net(proto, pycaffe_compat.TEST).module) is pycaffe_compat.CaffeModule

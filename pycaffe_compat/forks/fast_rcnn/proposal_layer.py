@@ -59,7 +59,7 @@ class PythonProposal(Proposals):
 
     @classmethod
     def fits(cls, param: Any) -> bool:
-        return stands_in(param)
+        return stands_in(param, "ProposalLayer")
 
     def _read(self, text: str) -> dict[str, tuple[float, ...]]:
         """The entries of ``param_str``, the keys and numbers of a YAML mapping."""

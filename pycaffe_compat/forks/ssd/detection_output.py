@@ -40,6 +40,7 @@ class DetectionOutput(Layer):
     open_axes = (2,)
     traceable = False
     code_size = 4  # numbers of each box: codes, and columns of the top after the score
+    more_columns = 0  # of the top after these
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -104,7 +105,7 @@ class DetectionOutput(Layer):
     def forward(self, loc: Tensor, conf: Tensor, prior: Tensor, *more: Tensor) -> Tensor:
         priors = self.check_bottoms([blob.shape for blob in (loc, conf, prior, *more)])
         if loc.is_meta:
-            return loc.new_empty((1, 1, 1, 3 + self.code_size))
+            return loc.new_empty((1, 1, 1, 3 + self.code_size + self.more_columns))
         images = loc.shape[0]
         each = 1 if self.share_location else self.classes
         boxes = self.decode(loc.reshape(images, priors, each, self.code_size), *prior[0].view(2, priors, 1, 4), *more)
@@ -117,8 +118,8 @@ class DetectionOutput(Layer):
         return rows[None, None]
 
     def nothing(self, images: int, like: Tensor) -> Tensor:
-        """The rows of a top without any detection, (K, 3 + code_size), of the kind of ``like``."""
-        rows = like.new_full((images, 3 + self.code_size), -1)
+        """The rows of a top without any detection, (K, columns of the top), of the kind of ``like``."""
+        rows = like.new_full((images, 3 + self.code_size + self.more_columns), -1)
         rows[:, 0] = torch.arange(images, device=rows.device)
         return rows
 
