@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import CaffeError, DataError, nearest
-from ..files import atomic_path
+from ..errors import DataError, nearest
 from ..packages import require_package
+from ..swwae.figures import save_figure
 from .logs import ITERS, RATE, SECONDS, TEST_NET, Row, TrainingLog, read_log
 from .options import Parser, command
 
@@ -64,10 +64,6 @@ def plot_training_log(chart_type: int, picture: str, logs: Sequence[str], output
     matplotlib = require_package("matplotlib.figure", "charts need matplotlib", "matplotlib")
     figure = matplotlib.Figure(figsize=(8, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    formats = figure.canvas.get_supported_filetypes()
-    ending = os.path.splitext(picture)[1].lstrip(".").lower()
-    if ending not in formats:
-        raise CaffeError(f"{picture}: the ending says the format; known are {', '.join(sorted(formats))}")
     for path in logs:
         for label, column, rows in _lines(chart, path, read_log(path), output):
             marker = "o" if len(rows) < 20 else ""  # a line of one point is not seen
@@ -77,8 +73,7 @@ def plot_training_log(chart_type: int, picture: str, logs: Sequence[str], output
     axes.set_ylabel(chart.title.split(" vs. ")[0])
     axes.grid(alpha=0.3)
     axes.legend()
-    with atomic_path(picture) as temporary:
-        figure.savefig(temporary)
+    save_figure(figure, picture)
 
 
 def _lines(chart: Chart, path: str, log: TrainingLog, output: str) -> list[tuple[str, str, list[Row]]]:

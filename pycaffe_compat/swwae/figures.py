@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..errors import CaffeError
 from ..files import atomic_path
 from ..packages import require_package
 
@@ -42,6 +43,19 @@ def require_matplotlib() -> Any:
     return require_package("matplotlib.figure", "figures need matplotlib", "matplotlib").Figure
 
 
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a matplotlib ``Figure``; the ending of ``path`` says the format.
+
+    Raises:
+        CaffeError: the format is unknown, or the file cannot be written.
+    """
+    formats = figure.canvas.get_supported_filetypes()
+    if os.path.splitext(path)[1].lstrip(".").lower() not in formats:
+        raise CaffeError(f"{os.fspath(path)}: the ending says the format; known are {', '.join(sorted(formats))}")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, facecolor="white")
+
+
 def rms_error(images: np.ndarray, originals: np.ndarray) -> float:
     """The root mean square difference of two arrays of pixels."""
     return float(np.sqrt(np.mean((images.astype(np.float64) - originals) ** 2)))
@@ -66,7 +80,7 @@ def reconstruction_figure(
         measure: what stands below the originals: what the numbers under the columns are.
 
     Raises:
-        CaffeError: matplotlib is not installed, or the file cannot be written.
+        CaffeError: matplotlib is not installed, the format is unknown, or the file cannot be written.
     """
     rows = len(originals)
     widths = [1.0]
@@ -99,8 +113,7 @@ def reconstruction_figure(
             figure.text((left + right) / 2, y, heading, ha="center", va="bottom", fontsize=10, weight="bold")
         at += len(columns) + 1
     figure.text(0.5, 1 - 0.14 / height, title, ha="center", va="top", fontsize=12)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, facecolor="white")
+    save_figure(figure, path)
 
 
 def depth_figure(
@@ -115,7 +128,7 @@ def depth_figure(
         xlabel: what they are.
 
     Raises:
-        CaffeError: matplotlib is not installed, or the file cannot be written.
+        CaffeError: matplotlib is not installed, the format is unknown, or the file cannot be written.
     """
     figure = require_matplotlib()(figsize=(5.2 * len(charts), 3.6), dpi=130, layout="constrained")
     places = {label: number for number, label in enumerate(labels)}
@@ -128,8 +141,7 @@ def depth_figure(
         axes.set_ylabel(measure)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, facecolor="white")
+    save_figure(figure, path)
 
 
 def _picture(image: np.ndarray) -> np.ndarray:

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import UnknownNameError, WeightsError, nearest
-from ..files import atomic_path
 from ..proto import read_weights
 from ..tables import dims
-from .figures import require_matplotlib
+from .figures import require_matplotlib, save_figure
 
 PANEL = 2.6  # inches, the width of a panel of filters
 
@@ -93,7 +92,8 @@ def filters_figure(path: str | os.PathLike[str], before: Filters, after: Sequenc
         after: filters of the same shape.
 
     Raises:
-        WeightsError: the shapes differ. CaffeError: matplotlib is not installed, or the file cannot be written.
+        WeightsError: the shapes differ.
+        CaffeError: matplotlib is not installed, the format is unknown, or the file cannot be written.
     """
     for each in after:
         _require_same(before, each)
@@ -115,8 +115,7 @@ def filters_figure(path: str | os.PathLike[str], before: Filters, after: Sequenc
         own = float(np.abs(difference).max())
         _show(row[1], each.values, most, f"{each.title}\n{each.layer}, ±{most:.3g}")
         _show(row[2], difference, own or 1.0, f"difference, ±{own:.3g}\n{relative:.1%} of the norm")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, facecolor="white")
+    save_figure(figure, path)
 
 
 def _require_same(before: Filters, after: Filters) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import CaffeError
-from ..files import atomic_path
 from .curves import LOSS, Point, read_points
+from .figures import save_figure
 from .filters import filters_figure, read_filters
 from .page import Page
 from .stages import Stage
@@ -148,8 +148,7 @@ def draw_curves(path: str, points: Mapping[str, Sequence[Point]]) -> bool:
         names = [Line2D([], [], color=f"C{number}", label=name.partition("_")[2]) for number, name in enumerate(lines)]
         row[0].legend(handles=names, fontsize=7)
         row[0].set_xlabel("iteration", fontsize=8)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, facecolor="white")
+    save_figure(figure, path)
     return True
 
 

@@ -66,3 +66,5 @@ def test_bad_input(tmp_path, capsys):
     assert main([path, other, str(tmp_path / "f.png")]) == 1
     assert "only the same can be compared" in capsys.readouterr().err
     assert not (tmp_path / "f.png").exists()
+    assert main([path, str(tmp_path / "f.bmp")]) == 1
+    assert "f.bmp: the ending says the format; known are" in capsys.readouterr().err
