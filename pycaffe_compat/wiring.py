@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -208,8 +208,15 @@ class Wiring:
         ``learns`` says for each layer which of its blobs have an ``lr_mult`` other than 0.
         """
         self._declared = None
-        value_needs = [False] * len(self.names)
         uses = Counter(value for step in self.steps for value in step.bottom_values)
+        self._mute(uses)
+        self._pass_needs_on(learns, uses)
+        self._drop_what_no_loss_reaches()
+        if force_backward:
+            self._need_all()
+
+    def _mute(self, uses: Mapping[int, int]) -> None:
+        """Find the losses whose gradient another layer sets."""
         for step in self.steps:
             # what its reader hands back takes the place of a weight that the file does not give: no split adds them up
             step.muted = (
@@ -222,6 +229,10 @@ class Wiring:
                     f"{self.file}: " if self.file else "",
                     step.name,
                 )
+
+    def _pass_needs_on(self, learns: Mapping[str, list[bool]], uses: Mapping[int, int]) -> None:
+        """From layer to layer: a gradient is needed where a blob learns, and behind that."""
+        value_needs = [False] * len(self.names)
         for step in self.steps:
             given = [value_needs[v] for v in step.bottom_values]
             step.param_needs = learns[step.name]
@@ -233,6 +244,9 @@ class Wiring:
             ]
             for value in step.top_values:
                 value_needs[value] = step.needs_backward
+
+    def _drop_what_no_loss_reaches(self) -> None:
+        """From the last layer back: no gradient is needed before what no loss is made of."""
         reaches_loss: set[int] = set()
         asked: set[int] = set()
         consumed: set[int] = set()
@@ -251,14 +265,16 @@ class Wiring:
                     reaches_loss.add(value)
                 if needs:
                     asked.add(value)
-        if force_backward:
-            for step in self.steps:
-                step.needs_backward = True
-                step.param_needs = [True] * len(step.param_needs)
-                allowed = step.layer.differentiable
-                step.bottom_needs = [
-                    needs or allowed[min(i, len(allowed) - 1)] for i, needs in enumerate(step.bottom_needs)
-                ]
+
+    def _need_all(self) -> None:
+        """As ``force_backward`` says: of all blobs, and of all bottoms that have a gradient."""
+        for step in self.steps:
+            step.needs_backward = True
+            step.param_needs = [True] * len(step.param_needs)
+            allowed = step.layer.differentiable
+            step.bottom_needs = [
+                needs or allowed[min(i, len(allowed) - 1)] for i, needs in enumerate(step.bottom_needs)
+            ]
 
     @staticmethod
     def _top_items(step: Step) -> list[tuple[float, int]]:

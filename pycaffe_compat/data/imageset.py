@@ -311,9 +311,25 @@ def compute_image_mean(
         require_writable(output)
     records = Database(database)
     _log("db_lmdb.cpp:35", "Opened lmdb %s", database)
+    mean = (_sum_images(records, database, progress) / len(records)).astype(np.float32)
+    if output is not None:
+        _log("compute_image_mean.cpp:108", "Write to %s", output)
+        write_mean(output, mean)
+    _log("compute_image_mean.cpp:114", "Number of channels: %d", len(mean))
+    for channel, value in enumerate(mean.mean((1, 2), dtype=np.float64)):
+        _log("compute_image_mean.cpp:119", "mean_value channel [%d]: %.6g", channel, value)
+    return mean
+
+
+def _sum_images(records: Database, path: str, progress: bool) -> np.ndarray:
+    """The sum of all images of a database, in double precision.
+
+    Raises:
+        DataError: a record cannot be used, or images differ in size.
+    """
 
     def read(item: tuple[bytes, bytes]) -> tuple[str, np.ndarray]:
-        name = f'record "{item[0].decode(errors="backslashreplace")}" of {database}'
+        name = f'record "{item[0].decode(errors="backslashreplace")}" of {path}'
         try:
             return name, datum_to_array(parse_datum(item[1]))
         except DataError as error:
@@ -336,14 +352,7 @@ def compute_image_mean(
     if len(records) % 10000:
         _log("compute_image_mean.cpp:101", "Processed %d files.", len(records))
     assert total is not None  # a Database is never empty
-    mean = (total / len(records)).astype(np.float32)
-    if output is not None:
-        _log("compute_image_mean.cpp:108", "Write to %s", output)
-        write_mean(output, mean)
-    _log("compute_image_mean.cpp:114", "Number of channels: %d", len(mean))
-    for channel, value in enumerate(mean.mean((1, 2), dtype=np.float64)):
-        _log("compute_image_mean.cpp:119", "mean_value channel [%d]: %.6g", channel, value)
-    return mean
+    return total
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

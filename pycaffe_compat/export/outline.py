@@ -244,14 +244,36 @@ def _moving(
 ) -> dict[int, frozenset[int]]:
     """The axes of each value that may have other lengths, found by asking the net for its shapes at other sizes."""
     shapes = [tuple(shape) for shape in net.wiring.shapes]
-    if dynamic is not None:
-        for name, axes in dynamic.items():
-            if name not in inputs:
-                raise NetError(f'no input "{name}"; the inputs are {", ".join(inputs)}')
-            for axis in axes:
-                if not 0 <= axis < len(shapes[inputs[name]]):
-                    raise NetError(f'input "{name}" has {len(shapes[inputs[name]])} axes; {axis} is none of them')
+    _check_axes(dynamic or {}, {name: shapes[value] for name, value in inputs.items()})
     moving: dict[int, set[int]] = {}
+    _try_batch(net, steps, inputs, shapes, moving, notes)
+    for name, axes in (dynamic or {}).items():
+        given = {name: set(axes) - {0}}
+        try:
+            _try(net, inputs, shapes, given, moving)
+        except CaffeError as error:
+            raise NetError(f"axes {', '.join(map(str, axes))} of {name} cannot change: {error}") from error
+    return {value: frozenset(axes) for value, axes in moving.items()}
+
+
+def _check_axes(dynamic: Mapping[str, Sequence[int]], inputs: Mapping[str, Shape]) -> None:
+    for name, axes in dynamic.items():
+        if name not in inputs:
+            raise NetError(f'no input "{name}"; the inputs are {", ".join(inputs)}')
+        for axis in axes:
+            if not 0 <= axis < len(inputs[name]):
+                raise NetError(f'input "{name}" has {len(inputs[name])} axes; {axis} is none of them')
+
+
+def _try_batch(
+    net: Net,
+    steps: Sequence[Step],
+    inputs: Mapping[str, int],
+    shapes: Sequence[Shape],
+    moving: dict[int, set[int]],
+    notes: list[str],
+) -> None:
+    """Let axis 0 of the inputs change, or of those that hold several items, or of none, which is noted."""
     wanted: dict[str, set[int]] = {name: {0} for name, v in inputs.items() if shapes[v]}
     timed = [step.name for step in steps if isinstance(step.layer, Carrying)]
     apart = [step.name for step in steps if isinstance(step.layer, ImResize) and step.layer.gap]
@@ -269,13 +291,6 @@ def _moving(
                 _try(net, inputs, shapes, many, moving)
                 kept = ", ".join(name for name in wanted if name not in many)
         notes.append(f"axis 0 of {kept} keeps its length: {error}")
-    for name, axes in (dynamic or {}).items():
-        given = {name: set(axes) - {0}}
-        try:
-            _try(net, inputs, shapes, given, moving)
-        except CaffeError as error:
-            raise NetError(f"axes {', '.join(map(str, axes))} of {name} cannot change: {error}") from error
-    return {value: frozenset(axes) for value, axes in moving.items()}
 
 
 def _try(

@@ -171,6 +171,11 @@ class _Diagnosis:
             return f"{found[1]} is given twice, but only one is allowed here"
         if found := re.search(r'Enum type "([^"]*)" has no value (?:named|with number) ([^\s]*?)\.?$', self.words):
             return _unknown_value(message.file.pool.FindEnumTypeByName(found[1]), found[2]) + self._further(found[2])
+        return self._stopped_at()
+
+    def _stopped_at(self) -> str:
+        """What is wrong with the word that the parser stopped at."""
+        message = self.messages[-1]
         value = re.match(r"""(["'])[^"'\n]*["']?|[^\s{}<>\[\]#]+|\S""", self.source.text[self.offset :])
         got = value[0] if value else "the end of the file"
         if control := re.match(r"[\x00-\x08\x0e-\x1f]", got):

@@ -219,30 +219,23 @@ def recast(source: Any, target: Any) -> None:
         repeated = hasattr(value, "append")
         if repeated and len(value) > 1 and not hasattr(getattr(target, field.name), "append"):
             raise ValueError(f"{target.DESCRIPTOR.name}.{field.name} takes one value, not {len(value)}")
+        values = list(value) if repeated else [value]
         if field.message_type is not None:
-            if hasattr(value, "add"):
-                for item in value:
-                    inner = getattr(target, field.name)
-                    recast(item, inner.add() if hasattr(inner, "add") else inner)
-            else:
+            for item in values:
                 inner = getattr(target, field.name)
                 inner = inner.add() if hasattr(inner, "add") else inner
                 inner.SetInParent()
-                recast(value, inner)
+                recast(item, inner)
             continue
-        values = list(value) if repeated else [value]
         if field.enum_type is not None:
             values = [_value(field.enum_type, into.enum_type, number) for number in values]
-        if hasattr(getattr(target, field.name), "append"):
-            try:
+        try:
+            if hasattr(getattr(target, field.name), "append"):
                 getattr(target, field.name).extend(values)
-            except TypeError:
-                raise ValueError(f"{target.DESCRIPTOR.name}.{field.name} is of another kind") from None
-        else:
-            try:
+            else:
                 setattr(target, field.name, values[-1])
-            except TypeError:
-                raise ValueError(f"{target.DESCRIPTOR.name}.{field.name} is of another kind") from None
+        except TypeError:
+            raise ValueError(f"{target.DESCRIPTOR.name}.{field.name} is of another kind") from None
 
 
 def _value(source: Any, target: Any, number: int) -> int:

@@ -142,12 +142,7 @@ def _merge_message(
         additions.messages[home] = (*additions.messages.get(home, ()), fork)
     if home == addition.name:
         _merge_enums(target.enum_type, addition.enum_type, home, fork, additions)
-        for nested in addition.nested_type:
-            if all(each.name != nested.name for each in target.nested_type):
-                copy = target.nested_type.add()
-                copy.CopyFrom(nested)
-                for inner in copy.field:
-                    _localise(inner, package)
+        _add_nested(target, addition, package)
     known = {each.name: each for each in target.field}
     taken = {each.number for each in target.field}
     for added in addition.field:
@@ -168,6 +163,16 @@ def _merge_message(
                 additions.clashes[home, added.name] = fork
             if not is_bvlcs:
                 additions.fields[home, added.name] += (fork,)
+
+
+def _add_nested(target: Any, addition: Any, package: str) -> None:
+    known = {each.name for each in target.nested_type}
+    for nested in addition.nested_type:
+        if nested.name not in known:
+            copy = target.nested_type.add()
+            copy.CopyFrom(nested)
+            for inner in copy.field:
+                _localise(inner, package)
 
 
 def _reconcile(old: Any, added: Any, home: str, fork: str, is_bvlcs: bool) -> bool:
@@ -317,28 +322,35 @@ def renumbered(addition: Any) -> Any:
             target.ClearField("reserved_range")
             for field in [*target.field, *(f for nested in target.nested_type for f in nested.field)]:
                 _localise(field, package)
-            continue
-        _renumber_enums(target.enum_type, added.enum_type)
-        for reserved in added.reserved_range:
-            for index in reversed(range(len(target.field))):
-                if reserved.start <= target.field[index].number < reserved.end:
-                    del target.field[index]
-        for field in added.field:
-            for index in reversed(range(len(target.field))):
-                if field.name == target.field[index].name or field.number == target.field[index].number:
-                    del target.field[index]
-            copy = target.field.add()
-            copy.CopyFrom(field)
-            _localise(copy, package)
-    for message in file.message_type:
-        if message.name == "NetParameter":
-            message.field.add(
-                name=FORK,
-                number=_number_of(f"{message.name}.{FORK}"),
-                type=_FIELD.TYPE_STRING,
-                label=_FIELD.LABEL_OPTIONAL,
-            )
+        else:
+            _renumber_message(target, added, package)
+    messages["NetParameter"].field.add(
+        name=FORK,
+        number=_number_of(f"NetParameter.{FORK}"),
+        type=_FIELD.TYPE_STRING,
+        label=_FIELD.LABEL_OPTIONAL,
+    )
     return file
+
+
+def _renumber_message(target: Any, added: Any, package: str) -> None:
+    _renumber_enums(target.enum_type, added.enum_type)
+    for reserved in added.reserved_range:
+        for index in reversed(range(len(target.field))):
+            if reserved.start <= target.field[index].number < reserved.end:
+                del target.field[index]
+    for each in added.field:
+        _localise(_put(target.field, each), package)
+
+
+def _put(items: Any, new: Any) -> Any:
+    """Add a copy of a field or value, in place of those of its name or number; return it."""
+    for index in reversed(range(len(items))):
+        if new.name == items[index].name or new.number == items[index].number:
+            del items[index]
+    copy = items.add()
+    copy.CopyFrom(new)
+    return copy
 
 
 def _renumber_enums(enums: Any, added: Iterable[Any]) -> None:
@@ -349,7 +361,4 @@ def _renumber_enums(enums: Any, added: Iterable[Any]) -> None:
             enums.add().CopyFrom(enum)
             continue
         for value in enum.value:
-            for index in reversed(range(len(target.value))):
-                if value.name == target.value[index].name or value.number == target.value[index].number:
-                    del target.value[index]
-            target.value.add().CopyFrom(value)
+            _put(target.value, value)

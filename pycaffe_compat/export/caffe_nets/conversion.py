@@ -124,9 +124,25 @@ class Conversion:
         Raises:
             NetError: operators that no layer computes; the message names them all, with their paths in the module.
         """
-        faults: dict[str, list[str]] = {}
         for node in self.graph.inputs:
             self._input(node)
+        faults = self._make_layers()
+        if faults:
+            why = "; ".join(f"{several(places)}: {fault}" for fault, places in faults.items())
+            raise NetError(f"{self.graph.name} cannot be a net of Caffe: {why}")
+        outputs = []
+        for node in self.graph.outputs:
+            value = self._values[node.name]
+            if not isinstance(value, Blob):
+                raise NetError(f"{self.graph.name}: its output {node.name} does not depend on its input")
+            if any(value.padding):
+                raise NetError(f"{self.graph.name}: its output {value.name} is padded; Caffe pads only in convolutions")
+            outputs.append(value)
+        return outputs
+
+    def _make_layers(self) -> dict[str, list[str]]:
+        """Make the layers of all operators that the outputs need; return what no layer computes, with the paths."""
+        faults: dict[str, list[str]] = {}
         needed, norms = self._needed(), response_norms(self.graph.nodes)
         for node in self.graph.nodes:
             if node.op != "call_function" or node not in needed or norms.get(node, node) is None:
@@ -145,18 +161,7 @@ class Conversion:
             if isinstance(value, Blob) and value.node is not node:  # nothing was done to it
                 value = replace(value, reads=value.reads - 1 + self._reads())
             self._values[node.name] = value
-        if faults:
-            why = "; ".join(f"{several(places)}: {fault}" for fault, places in faults.items())
-            raise NetError(f"{self.graph.name} cannot be a net of Caffe: {why}")
-        outputs = []
-        for node in self.graph.outputs:
-            value = self._values[node.name]
-            if not isinstance(value, Blob):
-                raise NetError(f"{self.graph.name}: its output {node.name} does not depend on its input")
-            if any(value.padding):
-                raise NetError(f"{self.graph.name}: its output {value.name} is padded; Caffe pads only in convolutions")
-            outputs.append(value)
-        return outputs
+        return faults
 
     def _needed(self) -> set[torch.fx.Node]:
         waiting, needed = list(self.graph.outputs), set(self.graph.outputs)

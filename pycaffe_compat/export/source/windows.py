@@ -143,21 +143,8 @@ def pooling(w: Writer, layer: Pooling, x: Value, mask: Value | None = None) -> s
     window, _ = layer.fit(x.shape)
     ceil = unless(True, layer.ceil_mode)
     plain = _padded_most(window)
-    if layer.mode == "MAX" and len(w.tops) == 2:
-        whole = _whole(w)
-        if whole:
-            w.whole.add(w.targets[1])
-        if whole and plain and not layer.local:
-            options = _options(window, layer.ceil_mode)
-            module = w.module(layer, "nn.MaxPool2d", *_sides(window), **options, return_indices=True)
-            return Several(f"{module}({x})")
-        pool = w.helper(helpers.max_pool_with_mask)
-        y = call(pool, x, *window, ceil_mode=ceil, local=unless(False, layer.local))
-        return Several(y) if whole else Several(y, (1,))
     if layer.mode == "MAX":
-        if plain:
-            return f"{w.module(layer, 'nn.MaxPool2d', *_sides(window), **_options(window, layer.ceil_mode))}({x})"
-        return call(w.helper(helpers.max_pool), x, *window, ceil_mode=ceil)
+        return _maximum(w, layer, x, window, plain)
     if layer.mode in ("AVE", "SUM"):
         divisor = 1 if layer.mode == "SUM" else None
         if plain:
@@ -171,6 +158,24 @@ def pooling(w: Writer, layer: Pooling, x: Value, mask: Value | None = None) -> s
             raise unsaid(layer, "pool: FIX with a number of windows that is rounded down")
         return call(w.helper(helpers.pool_at_place), x, layer.position, window.kernel, window.stride)
     return call(w.helper(helpers.pool_at_mask), x, mask, *window, local=unless(False, layer.local))
+
+
+def _maximum(w: Writer, layer: Pooling, x: Value, window: Window, plain: bool) -> str | Several:
+    """Max pooling of planes, with its mask where that is a top; ``plain``: PyTorch's has as much padding."""
+    options = _options(window, layer.ceil_mode)
+    ceil = unless(True, layer.ceil_mode)
+    if len(w.tops) == 1:
+        if plain:
+            return f"{w.module(layer, 'nn.MaxPool2d', *_sides(window), **options)}({x})"
+        return call(w.helper(helpers.max_pool), x, *window, ceil_mode=ceil)
+    whole = _whole(w)
+    if whole:
+        w.whole.add(w.targets[1])
+    if whole and plain and not layer.local:
+        module = w.module(layer, "nn.MaxPool2d", *_sides(window), **options, return_indices=True)
+        return Several(f"{module}({x})")
+    y = call(w.helper(helpers.max_pool_with_mask), x, *window, ceil_mode=ceil, local=unless(False, layer.local))
+    return Several(y) if whole else Several(y, (1,))
 
 
 def _volumes(w: Writer, layer: Layer, volumes: VolumePooling, x: Value) -> str | Several:
