@@ -84,6 +84,7 @@ NAMES = (
     "joint_regressor",
     "compact_bilinear",
     "noisy_label",
+    "center_loss_mnist",
     "deepdetect",
     "rtpose_train",
     "cpm",

@@ -276,12 +276,14 @@ class PythonLayer(base.Layer):
                 f'python_param.module: {module} is a path; name the module alone, module: "{Path(module).stem}", and put its '
                 "folder into PYTHONPATH"
             )
+        known = STAND_INS.get((module, name)) == len(self.param.bottom)
+        instead = "; where Python layers are not allowed, a layer of this package runs in its place" if known else ""
         try:
             found = importlib.import_module(module)
         except ModuleNotFoundError as error:
-            raise self.error(f"python_param.module: {_why_not_found(module, error)}") from error
+            raise self.error(f"python_param.module: {_why_not_found(module, error)}{instead}") from error
         except SyntaxError as error:
-            raise self._failure(f"importing {module} (is it for Python 2?)", error) from error
+            raise self._failure(f"importing {module} (is it for Python 2?{instead})", error) from error
         except Exception as error:
             raise self._failure(f"importing {module}", error) from error
         cls = getattr(found, name, None)

@@ -124,6 +124,14 @@ layer { name: "proposal" type: "Python" bottom: "s" bottom: "d" bottom: "i" top:
 """
 
 
+def test_code_that_cannot_be_imported_is_told_of_the_stand_in(own_folder: Path) -> None:
+    net = parse_text(STAND_IN.replace("PARAMETERS", "'feat_stride': 16"), caffe_pb2.NetParameter())
+    for code, words in (("print 'x'", "for Python 2"), ("import gpu_nms", "no module named gpu_nms")):
+        (own_folder / "rpn" / "proposal_layer.py").write_text(code)
+        with pytest.raises(LayerError, match=f"{words}.*not allowed, a layer of this package runs in its place"):
+            Net(net, "TEST")
+
+
 def stand_in(parameters: str = "'feat_stride': 16", phase: str = "TEST", fork: str = "") -> Net:
     param = parse_text(STAND_IN.replace("PARAMETERS", parameters), caffe_pb2.NetParameter(fork=fork))
     return Net(param, phase, file="tiny.prototxt")

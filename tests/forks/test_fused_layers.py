@@ -39,3 +39,16 @@ def test_an_inner_product_may_apply_a_relu() -> None:
     option = 'inner_product_param { num_output: 4 relu: true negative_slope: 0.25 weight_filler { type: "xavier" } }'
     layer, x = gl.build(f'name: "i" type: "InnerProduct" {option}', (5, 3)), torch.randn(5, 3)
     torch.testing.assert_close(layer(x), F.leaky_relu(F.linear(x, layer.blob(0), layer.blob(1)), 0.25))
+
+
+def test_concat_permutes_and_flattens_the_heads_of_ssd() -> None:
+    """As Permute, Flatten and Concat do."""
+    a, b = torch.rand(2, 8, 3, 4), torch.rand(2, 12, 1, 2)
+    layer = gl.build('name: "c" type: "Concat" concat_param { axis: 1 per_fla_fuse: true }', a.shape, b.shape)
+    assert layer.fork == "intel"
+    want = torch.cat([x.permute(0, 2, 3, 1).reshape(2, -1) for x in (a, b)], 1)
+    assert torch.equal(layer(a, b), want[:, :, None, None])
+    with pytest.raises(LayerError, match="joins bottoms on axis 1, not 2"):
+        gl.build('name: "c" type: "Concat" concat_param { axis: 2 per_fla_fuse: true }', a.shape, b.shape)
+    with pytest.raises(LayerError, match="of one number of items, not of shape 1×8"):
+        gl.build('name: "c" type: "Concat" concat_param { per_fla_fuse: true }', a.shape, (1, 8))

@@ -32,6 +32,7 @@ class AdaptiveSoftmaxLoss(SoftmaxWithLoss):
     bottoms = (2, 3)
     tops = (1, None)
     differentiable = (True, False, False)
+    traceable = False
     frequencies: Tensor
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
@@ -64,6 +65,10 @@ class AdaptiveSoftmaxLoss(SoftmaxWithLoss):
             raise self.error(
                 f"loss_param.min_weight: {self.least or 0:g} must not be negative, and below max_weight: {self.most or 0:g}"
             )
+
+    def prepare(self, bottom_shapes: Sequence[Shape], device: torch.device) -> None:
+        super().prepare(bottom_shapes, device)
+        self.frequencies = self.frequencies.to(device)
 
     @classmethod
     def fits(cls, param: Any) -> bool:
@@ -107,10 +112,10 @@ class AdaptiveSoftmaxLoss(SoftmaxWithLoss):
             return self.class_weights.to(classes.device)
         if not self.adaptive or classes.is_meta:
             return torch.ones(self.number, device=classes.device)
-        before = self.frequencies.to(classes.device)
+        before = self.frequencies
         now = torch.bincount(classes, minlength=self.number).to(before.dtype) / valid.clamp(min=1)
         now = torch.where(before > 0, self.gamma * before + (1 - self.gamma) * now, now)
-        self.frequencies = now
+        self.frequencies.copy_(now)
         seen = now > 0
         weights = torch.where(seen, now[seen].sum() / self.number / now, 0.0)
         return self.scale * weights.clamp(self.least, self.most) if self.clips else self.scale * weights
