@@ -31,6 +31,7 @@ constexpr size_t kLeast = 1 << 20;         // smaller ones the C library keeps i
 constexpr size_t kHugePage = 2 << 20;      // one fault instead of 512; every block begins where one does
 constexpr size_t kRound = 64 << 10;        // sizes that differ by less are one
 constexpr size_t kMarkedFree = 8 << 20;    // blocks from this size on may be taken by the system while they are kept
+constexpr size_t kLeastHeld = 64 << 20;    // of small nets: their few blocks are of too many sizes for one to serve as another
 constexpr size_t kMostHeldIfOff = 512 << 20;
 constexpr size_t kSpare = 16 << 20;        // is left for what is smaller, and for what others take in the meantime
 // A kept block is forgotten when nobody has wanted it for so long and through so many requests: a training step is
@@ -171,10 +172,10 @@ class Pool {
     return address;
   }
 
-  // What is in use and what is kept together stay within an eighth of the most that was ever in use at once.
+  // What is in use and what is kept together stay within an eighth, or kLeastHeld, of the most that was ever in use at once.
   void trim() {
     const size_t most = std::max(most_, live_bytes_);
-    while (!held_.empty() && (live_bytes_ + held_bytes_ > most + most / 8 || (!on && held_bytes_ > kMostHeldIfOff))) {
+    while (!held_.empty() && (live_bytes_ + held_bytes_ > most + std::max(most / 8, kLeastHeld) || (!on && held_bytes_ > kMostHeldIfOff))) {
       drop_oldest();
     }
   }

@@ -4,7 +4,7 @@ Every training step makes and frees the same large tensors. The C library gives 
 again, in pages of 4 KB, each cleared by the system first. On many virtual machines that takes longer than the arithmetic.
 :func:`recycle` turns that off for the whole process: large tensors get huge pages where the system has them
 (``/sys/kernel/mm/transparent_hugepage/enabled`` is ``madvise`` or ``always``), and what is freed is kept for the next one.
-In use and kept together stay within an eighth of the most that was ever in use, so the peak grows little.
+In use and kept together stay within an eighth, or 64 MB, of the most that was ever in use, so the peak grows little.
 
 Solvers and training commands on the CPU turn it on. Importing the package changes nothing. ``PYCAFFE_COMPAT_RECYCLE=0``
 keeps it off.
