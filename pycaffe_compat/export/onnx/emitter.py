@@ -23,18 +23,14 @@ class Emitter:
     """Collects nodes and constants.
 
     Args:
-        opset: the version of ONNX's operators.
         folded: by layer, weights and biases that take over the layers after it.
         taken: names that nothing else may have.
     """
 
-    def __init__(
-        self, opset: int, folded: Mapping[str, tuple[Tensor, Tensor]] | None = None, taken: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, folded: Mapping[str, tuple[Tensor, Tensor]] | None = None, taken: Iterable[str] = ()) -> None:
         from onnx import helper
 
         self._helper = helper
-        self.opset = opset
         self._folded = folded or {}
         self.nodes: list[Any] = []
         self.weights: dict[str, Tensor] = {}  # by name, the blobs of layers; not copied

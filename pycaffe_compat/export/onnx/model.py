@@ -96,7 +96,7 @@ def to_onnx(
     found = outline(net, dynamic, fold)
     if preprocessing is not None:
         preprocessing.check(found)
-    emitter, renamed = _emit(found, opset, (preprocessing or Preprocessing()) if bake else None)
+    emitter, renamed = _emit(found, (preprocessing or Preprocessing()) if bake else None)
     metadata = {} if preprocessing is None else preprocessing.metadata
     if bake:
         metadata["preprocessed"] = "model"
@@ -132,9 +132,9 @@ def _onnx() -> Any:
     return require_package("onnx", "ONNX models need the package onnx", "pycaffe_compat[onnx]")
 
 
-def _emit(found: Outline, opset: int, baked: Preprocessing | None) -> tuple[Emitter, dict[str, str]]:
+def _emit(found: Outline, baked: Preprocessing | None) -> tuple[Emitter, dict[str, str]]:
     """The nodes of all layers, and what their outputs are called in the end."""
-    emitter = Emitter(opset, found.folded, (value.name for value in found.values.values()))
+    emitter = Emitter(found.folded, (value.name for value in found.values.values()))
     faults: list[str] = []
     renamed: dict[str, str] = {}
     replaced = _bake(emitter, found, baked) if baked is not None else {}

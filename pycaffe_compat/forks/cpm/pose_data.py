@@ -40,10 +40,6 @@ class CPMData(BatchSource):
     tops = (2, 2)
 
     @classmethod
-    def source(cls, param: Any) -> str:
-        return param.cpmdata_param.source
-
-    @classmethod
     def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:
         transform, size = param.transform_param, param.cpmdata_param.batch_size
         height, width = transform.crop_size_y, transform.crop_size_x

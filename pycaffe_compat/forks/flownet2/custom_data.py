@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 from ...data.mean import read_mean
 from ...data.slices import Selection, SliceReader
 from ...errors import prefixed
-from ...layers.base import Shape
 from ...layers.data_layers import BatchSource
 from ...layers.registry import register
 from ...proto import caffe_pb2
@@ -27,14 +26,6 @@ class CustomData(BatchSource):
         {"prefetch", "disk_reader_threads", "verbose", "huge_video_dataset", "limit_samples", "force_encoded_color"}
     )
     tops: ClassVar[tuple[int, int | None]] = (1, None)
-
-    @classmethod
-    def source(cls, param: Any) -> str:
-        return param.data_param.source
-
-    @classmethod
-    def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:
-        return None  # only the database tells the size of its records
 
     def make_reader(self, param: Any) -> SliceReader:
         options = param.data_param

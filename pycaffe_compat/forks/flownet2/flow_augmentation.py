@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...layers.base import Layer, Shape
+from ...layers.passes import CountsPasses
 from ...layers.registry import register
 from ...proto import caffe_pb2
 from ...tables import dims
@@ -83,7 +84,7 @@ class FlowAugmentation(Layer):
 
 
 @register("GenerateAugmentationParameters", fork=FORKS)
-class GenerateAugmentationParameters(Layer):
+class GenerateAugmentationParameters(CountsPasses):
     """Coefficients (N, 42, 1, 1) of transformations that are drawn as DataAugmentation draws them; they have no gradient.
 
     Three bottoms are coefficients, the images, and what was cut from them. ``mode: "add"`` draws transformations that follow
@@ -100,7 +101,6 @@ class GenerateAugmentationParameters(Layer):
     bottoms = (1, 3)
     differentiable = (False,)
     random = True
-    passes: Tensor
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -132,17 +132,7 @@ class GenerateAugmentationParameters(Layer):
                 f"cannot draw transformations of images of {dims(self.source)} to {dims(self.crop)}: a crop has at least 2 rows "
                 "and columns"
             )
-        self.register_buffer("passes", torch.zeros((), dtype=torch.int64), persistent=False)
-
-    def prepare(self, bottom_shapes: Sequence[Shape], device: torch.device) -> None:
-        self.passes = self.passes.to(device)
-
-    def state(self) -> dict[str, Any]:
-        """The number of passes, which the schedule follows."""
-        return {"passes": int(self.passes)}
-
-    def seek(self, state: dict[str, Any]) -> None:
-        self.passes.fill_(state["passes"])
+        self.count_passes()
 
     def forward(self, first: Tensor, *images: Tensor) -> Tensor:
         """Return the coefficients."""

@@ -6,7 +6,6 @@ from typing import Any
 
 from ...data.joints import JointOptions, JointReader, read_joints
 from ...errors import prefixed
-from ...layers.base import Shape
 from ...layers.data_layers import BatchSource
 from ...layers.registry import register
 
@@ -24,14 +23,6 @@ class DataHeatmap(BatchSource):
     options = ("heatmap_data_param",)
     inert_options = frozenset({"crop_meanfile", "num_channels"})
     tops = (2, 2)
-
-    @classmethod
-    def source(cls, param: Any) -> str:
-        return param.heatmap_data_param.source
-
-    @classmethod
-    def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:
-        return None  # how many joints there are, only the list tells
 
     def make_reader(self, param: Any) -> JointReader:
         options = param.heatmap_data_param

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ...data.poses import KNOWN, UNMARKED, Person, PoseOptions, PoseReader, Skeleton, add_hill, draw_limb
-from ...layers.base import Layer, Shape
+from ...layers.base import Layer
 from ...layers.data_layers import BatchSource
 from ...layers.registry import register
 from ...proto import caffe_pb2
@@ -100,14 +100,6 @@ class CPMData(BatchSource):
     options = ("data_param", "cpm_transform_param")
     inert_options = UNREAD | {"prefetch", "sigma_center"}
     tops = (2, 2)
-
-    @classmethod
-    def source(cls, param: Any) -> str:
-        return param.data_param.source
-
-    @classmethod
-    def known_shapes(cls, param: Any, channels: int = 0) -> list[Shape] | None:
-        return None  # how many channels the records have, only the database tells
 
     def make_reader(self, param: Any) -> PoseReader:
         transform = param.cpm_transform_param
