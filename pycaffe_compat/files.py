@@ -78,7 +78,9 @@ def staged_path(path: PathLike) -> Iterator[str]:
     """
     given = os.fspath(path)
     if _target(given)[1]:
-        raise CaffeError(f"cannot write {given}: it is no file, and what is written is tried out where it lies")
+        raise CaffeError(
+            f"cannot write {given}: it is not a regular file, and the result is tested at that path before it is kept"
+        )
     require_writable(given)
     folder, name = os.path.split(given)
     staging = tempfile.mkdtemp(prefix=f".{name[-_MOST:]}.", dir=folder or ".")
@@ -102,7 +104,7 @@ def refuse_overwriting(output: PathLike, *inputs: PathLike) -> None:
     """
     for each in inputs:
         if os.path.exists(output) and os.path.exists(each) and os.path.samefile(output, each):
-            raise CaffeError(f"{os.fspath(output)} is {os.fspath(each)}, which is read: name another file to write")
+            raise CaffeError(f"{os.fspath(output)} is {os.fspath(each)}, which is an input: name another output file")
 
 
 def remove_strays(folder: PathLike, names: str) -> list[str]:

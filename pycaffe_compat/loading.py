@@ -290,8 +290,8 @@ def _stored_shapes(weights: Stored, layer: Layer, keys: Sequence[BlobKey], net_f
         if stored is None:
             if keys[index] == (name, index):
                 raise WeightsError(
-                    f'layer "{name}", blob {index} is not in {weights.file}, which leaves out blobs that layers share; '
-                    "here it is not shared"
+                    f'layer "{name}", blob {index} is not in {weights.file}, which omits blobs that layers share; '
+                    "in this net it is not shared"
                 )
         elif not same_shape(stored, shape) and not layer.takes_shape(index, stored):
             raise WeightsError(

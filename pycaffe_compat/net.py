@@ -52,7 +52,9 @@ def _full_param(param: Any, fork: str) -> Any:
         except ParseError as error:
             raise type(error)(f"{error}{missing_types(error.layer_types)}") from None
     if not hasattr(param, "DESCRIPTOR") or param.DESCRIPTOR.name != "NetParameter":
-        raise NetError(f"a net is the path of a prototxt or a NetParameter, not {param!r} ({type(param).__name__})")
+        raise NetError(
+            f"a net must be the path of a prototxt or a NetParameter, not {param!r} ({type(param).__name__})"
+        )
     full = caffe_pb2.NetParameter()
     full.CopyFrom(current(param))
     upgrade_net(full)
@@ -191,7 +193,7 @@ class CaffeModule(nn.Module):
 
     def _check_fork_fields(self) -> None:
         if refused := unsupported(self.param, {"fork"}, set()):
-            raise NetError(f"{self.file or 'the net'}: not done here: {'; '.join(refused)}")
+            raise NetError(f"{self.file or 'the net'}: not supported: {'; '.join(refused)}")
 
     def shapes_for(self, given: Mapping[str, Shape]) -> list[Shape]:
         """The shapes of all values if the tops of sources have the shapes ``given``; the others keep theirs."""
@@ -470,13 +472,13 @@ class CaffeModule(nn.Module):
         if isinstance(given, np.ndarray):
             return torch.as_tensor(np.ascontiguousarray(given), device=self.device).to(self.dtype)
         if not isinstance(given, Tensor):
-            raise TypeError(f'input "{name}" is a tensor or a NumPy array, not a {type(given).__name__}')
+            raise TypeError(f'input "{name}" must be a tensor or a NumPy array, not a {type(given).__name__}')
         return given
 
     def _no_input(self, name: str) -> UnknownNameError:
         inputs = ", ".join(self._source_values) or "none"
         return UnknownNameError(
-            f'"{name}" is no input of the net{nearest(name, self._source_values)}; it takes {inputs}'
+            f'"{name}" is not an input of the net{nearest(name, self._source_values)}; it takes {inputs}'
         )
 
     def _execute(self, given: dict[str, Tensor], calls: list[Call]) -> tuple[dict[int, Tensor], Tensor]:
@@ -496,8 +498,8 @@ class CaffeModule(nn.Module):
         for layer in self.layers.values():
             if not layer.traceable:
                 raise layer.error(
-                    "a trace would hold to what it does with one input; pycaffe_compat.export writes ONNX and source that do "
-                    "not, or leave the layer out of the net that is traced"
+                    "a trace would repeat what it does for one input; pycaffe_compat.export writes ONNX and source without that "
+                    "limit, or remove the layer before tracing"
                 )
 
     def _check_shapes(self, given: dict[str, Shape], error: Exception) -> None:
@@ -510,7 +512,7 @@ class CaffeModule(nn.Module):
             return
         shapes = ", ".join(f"{name} {dims(shape)}" for name, shape in given.items())
         raise NetError(
-            f"{self.file or 'the net'}: cannot run with inputs of such shapes ({shapes}): {error}"
+            f"{self.file or 'the net'}: cannot run with inputs of these shapes ({shapes}): {error}"
         ) from error
 
     def _compute(self, given: dict[str, Tensor], calls: list[Call]) -> tuple[dict[int, Tensor], Tensor]:

@@ -130,7 +130,7 @@ class BlobTable:
                 setattr(owner, field, mine)
             elif mine != theirs:
                 raise layer.error(
-                    f'shared param "{given.name}" has {field} {mine:g} here and {theirs:g} where it was given before '
+                    f'shared param "{given.name}" has {field} {mine:g} here and {theirs:g} in an earlier layer '
                     f'(its owner is layer "{owner.layer.name}")'
                 )
         sharing = Sharing(layer, index, owner.layer, owner.index, spec.shape)

@@ -163,7 +163,7 @@ def _close_sources(net: Any, shapes: dict[str, Shape], missing: _Missing) -> Non
             for top in layer.top:
                 if max(found[top], default=0) > _MOST:
                     raise NetError(
-                        f'the shape of "{top}", {dims(found[top])}, is too large: {max(found[top])} is above {_MOST}'
+                        f'the shape of "{top}", {dims(found[top])}, is too large: {max(found[top])} exceeds {_MOST}'
                     )
                 stand_in.input_param.shape.add(dim=found[top])
             net.layer[index].CopyFrom(stand_in)
@@ -172,7 +172,7 @@ def _close_sources(net: Any, shapes: dict[str, Shape], missing: _Missing) -> Non
     for name in shapes:
         if name not in known:
             raise UnknownNameError(
-                f'"{name}" is no input of the net{nearest(name, known)}; it has {", ".join(sorted(known)) or "none"}'
+                f'"{name}" is not an input of the net{nearest(name, known)}; it has {", ".join(sorted(known)) or "none"}'
             )
 
 

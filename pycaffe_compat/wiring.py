@@ -89,7 +89,7 @@ class Wiring:
             raise self.error(
                 param,
                 f"propagate_down is given {len(param.propagate_down)} times for {len(param.bottom)} bottoms; "
-                "give it once a bottom or not at all",
+                "give it once per bottom or not at all",
             )
         return [self.shapes[self.newest[bottom]] for bottom in param.bottom]
 
@@ -141,7 +141,7 @@ class Wiring:
             raise self.error(
                 param,
                 f"loss_weight is given {len(param.loss_weight)} times for {len(tops)} tops; "
-                "give it once a top or not at all",
+                "give it once per top or not at all",
             )
         if len(tops) != len(shapes):
             raise self.error(param, f"has {len(tops)} top blobs, but makes {len(shapes)}")
@@ -224,8 +224,8 @@ class Wiring:
             )
             if step.muted:
                 log.warning(
-                    '%slayer "%s": its top is read by another layer, so its own loss weight of 1 has no gradient, as in '
-                    "Caffe; write loss_weight: 1 if it is to have one",
+                    '%slayer "%s": another layer reads its top, so its default loss weight of 1 gives no gradient, as in '
+                    "Caffe; write loss_weight: 1 if it should",
                     f"{self.file}: " if self.file else "",
                     step.name,
                 )

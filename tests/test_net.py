@@ -56,7 +56,7 @@ def test_arrays_stand_for_tensors() -> None:
     want = net(x=torch.arange(6.0).reshape(2, 3))["a"]
     for given in (array, array.astype(np.float64), array.astype(np.float32)[:, ::-1][:, ::-1]):
         assert torch.equal(net(x=given)["a"], want) and torch.equal(net(given)["a"], want)
-    with pytest.raises(TypeError, match='input "x" is a tensor or a NumPy array, not a list'):
+    with pytest.raises(TypeError, match='input "x" must be a tensor or a NumPy array, not a list'):
         net(x=[[1, 2, 3]])
 
 
@@ -309,7 +309,7 @@ def test_inputs_that_do_not_fit_are_named() -> None:
     net = net_of(INPUT + ip("a", "x", "a", 4))
     with pytest.raises(UnknownNameError, match='input "x" is missing'):
         net()
-    with pytest.raises(UnknownNameError, match='"y" is no input'):
+    with pytest.raises(UnknownNameError, match='"y" is not an input'):
         net(x=torch.zeros(1, 3), y=torch.zeros(1))
     made = r"it was made for 2×3, and its weight is 4×3"
     with pytest.raises(LayerError, match=rf'layer "a" .*does not fit its bottoms \(shapes: 1×4\): {made}'):
@@ -321,7 +321,7 @@ def test_inputs_that_do_not_fit_are_named() -> None:
 def test_planes_without_places_that_a_layer_cannot_take_are_an_error() -> None:
     more = 'layer { name: "r" type: "Resample" bottom: "x" top: "r" resample_param { height: 2 width: 2 } }'
     net = net_of(INPUT.replace("dim: 3", "dim: 3 dim: 4 dim: 4") + more)
-    with pytest.raises(NetError, match=r"cannot run with inputs of such shapes \(x 1×3×0×4\)"):
+    with pytest.raises(NetError, match=r"cannot run with inputs of these shapes \(x 1×3×0×4\)"):
         net(x=torch.zeros(1, 3, 0, 4))
 
 

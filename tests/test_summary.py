@@ -81,7 +81,7 @@ def test_a_shape_stands_in_for_a_database_that_is_not_here():
     assert rows_by_name(net, "TRAIN", shapes)["c"].shapes == ((5, 2, 6, 6),)
     with pytest.raises(CaffeError, match=r"nowhere.*; ask the owner$"):
         describe(net, "TRAIN", advice="ask the owner")
-    with pytest.raises(UnknownNameError, match=r'"dat" is no input of the net \(did you mean data\?\)'):
+    with pytest.raises(UnknownNameError, match=r'"dat" is not an input of the net \(did you mean data\?\)'):
         describe(net, "TRAIN", {"dat": (1,)})
 
 

@@ -122,7 +122,7 @@ def _log_to(folder: str) -> None:
     if not os.path.isdir(folder):
         raise CaffeError(f"-log_dir: there is no folder {folder}; make it with: mkdir -p {folder}")
     if not os.access(folder, os.W_OK):
-        raise CaffeError(f"-log_dir: cannot write to the folder {folder}; name another one, or leave -log_dir out")
+        raise CaffeError(f"-log_dir: cannot write to the folder {folder}; name another one, or or omit -log_dir")
     when = time.strftime("%Y%m%d-%H%M%S")
     name = f"caffe.{socket.gethostname()}.{getpass.getuser()}.log.INFO.{when}.{os.getpid()}"
     logger.addHandler(LogFile(os.path.join(folder, name)))

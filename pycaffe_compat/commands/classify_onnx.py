@@ -74,12 +74,12 @@ def open_model(args: Any) -> tuple[tuple[int, ...], Preprocessing, Engine]:
         raise CaffeError(f"{path} is not an ONNX model: {error}") from error
     outputs = [each.name for each in model.graph.output]
     if len(model.graph.input) != 1:
-        raise CaffeError(f"{path} takes {len(model.graph.input)} inputs; one, a picture, is wanted")
+        raise CaffeError(f"{path} takes {len(model.graph.input)} inputs, but must take one, an image")
     shape = tuple(axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim)[1:]
     if len(shape) != 3 or 0 in shape:
         raise CaffeError(f"{path} takes an input of shape N×{dims(shape)}, not pictures of a fixed size")
     if not args.output and len(outputs) > 1:
-        raise CaffeError(f"{path} has several outputs; say which are the scores: --output {'|'.join(outputs)}")
+        raise CaffeError(f"{path} has several outputs; name the one with the scores: --output {'|'.join(outputs)}")
     if args.output and args.output not in outputs:
         raise CaffeError(f"{path} has no output {args.output}; valid: {', '.join(outputs)}")
     said = Preprocessing.of_metadata({each.key: each.value for each in model.metadata_props}, path)

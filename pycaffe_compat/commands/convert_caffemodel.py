@@ -71,7 +71,7 @@ def run(argv: list[str]) -> None:
     if args.output:
         suffix_of(args.output)
         if os.path.exists(args.output) and os.path.samefile(args.input, args.output):
-            parser.error(f"{args.output} is the file that is read; choose another name")
+            parser.error(f"{args.output} is the input file; choose another name")
 
     with_options = bool(args.output) and suffix_of(args.output) == ".caffemodel"
     model = read_model(args.input, with_options, args.prototxt)

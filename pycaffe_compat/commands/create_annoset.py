@@ -116,7 +116,7 @@ def _link(database: str, folder: str) -> None:
         if os.path.islink(link):
             os.unlink(link)
         if os.path.exists(link):
-            raise CaffeError(f"cannot make a link to {database}: {link} exists already and is no link")
+            raise CaffeError(f"cannot make a link to {database}: {link} exists already and is not a link")
         os.symlink(database, link)
 
 

@@ -111,7 +111,7 @@ def run(argv: list[str]) -> None:
     )
     args = vars(parser.parse_args(argv))
     if not args["output_file"].lower().endswith((".csv", ".h5", ".hdf5")):
-        raise DataError(f"{args['output_file']}: the ending says the format: .csv or .h5")
+        raise DataError(f"{args['output_file']}: the file name must end in .csv or .h5")
     if args["crop_mode"] != "list":
         raise CaffeError(
             "--crop_mode selective_search is not available: the search is a MATLAB program that this package does not "

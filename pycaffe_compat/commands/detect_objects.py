@@ -61,7 +61,7 @@ class ObjectDetector:
     def __init__(self, net: CaffeModule, how: Preprocessing, labels: str = "") -> None:
         """``labels`` is the file of their names, if there is one."""
         if len(net.inputs) != 1:
-            raise NetError(f"the net has the inputs {', '.join(net.inputs) or 'of none'}; wanted one, a picture")
+            raise NetError(f"the net has the inputs {', '.join(net.inputs) or '(none)'}, but must have one, an image")
         self._input = net.inputs[0]
         self._shape = net.blob_shapes[self._input][1:]
         shapes = {name: net.blob_shapes[name] for name in net.outputs}
@@ -69,7 +69,7 @@ class ObjectDetector:
         if len(outputs) != 1:
             every = ", ".join(f"{name} ({dims(net.blob_shapes[name])})" for name in net.outputs)
             raise NetError(
-                f"the net gives {every}; wanted one output of detections, 1×1×K×7, as of a DetectionOutput layer"
+                f"the net gives {every}, but must give one output of detections, 1×1×K×7, like a DetectionOutput layer's"
             )
         self._output = outputs[0]
         self._net, self._how = net, how
@@ -209,7 +209,7 @@ def _targets(pictures: list[str], folder: str) -> dict[str, str]:
             targets[path] = os.path.splitext(target)[0] + ".png"
     twice = next((path for path in targets if list(targets.values()).count(targets[path]) > 1), None)
     if twice is not None:
-        raise DataError(f"--out: two pictures would be drawn to {targets[twice]}; give pictures of different names")
+        raise DataError(f"--out: two images would be drawn to {targets[twice]}; give images with different names")
     own = next(
         (path for path, target in targets.items() if os.path.exists(target) and os.path.samefile(path, target)), None
     )

@@ -123,18 +123,20 @@ def _target(parser: Parser, args: argparse.Namespace) -> str:
     """The target, which the options must be for; else the parser says why not, and exits."""
     target: str = args.to or next((to for end, to in ENDINGS.items() if args.output.endswith(end)), "")
     if not target:
-        parser.error(f"{args.output}: the ending says no target; valid: {', '.join(ENDINGS)}, or --to")
+        parser.error(
+            f"{args.output}: the file name's ending names no target; valid endings: {', '.join(ENDINGS)}, or --to"
+        )
     only_onnx = [name for name in ("preprocess", "fp16", "int8", "opset") if getattr(args, name) and target != "onnx"]
     if only_onnx:
         parser.error(f"--{only_onnx[0]} is for ONNX, not for {target}")
     if args.fold and target not in ("onnx", "py"):
         parser.error(f"--fold is for ONNX and source, not for {target}")
     if target in ("pt2", "ts.pt") and _says_of_pictures(args) and not args.pictures:
-        parser.error(f"--mean, --scale and --channel-order are for the --pictures that a {target} is tried with")
+        parser.error(f"with {target}, --mean, --scale and --channel-order only apply to --pictures")
     if args.fp16 and args.int8:
         parser.error("give --fp16 or --int8, not both")
     if args.int8 and not args.pictures:
-        parser.error("--int8 needs --pictures, by which the ranges of activations are found")
+        parser.error("--int8 needs --pictures to find the ranges of activations")
     return target
 
 
@@ -165,7 +167,7 @@ def _replacing(target: str, path: str) -> contextlib.AbstractContextManager[None
 def _load(args: Any) -> Net:
     refuse_files(args.net)
     if not args.weights and not args.random_weights:
-        raise NetError(f"{args.net}: no weights given; name a caffemodel, or say --random-weights")
+        raise NetError(f"{args.net}: no weights given; name a caffemodel, or pass --random-weights")
     paths = [path for path in args.weights.split(",") if path]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # so that random weights, and what a check finds with them, are the same each time
@@ -182,8 +184,8 @@ def _with_weights(args: Any, paths: Sequence[str]) -> Net:
     lacking = [n for n, layer in net.layers.items() if layer.blob_specs and n not in net.load_report.loaded]
     if lacking and not args.random_weights:
         raise NetError(
-            f"{args.weights} has no weights for {', '.join(lacking)}: these layers would be as their fillers "
-            "fill them; give their weights, or say --random-weights"
+            f"{args.weights} has no weights for {', '.join(lacking)}: these layers would have only their fillers' values; give "
+            "their weights, or pass --random-weights"
         )
     drawn = [net.layers[name] for name in lacking]
     _draw_weights(drawn)
@@ -343,7 +345,7 @@ def _check(found: Outline, tried: list[Difference], output: str) -> None:
             why += "steadier"
         raise CaffeError(
             f"{output} is not written: its output {worst.output} differs from the net's by {worst.largest:.3g}, "
-            f"{worst.relative:.2g} of its range; at most {TOLERANCE:g} is right{why}"
+            f"{worst.relative:.2g} of its range; at most {TOLERANCE:g} is allowed{why}"
         )
 
 

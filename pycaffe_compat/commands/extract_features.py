@@ -68,7 +68,7 @@ def extract_features(
         raise DataError("no blob is named; give the names of the blobs to extract")
     if len(blobs) != len(databases) or len(set(databases)) != len(databases):
         raise DataError(
-            f"{len(blobs)} blobs ({', '.join(blobs)}) need as many databases, all different; given are {', '.join(databases)}"
+            f"{len(blobs)} blobs ({', '.join(blobs)}) need as many databases, all different; given: {', '.join(databases)}"
         )
     if batches < 1:
         raise DataError(f"num_mini_batches: {batches} must be at least 1")
@@ -107,7 +107,7 @@ def _check(net: Net, blobs: Sequence[str]) -> None:
     if net.inputs:
         raise NetError(
             f"{net.file}: the net has Input layers ({', '.join(net.inputs)}), but features are extracted from data that the net "
-            "reads itself: replace them by data layers for the TEST phase"
+            "reads: replace them with data layers for the TEST phase"
         )
     shapes = net.blob_shapes
     for name in blobs:

@@ -95,7 +95,7 @@ def run(argv: list[str]) -> None:
     if program and (args.input or args.weights):
         parser.error(f"{args.module} has its own inputs and weights: leave out --input and --weights")
     if not program and not args.input:
-        parser.error("--input is missing: the shape of what the module takes, such as --input 1,3,224,224")
+        parser.error("--input is missing: give the shape of the module's input, such as --input 1,3,224,224")
     if args.std and not args.mean:
         parser.error("--std without --mean")
     pictures = Normalised(args.mean, args.std or (1.0, 1.0, 1.0)) if args.mean else None
@@ -120,7 +120,7 @@ def find_module(spec: str) -> nn.Module:
     """
     place, _, name = spec.rpartition(":")
     if not place or not name:
-        raise CaffeError(f"{spec}: say net.pt2, package.module:NAME or file.py:NAME")
+        raise CaffeError(f"{spec}: must be net.pt2, package.module:NAME or file.py:NAME")
     value: Any = _imported(place)
     for part in name.split("."):
         if not hasattr(value, part):
@@ -129,7 +129,7 @@ def find_module(spec: str) -> nn.Module:
     if not isinstance(value, nn.Module) and callable(value):
         value = _called(spec, value)
     if not isinstance(value, nn.Module):
-        raise CaffeError(f"{spec} is no torch.nn.Module, and makes none, but is of type {type(value).__name__}")
+        raise CaffeError(f"{spec} must be a torch.nn.Module, or make one, but is of type {type(value).__name__}")
     return value
 
 
@@ -168,7 +168,7 @@ def _load(module: nn.Module, path: str) -> None:
     except CaffeError:
         raise
     except Exception as error:  # torch and safetensors have no errors of their own for this
-        raise CaffeError(f"{path} is no state_dict of this module: {' '.join(str(error).split())}") from error
+        raise CaffeError(f"{path} is not a state_dict of this module: {' '.join(str(error).split())}") from error
 
 
 def _say(found: CaffeNet, prototxt: str, weights: str) -> None:

@@ -106,7 +106,7 @@ def numbers(text: str, option: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")] if text else []
     except ValueError:
-        raise DataError(f'{option}: "{text}" must be whole numbers, separated by commas') from None
+        raise DataError(f'{option}: "{text}" must be integers, separated by commas') from None
 
 
 def array_path(path: str) -> str:

@@ -110,12 +110,12 @@ def _read_torch(file: str) -> dict[str, np.ndarray]:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ParseError(
-            f"{file}: holds more than tensors (a whole module, say), and only tensors are unpickled; or it is damaged. Save "
-            "only the state_dict: torch.save(model.state_dict(), PATH)"
+            f"{file}: holds more than tensors (a whole module, say), and only tensors are unpickled; or the file is damaged. "
+            "Save only the state_dict: torch.save(model.state_dict(), PATH)"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         raise ParseError(
-            f"{file}: not a file of torch.save: {str(error).splitlines()[0] if str(error) else error!r}"
+            f"{file}: not a torch.save file: {str(error).splitlines()[0] if str(error) else error!r}"
         ) from None
     if isinstance(loaded, Mapping):
         inner = next(
@@ -141,8 +141,8 @@ def _numbers(file: str, name: str, tensor: torch.Tensor) -> np.ndarray:
     if tensor.layout != torch.strided or not tensor.dtype.is_floating_point:
         if name.endswith(".num_batches_tracked"):
             raise WeightsError(
-                f'{file}: "{name}" is of a PyTorch BatchNorm, which Caffe writes as two layers; '
-                "caffe-from-torch makes a net of Caffe of the module and these weights"
+                f'{file}: "{name}" belongs to a PyTorch BatchNorm, which is two layers in Caffe; '
+                "caffe-from-torch converts the module with these weights to a Caffe net"
             )
         what = tensor.dtype if tensor.layout == torch.strided else tensor.layout
         raise WeightsError(f'{file}: "{name}" holds {what}; Caffe\'s blobs hold float32 or float64')
@@ -202,7 +202,7 @@ def _from_state(file: str, state: Mapping[str, np.ndarray]) -> Model:
     for key, array in state.items():
         layer, dot, name = key.rpartition(".")
         if not dot:
-            raise WeightsError(f'{file}: the name "{key}" has no layer; names are LAYER.BLOB, as in conv1.weight')
+            raise WeightsError(f'{file}: the name "{key}" names no layer; names must be LAYER.BLOB, as in conv1.weight')
         found.setdefault(layer, {})[name] = array
     blobs, names = {}, {}
     for layer, arrays in found.items():

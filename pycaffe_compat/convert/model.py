@@ -106,4 +106,4 @@ def suffix_of(path: PathLike) -> str:
         if text.endswith(suffix):
             return suffix
     nets = "; caffe-export-net writes whole nets" if text.endswith((".onnx", ".pt2", ".ts.pt", ".py")) else ""
-    raise WeightsError(f"{os.fspath(path)}: the ending says the format; it must be one of {', '.join(SUFFIXES)}{nets}")
+    raise WeightsError(f"{os.fspath(path)}: the file name's ending must be one of {', '.join(SUFFIXES)}{nets}")

@@ -110,7 +110,7 @@ def _check_annotations(root: str, pairs: list[Pair], list_file: str) -> None:
     words = f"{len(missing)} of the {len(pairs)} annotations of {list_file} are not there: {shown}"
     if len(missing) == len(pairs):
         raise MissingFileError(f'{words}; is the root folder right? It is "{root}"')
-    log.warning("%s; their pictures have no boxes", words)
+    log.warning("%s; their images have no boxes", words)
 
 
 def write_image_sizes(root: str, list_file: str, output: str, name_id_file: str = "") -> int:

@@ -88,7 +88,7 @@ class AnnotatedReader(DatabaseReader):
         super().__init__(path, transformer, batch_size, color, CREATE)
         if batch_size > 1 and any(each.fits_small for each in transformer.resizings):
             raise DataError(
-                f"batch_size is {batch_size}, but transform_param.resize_param with FIT_SMALL_SIZE makes pictures of different "
+                f"batch_size is {batch_size}, but transform_param.resize_param with FIT_SMALL_SIZE makes images of different "
                 "sizes: set batch_size: 1, or another resize_mode"
             )
         self._augmentation = augmentation
@@ -121,7 +121,7 @@ class AnnotatedReader(DatabaseReader):
         if not record.encoded:
             self._warn_raw()
         if self._boxed and not self._typed and not annotated.HasField("type"):
-            raise DataError("has no type, but the first record of the database has: are its records of two kinds?")
+            raise DataError("has no type, but the first record of the database does: does it mix two kinds of records?")
         if not self._boxed and not datum.HasField("label"):
             raise DataError(
                 "has neither boxes (type: BBOX) nor a label; a database of detections needs "
@@ -199,7 +199,7 @@ class AnnotatedReader(DatabaseReader):
         if not self._warned_of_none and self._without_boxes >= min(len(self._database), MANY):
             self._warned_of_none = True
             log.warning(
-                "%s: the last %d pictures had no box: nothing is learned from them",
+                "%s: the last %d images had no box, so nothing is learned from them",
                 self._database.path,
                 self._without_boxes,
             )

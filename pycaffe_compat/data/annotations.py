@@ -93,7 +93,7 @@ def annotation_groups(path: str, annotation: Annotation, height: int, width: int
     """
     rows, columns = annotation.size or (height, width)
     if rows < 1 or columns < 1:
-        raise DataError(f"annotation {path}: says that its picture has {rows} × {columns} pixels (height × width)")
+        raise DataError(f"annotation {path}: gives its image {rows} × {columns} pixels (height × width)")
     if (rows, columns) != (height, width):
         log.warning(
             "annotation %s is for a picture of %d × %d (height × width), but the picture has %d × %d",
@@ -105,7 +105,7 @@ def annotation_groups(path: str, annotation: Annotation, height: int, width: int
     )
     empty = sum(x1 >= x2 or y1 >= y2 for x1, y1, x2, y2 in _corners(annotation))
     if outside:
-        log.warning("annotation %s: %d of %d boxes reach out of the picture", path, outside, len(annotation.things))
+        log.warning("annotation %s: %d of %d boxes extend beyond the image", path, outside, len(annotation.things))
     if empty:
         log.warning("annotation %s: %d of %d boxes have no area", path, empty, len(annotation.things))
     groups: dict[int, Any] = {}
@@ -165,7 +165,7 @@ def _pixels(text: str, where: str) -> float:
 def _size(path: str, sides: list[Any]) -> tuple[int, int] | None:
     height, width = (_whole(str(side)) for side in sides)
     if height is None or width is None:
-        log.warning("annotation %s does not say how large its picture is: the picture tells", path)
+        log.warning("annotation %s does not give the image's size; it is taken from the image", path)
         return None
     return height, width
 

@@ -54,8 +54,7 @@ class Augmentation:
         if transform.HasField("expand_param"):
             if transform.HasField("mean_file"):
                 raise DataError(
-                    "transform_param.expand_param beside mean_file, which has one size: the ground of larger pictures is "
-                    "mean_value"
+                    "transform_param: expand_param does not work with mean_file, whose size is fixed; give mean_value"
                 )
             self._expansion = Expansion(transform.expand_param, transform.mean_value)
         self.emit = Emit(transform.emit_constraint, least) if transform.HasField("emit_constraint") else None

@@ -107,7 +107,7 @@ def read_video(path: str, frames: range, size: Size | None) -> Iterator[np.ndarr
 def _opened(path: str) -> Any:
     video = cv2.VideoCapture(require_file(path, "video"))
     if not video.isOpened():
-        raise DataError(f"video {path} cannot be opened: it is of a kind that OpenCV does not read here")
+        raise DataError(f"video {path} cannot be opened: OpenCV does not support its format here")
     return video
 
 
@@ -287,7 +287,7 @@ class ClipReader:
                 if self._replace is None or LIMIT not in str(error):
                     raise
                 self._replace(error)
-        raise DataError("no video of the list is long enough")
+        raise DataError("no video in the list is long enough")
 
     def begin(self, shard: Shard, position: int) -> tuple[list[np.ndarray], list[Job]]:
         """Return the arrays of the batch at ``position`` and the jobs that fill them."""

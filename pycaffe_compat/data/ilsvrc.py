@@ -50,7 +50,7 @@ def read_devkit(path: str) -> Devkit:
     truth = []
     for line, text in enumerate(_member(path, TRUTH).decode("ascii", "replace").split(), 1):
         if not text.isdigit() or int(text) not in place:
-            raise DataError(f'{path}: {TRUTH}:{line}: "{text}" is none of the {len(place)} classes of {META}')
+            raise DataError(f'{path}: {TRUTH}:{line}: "{text}" is not one of the {len(place)} classes of {META}')
         truth.append(place[int(text)])
     names = {wnid: words for _, wnid, words in classes}
     return Devkit({wnid: names[wnid] for wnid in wnids}, tuple(truth))

@@ -89,7 +89,7 @@ class ConvertOptions:
         if (self.min_dim or self.max_dim) and (self.resize_width or self.shorter_edge):
             raise DataError("set min_dim and max_dim, or a size that images are resized to, not both")
         if self.encode_type and not cv2.haveImageWriter(f".{self.encode_type}"):
-            raise DataError(f'encode_type "{self.encode_type}": OpenCV writes no such images; jpg and png work')
+            raise DataError(f'encode_type "{self.encode_type}": OpenCV cannot write such images; jpg and png work')
 
 
 def convert_imageset(
@@ -216,7 +216,7 @@ def _check_files(root: str, entries: Sequence[_HasPath], list_file: str) -> None
         shown = ", ".join(root + path for path in missing[:3]) + (", …" if len(missing) > 3 else "")
         raise MissingFileError(
             f"{len(missing)} of the {len(entries)} images of {list_file} are not there: {shown}; is the root folder "
-            f'right? It is "{root}". (--skip_unreadable leaves them out.)'
+            f'right? It is "{root}". (--skip_unreadable skips them.)'
         )
 
 

@@ -97,7 +97,7 @@ class DataFile:
         _, _, flags, end, _ = HEAD.unpack_from(self._view, begin)
         nodes = (end - HEAD.size) // 2
         if flags & (BRANCH | LEAF) not in (BRANCH, LEAF) or not 0 < nodes <= (self._size - HEAD.size) // 2:
-            raise self.damaged(f"page {number} belongs to no tree of records")
+            raise self.damaged(f"page {number} does not belong to the tree of records")
         return begin, flags, nodes
 
     def node(self, begin: int, index: int) -> tuple[int, int, int, int]:
@@ -122,7 +122,9 @@ class DataFile:
         """Key and value of record ``index`` of the leaf that begins there."""
         at, size, length, flags = self.node(begin, index)
         if flags & OTHER:
-            raise DataError(f"{self.name} holds databases of its own, or duplicate keys: Caffe's have one value a key")
+            raise DataError(
+                f"{self.name} contains named databases or duplicate keys; Caffe's LMDBs have one value per key"
+            )
         key, at = bytes(self._view[at : at + size]), at + size
         if flags & BIG:
             (number,) = NUMBER.unpack_from(self._view, at)
@@ -130,7 +132,7 @@ class DataFile:
                 raise self.damaged(f"it has no page {number}")
             at = number * self._size + HEAD.size
         if len(key) < size or at + length > len(self._view):
-            raise self.damaged(f"the record {key!r} reaches past the file's end")
+            raise self.damaged(f"the record {key!r} extends beyond the end of the file")
         return key, self._view[at : at + length]
 
 

@@ -43,7 +43,7 @@ class Noise:
         self.random: bool = param.saltpepper
         if param.convert_to_lab:
             raise DataError(
-                "transform_param.noise_param.convert_to_lab is not done here: SSD's Caffe takes the bytes of its floats for "
+                "transform_param.noise_param.convert_to_lab is not supported: SSD's Caffe would read the bytes of floats as "
                 "pixels"
             )
         if param.saltpepper and not self._values:
@@ -52,7 +52,7 @@ class Noise:
             )
         if param.HasField("prob") and param.prob != 1:
             log.warning(
-                "transform_param.noise_param.prob is %g; SSD's Caffe does not read it and changes every picture, as here",
+                "transform_param.noise_param.prob is %g; it has no effect: every image is changed, as in SSD's Caffe",
                 param.prob,
             )
 

@@ -21,5 +21,5 @@ def require_only(param: Any, names: str, where: str) -> None:
     other = [field.name for field, _ in param.ListFields() if field.name not in names.split()]
     if other:
         raise DataError(
-            f"{where}.{other[0]} is of another fork's message of that name and does nothing here: remove it"
+            f"{where}.{other[0]} belongs to another fork's message of that name and has no effect: remove it"
         )

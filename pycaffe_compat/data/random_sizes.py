@@ -153,8 +153,7 @@ def random_size(param: Any) -> RandomResize | RandomAspectRatio | None:
     for other, given in (("resize_param", len(param.resize_param)), ("noise_param", param.HasField("noise_param"))):
         if given:
             raise DataError(
-                f"{_WHERE}.{other} beside {name}: Intel's Caffe cuts the crop from the picture as it was before {other}; remove "
-                "one"
+                f"{_WHERE}.{other} does not work with {name}: Intel's Caffe crops the image as it was before {other}; remove one"
             )
     if name == FIELDS[0]:
         return RandomResize(param.random_resize_param)

@@ -76,7 +76,8 @@ class Transformer:
         require_one_mean(param.HasField("mean_file"), len(param.mean_value))
         if self.pad and param.HasField("mean_file"):
             raise DataError(
-                "transform_param.pad beside mean_file: Intel's Caffe takes the mean of other places then; give mean_value instead"
+                "transform_param.pad does not work with mean_file: Intel's Caffe would subtract the mean of other places; give "
+                "mean_value instead"
             )
         self._rounded = len(param.mean_value) > 0
         self.mean_file: str = param.mean_file
@@ -266,7 +267,7 @@ class Transformer:
         """
         if image.dtype != np.uint8:
             raise DataError(
-                "holds floats (float_data), but the first record of the batch bytes; such a database cannot be transformed "
+                "holds floats (float_data), but the batch's first record holds bytes; such a database cannot be transformed "
                 "on the device: leave out --device-transform"
             )
         top, left, _ = window
@@ -331,8 +332,8 @@ def crop_of(param: Any) -> tuple[int, int] | None:
         return (param.crop_size, param.crop_size) if param.crop_size else None
     if param.crop_size:
         raise DataError(
-            f"transform_param: crop_size {param.crop_size} beside crop_h {param.crop_h} and crop_w {param.crop_w}; SSD obeys "
-            "the former, other forks the latter: leave out one"
+            f"transform_param: crop_size {param.crop_size} and crop_h {param.crop_h}, crop_w {param.crop_w} are both given; SSD "
+            "uses the former, other forks the latter: remove one"
         )
     if not param.crop_h or not param.crop_w:
         raise DataError(
@@ -347,7 +348,7 @@ def _warn_of_sizes(given: Sequence[Any]) -> None:
         log.warning("transform_param.resize_param is given %d times; this layer takes the first", len(given))
     elif given and given[0].prob != 1:
         log.warning(
-            "transform_param.resize_param.prob is %g; SSD's Caffe does not read it and resizes every picture, as here",
+            "transform_param.resize_param.prob is %g; it has no effect: every image is resized, as in SSD's Caffe",
             given[0].prob,
         )
 

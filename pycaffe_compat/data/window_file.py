@@ -245,7 +245,7 @@ class WindowReader:
             raise DataError(f"window {window[2:]} of {window.image} cannot be warped: {error.err or error}") from error
         if len(out) != image.shape[2]:
             raise DataError(
-                f"{window.image} is decoded to {image.shape[2]} channels, but the window file says {len(out)}"
+                f"{window.image} has {image.shape[2]} channels, but {len(out)} according to the window file"
             )
         if mirror:
             part = part[:, ::-1]

@@ -131,8 +131,8 @@ def refuse_files(model: str, fork: str = "") -> None:
     for name, kind in kinds:
         if issubclass(kind, Source) and not kind.is_input and not issubclass(kind, DummyData):
             raise NetError(
-                f'{model}: layer "{name}" ({kind.type_name}) reads data in the TEST phase, which no exported net does: give the '
-                "deploy net, which has an Input layer in its place"
+                f'{model}: layer "{name}" ({kind.type_name}) reads data in the TEST phase, which an exported net cannot do: use '
+                "the deploy net, which has an Input layer instead"
             )
 
 
@@ -155,7 +155,7 @@ def outline(net: Net, dynamic: Mapping[str, Sequence[int]] | None = None, fold: 
     consumed = {value for step in kept for value in step.bottom_values}
     ends = [v for step in kept if not step.is_source for v in step.top_values if v not in consumed]
     if not ends:
-        raise NetError(f"{net.file or 'the net'}: nothing to export: no layer makes an output")
+        raise NetError(f"{net.file or 'the net'}: nothing to export: no layer computes an output")
     needed, steps = set(ends), []
     for step in reversed(kept):
         if any(v in needed for v in step.top_values):
@@ -165,7 +165,7 @@ def outline(net: Net, dynamic: Mapping[str, Sequence[int]] | None = None, fold: 
     if cut:
         notes.append(f"left out, for they only train, score or write: {', '.join(step.name for step in cut)}")
     if not any(map(_is_input, steps)):
-        raise NetError(f"{net.file or 'the net'}: has no Input layer, so nothing could be given to what is exported")
+        raise NetError(f"{net.file or 'the net'}: has no Input layer, so the exported net would have no input")
     shapes = {v: tuple(net.wiring.shapes[v]) for step in steps for v in (*step.top_values, *step.bottom_values)}
     inputs = {
         top: v
@@ -281,7 +281,7 @@ def _try_batch(
         if timed:
             raise NetError(f'layer "{timed[0]}" is written out step by step, and axis 0 is time')
         if apart:
-            raise NetError(f'layer "{apart[0]}" resizes each item by another factor')
+            raise NetError(f'layer "{apart[0]}" resizes each item by a different factor')
         _try(net, inputs, shapes, wanted, moving)
     except CaffeError as error:
         many = {} if timed or apart else {name: {0} for name in wanted if shapes[inputs[name]][0] > 1}
@@ -310,5 +310,5 @@ def _try(
             given[name] = (first + 1, *rest)
     for value, (old, new) in enumerate(zip(shapes, net.shapes_for(given), strict=True)):
         if len(old) != len(new):
-            raise NetError(f'the blob "{net.wiring.names[value]}" would have another number of axes')
+            raise NetError(f'the blob "{net.wiring.names[value]}" would have a different number of axes')
         moving.setdefault(value, set()).update(a for a, (m, n) in enumerate(zip(old, new, strict=True)) if m != n)

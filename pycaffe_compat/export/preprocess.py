@@ -67,7 +67,7 @@ class Preprocessing:
             mean = tuple(float(m) for m in metadata.get("mean", "0").split(","))
             scale = float(metadata.get("scale", "1"))
         except ValueError as error:
-            raise DataError(f"{where}: its metadata has a mean or a scale that is no number: {error}") from error
+            raise DataError(f"{where}: its metadata has a mean or scale that is not a number: {error}") from error
         if order not in ("BGR", "RGB"):
             raise DataError(f'{where}: its metadata has the channel_order "{order}"; valid: BGR, RGB')
         return cls(mean, scale, order)
@@ -152,7 +152,7 @@ def read_picture(path: PathLike, shape: Sequence[int], order: str) -> np.ndarray
         raise DataError(f"pictures have 1 or 3 channels, height and width; the net's input is {tuple(shape)}")
     pixels = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR if shape[0] == 3 else cv2.IMREAD_GRAYSCALE)
     if pixels is None:
-        raise DataError(f"{os.fspath(path)} is not a picture that OpenCV reads")
+        raise DataError(f"{os.fspath(path)} is not an image that OpenCV can read")
     pixels = cv2.resize(pixels, (shape[2], shape[1]))
     planes = pixels[None] if shape[0] == 1 else pixels.transpose(2, 0, 1)
     return (planes[::-1] if shape[0] == 3 and order == "RGB" else planes).astype(np.float32)

@@ -158,20 +158,22 @@ def _outline(net: Net, dynamic: Mapping[str, Sequence[int]] | None) -> Outline:
     found = outline(net, dynamic)
     drawn = [f'"{step.name}" ({step.layer.type_name})' for step in found.steps if _draws(step.layer)]
     if drawn:
-        raise NetError(f"{net.file or 'the net'}: layer {drawn[0]} makes other tops each time, and a program cannot")
+        raise NetError(
+            f"{net.file or 'the net'}: layer {drawn[0]} makes different tops each time, which a program cannot"
+        )
     fixed = [f'"{step.name}" ({step.layer.type_name})' for step in found.steps if not step.layer.traceable]
     if fixed:
         raise NetError(
-            f"{net.file or 'the net'}: a traced program would hold to what layer {fixed[0]} does with one input; write ONNX, or "
-            "take the layer out of the net and do its part where the program runs"
+            f"{net.file or 'the net'}: a traced program would repeat what layer {fixed[0]} does for one input; write ONNX, or "
+            "remove the layer from the net and do its work outside the program"
         )
     for step in found.steps:
         axes = set().union(*(found.values[value].moving for value in step.bottom_values)) - {0}
         if axes and not step.layer.planes_traceable:
             raise NetError(
                 f'{net.file or "the net"}: height and width cannot change in a program: layer "{step.name}" '
-                f"({step.layer.type_name}) does what its planes' size says, which a trace would fix; write another target, or a "
-                "program for each size"
+                f"({step.layer.type_name}) depends on the size of its planes, which a trace would freeze; use another target, or "
+                "one program per size"
             )
     return found
 
@@ -226,8 +228,8 @@ def _program(found: Outline) -> torch.export.ExportedProgram:
         fixed = [str(axis) for axis in sorted(value.moving) if is_concrete_int(tensor.shape[axis])]
         if fixed:
             raise NetError(
-                f"{found.net.file or 'the net'}: axis {', '.join(fixed)} of {name} cannot change in a .pt2: what the layers do "
-                "depends on its length; write another target"
+                f"{found.net.file or 'the net'}: axis {', '.join(fixed)} of {name} cannot change in a .pt2: the layers' work "
+                "depends on its length; use another target"
             )
     return program
 

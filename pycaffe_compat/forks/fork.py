@@ -21,7 +21,7 @@ class Fork:
         source: the repository that its facts were read from.
         types: the layer types that BVLC's Caffe has not, with spaces between them; also those that do not run here.
         speed: fields, as ``Message.field``, that change no result here, and what they steer in the fork.
-        refused: fields, as ``Message.field``, that would change results and are not done here, and what they would do.
+        refused: fields, as ``Message.field``, that would change results and are not supported, and what they would do.
         sign: says whether a ``NetParameter`` is of this fork by something else than types and fields; None where nothing does.
         prepare: changes a ``NetParameter`` as the fork does before it builds the layers; None where it does nothing.
     """

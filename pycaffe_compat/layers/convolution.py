@@ -266,7 +266,7 @@ class Deconvolution(Filters):
         window = zip(size, self.stride, self.kernel, self.dilation, self.pad, strict=True)
         top = [s * (n - 1) + d * (k - 1) + 1 - 2 * p for n, s, k, d, p in window]
         if any(n < 1 for n in top):
-            raise self.error(f"pad {dims(self.pad)} leaves nothing of its top: it would be {dims(top)}")
+            raise self.error(f"pad {dims(self.pad)} is too large: its top would be {dims(top)}")
 
     def _is_faster_mirrored(self, x: Tensor) -> bool:
         """Whether the convolution with mirrored filters, the same thing at stride 1, takes less time to train.

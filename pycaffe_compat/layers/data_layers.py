@@ -365,7 +365,7 @@ class WindowData(BatchSource):
         options, transform = param.window_data_param, param.transform_param
         size = self.batch_size(options)
         if not transform.crop_size:
-            raise self.error("transform_param.crop_size is 0; it must say what size windows are warped to")
+            raise self.error("transform_param.crop_size is 0; it must be the size that windows are warped to")
         if options.crop_mode not in ("warp", "square"):
             raise self.error(f'crop_mode is "{options.crop_mode}"; it must be "warp" or "square"')
         windows = read_windows(options.source, options.fg_threshold, options.bg_threshold, options.root_folder)

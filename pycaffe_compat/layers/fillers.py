@@ -128,7 +128,7 @@ def _identity(tensor: Tensor, filler: Any) -> None:
     if groups < 1 or shape[0] % groups or shape[1] < groups:
         raise LayerError(
             f'filler "identity" with {groups} groups (num_groups, or one for each input) cannot fill a blob of shape '
-            f"{dims(shape)}: the outputs must be a multiple of it, and the inputs no fewer"
+            f"{dims(shape)}: it must divide the outputs and not exceed the inputs"
         )
     if filler.HasField("std"):
         _gaussian(tensor, filler)

@@ -101,7 +101,7 @@ class DummyData(Source):
         legacy = {field: list(getattr(options, field)) for field in LEGACY}
         if not any(legacy.values()):
             if not options.shape:
-                raise self.error("needs dummy_data_param { shape { dim: … } }, once or once for each top")
+                raise self.error("needs dummy_data_param { shape { dim: … } }, once for all tops or once for each")
             return _one_each(self, [tuple(shape.dim) for shape in options.shape], "dummy_data_param { shape }")
         if options.shape:
             raise self.error("dummy_data_param has both shape and the legacy num, channels, height, width; give one")

@@ -108,7 +108,7 @@ class SegmentationSource(LabelMapSource):
     def make_reader(self, param: Any) -> LabelMapReader:
         options, transform = param.image_data_param, param.transform_param
         if transform.HasField("mean_file"):
-            raise self.error("takes no transform_param.mean_file; give mean_value")
+            raise self.error("does not take transform_param.mean_file; give mean_value")
         size = self.size_option(options)
         whole = None if self.windows else size
         files = PairFiles(options.root_folder, options.is_color, whole, whole, self.nearest)

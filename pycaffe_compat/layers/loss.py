@@ -89,7 +89,7 @@ def read_labels(layer: Layer, scores: Tensor, axis: int, label: Tensor, ignore: 
         if bool(bad.any()):
             at = int(bad.flatten().nonzero()[0])
             raise layer.error(
-                f"label {label.detach().flatten()[at].item():g} at index {at} is no class: there are {classes}, "
+                f"label {label.detach().flatten()[at].item():g} at index {at} is not a class: there are {classes}, "
                 f"0 to {classes - 1}" + ("" if ignore is None else f", and ignore_label is {ignore}")
             )
     else:

@@ -49,7 +49,8 @@ def make_layer(
         layer.default_weight = 0.0
         if not param.loss_weight and layer.phase == caffe_pb2.TRAIN:
             log.warning(
-                "%s%s: it has no loss_weight, which is 0 then in %s: it trains nothing. Write loss_weight: 1 if it is to count",
+                "%s%s: it has no loss_weight, which defaults to 0 in %s, so it trains nothing. Write loss_weight: 1 if it should "
+                "count",
                 f"{file}: " if file else "",
                 where,
                 titles([own]),

@@ -88,8 +88,8 @@ def _check_kinds(param: Any, cls: type[Layer], where: str) -> None:
                 and set(caffe_pb2.ADDITIONS.fields[of, field]) & set(cls.forks)
             ):
                 raise LayerError(
-                    f"{where}: {option}.{field} is of another kind in {titles([own])} than in {titles(cls.forks[:1])}, whose "
-                    f'layer this would be. Register a class of your own: @register("{cls.type_name}", fork="{own}")'
+                    f"{where}: {option}.{field} has a different kind in {titles([own])} than in {titles(cls.forks[:1])}, whose "
+                    f'layer this would be. Register your own class: @register("{cls.type_name}", fork="{own}")'
                 )
 
 
@@ -125,5 +125,5 @@ def _check_single(message: Any, field: str, path: str, fork: str, where: str) ->
     forks = caffe_pb2.ADDITIONS.repeating(name, field)
     others = titles(forks) if forks else "BVLC's Caffe"
     raise LayerError(
-        f"{where}: {path}{field} is given {given} times, but {titles([fork])} takes it once; several are of {others}"
+        f"{where}: {path}{field} is given {given} times, but {titles([fork])} takes one; several work only in {others}"
     )

@@ -75,10 +75,10 @@ class _Windows(Layer):
         if options.global_pooling:
             if kernel_fields:
                 raise self.error(
-                    f"pooling_param: {kernel_fields[0]} beside global_pooling, which sets the kernel itself"
+                    f"pooling_param: {kernel_fields[0]} is given with global_pooling, which sets the kernel itself"
                 )
             if pad != (0, 0) or stride != (1, 1):
-                raise self.error(f"pooling_param: global_pooling wants pad 0 and stride 1, not {pad} and {stride}")
+                raise self.error(f"pooling_param: global_pooling needs pad 0 and stride 1, not {pad} and {stride}")
             return None
         if not kernel_fields:
             raise self.error("pooling_param: no kernel_size, nor kernel_h and kernel_w, nor global_pooling")
@@ -123,7 +123,7 @@ class _Windows(Layer):
             return
         pooling, pooled = makers[1].layer, makers[1].bottom_shapes[0]
         if pooling.volumes is not None:
-            raise self.error(f'its mask is of layer "{pooling.name}", whose windows are spread (dilation) or no planes')
+            raise self.error(f'its mask comes from layer "{pooling.name}", whose windows are dilated or not planes')
         maker = f'layer "{pooling.name}" (Pooling)'
         window, windows = pooling.fit(pooled)
         own_window, own_plane = self.fit(shapes[0])[0], self.mask_plane(shapes[0])
@@ -422,9 +422,7 @@ class Depooling(_Windows, Unpooler):
         if self.mode == "STOCHASTIC":
             raise self.error("pooling_param.pool: STOCHASTIC cannot be undone; valid: SWITCH, FIX, AVE, SUM")
         if self.window is None:
-            raise self.error(
-                "pooling_param: global_pooling: the size of the plane to make is not known; give kernel_size"
-            )
+            raise self.error("pooling_param: global_pooling: the size of the output plane is unknown; give kernel_size")
         self.check_count("bottom", len(bottom_shapes), (2, 2) if self.mode == "SWITCH" else (1, 1))
         self.fit(bottom_shapes[0])
 

@@ -273,8 +273,8 @@ class PythonLayer(base.Layer):
             raise self.error("needs python_param { module: … layer: … }")
         if module.endswith(".py") or "/" in module:
             raise self.error(
-                f'python_param.module: {module} is a path; name the module alone, module: "{Path(module).stem}", and put its '
-                "folder into PYTHONPATH"
+                f'python_param.module: {module} is a path; give only its name, module: "{Path(module).stem}", and put its '
+                "folder on PYTHONPATH"
             )
         known = STAND_INS.get((module, name)) == len(self.param.bottom)
         instead = "; where Python layers are not allowed, a layer of this package runs in its place" if known else ""
@@ -290,7 +290,7 @@ class PythonLayer(base.Layer):
         if cls is None:
             raise self.error(f"python_param.layer: module {module} has no class {name}{nearest(name, vars(found))}")
         if not (isinstance(cls, type) and issubclass(cls, Layer)):
-            raise self.error(f"python_param.layer: {self.code} is no subclass of pycaffe_compat.Layer (caffe.Layer)")
+            raise self.error(f"python_param.layer: {self.code} is not a subclass of pycaffe_compat.Layer (caffe.Layer)")
         try:
             return cls(self.param)
         except Exception as error:

@@ -67,7 +67,7 @@ def layer_class(param: Any, file: str = "", fork: str = "", likely: Sequence[str
         broken = load_plug_ins()
         if param.type not in REGISTRY:
             if not param.type:
-                raise LayerError(f'{where}: its type is missing; a layer says what it is, as in type: "Convolution"')
+                raise LayerError(f'{where}: its type is missing; give one, as in type: "Convolution"')
             older = V1_TYPES.get(param.type)
             near = f" (did you mean {older}?)" if older in REGISTRY else nearest(param.type, REGISTRY)
             known = _whose(param.type) or f"{near}; docs/layers.md lists all that are known"

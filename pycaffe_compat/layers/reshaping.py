@@ -88,7 +88,7 @@ class Flatten(Layer):
         self.axis = self.canonical_axis(param.flatten_param.axis, dims)
         self.end_axis = self.canonical_axis(param.flatten_param.end_axis, dims, "end_axis")
         if self.axis > self.end_axis + 1:
-            raise self.error(f"axis {self.axis} is behind end_axis {self.end_axis}")
+            raise self.error(f"axis {self.axis} comes after end_axis {self.end_axis}")
 
     def forward(self, x: Tensor) -> Tensor:
         shape = x.shape

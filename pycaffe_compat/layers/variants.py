@@ -150,7 +150,7 @@ def check_fork_options(param: Any, cls: type[Layer], where: str, noted: set[str]
         else:
             refused.append(refusal(each))
     if refused:
-        raise LayerError(f"{where}: not done here: {'; '.join(refused)}")
+        raise LayerError(f"{where}: not supported: {'; '.join(refused)}")
 
 
 def _is_of_another_type(each: Addition, own: Sequence[str]) -> bool:

@@ -191,9 +191,9 @@ def volume_pooling(
     pad = _numbers(options, "pad", "pad", n, error)
     if options.global_pooling:
         if kernel:
-            raise error("pooling_param: kernel_size beside global_pooling, which sets the kernel itself")
+            raise error("pooling_param: kernel_size is given with global_pooling, which sets the kernel itself")
         if any(pad or ()) or any(value != 1 for value in stride or ()):
-            raise error("pooling_param: global_pooling wants pad 0 and stride 1")
+            raise error("pooling_param: global_pooling needs pad 0 and stride 1")
     elif not kernel:
         raise error("pooling_param: no kernel_size, nor kernel_h and kernel_w, nor global_pooling")
     return VolumePooling(
@@ -210,7 +210,7 @@ def volume_pooling(
 def _dilation(options: Any, n: int, error: Callable[[str], LayerError]) -> Ints:
     given = tuple(options.dilation_3d)
     if given and options.HasField("dilation"):
-        raise error("pooling_param: dilation beside dilation_3d; give one of them")
+        raise error("pooling_param: both dilation and dilation_3d are given; remove one")
     if len(given) not in (0, 1, n):
         raise error(f"pooling_param: {len(given)} values of dilation for {n} axes; give one, or one for each")
     return given * (n if len(given) == 1 else 1) or (options.dilation,) * n
@@ -228,7 +228,7 @@ def _numbers(options: Any, field: str, sides: str, n: int, error: Callable[[str]
             raise error(f"pooling_param: {pair[0]} is for planes, with both sides; for {n} axes give {field}")
         given[" and ".join(pair)] = tuple(getattr(options, name) for name in pair)
     if len(given) > 1:
-        raise error(f"pooling_param: {' beside '.join(given)}; give one of them")
+        raise error(f"pooling_param: {' together with '.join(given)}; give one of them")
     for name, values in given.items():
         if len(values) not in (1, n):
             raise error(

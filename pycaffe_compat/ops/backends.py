@@ -69,7 +69,7 @@ def _serve(name: str, device_type: str) -> tuple[str, str]:
         raise CaffeError(f'{VARIABLE} is "{name}"{nearest(name, NAMES)}; valid: auto, {", ".join(NAMES)}')
     why = unavailable(name, device_type)
     if why is not None:
-        raise CaffeError(f'the pooling backend "{name}" was asked for but cannot serve {device_type}: {why}')
+        raise CaffeError(f'the pooling backend "{name}" was requested but does not support {device_type}: {why}')
     return name, "forced"
 
 
@@ -129,9 +129,7 @@ def use_backend(name: str) -> Iterator[None]:
     """Force a backend (or ``"auto"``), for the whole process, while the ``with`` block runs."""
     global _forced
     if name != "auto" and name not in NAMES:
-        raise CaffeError(
-            f'no pooling backend is called "{name}"{nearest(name, NAMES)}; valid: auto, {", ".join(NAMES)}'
-        )
+        raise CaffeError(f'there is no pooling backend "{name}"{nearest(name, NAMES)}; valid: auto, {", ".join(NAMES)}')
     before, _forced = _forced, name
     follow()
     try:

@@ -94,7 +94,7 @@ def _moved(image: Tensor, offsets: Tensor) -> list[Tensor]:
     last = sum((length - 1) * step for length, step in zip(image.shape[1:], image.stride()[1:], strict=True))
     begins = [image.storage_offset() + offset for offset in offsets.tolist()]
     if any(not 0 <= at < size - last for at in begins):
-        raise OperatorError(f"{NAME_AT}: an offset leaves the storage of the image, which has {size} bytes")
+        raise OperatorError(f"{NAME_AT}: an offset is outside the image's storage, which has {size} bytes")
     return [image.as_strided(image.shape, image.stride(), at) for at in begins]
 
 
@@ -127,7 +127,7 @@ def _cut(argument: str, planes: Tensor, corner: Sequence[int], size: Sequence[in
             continue
         if not 0 <= first <= have - want:
             raise OperatorError(
-                f"{NAME}: the window of {size[0]} × {size[1]} at {tuple(corner)} leaves the {argument} of "
+                f"{NAME}: the window of {size[0]} × {size[1]} at {tuple(corner)} extends beyond the {argument} of "
                 f"{planes.shape[1]} × {planes.shape[2]}"
             )
         cut = cut.narrow(axis, first, want)

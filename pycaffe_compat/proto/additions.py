@@ -78,7 +78,7 @@ def speed_only(each: Addition) -> str:
 
 
 def refusal(each: Addition) -> str:
-    """Say that a field is not done here: its path, the forks that have it, and what it would do."""
+    """Say that a field is not supported: its path, the forks that have it, and what it would do."""
     found = (fork.refused.get(f"{each.message}.{each.field}") for fork in all_forks() if fork.name in each.forks)
     words = next(filter(None, found), "")
     return f"{each.path} of {titles(each.forks)}{f', which {words}' if words else ''}"

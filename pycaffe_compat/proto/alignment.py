@@ -97,8 +97,8 @@ def align_crops(net: Any, likely: Sequence[str], file: str = "") -> None:
             set_offsets(layer, offsets)
         elif any(offsets) and not likely:
             log.warning(
-                '%slayer "%s" (Crop): begins at 0, as in BVLC\'s Caffe; the Caffe of FCN and HED would begin at row %d and '
-                "column %d: --fork hed or fork= for that",
+                "%slayer \"%s\" (Crop): begins at 0, as in BVLC's Caffe; in FCN's and HED's Caffe it would begin at row %d and "
+                "column %d: use --fork hed or fork= for that",
                 where,
                 layer.name,
                 *offsets,
@@ -131,9 +131,7 @@ def crop_offsets(layers: Sequence[Any], crop: Any) -> tuple[int, int]:
     other = _path(crop.bottom[1], makers)
     shared = next((blob for blob in other if blob in path), None)
     if shared is None:
-        raise NetError(
-            f'layer "{crop.name}" (Crop): its bottoms are made from no blob in common, so nothing aligns them'
-        )
+        raise NetError(f'layer "{crop.name}" (Crop): its bottoms have no common source blob, so they cannot be aligned')
     offsets = []
     for axis in (0, 1):
         first, second = (_map_of(blobs[: blobs.index(shared)], makers, axis) for blobs in (path, other))
@@ -143,7 +141,7 @@ def crop_offsets(layers: Sequence[Any], crop: Any) -> tuple[int, int]:
             raise NetError(
                 f'layer "{crop.name}" (Crop): along the {along}, pixel x of "{crop.bottom[0]}" is pixel '
                 f'{float(between.factor):g} · x + {float(between.shift):g} of "{crop.bottom[1]}"; a crop needs a factor of 1 and '
-                "a whole number that is not above 0"
+                "an integer offset of at most 0"
             )
         offsets.append(-int(between.shift))
     return offsets[0], offsets[1]
@@ -179,7 +177,7 @@ def _layer_map(layer: Any, axis: int) -> _Map:
     if layer.type == "Deconvolution":
         return _window(layer, axis)
     raise NetError(
-        f'layer "{layer.name}" ({layer.type}) lies between the bottoms of a Crop, which cannot be aligned across it'
+        f'layer "{layer.name}" ({layer.type}) is between the bottoms of a Crop, which cannot be aligned across it'
     )
 
 
@@ -191,7 +189,7 @@ def _window(layer: Any, axis: int) -> _Map:
     pad = _side(options, "pad", "pad_h" if axis == 0 else "pad_w", axis, 0)
     dilation = _side(options, "dilation", "", axis, 1)
     if kernel < 1 or stride < 1:
-        raise NetError(f'layer "{layer.name}" ({layer.type}) has no kernel and stride that a Crop can be aligned by')
+        raise NetError(f'layer "{layer.name}" ({layer.type}) has no kernel and stride to align a Crop with')
     return _Map(Fraction(stride), Fraction((kernel - 1) * dilation, 2) - pad)
 
 

@@ -97,7 +97,7 @@ class StoredBlob:
         if item.wire == wire.BYTES:
             length = item.end - item.start
             if length % size:
-                raise wire.CorruptError(item.begin, f"{name} has {length} bytes, which is no multiple of {size}")
+                raise wire.CorruptError(item.begin, f"{name} has {length} bytes, which is not a multiple of {size}")
             if length:
                 runs.append(Run(item.start, length // size, size))
             return item.end

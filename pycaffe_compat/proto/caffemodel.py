@@ -156,7 +156,7 @@ class BinaryWeights(Weights):
         while done < len(target):
             got = os.preadv(self._fd, [target[done : done + _READ]], offset + done)
             if not got:
-                raise ParseError(f"{what}: the file has become shorter while it was read")
+                raise ParseError(f"{what}: the file became shorter while it was being read")
             done += got
 
     def release(self) -> None:
@@ -207,7 +207,7 @@ class BinaryWeights(Weights):
                 layer.MergeFrom(parse_binary(body[item.begin : item.end], cls, self.file))
         for number, field in foreign.items():
             _log.warning(
-                '%s: layer "%s": field %d is not the %s of BVLC Caffe (of a fork?); it is left out',
+                '%s: layer "%s": field %d is not the %s of BVLC Caffe (is the file from a fork?); it is left out',
                 self.file,
                 layer.name,
                 number,

@@ -107,7 +107,7 @@ class _Diagnosis:
         return self.offset >= adjacent and not swallowed
 
     def _missing_before(self) -> str:
-        """The message if the field at the offset is none of the message that is open there, but of one around it."""
+        """The message if the field at the offset is not one of the message that is open there, but of one around it."""
         name, message_value = self._field_name()
         for depth in range(len(self.messages) - 2, -1, -1):
             field = self.messages[depth].fields_by_name.get(name)

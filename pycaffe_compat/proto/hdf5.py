@@ -176,12 +176,12 @@ def _group(root: Any, name: str) -> Any:
     try:
         return root.require_group(name)
     except (TypeError, ValueError) as error:
-        raise WeightsError(f'HDF5 cannot hold the layer "{name}" beside the others: {error}') from None
+        raise WeightsError(f'HDF5 cannot hold the layer "{name}" along with the others: {error}') from None
 
 
 def _dataset(group: Any, index: int, value: Any, name: str) -> Any:
     if str(index) in group:
-        raise WeightsError(f'HDF5 cannot hold the layer "{name}" beside a layer "{name}/{index}"')
+        raise WeightsError(f'HDF5 cannot hold both the layer "{name}" and a layer "{name}/{index}"')
     return group.create_dataset(str(index), data=to_numpy(value))
 
 

@@ -91,7 +91,7 @@ def _upgraded(net: Any, file: str) -> Any:
     for name in shapeless:
         if name in read and name not in made:  # Caffe drops such an input, and misses it later
             raise NetError(
-                f'{file}: input "{name}" has no shape; say input_shape {{ dim: 1 dim: 3 dim: 224 dim: 224 }}, '
+                f'{file}: input "{name}" has no shape; give input_shape {{ dim: 1 dim: 3 dim: 224 dim: 224 }}, '
                 "or input_dim four times"
             )
     return net
@@ -214,8 +214,8 @@ def as_phase(phase: int | str) -> int:
     """Return Caffe's phase number for ``"TRAIN"``, ``"TEST"`` or the number itself."""
     if isinstance(phase, str):
         if phase.upper() not in ("TRAIN", "TEST"):
-            raise NetError(f'unknown phase "{phase}": it is TRAIN or TEST')
+            raise NetError(f'unknown phase "{phase}": it must be TRAIN or TEST')
         return caffe_pb2.Phase.Value(phase.upper())
     if phase not in (caffe_pb2.TRAIN, caffe_pb2.TEST):
-        raise NetError(f"unknown phase {phase!r}: it is {caffe_pb2.TRAIN} (TRAIN) or {caffe_pb2.TEST} (TEST)")
+        raise NetError(f"unknown phase {phase!r}: it must be {caffe_pb2.TRAIN} (TRAIN) or {caffe_pb2.TEST} (TEST)")
     return int(phase)

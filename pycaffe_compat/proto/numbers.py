@@ -162,9 +162,9 @@ def _is_of(data: bytes, fork: str) -> bool:
 def _as(data: bytes, fork: str, file: str) -> Any:
     found = reading(data, fork)
     if found.net is None:
-        raise ParseError(f"{file}: the bytes are no net of {titles([fork])}")
+        raise ParseError(f"{file}: the file is not a net of {titles([fork])}")
     if found.unknown:
-        raise ParseError(f"{file}: {titles([fork])} has no {_listed(found.unknown)}; is it another fork's?")
+        raise ParseError(f"{file}: {titles([fork])} has no {_listed(found.unknown)}; is it from another fork?")
     return found.net
 
 

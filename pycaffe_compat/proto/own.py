@@ -43,7 +43,7 @@ def use_proto(path: str | os.PathLike[str], name: str = "") -> str:
     file = require_file(path, "caffe.proto")
     name = name or _name(file)
     if name in NAMES:
-        raise CaffeError(f'{file}: "{name}" is the name of a fork that is known; give yours another name')
+        raise CaffeError(f'{file}: "{name}" is the name of a built-in fork; rename your file')
     addition = difference(compile_proto(file), file)
     if added_file(name) != addition:
         if other := other_kinds(addition):
@@ -67,9 +67,7 @@ def compile_proto(file: str) -> list[Any]:
             except DecodeError:
                 raise ParseError(f"{file}: not a compiled proto file (protoc --descriptor_set_out)") from None
     if util.find_spec("grpc_tools") is None:
-        raise CaffeError(
-            f"{file}: reading a caffe.proto needs the compiler of proto files: pip install pycaffe_compat[proto]"
-        )
+        raise CaffeError(f"{file}: reading a caffe.proto needs a proto compiler: pip install pycaffe_compat[proto]")
     folder, base = os.path.split(os.path.abspath(file))
     with tempfile.TemporaryDirectory() as scratch:
         out = os.path.join(scratch, "out.binpb")

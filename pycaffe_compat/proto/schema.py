@@ -189,7 +189,7 @@ def _reconcile(old: Any, added: Any, home: str, fork: str, is_bvlcs: bool) -> bo
     is_known = fork in NAMES
     if not alike(old, added):
         if is_known:
-            raise ValueError(f"{home}.{added.name} of {fork} is of another kind than that of the Caffes before it")
+            raise ValueError(f"{home}.{added.name} of {fork} has a different kind than in the Caffes before it")
         if not is_bvlcs:
             number = old.number
             old.CopyFrom(added)

@@ -112,9 +112,7 @@ def parse_text(text: str | bytes, message: Any, file: str = "<string>") -> Any:
         if text.startswith(UTF16):
             raise ParseError(f"{file}: the text is in UTF-16; save it as UTF-8")
         if looks_binary(text):
-            raise ParseError(
-                f"{file}: not a text file but a binary one; expected prototxt text of a {cls.DESCRIPTOR.name}"
-            )
+            raise ParseError(f"{file}: a binary file, not text; expected the prototxt of a {cls.DESCRIPTOR.name}")
         text = text.decode("utf-8-sig", "surrogateescape")
     prepared, bad_byte = _prepare(text)
     if bad_byte is not None:
@@ -194,7 +192,7 @@ def _first_device(text: str) -> str:
         text = f"{text[: match.start()]}{kept}{blank[len(kept) :]}{text[match.end() :]}"
     if len(numbers) > 1:
         log.warning(
-            "device_id lists the GPUs %s, one for each process; the first is used here. --gpu %s trains on all of them",
+            "device_id lists the GPUs %s, one per process; only the first is used. --gpu %s trains on all of them",
             ", ".join(numbers),
             ",".join(numbers),
         )

@@ -69,7 +69,7 @@ def write_weights(
             size = file.tell()
     if size > ONE_MESSAGE:
         _log.warning(
-            "%s: over 2 GB, which this package reads, but no Caffe; .caffemodel.h5 has no limit", os.fspath(path)
+            "%s: over 2 GB; this package can read it, but Caffe cannot; .caffemodel.h5 has no limit", os.fspath(path)
         )
 
 

@@ -49,7 +49,7 @@ class _ForkModules:
         own = PathFinder.find_spec(name, path, target)
         if own is None:
             raise ModuleNotFoundError(
-                f"No module named {name!r}: Caffe has none. If the {module} of a fork is meant, put the folder python of the "
+                f"No module named {name!r}: Caffe has none. If the {module} of a fork is meant, put the python folder of the "
                 "fork's sources on PYTHONPATH",
                 name=name,
             )

@@ -192,8 +192,8 @@ class ParameterArray:
     def resize(self, shape: Sequence[int]) -> None:
         if tuple(shape) != self.shape:
             raise CaffeError(
-                f"the shape of a parameter, {self.shape}, is the layer's; change the layer's options, or the net it is "
-                f"in, to make it {tuple(shape)}"
+                f"the shape of a parameter, {self.shape}, is set by the layer; change the layer's options, or its net, to make "
+                f"it {tuple(shape)}"
             )
 
 
@@ -304,7 +304,7 @@ class Blob:
             size = (-1,)
         if size != tuple(shape) or min(size, default=0) < 0 or len(size) > MOST_AXES:
             raise CaffeError(
-                f"a blob cannot have shape {shape}: at most {MOST_AXES} dimensions, every one a whole number, 0 or more"
+                f"a blob cannot have shape {shape}: at most {MOST_AXES} dimensions, each an integer of at least 0"
             )
         self.synced_data.resize(size)
         self.synced_diff.resize(size)
@@ -344,12 +344,12 @@ def numbers(value: Any, what: str) -> np.ndarray:
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
-        raise CaffeError(f"{what}: numbers wanted, but these make no array: {error}") from error
+        raise CaffeError(f"{what}: numbers expected, but these make no array: {error}") from error
     if array.dtype == object and array.size and not any(item is None for item in array.flat):  # a row of a table, say
         with contextlib.suppress(TypeError, ValueError):
             return array.astype(np.float32)
     if array.dtype.kind not in "biuf":
-        raise CaffeError(f"{what}: numbers wanted, not a {type(value).__name__} of {array.dtype}")
+        raise CaffeError(f"{what}: numbers expected, not a {type(value).__name__} of {array.dtype}")
     return array
 
 

@@ -72,7 +72,7 @@ class FixedNames(Names):
 
     def _fixed(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise FixedError(
-            f"every {self._what} of a net is one of its prototxt's: none can be removed or moved; edit a copy() instead"
+            f"a net's {self._what}s come from its prototxt: none can be removed or moved; edit a copy() instead"
         )
 
     __delitem__ = pop = popitem = clear = move_to_end = _fixed  # type: ignore[assignment]

@@ -65,8 +65,8 @@ def _conv_params(fn: Function) -> tuple[int, Any, Any, Any, Any]:
     legacy = [name for name in ("kernel_h", "kernel_w", "pad_h", "pad_w", "stride_h", "stride_w") if name in params]
     if legacy:
         raise UndefinedMapException(
-            f"{fn.type_name} with {', '.join(legacy)}: coordinate maps take kernel_size, pad and stride, each of which may "
-            "be a list of one number an axis"
+            f"{fn.type_name} with {', '.join(legacy)}: coordinate maps take kernel_size, pad and stride, each of which may be a "
+            "list with one number per axis"
         )
     if params.get("global_pooling"):
         raise UndefinedMapException(f"{fn.type_name} with global_pooling: it keeps no coordinates")

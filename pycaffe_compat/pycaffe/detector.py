@@ -83,8 +83,8 @@ class Detector(ImageNet):
             search = importlib.import_module("selective_search_ijcv_with_python")
         except ModuleNotFoundError as error:
             raise CaffeError(
-                "detect_selective_search needs the module selective_search_ijcv_with_python (and MATLAB), which is not here; "
-                "propose windows by another program and pass them to detect_windows"
+                "detect_selective_search needs the module selective_search_ijcv_with_python (and MATLAB), which is not "
+                "installed; propose windows with another program and pass them to detect_windows"
             ) from error
         files = [os.path.abspath(name) for name in image_fnames]  # MATLAB has a current folder of its own
         return self.detect_windows(zip(files, search.get_windows(files, cmd="selective_search_rcnn"), strict=True))
@@ -170,7 +170,7 @@ def _pairs(images_windows: Any) -> Iterator[tuple[Any, Any]]:
             given = images_windows if not many else pair
             raise DataError(
                 "detect_windows takes a list of pairs (image file, array of windows (ymin, xmin, ymax, xmax)), "
-                f"not a {type(given).__name__}{'' if many else ' in place of the list'}"
+                f"not a {type(given).__name__}{'' if many else ' instead of the list'}"
             )
         filename, given = pair
         rows = given if hasattr(given, "__len__") else list(given)

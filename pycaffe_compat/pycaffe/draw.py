@@ -173,7 +173,7 @@ def draw_net(
         made = subprocess.run(["dot", f"-T{ext}"], input=text, capture_output=True, check=False)
     except OSError as error:
         raise CaffeError(
-            f"Graphviz's program dot is not here ({error.strerror}): install Graphviz, or write text "
+            f"Graphviz's program dot was not found ({error.strerror}): install Graphviz, or write text "
             f"({' or '.join(f'.{each}' for each in TEXT_FORMATS)}) and draw it elsewhere"
         ) from error
     if made.returncode:

@@ -107,7 +107,7 @@ def array_to_datum(arr: np.ndarray, label: int | None = None) -> Any:
         DataError: the array does not have three axes, or the label is no integer of 32 bits.
     """
     if not isinstance(label, (int, np.integer, type(None))):
-        raise DataError(f"array_to_datum: a label is a whole number, not {label!r}")
+        raise DataError(f"array_to_datum: a label must be an integer, not {label!r}")
     if not -(2**31) <= int(label or 0) < 2**31:
         raise DataError(f"array_to_datum: a label has 32 bits; {label} does not fit")
     datum = _array_to_datum(numbers(arr, "array_to_datum"), int(label or 0))
@@ -298,7 +298,7 @@ def integers(values: Any, what: str) -> tuple[int, ...]:
         with contextlib.suppress(TypeError):
             if not any(isinstance(value, (bool, np.bool_)) for value in values):
                 return tuple(operator.index(value) for value in values)
-    raise DataError(f"{what}: a tuple or list of whole numbers wanted, not {values!r} ({type(values).__name__})")
+    raise DataError(f"{what}: a tuple or list of integers expected, not {values!r} ({type(values).__name__})")
 
 
 def permutation(order: Any, length: int, what: str, of: str) -> tuple[int, ...]:
@@ -312,7 +312,7 @@ def permutation(order: Any, length: int, what: str, of: str) -> tuple[int, ...]:
         raise DataError(f"{what}: {len(given)} {of} given for an input of {length}")
     found = tuple(n + length if n < 0 else n for n in given)
     if sorted(found) != list(range(length)):
-        raise DataError(f"{what}: {given} does not name each of the {of} 0 to {length - 1} once")
+        raise DataError(f"{what}: {given} must name each of the {of} 0 to {length - 1} once")
     return found
 
 
@@ -320,14 +320,14 @@ def two_sizes(values: Any, what: str) -> tuple[int, int]:
     """The height and width that ``values`` begins with.
 
     Raises:
-        DataError: they are not two whole numbers above 0, in an order.
+        DataError: they are not two integers above 0, in an order.
     """
     found: list[int] = []
     if isinstance(values, (Sequence, np.ndarray)) and not isinstance(values, (str, bytes)):
         with contextlib.suppress(TypeError, ValueError, OverflowError):
             found = [int(value) for value in values[:2]]
     if len(found) != 2 or min(found) < 1 or not all(a == b for a, b in zip(found, values, strict=False)):
-        raise DataError(f"{what}: (height, width) wanted, both whole numbers above 0, not {values!r}")
+        raise DataError(f"{what}: (height, width) expected, both integers above 0, not {values!r}")
     return found[0], found[1]
 
 
@@ -338,7 +338,7 @@ def as_image(value: Any, what: str) -> np.ndarray:
         DataError: the name of a file, several images, no pixels, or no numbers.
     """
     if isinstance(value, (str, bytes, os.PathLike)):
-        raise DataError(f"{what}: an image wanted, not the name of a file; load_image({os.fsdecode(value)!r}) reads it")
+        raise DataError(f"{what}: an image expected, not a file name; load_image({os.fsdecode(value)!r}) reads it")
     image = numbers(value, what)
     if image.ndim not in (2, 3) or not image.size:
         raise DataError(f"{what}: an array of shape {image.shape} is not one image, height×width×channels")
@@ -398,7 +398,7 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1)
     height, width = two_sizes(new_dims, "resize_image")
     source = np.ascontiguousarray(as_image(im, "resize_image"))
     if not isinstance(interp_order, (int, np.integer)) or interp_order < 0:
-        raise DataError(f"resize_image: interp_order is a whole number, 0 or more, not {interp_order!r}")
+        raise DataError(f"resize_image: interp_order must be an integer of at least 0, not {interp_order!r}")
     if source.ndim == 2:
         source = source[:, :, None]
     channels = source.shape[2]
@@ -430,7 +430,7 @@ def resize(image: np.ndarray, output_shape: Sequence[int], *args: Any, **kwargs:
         from skimage import transform
     except ImportError as error:
         raise CaffeError(
-            "caffe.io.resize is scikit-image's: pip install scikit-image; resize_image needs nothing"
+            "caffe.io.resize needs scikit-image: pip install scikit-image; resize_image needs nothing"
         ) from error
     return transform.resize(image, output_shape, *args, **{"anti_aliasing": False, **kwargs})
 
@@ -451,7 +451,7 @@ def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int]) -> np.nda
     images = [image if image.ndim == 3 else image[:, :, None] for image in as_images(images, "oversample")]
     shapes = list(dict.fromkeys(image.shape for image in images))
     if len(shapes) > 1:
-        raise DataError(f"oversample: images of one shape wanted, not {' and '.join(map(str, shapes))}")
+        raise DataError(f"oversample: images of the same shape expected, not {' and '.join(map(str, shapes))}")
     height, width = images[0].shape[:2]
     crop_h, crop_w = two_sizes(crop_dims, "oversample")
     if crop_h > height or crop_w > width:

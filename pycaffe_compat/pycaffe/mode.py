@@ -19,7 +19,7 @@ def _whole(value: Any, function: str) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise CaffeError(f"{function}({value!r}): a whole number is wanted") from None
+        raise CaffeError(f"{function}({value!r}): an integer is expected") from None
 
 
 def set_mode_cpu() -> None:
@@ -75,7 +75,7 @@ def set_solver_count(count: int) -> None:
     global _solver_count
     count = _whole(count, "set_solver_count")
     if count < 1:
-        raise CaffeError(f"set_solver_count({count}): the number of solvers is 1 or more")
+        raise CaffeError(f"set_solver_count({count}): the number of solvers must be at least 1")
     _solver_count = count
 
 

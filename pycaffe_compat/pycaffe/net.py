@@ -72,7 +72,7 @@ class Net:
             raise TypeError("Net needs a phase: Net(network_file, caffe.TEST) or caffe.TRAIN")
         if not isinstance(given["level"] or 0, (int, np.integer)):
             raise TypeError(
-                f"Net: level is a whole number, not {given['level']!r}; weights go before the phase, or are given as weights="
+                f"Net: level must be an integer, not {given['level']!r}; weights go before the phase, or are given as weights="
             )
         if not isinstance(given["stages"] or "", (str, list, tuple, set, frozenset)):
             raise TypeError(f"Net: stages is a list of names, not {given['stages']!r}")
@@ -479,7 +479,7 @@ class Net:
         single = next((name for name, value in arrays.items() if not value.ndim), None)
         if single is not None:
             raise CaffeError(
-                f'data of "{single}": an array of one item a row is wanted, not the single number {arrays[single]}'
+                f'data of "{single}": an array with one item per row is expected, not the single number {arrays[single]}'
             )
         lengths = {name: len(v) for name, v in arrays.items()}
         if len(set(lengths.values())) != 1:
@@ -585,7 +585,7 @@ class Net:
             raise LayerError(f"set_input_arrays is for a net whose first layer is MemoryData; {found}")
         images = numbers(data, "set_input_arrays: data")
         if images.ndim == 0:
-            raise LayerError(f"set_input_arrays: data of shape N×C×H×W wanted, not the single number {images}")
+            raise LayerError(f"set_input_arrays: data of shape N×C×H×W expected, not the single number {images}")
         given = np.zeros(len(images)) if labels is None else numbers(labels, "set_input_arrays: labels")
         layer.reset(images, given)  # type: ignore[operator]
 
@@ -611,7 +611,7 @@ def _names(given: Sequence[str] | None, what: str) -> list[str]:
     text = isinstance(given, (str, bytes))
     if text or isinstance(given, Mapping) or not all(isinstance(name, str) for name in np.ravel(given)):  # type: ignore[call-overload]
         raise CaffeError(
-            f"{what}: a list of names of blobs is wanted, not {given!r}; arrays are given by name, as in forward(data=array)"
+            f"{what}: a list of blob names is expected, not {given!r}; arrays are given by name, as in forward(data=array)"
         )
     return list(given)
 

@@ -43,8 +43,8 @@ _KINDS = {
     FieldDescriptor.CPPTYPE_STRING: "text",
     FieldDescriptor.CPPTYPE_BOOL: "true or false",
     FieldDescriptor.CPPTYPE_ENUM: "the name or number of an enum",
-    FieldDescriptor.CPPTYPE_INT32: "whole number",
-    FieldDescriptor.CPPTYPE_UINT32: "whole number, 0 or more",
+    FieldDescriptor.CPPTYPE_INT32: "integer",
+    FieldDescriptor.CPPTYPE_UINT32: "integer of at least 0",
 }
 
 
@@ -108,8 +108,8 @@ def assign_proto(proto: Any, name: str, value: Any) -> None:
             raise
         kind = field.message_type.name if field.message_type is not None else _KINDS.get(field.cpp_type, "number")
         given = f"{value!r} ({type(value).__name__})"
-        if isinstance(value, float) and value.is_integer() and kind.startswith("whole"):
-            given += f", which / makes of whole numbers in Python 3 and // does not ({int(value)}),"
+        if isinstance(value, float) and value.is_integer() and kind.startswith("integer"):
+            given += f", which / gives for integers in Python 3 (// gives {int(value)}),"
         raise ValueOfFieldError(
             f"{proto.DESCRIPTOR.name}.{name}: {given} does not fit this field ({kind}): {error}"
         ) from error
@@ -213,7 +213,7 @@ class Function:
                 assign_proto(getattr(layer, field), key, value)
             else:
                 raise CaffeError(
-                    f'{self.type_name}: "{key}" is no field of LayerParameter{nearest(key, own)}, '
+                    f'{self.type_name}: "{key}" is not a field of LayerParameter{nearest(key, own)}, '
                     "and the type has no options of its own"
                 )
         layers[self] = layer

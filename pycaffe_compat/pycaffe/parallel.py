@@ -37,7 +37,7 @@ class NCCL:
             return
         if not has_nccl():
             raise CaffeError(
-                "NCCL: this build of torch has no torch.distributed, so there is no training by several processes"
+                "NCCL: this build of torch has no torch.distributed, so several processes cannot train together"
             )
         if solver_rank() >= solver_count():
             raise CaffeError(f"NCCL: solver_rank {solver_rank()} of {solver_count()} solvers: ranks are counted from 0")

@@ -135,7 +135,7 @@ class SGDSolver:
         except TypeError:
             count = -1
         if count < 0:
-            raise SolverError(f"step({iterations!r}): the number of updates is a whole number, 0 or more")
+            raise SolverError(f"step({iterations!r}): the number of updates must be an integer of at least 0")
         self.solver.step(count)
 
     def solve(self, resume_file: PathLike | None = None) -> None:

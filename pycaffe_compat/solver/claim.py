@@ -42,8 +42,8 @@ def claimed(prefix: str) -> Iterator[None]:
         handle = _lock(path, os.O_CREAT)
     except BlockingIOError:
         raise SolverError(
-            f"snapshot_prefix: {prefix}: another training writes its snapshots there ({holder(prefix)}); wait until it has "
-            "ended, or give this one another snapshot_prefix"
+            f"snapshot_prefix: {prefix}: another training writes its snapshots there ({holder(prefix)}); wait for it to end, or "
+            "use another snapshot_prefix"
         ) from None
     except OSError as error:
         unnoticed = "Another training with this snapshot_prefix would go unnoticed: cannot lock %s: %s"

@@ -52,20 +52,16 @@ class Course:
             ("larc_policy", LARC_POLICIES),
         ):
             if getattr(param, field) not in valid:
-                raise SolverError(f'{field}: "{getattr(param, field)}" is none of {", ".join(valid)}')
+                raise SolverError(f'{field}: "{getattr(param, field)}" is not one of {", ".join(valid)}')
         for field in _NUMBERS:
             value = getattr(param, field)
             if not (math.isfinite(value) and value >= 0):
                 raise SolverError(f"{field}: {value:g} must be a finite number that is not negative")
         moving = param.momentum_policy == "poly" or param.weight_decay_policy == "poly"
         if moving and param.max_iter <= 0:
-            raise SolverError(
-                f"max_iter: {param.max_iter} must be positive for a momentum or weight decay that is poly"
-            )
+            raise SolverError(f"max_iter: {param.max_iter} must be positive for a poly momentum or weight decay")
         if param.larc and param.local_lr_auto:
-            raise SolverError(
-                "larc of NVIDIA's Caffe and local_lr_auto of Intel's are two ways to adapt rates; give one"
-            )
+            raise SolverError("larc of NVIDIA's Caffe and local_lr_auto of Intel's both adapt rates; give one")
         changing = (
             ("momentum_policy", param.momentum_policy != "fixed"),
             ("larc", param.larc),

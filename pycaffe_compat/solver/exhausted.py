@@ -47,7 +47,7 @@ def explained(param: Any, net: Net | None, when: str) -> Iterator[None]:
         on_gpu = isinstance(error, torch.OutOfMemoryError) or (net is not None and net.device.type == "cuda")
         place = "the GPU" if on_gpu else "this machine or container"
         raise OutOfMemoryError(
-            f"{when}: the memory of {place} does not suffice ({first or type(error).__name__}). {_advice(param, net)}. "
+            f"{when}: not enough memory on {place} ({first or type(error).__name__}). {_advice(param, net)}. "
             f"{_left(param)}"
         ) from error
 

@@ -47,7 +47,7 @@ def choose_device(param: Any) -> torch.device:
         return torch.device("cpu")
     if param.device_id >= torch.cuda.device_count():
         raise SolverError(
-            f"device_id: {param.device_id} is not here; this machine has {torch.cuda.device_count()} GPUs"
+            f"device_id: {param.device_id} does not exist; this machine has {torch.cuda.device_count()} GPUs"
         )
     return torch.device("cuda", param.device_id)
 
@@ -136,7 +136,7 @@ class Solver:
         is_path = isinstance(param, (str, os.PathLike))
         if not is_path and getattr(getattr(param, "DESCRIPTOR", None), "name", "") != "SolverParameter":
             raise SolverError(
-                f"a solver is the path of a prototxt or a SolverParameter, not {param!r} ({type(param).__name__})"
+                f"a solver must be the path of a prototxt or a SolverParameter, not {param!r} ({type(param).__name__})"
             )
         self.file = os.fspath(param if is_path else file)
         self.param = read_solver(self.file, fork) if is_path else _own_copy(param)
@@ -167,7 +167,7 @@ class Solver:
         if wrong := next(not_numbers(param), ""):
             raise SolverError(f"{where}{wrong}")
         if not param.HasField("base_lr") and param.lr_policy != "multifixed":
-            raise SolverError(f"{where}base_lr is not set; say how fast to learn, for example base_lr: 0.01")
+            raise SolverError(f"{where}base_lr is not set; set the learning rate, for example base_lr: 0.01")
         for field, least in (("average_loss", 1), ("iter_size", 1), ("max_iter", 0), ("display", 0), ("snapshot", 0)):
             if getattr(param, field) < least:
                 raise SolverError(f"{where}{field}: {getattr(param, field)} must be at least {least}")
@@ -179,7 +179,7 @@ class Solver:
             raise SolverError(f"{where}{error}") from None
         supported = {"fork", *SUPPORTED, *(FIELDS if param.eval_type == "detection" else ())}
         if refused := unsupported(param, supported, set()):
-            raise SolverError(f"{where}not done here: {'; '.join(refused)}")
+            raise SolverError(f"{where}not supported: {'; '.join(refused)}")
 
     def _build_nets(self, paths: list[str]) -> None:
         log(lines.INITIALIZING, "Initializing solver from parameters: \n%s", format_text(self.param))

@@ -78,7 +78,7 @@ class Policy:
         if self.warmup_iter and self.rampup_interval:
             raise SolverError(
                 f"warmup_iter: {self.warmup_iter} of Intel's Caffe and rampup_interval: {self.rampup_interval} of NVIDIA's "
-                "are two ways to begin; give one of them"
+                "are two kinds of warm-up; give one of them"
             )
         if self.name == "plateau" and not self.plateau_winsize:
             raise SolverError(
@@ -90,7 +90,7 @@ class Policy:
             _check_not_negative("stagelr", rate)
         if self.name == "multifixed" and (not self.stagelr or len(self.stagelr) != len(self.stageiter)):
             raise SolverError(
-                f'lr_policy "multifixed" needs as many stagelr as stageiter, and one at least, but there are '
+                f'lr_policy "multifixed" needs as many stagelr as stageiter, and at least one, but has '
                 f"{len(self.stagelr)} and {len(self.stageiter)}"
             )
 

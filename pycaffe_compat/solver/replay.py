@@ -41,7 +41,7 @@ class Replay:
 
     def __init__(self, net: Net, objective: Objective, scale: Callable[[Tensor], Tensor]) -> None:
         if net.device.type != "cuda":
-            raise SolverError("--cuda-graph replays work on a CUDA device, and the net is on the CPU; leave it out")
+            raise SolverError("--cuda-graph needs the net on a CUDA device, but it is on the CPU; remove the option")
         self._net, self._objective, self._scale = net, objective, scale
         self._inputs: dict[str, Tensor] = {}
         self._graphs: dict[bool, Captured] = {}
@@ -63,7 +63,7 @@ class Replay:
             if value.shape != held.shape:
                 raise SolverError(
                     f"--cuda-graph: {name} has shape {tuple(value.shape)} in this batch and had {tuple(held.shape)} when "
-                    "the graph was captured; a net whose shapes change cannot be replayed, leave --cuda-graph out"
+                    "the graph was captured; a net whose shapes change cannot be replayed; remove --cuda-graph"
                 )
             held.copy_(value, non_blocking=True)
         if first not in self._graphs:
@@ -85,9 +85,7 @@ class Replay:
                 objective, outputs = self._pass()
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            raise SolverError(
-                f"--cuda-graph: this net cannot be captured ({reason}); leave --cuda-graph out"
-            ) from error
+            raise SolverError(f"--cuda-graph: this net cannot be captured ({reason}); remove --cuda-graph") from error
         return Captured(graph, objective.detach(), {name: output.detach() for name, output in outputs.items()})
 
     def _warm_up(self, parameters: list[Tensor]) -> None:

@@ -428,7 +428,7 @@ def _divide_by_root(grads: Tensors, h: Tensors, delta: float) -> None:
 
 def _no_momentum(cls: type[CaffeOptimizer], param: Any) -> None:
     if param.momentum:
-        raise SolverError(f"momentum: {param.momentum:g} cannot be used with {cls.__name__}; leave it out")
+        raise SolverError(f"momentum: {param.momentum:g} cannot be used with {cls.__name__}; remove it")
 
 
 def make_optimizer(param: Any, groups: Sequence[Mapping[str, Any]]) -> CaffeOptimizer:

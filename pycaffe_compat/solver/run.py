@@ -44,16 +44,16 @@ def parse_gpus(text: str) -> list[int]:
     have = torch.cuda.device_count()
     if text == ALL:
         if not have:
-            raise SolverError("--gpu all: there is no GPU here that torch can use; leave --gpu out to train on the CPU")
+            raise SolverError("--gpu all: torch finds no GPU on this machine; remove --gpu to train on the CPU")
         return list(range(have))
     try:
         ids = [int(part) for part in text.split(",")]
     except ValueError:
-        raise SolverError(f'--gpu: "{text}" is not a number, several with commas, or "{ALL}"') from None
+        raise SolverError(f'--gpu: "{text}" is not a number, a comma-separated list of numbers, or "{ALL}"') from None
     missing = [i for i in ids if not 0 <= i < have]
     if missing:
         there = f"this machine has {have}, numbered from 0" if have else "torch finds none on this machine"
-        raise SolverError(f"--gpu: GPU {missing[0]} is not here; {there}")
+        raise SolverError(f"--gpu: there is no GPU {missing[0]}; {there}")
     return ids
 
 
@@ -176,7 +176,7 @@ def _to_train(
 ) -> Any:
     """What the solver's file and the arguments of :func:`train` ask for, as a ``SolverParameter``."""
     if resume and snapshot:
-        raise SolverError("give a snapshot to go on from, or resume, which looks for the newest one, not both")
+        raise SolverError("give a snapshot to resume from, or resume, which finds the newest one, not both")
     if weights and snapshot:
         raise SolverError(
             "give weights to start from or a snapshot to go on from, not both: the snapshot has its weights"
@@ -185,7 +185,7 @@ def _to_train(
         require_file(snapshot, "solver state")
     param = read_solver(solver)
     if iterations is None and not param.HasField("max_iter"):
-        raise SolverError(f"{solver}: max_iter is not set; say how long to train, there or with --iterations N")
+        raise SolverError(f"{solver}: max_iter is not set; set it, or pass --iterations N")
     if iterations is not None:
         param.max_iter = iterations
     if level is not None:
@@ -332,7 +332,7 @@ def test(
             )
         warn_of_missing(net.load_report)
         if not net.load_report.loaded and any(layer.blob_specs for layer in net.layers.values()):
-            raise SolverError(f"{weights} has no weights for any layer of {model}: is it of another net?")
+            raise SolverError(f"{weights} has no weights for any layer of {model}: is it from another net?")
         return _score(GraphRunner(net, amp=amp), iterations, ap_version)
     finally:
         net.close()

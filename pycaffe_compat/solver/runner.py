@@ -126,7 +126,7 @@ class GraphRunner(Runner):
         if cuda_graph and trains:
             if compile or world() > 1:
                 other = "--compile" if compile else "several processes"
-                raise SolverError(f"--cuda-graph does not go together with {other}; leave one out")
+                raise SolverError(f"--cuda-graph cannot be combined with {other}; remove one")
             self._replay = Replay(net, self._eager, self._scaler.scale)
         self._batch: dict[str, Tensor] = {}
         self._passes = 0  # of this iteration

@@ -52,8 +52,8 @@ class Means:
             before = self._sums.setdefault(name, torch.zeros_like(value))
             if before.shape != value.shape:
                 raise SolverError(
-                    f'output "{name}" has shape {dims(value.shape)}, and in the batches before {dims(before.shape)}: it has no '
-                    'mean. Score detections with a DetectionEvaluate layer, in solvers with eval_type: "detection"'
+                    f'output "{name}" has shape {dims(value.shape)}, but had {dims(before.shape)} in earlier batches, so it has '
+                    'no mean. Score detections with a DetectionEvaluate layer, in solvers with eval_type: "detection"'
                 )
             number: Tensor | int = 1
             if name in self._holey:
@@ -122,7 +122,7 @@ def check_kind(param: Any) -> None:
     versions = VERSIONS if param.eval_type == "detection" else (param.ap_version,)
     for field, known in (("eval_type", KINDS), ("ap_version", versions)):
         if (value := getattr(param, field)) not in known:
-            raise SolverError(f'{field}: "{value}" is none of {", ".join(known)}{nearest(value, known)}')
+            raise SolverError(f'{field}: "{value}" is not one of {", ".join(known)}{nearest(value, known)}')
 
 
 def check_outputs(net: Net, where: str) -> None:

@@ -123,7 +123,7 @@ class Snapshots:
             return
         if not param.snapshot_prefix:
             raise SolverError(
-                "snapshots are asked for, but snapshot_prefix is not set; set it, or snapshot_after_train: false"
+                "snapshots are enabled, but snapshot_prefix is not set; set it, or set snapshot_after_train: false"
             )
         folder = os.path.dirname(os.path.abspath(param.snapshot_prefix))
         try:
@@ -164,7 +164,7 @@ class Snapshots:
         """
         if spoilt := nonfinite_parameter(self._net):
             raise DivergedError(
-                f"iteration {iteration}: no snapshot, as {spoilt} holds numbers that are not finite: {EARLIER}"
+                f"iteration {iteration}: no snapshot, as {spoilt} has numbers that are not finite: {EARLIER}"
             )
         model, state = self.filename(iteration, ".caffemodel"), self.filename(iteration, ".solverstate")
         if distributed.rank():
@@ -234,7 +234,7 @@ class Snapshots:
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             if isinstance(error, CaffeError) or is_exhausted(error):
                 raise
-            raise SolverError(f"{name}: the field that this package added does not fit: {error!r}") from error
+            raise SolverError(f"{name}: the field that this package added is not valid: {error!r}") from error
 
     def _restore_extra(self, extra: dict[str, Any], iteration: int) -> list[float]:
         self._seed = int(extra.get("seed", self._seed))
@@ -389,7 +389,7 @@ def _open_binary(name: str) -> Iterator[State]:
     except (OSError, ValueError) as error:
         if isinstance(error, CaffeError) or is_exhausted(error):
             raise
-        raise SolverError(f"{name} is no solver state: {error}") from error
+        raise SolverError(f"{name} is not a solver state: {error}") from error
 
 
 def _parse(data: Any, name: str) -> State:
@@ -423,14 +423,14 @@ def _open_hdf5(name: str) -> Iterator[State]:
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, CaffeError) or is_exhausted(error):
             raise
-        raise SolverError(f"{name} is no HDF5 solver state: {error}") from error
+        raise SolverError(f"{name} is not an HDF5 solver state: {error}") from error
 
 
 def _parse_hdf5(file: h5py.File, name: str) -> State:
     for needed in ("iter", "learned_net", "current_step", "history"):
         if needed not in file:
             raise SolverError(
-                f'{name} is no solver state: it has no "{needed}" (it has {", ".join(map(str, file)) or "nothing"})'
+                f'{name} is not a solver state: it has no "{needed}" (it has {", ".join(map(str, file)) or "nothing"})'
             )
     group = file["history"]
     if not isinstance(group, h5py.Group) or sorted(group) != sorted(str(i) for i in range(len(group))):
@@ -439,7 +439,7 @@ def _parse_hdf5(file: h5py.File, name: str) -> State:
     for index in range(len(group)):
         dataset = group[str(index)]
         if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f":
-            raise SolverError(f"{name}: history/{index} is no dataset of floating-point numbers")
+            raise SolverError(f"{name}: history/{index} is not a dataset of floating-point numbers")
         state.history.append(StoredHistory(tuple(dataset.shape), partial(_whole, dataset)))
     if EXTRA_DATASET in file:
         state.extra = json.loads(bytes(_value(file, EXTRA_DATASET)))
@@ -457,7 +457,7 @@ def _whole(dataset: h5py.Dataset) -> np.ndarray:
 def _value(file: h5py.File, name: str) -> Any:
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset):
-        raise ValueError(f'"{name}" is no dataset')
+        raise ValueError(f'"{name}" is not a dataset')
     if dataset.nbytes > (1 << 20) + 1100 * dataset.id.get_storage_size():  # deflate packs about 1:1032 at most
         raise ValueError(f'"{name}" claims {dataset.nbytes} bytes, but {dataset.id.get_storage_size()} are stored')
     return dataset[()]
@@ -476,7 +476,7 @@ def _text(value: Any) -> str:
 
 def _checked(state: State, name: str) -> State:
     if not isinstance(state.extra, dict):
-        raise SolverError(f"{name}: the field of this package does not hold what it wrote")
+        raise SolverError(f"{name}: the field that this package adds has been changed")
     state.history_sum = state.extra.pop(HISTORY_SUM, None)
     for what, value in (("iter", state.iteration), ("current_step", state.current_step)):
         if not 0 <= value < 2**31:
@@ -516,7 +516,7 @@ def load_history(state: State, name: str, optimizer: CaffeOptimizer, learnables:
         raise SolverError(
             f"{name} has {len(state.history)} history blobs; solver type {kind} on this net has {len(slots)} "
             f"({len(optimizer.history_names)} for each of {len(learnables)} parameters). "
-            "Was it written by another solver type or net?"
+            "Was it written with another solver type or net?"
         )
     arrays = []
     for index, (stored, (_, learnable)) in enumerate(zip(state.history, slots, strict=True)):

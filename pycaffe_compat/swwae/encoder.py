@@ -72,13 +72,13 @@ def image_shape(net: Any, image: str = "data") -> Shape:
         if shapes is not None and index < len(shapes) and len(shapes[index]) > 1:
             return shapes[index][1:]
         raise NetError(
-            f'layer "{layer.name}" ({layer.type}) does not say the shape of "{image}" (crop_size and mean_value '
+            f'layer "{layer.name}" ({layer.type}) does not give the shape of "{image}" (crop_size and mean_value '
             "would): pass the shape of one image, image_shape=(channels, height, width) or --image-shape C H W"
         )
     made = [top for layer in upgraded.layer if not layer.bottom for top in layer.top]
     raise NetError(
         f'no Input or data layer of the net makes the blob "{image}"{nearest(image, made)}; they make '
-        f"{', '.join(dict.fromkeys(made)) or 'none'}: say which holds the images, image=NAME or --image NAME"
+        f"{', '.join(dict.fromkeys(made)) or 'none'}: name the blob of images with image=NAME or --image NAME"
     )
 
 
@@ -98,7 +98,7 @@ def read_encoder(net: Any, image: str = "data", shape: Shape | None = None) -> l
     """
     taken = [layer.name for layer in net.layer if layer.name.startswith("dec:")]
     if taken:
-        raise NetError(f'the net is augmented already: it has the layer "{taken[0]}"')
+        raise NetError(f'the net already has a decoder: it has the layer "{taken[0]}"')
     units: list[Unit] = []
     blob, size = image, tuple(image_shape(net, image) if shape is None else shape)
     if not size or min(size) < 1:
@@ -132,8 +132,8 @@ def read_encoder(net: Any, image: str = "data", shape: Shape | None = None) -> l
             unit.pool, unit.last, unit.top_shape = layer, index, size
         elif layer.type != "Dropout":
             raise NetError(
-                f'layer "{layer.name}" ({layer.type}) has no mirror image here: a decoder mirrors Convolution and '
-                "InnerProduct, each with at most a ReLU and then a max pooling after it; Dropout is passed over"
+                f'layer "{layer.name}" ({layer.type}) cannot be mirrored: a decoder mirrors Convolution and '
+                "InnerProduct, each optionally followed by a ReLU and then a max pooling; Dropout is skipped"
             )
         blob, start = layer.top[0], index + 1
 

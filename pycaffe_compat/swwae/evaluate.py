@@ -46,9 +46,11 @@ class Errors:
         classes = scores.shape[1]
         strange = labels[(labels < 0) | (labels >= classes)]
         if len(strange):
-            raise DataError(f"the label {int(strange[0])} is none of the net's {classes} classes, 0 to {classes - 1}")
+            raise DataError(
+                f"the label {int(strange[0])} is not one of the net's {classes} classes, 0 to {classes - 1}"
+            )
         if not bool(torch.isfinite(scores).all()):
-            raise DivergedError("the net's scores are not finite numbers: its weights are spoilt")
+            raise DivergedError("the net's scores are not finite numbers: its weights are damaged")
         own = scores.gather(1, labels.to(scores.device).long().reshape(-1, 1))
         rank = (scores >= own).sum(1) - 1
         self.images += len(rank)

@@ -51,7 +51,7 @@ def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     """
     formats = figure.canvas.get_supported_filetypes()
     if os.path.splitext(path)[1].lstrip(".").lower() not in formats:
-        raise CaffeError(f"{os.fspath(path)}: the ending says the format; known are {', '.join(sorted(formats))}")
+        raise CaffeError(f"{os.fspath(path)}: the file name's ending must be one of {', '.join(sorted(formats))}")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, facecolor="white")
 

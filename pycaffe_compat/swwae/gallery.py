@@ -46,8 +46,8 @@ def prepare_folder(folder: str, overwrite: bool = False) -> None:
     if there and not overwrite:
         shown = ", ".join(there[:5]) + (" …" if len(there) > 5 else "")
         raise CaffeError(
-            f"{folder} holds files already: {shown}. Choose another folder, or have the files of an earlier call "
-            "replaced with --overwrite"
+            f"{folder} holds files already: {shown}. Choose another folder, or replace the files of an earlier call with "
+            "--overwrite"
         )
 
 

@@ -64,4 +64,4 @@ def read_pace(path: str) -> dict[str, Any]:
             found = json.load(file)
         return {"iteration": int(found["iteration"]), "ran": int(found["ran"]), "seconds": float(found["seconds"])}
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise SolverError(f"{path}: not the pace of a training; delete it") from error
+        raise SolverError(f"{path}: not a file of training times; delete it") from error

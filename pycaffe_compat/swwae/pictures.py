@@ -163,7 +163,7 @@ def _records(database: Database, channels: int) -> Iterator[Picture]:
                     raise DataError(f"holds {pixels.dtype} values; pictures are 8-bit pixels")
                 if len(pixels) != channels:
                     raise DataError(
-                        f"a picture of raw pixels with {_channels(len(pixels))}, but the net takes {_channels(channels)}"
+                        f"an image of raw pixels with {_channels(len(pixels))}, but the net takes {_channels(channels)}"
                     )
         yield Picture(name, pixels, converted, False)
 

@@ -50,7 +50,7 @@ def ssim(originals: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
     metrics = require_scikit_image().metrics
     if min(originals.shape[2:], default=0) < WINDOW:
         raise DataError(
-            f"SSIM looks through a window of {WINDOW}x{WINDOW} pixels; pictures of "
+            f"SSIM needs a window of {WINDOW}x{WINDOW} pixels; pictures of "
             f"{'x'.join(map(str, originals.shape[2:]))} are smaller"
         )
     options: dict[str, Any] = {
@@ -72,7 +72,7 @@ def _each(originals: np.ndarray, reconstructions: np.ndarray, measure: Any) -> n
         )
     pairs = [np.asarray(each, np.float64) for each in (originals, reconstructions)]
     if not all(np.isfinite(each).all() for each in pairs):
-        raise DivergedError("a reconstruction has values that are not finite numbers: the net's weights are spoilt")
+        raise DivergedError("a reconstruction has values that are not finite numbers: the net's weights are damaged")
     first, second = (np.clip(each, 0, 1) for each in pairs)
     return np.array([measure(a, b) for a, b in zip(first, second, strict=True)], np.float64)
 

@@ -124,12 +124,13 @@ class _Decoder:
         except NetError as error:
             if crop is None:
                 raise NetError(
-                    f'no layer says how large the pictures of "{self.augmented.image}" are (crop_size would): give --crop HxW'
+                    f'no layer gives the size of the images in "{self.augmented.image}" (crop_size would): give --crop HxW'
                 ) from error
             return (self._channels(param), *crop), None
         if len(shape) != 3 or shape[0] not in (1, 3):
             raise NetError(
-                f'"{self.augmented.image}" has the shape {"x".join(map(str, shape))} without the batch: no grey or colour picture'
+                f'"{self.augmented.image}" has the shape {"x".join(map(str, shape))} without the batch axis: not '
+                "a grey or colour image"
             )
         return (shape[0], *(crop or shape[1:])), (shape[1], shape[2])
 
@@ -155,8 +156,7 @@ class _Decoder:
             mean = MEAN_VALUE
         elif mean is None:
             raise DataError(
-                "the net has no data layer that says what is subtracted from grey pictures and what they are multiplied by: give "
-                "--mean (0 for nothing) and --scale"
+                "no data layer gives the mean and scale of the grey images: give --mean (0 for none) and --scale"
             )
         array = np.asarray(mean, np.float32)
         if array.ndim == 3:
@@ -212,7 +212,7 @@ class _Decoder:
             net.close()
             raise WeightsError(
                 f"{', '.join(trained.weights)}: no weights for {', '.join(missing[:6])}{' …' if len(missing) > 6 else ''} of "
-                f"{trained.net}: are they of another net, or of one without a decoder?"
+                f"{trained.net}: are they from another net, or from one without a decoder?"
             )
         return net
 
@@ -226,7 +226,7 @@ class _Decoder:
 
 
 def _fits(param: Any, size: Sequence[int]) -> str:
-    """``size`` in words, with the sizes that the poolings of a net divide where it is none of them."""
+    """``size`` in words, with the sizes that the poolings of a net divide where it is not one of them."""
     step = 1
     for layer in param.layer:
         if layer.type == "Pooling":

@@ -196,7 +196,7 @@ def prepare_run(recipe: Recipe, folder: str) -> Run:
     else:
         if os.path.isdir(folder) and os.listdir(folder):
             raise SolverError(
-                f"{folder} holds files but no {MANIFEST}: it is no run folder; choose an empty or a new one"
+                f"{folder} has files but no {MANIFEST}: it is not a run folder; choose an empty or new one"
             )
         manifest = {"configuration": wanted, **_measure(recipe, net, any(decoders.values()))}
     run = Run(folder, manifest)
@@ -228,7 +228,7 @@ def _solver_fields(path: str, default: Mapping[str, Any], net: Any, recipe: Reci
     if recipe.seed is not None:
         param.random_seed = recipe.seed
     if not param.HasField("max_iter"):
-        raise SolverError(f"{path}: max_iter is not set; say how long to train")
+        raise SolverError(f"{path}: max_iter is not set; set the number of iterations")
     return param
 
 
@@ -302,7 +302,7 @@ def _refuse_another(path: str, there: Mapping[str, Any], wanted: Mapping[str, An
     if found:
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         raise SolverError(
-            f"{path} is of another configuration: {'; '.join(found[:5])}{more}. Choose another folder, or remove this one"
+            f"{path} has a different configuration: {'; '.join(found[:5])}{more}. Choose another folder, or remove this one"
         )
 
 
@@ -393,7 +393,7 @@ def _require_fitting(built: Net, units: Sequence[Unit], weights: str, name: str)
     missing = [unit.name for unit in units if unit.name in report.missing]
     if missing or not report.loaded:
         raise WeightsError(
-            f"{weights} has no weights for {', '.join(missing) or 'any layer'} of {name}: is it of another net?"
+            f"{weights} has no weights for {', '.join(missing) or 'any layer'} of {name}: is it from another net?"
         )
 
 

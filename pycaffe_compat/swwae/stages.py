@@ -123,7 +123,7 @@ def _train_stage(stage: Stage, start: str, options: Mapping[str, Any]) -> None:
     try:
         solver = run.train(stage.solver, **begin, sigterm_effect="stop", hooks=hooks, **options)
     except CaffeError as error:
-        raise SolverError(f"step {stage.step} did not end: {error}; {again}") from error
+        raise SolverError(f"step {stage.step} did not finish: {error}; {again}") from error
     run.end_if_stopped(solver)
     if not distributed.from_first(os.path.exists(final)):
-        raise SolverError(f"step {stage.step} did not end ({final} is not there); {again}")
+        raise SolverError(f"step {stage.step} did not finish ({final} does not exist); {again}")

@@ -53,7 +53,7 @@ def in_run(folder: str) -> list[Trained]:
     path = os.path.join(folder, MANIFEST)
     require_file(folder, "run folder")
     if not os.path.exists(path):
-        raise SolverError(f"{folder} is no run folder: it has no {MANIFEST}; caffe-train-stages --out makes one")
+        raise SolverError(f"{folder} is not a run folder: it has no {MANIFEST}; caffe-train-stages --out creates one")
     manifest = read_manifest(path)
     configuration, shape = manifest["configuration"], tuple(manifest.get("image_shape", ()))
     until, found = configuration.get("until", 4), []
@@ -70,8 +70,8 @@ def in_run(folder: str) -> list[Trained]:
         weights = os.path.join(step, os.path.basename(filename(param, param.max_iter, ".caffemodel")))
         if not os.path.exists(weights):
             raise SolverError(
-                f"step {number} of {variant} is not finished: {weights} is not there. caffe-train-stages, called as before, "
-                "goes on with it; a snapshot of it can be given as a net with weights"
+                f"step {number} of {variant} is not finished: {weights} does not exist. Run the same caffe-train-stages command "
+                "again to finish it, or give one of its snapshots as a net with weights"
             )
         found.append(Trained(os.path.join(step, "train_val.prototxt"), (weights,), shape))
     if not found:

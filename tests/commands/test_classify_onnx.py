@@ -53,7 +53,7 @@ def test_either_engine_finds_what_the_net_finds(engine, model, picture, capsys):
         (["gone.onnx", "cat.png"], "gone.onnx"),
         (["cat.png", "cat.png"], "cat.png is not an ONNX model"),
         (["net.onnx", "gone.png"], "gone.png"),
-        (["net.onnx", "net.onnx"], "is not a picture"),
+        (["net.onnx", "net.onnx"], "is not an image"),
         (["net.onnx", "cat.png", "--output", "fc9"], "has no output fc9; valid: prob"),
         (["net.onnx", "cat.png", "--labels", "few.txt"], "few.txt has 1 names, but the model 5 classes"),
         (["net.onnx", "cat.png", "--mean", "1,2"], "mean: 2 numbers for 3 channels"),
@@ -70,4 +70,4 @@ def test_metadata_that_is_nonsense(capsys):
     next(each for each in model.metadata_props if each.key == "scale").value = "much"
     onnx.save(model, "odd.onnx")
     assert classify_onnx.main(["odd.onnx", "cat.png"]) == 1
-    assert "odd.onnx: its metadata has a mean or a scale that is no number" in capsys.readouterr().err
+    assert "odd.onnx: its metadata has a mean or scale that is not a number" in capsys.readouterr().err

@@ -87,8 +87,8 @@ def test_json_with_names_from_a_text_file(net: list[str], capsys: pytest.Capture
         (["--labels", "five.txt"], "five.txt has 5 lines, but the net has 3 classes"),
         (["--labels", "gone.txt"], "gone.txt"),
         (["--out", "."], "blue.png would be written over"),
-        (["--out", "drawn", "other/blue.png"], "two pictures would be drawn to drawn/blue.png"),
-        (["text.png"], "text.png is not a picture"),
+        (["--out", "drawn", "other/blue.png"], "two images would be drawn to drawn/blue.png"),
+        (["text.png"], "text.png is not an image"),
         (["--mean", "1,2"], "mean: 2 numbers for 3 channels"),
     ],
 )
@@ -130,4 +130,4 @@ def test_yolo_finds_the_same(net: list[str], capsys: pytest.CaptureFixture[str])
 def test_a_net_that_detects_nothing_is_refused(net: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     Path("deploy.prototxt").write_text(NET[: NET.index('layer { name: "found"')])
     assert main(net) == 1
-    assert "wanted one output of detections, 1×1×K×7" in capsys.readouterr().err
+    assert "must give one output of detections, 1×1×K×7" in capsys.readouterr().err

@@ -108,15 +108,15 @@ def test_folding(capfd):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["net.xml"], "net.xml: the ending says no target; valid: .onnx, .pt2, .ts.pt, .py"),
+        (["net.xml"], "net.xml: the file name's ending names no target; valid endings: .onnx, .pt2, .ts.pt, .py"),
         (["net.ts.pt", "--fold"], "--fold is for ONNX and source, not for ts.pt"),
         (["net.pt2", "--fp16"], "--fp16 is for ONNX, not for pt2"),
         (["net.onnx", "--int8"], "--int8 needs --pictures"),
         (["net.onnx", "--opset", "9"], "opset 9: "),
         (["nowhere/net.onnx"], "nowhere"),
         (["photos", "--to", "onnx"], "cannot write photos: it is a folder"),
-        (["photos/../net.caffemodel", "--to", "onnx"], "net.caffemodel, which is read: name another file"),
-        (["deploy.prototxt", "--to", "pt2"], "deploy.prototxt, which is read: name another file"),
+        (["photos/../net.caffemodel", "--to", "onnx"], "net.caffemodel, which is an input: name another output file"),
+        (["deploy.prototxt", "--to", "pt2"], "deploy.prototxt, which is an input: name another output file"),
         (["net.onnx", "--dynamic", "data=2,3"], "axes 2, 3 of data cannot change"),
         (["net.onnx", "--dynamic", "height"], '"height" is not INPUT=AXIS,AXIS'),
         (["net.onnx", "--mean", "1,2", "--preprocess"], "mean: 2 numbers for 3 channels"),
@@ -124,7 +124,7 @@ def test_folding(capfd):
         (["net.onnx", "--mean", "nan"], "mean: nan; each must be a finite number"),
         (["net.onnx", "--scale", "0"], "scale: 0 must be a finite number that is not 0"),
         (["net.py", "--opset", "19"], "--opset is for ONNX, not for py"),
-        (["net.pt2", "--mean", "104"], "are for the --pictures that a pt2 is tried with"),
+        (["net.pt2", "--mean", "104"], "with pt2, --mean, --scale and --channel-order only apply to --pictures"),
         (["net.onnx", "--pictures", "photos", "gone.png"], "gone.png"),
     ],
 )

@@ -77,15 +77,19 @@ def test_a_module_that_is_imported_and_a_program(capfd):
 @pytest.mark.parametrize(
     ("module", "arguments", "why"),
     [
-        ("small_module.py:gelu", [], "Small cannot be a net of Caffe: act (GELU): no layer computes gelu"),
+        ("small_module.py:gelu", [], "Small cannot be written as a Caffe net: act (GELU): no layer computes gelu"),
         ("small_module.py:broken", [], "small_module.py:broken() fails: KeyError: 'width'"),
         ("small_module.py:Smaller", [], "small_module.py has no Smaller"),
-        ("small_module.py:torch", [], "is no torch.nn.Module, and makes none, but is of type module"),
-        ("small_module.py", [], "say net.pt2, package.module:NAME or file.py:NAME"),
+        ("small_module.py:torch", [], "must be a torch.nn.Module, or make one, but is of type module"),
+        ("small_module.py", [], "must be net.pt2, package.module:NAME or file.py:NAME"),
         ("no_such_module:Net", [], "no_such_module cannot be imported: ModuleNotFoundError"),
         ("none.py:Net", [], "none.py"),
         ("small_module.py:Small", ["--weights", "none.pt"], "none.pt"),
-        ("small_module.py:Small", ["--weights", "small_module.py"], "small_module.py is no state_dict of this module"),
+        (
+            "small_module.py:Small",
+            ["--weights", "small_module.py"],
+            "small_module.py is not a state_dict of this module",
+        ),
         ("none.pt2", [], "none.pt2"),
     ],
 )

@@ -158,4 +158,4 @@ def test_what_is_not_right_is_named(
 def test_a_class_that_the_kit_does_not_number_is_named(challenge: Path, capsys: pytest.CaptureFixture[str]) -> None:
     devkit(challenge / "ILSVRC2012_devkit_t12.tar.gz", (1, 2, 9))
     assert main(["ILSVRC2012", "--devkit", "ILSVRC2012_devkit_t12.tar.gz"]) == 1
-    assert 'ground_truth.txt:3: "9" is none of the 4 classes of meta.mat' in capsys.readouterr().err
+    assert 'ground_truth.txt:3: "9" is not one of the 4 classes of meta.mat' in capsys.readouterr().err

@@ -80,7 +80,7 @@ def test_an_array_of_images(net: list[str]) -> None:
         (["mean.npy", "out"], "an array of shape (3,); wanted images, N×H×W×C"),
         (["objects.npy", "out"], "objects.npy is not a .npy file with an array of numbers"),
         (["a.png", "out", "--images_dim", "7"], "--images_dim: 7 must be a height and a width"),
-        (["a.png", "out", "--channel_swap", "b,g,r"], '--channel_swap: "b,g,r" must be whole numbers'),
+        (["a.png", "out", "--channel_swap", "b,g,r"], '--channel_swap: "b,g,r" must be integers'),
         (["a.png", "out", "--mean_file", "a.png"], "a.png: the file is an image. Expected a mean file (.binaryproto)"),
         (["a.png", "no/where/out"], "cannot write no/where/out.npy"),
         (["a.png", "out", "--model_def", "train.prototxt"], "no Input layer to give images to"),
@@ -146,7 +146,7 @@ def test_mistakes_in_tables(net: list[str], capsys: pytest.CaptureFixture[str], 
     assert words in error
     assert not Path("out.csv").exists()
     assert detect.main(["windows.csv", "out.txt", *net]) == 1
-    assert "the ending says the format" in capsys.readouterr().err
+    assert "the file name must end in .csv or .h5" in capsys.readouterr().err
 
 
 def test_layers_without_weights_are_named(net: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,7 +150,7 @@ def test_a_chart_of_a_named_output(log: Path, tmp_path: Path) -> None:
     assert "<!-- train.log loss -->" in drawn(tmp_path / "a.svg")
     with pytest.raises(DataError, match=r'no test output "acuracy" \(did you mean accuracy\?\)'):
         plot_training_log(0, str(tmp_path / "b.png"), [str(log)], output="acuracy")
-    with pytest.raises(CaffeError, match=r"b\.doc: the ending says the format; known are"):
+    with pytest.raises(CaffeError, match=r"b\.doc: the file name's ending must be one of"):
         plot_training_log(0, str(tmp_path / "b.doc"), [str(log)])
     log.write_text("\n".join(line for line in LOG.splitlines() if "Test net" not in line))
     with pytest.raises(DataError, match=r"nothing for the chart Test accuracy vs\. Iters"):

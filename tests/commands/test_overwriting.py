@@ -29,5 +29,5 @@ def test_an_input_is_not_written_over(
     for file in ("given", "given.npy", "given.csv", "list"):
         (tmp_path / file).write_text("")
     assert main(arguments) == 1
-    assert "which is read: name another file to write" in capsys.readouterr().err
+    assert "which is an input: name another output file" in capsys.readouterr().err
     assert not (tmp_path / "given").read_text() and len(list(tmp_path.iterdir())) == 4

@@ -120,14 +120,16 @@ def test_bad_files(tmp_path):
         read_model(tmp_path / "ints.npz")
     torch.save(torch.nn.BatchNorm2d(2).state_dict(), tmp_path / "norm.pt")
     torch.save({f"n.{name}": value for name, value in torch.load(tmp_path / "norm.pt").items()}, tmp_path / "norm.pt")
-    with pytest.raises(WeightsError, match=r'"n\.num_batches_tracked" is of a PyTorch BatchNorm.*caffe-from-torch'):
+    with pytest.raises(
+        WeightsError, match=r'"n\.num_batches_tracked" belongs to a PyTorch BatchNorm.*caffe-from-torch'
+    ):
         read_model(tmp_path / "norm.pt")
     header = json.dumps({"__metadata__": {"pycaffe_compat.layers": "3"}}).encode()
     (tmp_path / "meta.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(ParseError, match=r"meta\.safetensors"):
         read_model(tmp_path / "meta.safetensors")
     for name in ("a.bin", "a"):
-        with pytest.raises(WeightsError, match="the ending says the format"):
+        with pytest.raises(WeightsError, match="the file name's ending must be one of"):
             suffix_of(name)
     with pytest.raises(WeightsError, match="caffe-export-net writes whole nets"):
         suffix_of("net.onnx")

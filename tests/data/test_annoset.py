@@ -102,7 +102,7 @@ def test_pictures_without_annotation_have_no_boxes_and_the_log_says_so(pictures,
     with caplog.at_level(logging.WARNING):
         made = make(pictures)
     assert not made["00000001_im04.png"].annotation_group and made["00000001_im04.png"].HasField("type")
-    assert "1 of the 3 annotations of" in caplog.text and "1.xml; their pictures have no boxes" in caplog.text
+    assert "1 of the 3 annotations of" in caplog.text and "1.xml; their images have no boxes" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -62,13 +62,13 @@ def test_the_log_tells_of_what_makes_little_sense_and_nothing_is_changed(tmp_pat
         found = boxes(groups(tmp_path, VOC.format(width=20, ymax=1.9, xmin=-4)))
     np.testing.assert_allclose(found[2], (1, 0, 1, -0.2, 0.04, 1.5, 0.02), rtol=1e-6)
     assert "is for a picture of 50 × 20 (height × width), but the picture has 50 × 100" in caplog.text
-    assert "3 of 3 boxes reach out of the picture" in caplog.text and "1 of 3 boxes have no area" in caplog.text
+    assert "3 of 3 boxes extend beyond the image" in caplog.text and "1 of 3 boxes have no area" in caplog.text
     assert "object 2 (cat): ymax is 1.9, read as 1: edges are whole pixels (SSD's Caffe reads 0)" in caplog.text
 
 
 def test_the_picture_tells_its_size_where_the_annotation_does_not(tmp_path, caplog) -> None:
     found = boxes(groups(tmp_path, VOC.format(width="?", ymax=40, xmin=20), width=200))
-    assert found[0][5] == pytest.approx(30 / 200) and "does not say how large its picture is" in caplog.text
+    assert found[0][5] == pytest.approx(30 / 200) and "does not give the image's size" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_the_picture_tells_its_size_where_the_annotation_does_not(tmp_path, capl
         ),
         ("xml", "<annotation><object/></annotation>", "object 1 has no name"),
         ("xml", "<annotation><object><name>dog</name></object></annotation>", r"object 1 \(dog\) has no bndbox"),
-        ("xml", VOC.format(width=0, ymax=4, xmin=2), r"its picture has 50 × 0 pixels"),
+        ("xml", VOC.format(width=0, ymax=4, xmin=2), r"gives its image 50 × 0 pixels"),
         ("xml", VOC.format(width=9, ymax=4, xmin="1e99"), 'xmin is "1e99"; wanted a number of pixels'),
         (
             "xml",

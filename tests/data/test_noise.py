@@ -69,11 +69,11 @@ def test_salt_and_pepper() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("convert_to_lab: true", "convert_to_lab is not done here"),
+        ("convert_to_lab: true", "convert_to_lab is not supported"),
         ("saltpepper: true", "needs saltpepper_param.value"),
         ("saltpepper: true saltpepper_param { value: 1 value: 2 }", "has 2 values, but the image 1 channels"),
         ("decolorize: true", "decolorize needs a colour image"),
-        ("gaussian_std: 2", "noise_param.gaussian_std is of another fork's message"),
+        ("gaussian_std: 2", "noise_param.gaussian_std belongs to another fork's message"),
     ],
 )
 def test_what_cannot_be_done_is_one_error(text, message) -> None:

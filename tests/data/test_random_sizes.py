@@ -158,10 +158,10 @@ def test_data_layers_take_them(tmp_path: Path, phase: str, options: str) -> None
         ("crop_size: 4 random_aspect_ratio_param { min_area_ratio: 2 }", "min_area_ratio is 2 and max_area_ratio 1"),
         (
             "crop_size: 4 random_resize_param {} resize_param { height: 5 width: 5 }",
-            "resize_param beside random_resize_param",
+            "resize_param does not work with random_resize_param",
         ),
-        ("crop_size: 4 random_resize_param {} noise_param {}", "noise_param beside random_resize_param"),
-        ('pad: 1 mean_file: "m"', "pad beside mean_file"),
+        ("crop_size: 4 random_resize_param {} noise_param {}", "noise_param does not work with random_resize_param"),
+        ('pad: 1 mean_file: "m"', "pad does not work with mean_file"),
     ],
 )
 def test_what_cannot_be(options: str, message: str) -> None:

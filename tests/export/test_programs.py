@@ -123,7 +123,7 @@ def compare(net, found, batch, program, most=EXACT):
 
 @pytest.mark.parametrize("ending", WRITERS)
 def test_what_a_trace_would_fix_is_refused(ending, tmp_path):
-    with pytest.raises(NetError, match=r'hold to what layer "detection_out" \(DetectionOutput\) does with one input'):
+    with pytest.raises(NetError, match=r'repeat what layer "detection_out" \(DetectionOutput\) does for one input'):
         WRITERS[ending](build_net(SSD), tmp_path / f"net.{ending}")
     assert not list(tmp_path.iterdir())
 
@@ -211,7 +211,7 @@ def test_detectors_are_not_traced_by_accident():
     x = torch.zeros(net.blob_shapes[net.inputs[0]])
     for trace in (lambda: torch.jit.trace(net, (x,), strict=False), lambda: torch.export.export(net, (x,))):
         with pytest.raises(
-            Exception, match=r'layer "detection_out" \(DetectionOutput\): a trace would hold to what it does'
+            Exception, match=r'layer "detection_out" \(DetectionOutput\): a trace would repeat what it does'
         ):
             trace()
     assert net(x)["detection_out"].shape[3] == 7

@@ -360,7 +360,7 @@ def test_layers_that_share_weights_share_them(tmp_path):
 
 def test_weights_of_something_else_are_not_overwritten(classifier, tmp_path):
     (tmp_path / "net.safetensors").write_bytes(b"mine")
-    with pytest.raises(CaffeError, match=r"net\.safetensors is there already"):
+    with pytest.raises(CaffeError, match=r"net\.safetensors exists already"):
         to_source(classifier, tmp_path / "net.py")
     assert (tmp_path / "net.safetensors").read_bytes() == b"mine"
 

@@ -253,7 +253,7 @@ def test_a_net_may_take_pictures_as_caffe_reads_them(tmp_path):
     with torch.no_grad():
         (have,) = Net(str(paths[0]), "TEST", weights=[str(paths[1])])(data=rgb.flip(1)).values()
         torch.testing.assert_close(have, module((rgb / 255 - mean) / std), rtol=1e-4, atol=1e-5)
-    with pytest.raises(NetError, match="reads the picture itself; with mean and std a convolution must"):
+    with pytest.raises(NetError, match="reads the image directly; with mean and std, only convolutions may"):
         to_caffe(nn.MaxPool2d(2), torch.zeros(1, 3, 8, 8), *paths, pictures=pictures)
     with pytest.raises(NetError, match="three numbers each, for one input N×3×H×W; its input is N×4×8×8"):
         to_caffe(nn.MaxPool2d(2), torch.zeros(1, 4, 8, 8), *paths, pictures=pictures)
@@ -384,17 +384,17 @@ REFUSED = [
         nn.Sequential(nn.ZeroPad2d(1), nn.MaxPool2d(2)),
         r"1 \(MaxPool2d\): reads data padded by 1×1; Caffe pads only in convolutions",
     ),
-    (nn.ZeroPad2d((1, 0, 1, 0)), r"pads by \(1, 0, 1, 0\); Caffe's convolutions pad with zeros, as much on one side"),
+    (nn.ZeroPad2d((1, 0, 1, 0)), r"pads by \(1, 0, 1, 0\); Caffe's convolutions pad with zeros, equally on both sides"),
     (nn.ZeroPad2d(1), "its output data is padded"),
     (Unpooling(3, 2), "windows of 3×3 overlap"),
     (Unpooling(2, 2), "makes planes of 9×8 of those of 9×8; Depooling makes 8×8"),
     (nn.Upsample(scale_factor=2, mode="bilinear"), "bilinear without align_corners"),
     (nn.GroupNorm(2, 6), "no layer computes group_norm"),
-    (of(lambda x: x + x[:, :1]), "combines N×6×9×8 and N×1×9×8, which no layer spreads so"),
+    (of(lambda x: x + x[:, :1]), "combines N×6×9×8 and N×1×9×8, which no Caffe layer broadcasts"),
     (of(lambda x: x.argmax(1)), "PyTorch takes the first and Caffe's ArgMax the last"),
     (of(lambda x: x / x.sum(1, keepdim=True)), "reduces axes|divides by a value that depends on the input"),
     (Choosing(), r"Choosing: what it does depends on the values of its input.*test_to_caffe\.py"),
-    (Counting(), "Counting: changes count as it runs, which no net of Caffe does"),
+    (Counting(), "Counting: changes count as it runs, which no Caffe net does"),
     (nn.Linear(7, 2), "Linear does not run on inputs of shape 1×6×9×8: mat1 and mat2"),
     (of(lambda x: torch.ones(3)), "its output .* does not depend on its input"),
 ]

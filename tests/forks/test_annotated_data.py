@@ -169,7 +169,7 @@ def test_a_batch_without_boxes_has_one_row_of_minus_one(tmp_path, caplog) -> Non
     for _, labels in batches(make(source, batch=2), 3):
         assert labels.shape == (1, 1, 1, 8) and bool((labels == -1).all())
     [record] = caplog.records
-    assert record.getMessage() == f"{source}: the last 4 pictures had no box: nothing is learned from them"
+    assert record.getMessage() == f"{source}: the last 4 images had no box, so nothing is learned from them"
     caplog.clear()
     batches(make(database(tmp_path / "some", [annotated(picture), annotated(picture, boxes)]), batch=1), 5)
     assert not caplog.records

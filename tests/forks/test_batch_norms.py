@@ -286,5 +286,5 @@ def test_bn_of_yjxiongs_caffe_of_2015() -> None:
     layer.eval()
     want = (x.numpy() - 0.1 * mean.reshape(along)) / np.sqrt(0.9 + 0.1 * variance + 1e-7).reshape(along) * 2 + 0.5
     np.testing.assert_allclose(layer(x).detach(), want, rtol=1e-5, atol=1e-6)
-    with pytest.raises(LayerError, match="moving_average: false is not done here"):
+    with pytest.raises(LayerError, match="moving_average: false is not supported"):
         gl.build('name: "b" type: "BN" bn_param { slope_filler {} moving_average: false }', SHAPE)

@@ -134,7 +134,7 @@ def test_regions_are_drawn_where_proposals_are_too_few() -> None:
         (
             GROUPS.format('neg_mining_type: "hard"'),
             [(2, 3, 2, 2), (2, 4, 2, 2), (2, 6, 2, 2)],
-            '"hard" is none of random',
+            '"hard" is not one of random',
         ),
         (GROUPS.format("field_w: 3"), [(2, 3, 2, 2), (2, 4, 2, 2), (2, 6, 2, 2)], "they are given 3, 2 and 1 times"),
         (GROUPS.format(""), [(3, 3, 2, 2), (3, 4, 2, 2), (3, 6, 2, 2)], "for G = 2 fields"),
@@ -163,7 +163,7 @@ def test_a_solvers_test_leaves_out_what_was_not_there(tmp_path: Path) -> None:
 def test_a_label_that_is_no_class_is_an_error() -> None:
     true = truth(1, 2, 4)
     true[0, 0, 0, 0] = 3
-    with pytest.raises(LayerError, match="label 3 is no class: there are 3"):
+    with pytest.raises(LayerError, match="label 3 is not a class: there are 3"):
         gl.build(MAP.format(""), (1, 7, 6, 8), true.shape)(torch.zeros(1, 7, 6, 8), true)
     layer = gl.build('name: "h" type: "HardMining" hard_mining_param { num_image: 1 }', (2, 1), (2, 5))
     with pytest.raises(LayerError, match="a region of image 1, but num_image: 1"):

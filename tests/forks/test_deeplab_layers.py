@@ -65,7 +65,7 @@ def test_bias_of_channels(kind: str, options: str) -> None:
 
 def test_a_label_without_a_channel_is_named() -> None:
     layer = gl.build('type: "BiasChannel"', (1, 3, 2, 2), (1, 2, 1, 1))
-    with pytest.raises(LayerError, match="label 9 is no class: there are 3"):
+    with pytest.raises(LayerError, match="label 9 is not a class: there are 3"):
         layer(torch.zeros(1, 3, 2, 2), torch.tensor([1.0, 9]).reshape(1, 2, 1, 1))
 
 

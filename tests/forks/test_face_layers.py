@@ -66,9 +66,9 @@ def test_center_loss_has_the_forks_gradients(distance: str) -> None:
 def test_center_loss_flattens_from_its_axis_and_checks_labels() -> None:
     layer = build(f'type: "CenterLoss" center_loss_param {{ num_output: {CLASSES} }}', (2, 3, 4, 5), (2,))
     assert layer.blob(0).shape == (CLASSES, 60)
-    with pytest.raises(LayerError, match="label 7 at index 1 is no class: there are 4, 0 to 3"):
+    with pytest.raises(LayerError, match="label 7 at index 1 is not a class: there are 4, 0 to 3"):
         layer(torch.zeros(2, 3, 4, 5, dtype=DOUBLE), torch.tensor([0.0, 7.0]))
-    with pytest.raises(LayerError, match='distance_type: "cos" is none of L1, L2'):
+    with pytest.raises(LayerError, match='distance_type: "cos" is not one of L1, L2'):
         center_loss('distance_type: "cos"')
     with pytest.raises(LayerError, match="num_output: 0 must be at least 1"):
         build('type: "CenterLoss" center_loss_param { }', (2, 3), (2,))

@@ -50,7 +50,7 @@ def test_options_that_a_layer_of_that_type_does_not_read_are_noted(caplog: pytes
 
 
 def test_a_solver_refuses_what_would_change_training_all_at_once(solver_file) -> None:
-    with pytest.raises(SolverError, match="not done here: ") as caught:
+    with pytest.raises(SolverError, match="not supported: ") as caught:
         Solver(solver_file("clip_weights: 2 clamp_weights_lower: 1"))
     message = str(caught.value)
     assert "clip_weights of Caffe for faces and Windows (happynear), which limits weights" in message

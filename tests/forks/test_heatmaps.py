@@ -107,7 +107,7 @@ FAULTS: dict[str, tuple[str, str, str, type[CaffeError], str]] = {
         LayerError,
         "label_width is 5 and label_height 4",
     ),
-    "mean": ("", "meanfile: 'm'", SIZES, LayerError, "heatmap_data_param.meanfile is not done here"),
+    "mean": ("", "meanfile: 'm'", SIZES, LayerError, "heatmap_data_param.meanfile is not supported"),
     "picks": ("", "labelinds: '1,x'", SIZES, LayerError, "numbers from 1"),
     "many picks": ("", "labelinds: '1,9'", SIZES, DataError, "has 6 numbers, but labelinds asks for number 9"),
     "odd": ("a.png 1,2,3 0 0", "", SIZES, DataError, "list.txt:1: has 3 numbers; x and y"),

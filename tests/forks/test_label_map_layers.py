@@ -380,7 +380,7 @@ def test_images_of_any_size_make_batches_of_one(pairs: Path) -> None:
         ("ImageSegData", None, PIXEL, "crop_height: 3", "give crop_size, or both of the others"),
         ("ImageSegData", None, PIXEL, "scale_factors: 0", "each must be above 0"),
         ("ImageSegData", None, PIXEL, "scale_factors: 0.01", "cannot be resized to 0 × 0"),
-        ("ImageSegData", None, PIXEL, 'mean_file: "m"', "takes no transform_param.mean_file"),
+        ("ImageSegData", None, PIXEL, 'mean_file: "m"', "does not take transform_param.mean_file"),
         ("ImageSegData", None, PIXEL, "mean_value: 1 mean_value: 2", "2 mean_values for 3 channels"),
         ("WindowSegData", "/0.png /0_l.png 3 3 2 4", PIXEL, "", r"image /0.png: window \(3, 3, 2, 4\).*is empty"),
         ("WindowSegData", "/0.png /0_l.png 3 3 2000000000 2000000000", PIXEL, "", "reaches too far outside"),

@@ -204,7 +204,7 @@ def test_propagate_down_says_what_counts() -> None:
         ("", "needs multibox_loss_param.num_classes, 1 or more"),
         ("num_classes: 4 do_neg_mining: false", "do_neg_mining: false contradicts mining_type: MAX_NEGATIVE"),
         ("num_classes: 4 share_location: false", "share_location: false needs mining_type: NONE"),
-        ("num_classes: 4 background_label_id: 4", "background_label_id: 4 is none of the 4 classes"),
+        ("num_classes: 4 background_label_id: 4", "background_label_id: 4 is not one of the 4 classes"),
         (
             "num_classes: 4 background_label_id: 4294967295",
             "-1 must be one of the classes with conf_loss_type: SOFTMAX",

@@ -152,11 +152,11 @@ def test_its_own_defaults_numbers_and_kinds_hold_for_known_layers(folder: Path) 
     assert "read as in BVLC's Caffe: ReLUParameter.negative_slope, which is float and not string" in lines[0]
     assert lines[1] == "True 0.25"
     assert (
-        "prior_box_param.min_size is given 2 times, but my_caffe.proto (my_caffe) takes it once; several are of SSD"
+        "prior_box_param.min_size is given 2 times, but my_caffe.proto (my_caffe) takes one; several work only in SSD"
         in lines[2]
     )
     assert lines[3:5] == ["(1, 2, 4, 4)", "True 0"]
-    assert "upsample_param.scale is of another kind in my_caffe.proto (my_caffe) than in YOLO (yolo)" in lines[5]
+    assert "upsample_param.scale has a different kind in my_caffe.proto (my_caffe) than in YOLO (yolo)" in lines[5]
     own, plain, given, same = (line.split() for line in lines[6:])
     assert own[:3] == ["Adam", "20", "0"]
     assert plain[:3] == ["SGD", "1", "0"]

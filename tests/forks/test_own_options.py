@@ -63,18 +63,18 @@ def test_what_a_layer_is_given(text: str, fork: str, field: str, value: int) -> 
             'name: "d" type: "AnnotatedData" transform_param { resize_param { height: 2 width: 2 } '
             "resize_param { height: 3 width: 3 } }",
             "ssd",
-            r'layer "d" \(AnnotatedData\): transform_param.resize_param is given 2 times, but SSD \(ssd\) takes it once; '
-            r"several are of YOLO \(yolo\)",
+            r'layer "d" \(AnnotatedData\): transform_param.resize_param is given 2 times, but SSD \(ssd\) takes one; '
+            r"several work only in YOLO \(yolo\)",
         ),
         (
             PRIORS % "min_size: 4",
             "textboxes",
-            r"prior_box_param.min_size is given 2 times, but TextBoxes \(textboxes\) takes it once; several are of SSD \(ssd\)",
+            r"prior_box_param.min_size is given 2 times, but TextBoxes \(textboxes\) takes one; several work only in SSD \(ssd\)",
         ),
         (
             'name: "c" type: "Convolution" convolution_param { num_output: 1 kernel_size: 3 dilation: 2 dilation: 1 }',
             "tsn",
-            r"convolution_param.dilation is given 2 times, but Temporal .* \(tsn\) takes it once; several are of BVLC's Caffe",
+            r"convolution_param.dilation is given 2 times, but Temporal .* \(tsn\) takes one; several work only in BVLC's Caffe",
         ),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_loss_without_weight_counts_as_in_its_fork(kind: str, fork: str, weigh
     """Fast R-CNN's SmoothL1LossLayer::LayerSetUp and its heirs leave out LossLayer's, which sets a weight of 1."""
     net = Net(parse_text(LOSS % (kind, ""), caffe_pb2.NetParameter), "TRAIN", fork=fork)
     assert net.loss_weights.get("l", 0) == weight
-    assert ("it has no loss_weight, which is 0 then in" in caplog.text) is not bool(weight)
+    assert ("it has no loss_weight, which defaults to 0 in" in caplog.text) is not bool(weight)
     given = Net(parse_text(LOSS % (kind, "loss_weight: 2"), caffe_pb2.NetParameter), "TRAIN", fork=fork)
     assert given.loss_weights["l"] == 2
 
@@ -119,4 +119,4 @@ def test_a_loss_without_weight_counts_as_in_its_fork(kind: str, fork: str, weigh
 def test_the_loss_of_centers_weighs_nothing_unless_told(caplog) -> None:
     text = LOSS.replace('input: "b" input_shape { dim: [2, 3] }', 'input: "b" input_shape { dim: 2 }')
     net = Net(parse_text(text % ("CenterLoss", "center_loss_param { num_output: 4 }"), caffe_pb2.NetParameter), "TRAIN")
-    assert not net.loss_weights.get("l") and "which is 0 then in Center loss (caffe_face)" in caplog.text
+    assert not net.loss_weights.get("l") and "which defaults to 0 in Center loss (caffe_face)" in caplog.text

@@ -278,7 +278,7 @@ def test_colours_change_within_the_options(folder: Path) -> None:
         ),
         ("DetectionData", "batch_size: 1 short_size: 9 long_size: 9", "", "short_size: 9 must be below long_size: 9"),
         ("DetectionData", "batch_size: 1 resize_ratio: 0", "", "resize_ratio must be above 0"),
-        ("DetectionData", 'batch_size: 1 shuffle: "often"', "", '"often" is none of random, random_aspect'),
+        ("DetectionData", 'batch_size: 1 shuffle: "often"', "", '"often" is not one of random, random_aspect'),
         ("DetectionData", "batch_size: 1 scale: 2", "", "give transform_param.scale"),
         (
             "DetectionData",

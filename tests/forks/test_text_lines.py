@@ -119,7 +119,7 @@ def test_warp_ctc_loss_takes_labels_in_three_forms() -> None:
 
 def test_labels_that_are_none_are_an_error() -> None:
     layer = gl.build('name: "l" type: "WarpCTCLoss"', (4, 1, 3), (1, 2))
-    with pytest.raises(LayerError, match="label 3 is none of 0 to 2"):
+    with pytest.raises(LayerError, match="label 3 is not one of 0 to 2"):
         layer(torch.zeros(4, 1, 3), torch.tensor([[1.0, 3]]))
     with pytest.raises(LayerError, match="do not belong together"):
         gl.build('name: "l" type: "WarpCTCLoss"', (4, 2, 3), (1, 2))

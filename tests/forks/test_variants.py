@@ -121,7 +121,7 @@ def test_a_class_without_a_fork_takes_all_layers_of_the_type(two_scalings) -> No
 
 
 def test_options_that_change_results_are_refused_all_at_once() -> None:
-    with pytest.raises(LayerError, match="not done here: ") as caught:
+    with pytest.raises(LayerError, match="not supported: ") as caught:
         net_of(
             'layer { name: "b" type: "Softmax" bottom: "x" top: "y" softmax_param { label_smooth_factor: 1 cutting_point: 2 } }'
         )
@@ -133,7 +133,7 @@ def test_options_that_change_results_are_refused_all_at_once() -> None:
 
 
 def test_a_value_that_bvlcs_caffe_lacks_is_refused() -> None:
-    with pytest.raises(LayerError, match=r"not done here: reduction_param\.operation=TOPK of OpenVINO|=TOPK of "):
+    with pytest.raises(LayerError, match=r"not supported: reduction_param\.operation=TOPK of OpenVINO|=TOPK of "):
         net_of('layer { name: "r" type: "Reduction" bottom: "x" top: "y" reduction_param { operation: TOPK } }')
 
 

@@ -187,7 +187,7 @@ def test_a_video_that_is_too_short_is_replaced_in_training_alone(film: Path, cap
     ):
         source(film, options, phase="TEST")
     (film / "list.txt").write_text(f"{film}/short.avi 1\n")
-    with pytest.raises(DataError, match="no video of the list is long enough"):
+    with pytest.raises(DataError, match="no video in the list is long enough"):
         source(film, options)
 
 

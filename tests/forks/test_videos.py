@@ -104,7 +104,11 @@ def test_pooling_of_videos(
             "convolution_param { num_output: 1 kernel_size: [3, 2] kernel_depth: 1 }",
             "is given 2 times",
         ),
-        ("Convolution3D", "convolution3d_param { num_output: 1 kernel_size: 7 kernel_depth: 1 }", "leaves nothing of"),
+        (
+            "Convolution3D",
+            "convolution3d_param { num_output: 1 kernel_size: 7 kernel_depth: 1 }",
+            "is too large for a bottom of",
+        ),
         ("Convolution3D", "convolution3d_param { kernel_size: 1 kernel_depth: 1 }", "num_output: 0 must be at least 1"),
     ],
 )

@@ -80,7 +80,7 @@ def test_fixed_neuron_of_a_data_layer_cuts_off() -> None:
 
 
 def test_fixed_neuron_does_not_train() -> None:
-    with pytest.raises(LayerError, match="trains quantised nets, which is not done here"):
+    with pytest.raises(LayerError, match="trains quantised nets, which is not supported"):
         gl.build('name: "f" type: "FixedNeuron"', (4,), phase=caffe_pb2.TRAIN)
 
 

@@ -104,8 +104,8 @@ def test_jitter_is_what_the_fork_does_unless_it_is_told_otherwise(scenes) -> Non
             "yolo_data_jitter, 0.3 if not given, needs transform_param.resize",
         ),
         (SIZES, WHOLE.replace("jitter: 0", "jitter: 2"), "yolo_data_jitter: 2 must be at least 0 and below 1"),
-        (SIZES, WHOLE.replace("{", "{ difficult_label_warmup: true", 1), "not done here: difficult_label_warmup"),
-        (f"{SIZES} cvt_bgr2rgb: true", WHOLE, "not done here: transform_param.cvt_bgr2rgb"),
+        (SIZES, WHOLE.replace("{", "{ difficult_label_warmup: true", 1), "not supported: difficult_label_warmup"),
+        (f"{SIZES} cvt_bgr2rgb: true", WHOLE, "not supported: transform_param.cvt_bgr2rgb"),
     ],
 )
 def test_what_cannot_be_used_is_one_error(scenes, transform: str, more: str, words: str) -> None:

@@ -55,7 +55,7 @@ def test_detections_have_no_gradient_and_keep_the_type() -> None:
         ("num_classes: 2 num_box: 1 mask_group_num: 1 anchors_scale: 8", "needs .*mask for 1 boxes of each bottom"),
         (
             "num_classes: 2 num_box: 1 mask_group_num: 1 anchors_scale: 8 mask: 1 biases: 1 biases: 1",
-            "mask: 1 is none of the 1 pairs of biases",
+            "mask: 1 is not one of the 1 pairs of biases",
         ),
         (
             "num_classes: 3 num_box: 1 mask_group_num: 1 anchors_scale: 8 mask: 0 biases: 1 biases: 1",

@@ -47,7 +47,7 @@ V3 = f"yolov3_param {{ num: 1 num_class: 2 mask: 4 {ANCHORS} }}"
     [
         ("RegionLoss", "num: 1 num_class: 2", "needs region_loss_param.biases, .* at least 10 numbers; there are 0"),
         ("RegionLoss", f"{REGION} coords: 5", "region_loss_param.coords: 5 must be 4"),
-        ("RegionLoss", f'{REGION} softmax_tree: "a.tree"', "softmax_tree: a.tree is not done here"),
+        ("RegionLoss", f'{REGION} softmax_tree: "a.tree"', "softmax_tree: a.tree is not supported"),
         ("RegionLoss", f"num: 2 num_class: 2 {ANCHORS}", "needs a map with 14 channels, num 2 times 5 and num_class 2"),
         ("Yolov3", f"num: 1 num_class: 2 {ANCHORS}", "needs yolov3_param.mask for num: 1 anchors, .* it is empty"),
         ("Yolov3", f"num: 1 num_class: 2 mask: 5 {ANCHORS}", "one of the 5 pairs of biases; it is 5"),
@@ -63,7 +63,7 @@ def test_options_that_do_not_fit_are_refused(kind: str, options: str, words: str
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ('side: 3 class_map: "a.map"', "class_map: a.map is not done here"),
+        ('side: 3 class_map: "a.map"', "class_map: a.map is not supported"),
         ("side: 13", "side: 13 must be that of its map, 3×3"),
     ],
 )
@@ -78,7 +78,7 @@ def test_labels_that_are_no_class_or_do_not_fit_are_errors() -> None:
     layer = gl.build(f'name: "l" type: "Yolov3" {V3}', (1, 7, 3, 3), (1, 1, 300, 5))
     labels = torch.zeros(1, 1, 300, 5)
     labels[0, 0, 0] = torch.tensor([2, 0.5, 0.5, 0.3, 0.3])
-    with pytest.raises(LayerError, match=r'layer "l" \(Yolov3\): label 2 is no class: there are 2, 0 to 1'):
+    with pytest.raises(LayerError, match=r'layer "l" \(Yolov3\): label 2 is not a class: there are 2, 0 to 1'):
         layer(torch.zeros(1, 7, 3, 3), labels)
     with pytest.raises(
         LayerError, match=r"labels of class, x, y, w and h for each of 1 images, not of shape 2×1×300×5$"

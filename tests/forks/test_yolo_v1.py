@@ -212,7 +212,7 @@ def test_wrong_numbers_are_named() -> None:
         gl.build(text, (2, 125), (2, 63))
     labels = torch.zeros(1, 7, 9)
     labels[:, 1], labels[:, 2] = 1, 4
-    with pytest.raises(LayerError, match="label 4 is no class: there are 4, from 0"):
+    with pytest.raises(LayerError, match="label 4 is not a class: there are 4, from 0"):
         gl.build(text, (1, 126), (1, 63))(torch.zeros(1, 126), labels.reshape(1, -1))
     with pytest.raises(LayerError, match="num_object: 2 and 1 biases"):
         gl.build('name: "e" type: "EvalDetection" eval_detection_param { biases: 1 }', (1, 40, 4, 4), (1, 1, 1, 8))

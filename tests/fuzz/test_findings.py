@@ -111,7 +111,7 @@ def test_hdf5_states_that_claim_more_than_they_store_or_hold_groups(tmp_path: Pa
         with h5py.File(file, "a") as h5:
             del h5[name]
             h5.create_group(name)
-        with pytest.raises(SolverError, match=f'"{name}" is no dataset'), snapshot.open_state(file):
+        with pytest.raises(SolverError, match=f'"{name}" is not a dataset'), snapshot.open_state(file):
             pass
 
 

@@ -59,7 +59,9 @@ def test_all_scores_alike_and_all_ignored():
 
 def test_label_that_is_no_class(monkeypatch):
     layer = gl.build('name: "top1" type: "Accuracy"', (2, 3), (2,))
-    with pytest.raises(LayerError, match=r'"top1" \(Accuracy\): label 3 at index 1 is no class: there are 3, 0 to 2'):
+    with pytest.raises(
+        LayerError, match=r'"top1" \(Accuracy\): label 3 at index 1 is not a class: there are 3, 0 to 2'
+    ):
         layer(torch.zeros(2, 3), torch.tensor([0.0, 3]))
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert torch.isnan(layer(torch.zeros(2, 3), torch.tensor([0.0, 3])))

@@ -183,7 +183,7 @@ def test_a_window_must_fit():
         gl.build('type: "Convolution" convolution_param { num_output: 1 kernel_size: 3 dilation: 2 }', (1, 1, 4, 9))
     with pytest.raises(LayerError, match="is larger than its input of 4×9"):
         gl.build('type: "Im2col" convolution_param { kernel_size: 5 }', (1, 1, 4, 9))
-    with pytest.raises(LayerError, match="pad 2×2 leaves nothing of its top: it would be 0×1"):
+    with pytest.raises(LayerError, match="pad 2×2 is too large: its top would be 0×1"):
         gl.build('type: "Deconvolution" convolution_param { num_output: 1 kernel_size: 2 pad: 2 }', (1, 1, 3, 4))
 
 

@@ -353,7 +353,7 @@ def test_an_lmdb_is_read_whatever_the_backend(tmp_path):
         (
             'data_param { source: "{db}" batch_size: 1 } transform_param { crop_size: 4 crop_h: 2 crop_w: 3 }',
             DataError,
-            "crop_size 4 beside crop_h 2 and crop_w 3; SSD obeys the former",
+            "crop_size 4 and crop_h 2, crop_w 3 are both given; SSD uses the former",
         ),
         (
             'data_param { source: "{db}" batch_size: 1 backend: LMDB } transform_param { mean_file: "{mean}" }',

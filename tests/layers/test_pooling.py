@@ -305,8 +305,8 @@ WRONG = {
     "pad_w is 3, but must be at least 0 and smaller than kernel_w, which is 2": lambda: pooling(
         "kernel_size: 2 pad_h: 1 pad_w: 3"
     ),
-    "kernel_size beside global_pooling": lambda: pooling("global_pooling: true kernel_size: 2"),
-    "global_pooling wants pad 0 and stride 1, not (0, 0) and (2, 2)": lambda: pooling("global_pooling: true stride: 2"),
+    "kernel_size is given with global_pooling": lambda: pooling("global_pooling: true kernel_size: 2"),
+    "global_pooling needs pad 0 and stride 1, not (0, 0) and (2, 2)": lambda: pooling("global_pooling: true stride: 2"),
     "kernel_h is 8, larger than the input's height 7": lambda: pooling("kernel_size: 8"),
     "kernel_h is 9, larger than the input's height 7": lambda: pooling("kernel_size: 9 stride: 2"),
     "kernel_w is 10, larger than the input's width 9": lambda: pooling(

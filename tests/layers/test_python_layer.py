@@ -256,12 +256,12 @@ def test_no_backward_where_one_is_needed():
     [
         ("", "needs python_param { module: … layer: … }"),
         ('module: "user_layers"', "needs python_param"),
-        ('module: "layers/mine.py" layer: "A"', 'layers/mine.py is a path; name the module alone, module: "mine"'),
+        ('module: "layers/mine.py" layer: "A"', 'layers/mine.py is a path; give only its name, module: "mine"'),
         ('module: "no_such_module" layer: "A"', "no module named no_such_module; .* PYTHONPATH"),
         ('module: "user_layers" layer: "Tims"', r"has no class Tims \(did you mean Times"),
-        ('module: "user_layers" layer: "NoLayer"', "no subclass of pycaffe_compat.Layer"),
-        ('module: "user_layers" layer: "np"', "no subclass of pycaffe_compat.Layer"),
-        ('module: "os" layer: "system"', "no subclass of pycaffe_compat.Layer"),
+        ('module: "user_layers" layer: "NoLayer"', "not a subclass of pycaffe_compat.Layer"),
+        ('module: "user_layers" layer: "np"', "not a subclass of pycaffe_compat.Layer"),
+        ('module: "os" layer: "system"', "not a subclass of pycaffe_compat.Layer"),
         ('module: "wants_caffe" layer: "A"', "no module named caffe; run the program with python -m pycaffe_compat"),
         (
             'module: "no_such.module" layer: "A"',

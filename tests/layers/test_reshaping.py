@@ -82,7 +82,7 @@ def test_they_follow_another_shape():
         ('"Slice" top: "a" top: "b" slice_param { slice_point: 0 }', [(2, 3)], r"slice_point \[0\]"),
         ('"Slice" top: "a" top: "b" top: "c" slice_param { slice_point: 2 slice_point: 1 }', [(2, 3)], r"\[2, 1\]"),
         ('"Slice" slice_param { axis: 0 slice_dim: 0 }', [(2, 3)], "both axis and slice_dim"),
-        ('"Flatten" flatten_param { axis: 2 end_axis: 0 }', [(2, 3, 4)], "axis 2 is behind end_axis 0"),
+        ('"Flatten" flatten_param { axis: 2 end_axis: 0 }', [(2, 3, 4)], "axis 2 comes after end_axis 0"),
         ('"Flatten" flatten_param { end_axis: 3 }', [(2, 3, 4)], "end_axis: 3 is out of range"),
         ('"Reshape" reshape_param { shape { dim: -1 dim: -1 } }', [(2, 3)], r"\[-1, -1\]: a dim is"),
         ('"Reshape" reshape_param { shape { dim: -2 } }', [(2, 3)], r"\[-2\]: a dim is"),

@@ -150,7 +150,7 @@ def test_a_net_of_volumes_runs() -> None:
         ("kernel_size: 2 pad: 2", VOLUME, "the pad along the depth is 2, but must be smaller than the kernel, 2"),
         ("kernel_size: 2 stride: 0", VOLUME, "the stride along the depth is 0, but must be positive"),
         ("kernel_size: 1 stride: 3 pool: STOCHASTIC", VOLUME, "STOCHASTIC pools only planes, without dilation"),
-        ("kernel_size: 2 kernel_size_3d: 2", VOLUME, "kernel_size beside kernel_size_3d; give one of them"),
+        ("kernel_size: 2 kernel_size_3d: 2", VOLUME, "kernel_size together with kernel_size_3d; give one of them"),
         ("kernel_size: 1 stride: 5", VOLUME, "window 1 along the depth would have no input in it, as the depth is 4"),
         ("kernel_size: 2", (1, 1, 2, 2, 2, 2), "pools over 1 to 3 axes behind the channels"),
         ("kernel_size: 2 axis: 5", PLANES, "pooling_param.axis: 5 is out of range"),

@@ -33,7 +33,7 @@ def test_unknown_name(monkeypatch):
 
 def test_forced_but_unable(monkeypatch):
     monkeypatch.setenv(backends.VARIABLE, "cupy")
-    with pytest.raises(CaffeError, match='"cupy" was asked for but cannot serve cpu: serves CUDA devices only'):
+    with pytest.raises(CaffeError, match='"cupy" was requested but does not support cpu: serves CUDA devices only'):
         ops.max_pool_switch(torch.randn(1, 1, 4, 4), 2, 2)
     assert ops.backend_info()["cpu"]["backend"] == "none"
 

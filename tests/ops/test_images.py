@@ -88,8 +88,8 @@ def test_planes_of_the_results_size_are_taken_whole():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"windows": [[0, 3, 0]]}, r"the window of 4 × 4 at \(0, 3\) leaves the images of 6 × 6"),
-        ({"windows": [[-1, 0, 0]]}, "leaves the images"),
+        ({"windows": [[0, 3, 0]]}, r"the window of 4 × 4 at \(0, 3\) extends beyond the images of 6 × 6"),
+        ({"windows": [[-1, 0, 0]]}, "extends beyond the images"),
         ({"windows": [[0, 0]]}, "windows of shape"),
         ({"images": torch.zeros(1, 3, 6, 6)}, "images is torch.float32"),
         ({"images": torch.zeros(1, 3, 3, 6, dtype=torch.uint8)}, "does not hold"),
@@ -133,9 +133,9 @@ def test_one_image_stands_for_those_at_offsets(run, interleaved):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"offsets": [0, 3]}, "an offset leaves the storage of the image, which has 110 bytes"),
-        ({"offsets": [-1, 0]}, "an offset leaves the storage"),
-        ({"offsets": [2**62, 0]}, "an offset leaves the storage"),
+        ({"offsets": [0, 3]}, "an offset is outside the image's storage, which has 110 bytes"),
+        ({"offsets": [-1, 0]}, "an offset is outside the image"),
+        ({"offsets": [2**62, 0]}, "an offset is outside the image"),
         ({"offsets": [0.0, 1.0]}, "offsets is torch.float32"),
         ({"offsets": [0]}, "out has 2 images, but there are 1"),
         ({"images": 2}, r"image is torch.uint8 of shape \(2, 3, 3, 6\)"),

@@ -106,7 +106,7 @@ def test_other_nets_keep_bvlcs_crop_and_a_warning_tells(caplog: pytest.LogCaptur
         net = Net(parse_text(hed(), caffe_pb2.NetParameter), "TEST", file="net.prototxt")
     assert offsets(net.param) == {"crop1": [], "crop2": [], "crop3": []}
     assert (
-        'layer "crop1" (Crop): begins at 0, as in BVLC\'s Caffe; the Caffe of FCN and HED would begin at row 34'
+        "layer \"crop1\" (Crop): begins at 0, as in BVLC's Caffe; in FCN's and HED's Caffe it would begin at row 34"
         in caplog.text
     )
     caplog.clear()
@@ -138,10 +138,10 @@ def test_height_and_width_differ_and_dilation_counts() -> None:
         (conv("a", "data", "kernel_size: 2"), r"pixel x of \"a\" is pixel 1 · x \+ 0.5 of \"data\""),
         (conv("a", "data", "kernel_size: 3 stride: 2 pad: 9"), r"pixel x of \"a\" is pixel 2 · x \+ -8 of"),
         (conv("a", "data", "kernel_size: 3"), r"pixel 1 · x \+ 1 of"),
-        ('layer { name: "a" type: "Flatten" bottom: "data" top: "a" }', r'layer "a" \(Flatten\) lies between'),
+        ('layer { name: "a" type: "Flatten" bottom: "data" top: "a" }', r'layer "a" \(Flatten\) is between'),
         (
             'layer { name: "a" type: "Input" top: "a" input_param { shape { dim: [1, 1, 30, 30] } } }',
-            "made from no blob in common",
+            "have no common source blob",
         ),
     ],
 )
@@ -157,7 +157,7 @@ def test_an_old_net_that_cannot_be_aligned_is_upgraded_all_the_same(caplog: pyte
     net = parse_text(text, caffe_pb2.NetParameter)
     with caplog.at_level(logging.WARNING):
         assert upgrade_net(net) == ["1 layers from the V1 form, Crop layers aligned: c at 0, 0"]
-    assert "made from no blob in common, so nothing aligns them; it begins at 0" in caplog.text
+    assert "have no common source blob, so they cannot be aligned; it begins at 0" in caplog.text
 
 
 def test_autocrop_is_aligned_in_any_net() -> None:
@@ -166,5 +166,5 @@ def test_autocrop_is_aligned_in_any_net() -> None:
     assert offsets(net.param) == {"crop4": [5, 5], "crop3": [9, 9], "upscore": [31, 31]}
     assert net.blob_shapes["upscore"] == (1, 1, 32, 32)
     apart = 'layer { name: "x" type: "Input" top: "x" } layer { name: "y" type: "Input" top: "y" } '
-    with pytest.raises(NetError, match=r'"c".*nothing aligns them'):
+    with pytest.raises(NetError, match=r'"c".*cannot be aligned'):
         Net(read_net(apart + 'layer { name: "c" type: "AutoCrop" bottom: "x" bottom: "y" top: "c" }'), "TEST")

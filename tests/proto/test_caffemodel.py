@@ -288,7 +288,7 @@ def test_a_broken_file_says_where(tmp_path):
     with pytest.raises(ParseError, match=r'8 bytes, but 4 are left at byte 12 \(in layer "conv7" that starts'):
         read_weights(write(tmp_path / "x.caffemodel", message(100, layer)))
     layer = message(1, b"conv7") + message(7, message(5, b"1234567"))
-    with pytest.raises(ParseError, match=r"7 bytes, which is no multiple of 4 at byte"):
+    with pytest.raises(ParseError, match=r"7 bytes, which is not a multiple of 4 at byte"):
         read_weights(write(tmp_path / "x.caffemodel", message(100, layer)))
 
 
@@ -487,9 +487,10 @@ def test_the_skeleton_of_a_fork_leaves_out_its_own_fields(tmp_path, caplog):
         layer.ClearField("blobs")
     assert list(net.layer) == list(want.layer) and net.name == "fork"
     assert caplog.messages == [
-        f'{tmp_path}/fork.caffemodel: layer "loss": field 148 is not the clip_param of BVLC Caffe (of a fork?); it is left out',
-        f'{tmp_path}/fork.caffemodel: layer "write": field 145 is not the parameter_param of BVLC Caffe (of a fork?); it is '
-        "left out",
+        f'{tmp_path}/fork.caffemodel: layer "loss": field 148 is not the clip_param of BVLC Caffe (is the file from a '
+        "fork?); it is left out",
+        f'{tmp_path}/fork.caffemodel: layer "write": field 145 is not the parameter_param of BVLC Caffe (is the file from '
+        "a fork?); it is left out",
     ]
 
 

@@ -154,7 +154,7 @@ def test_junk(tmp_path, junk):
 
 def test_an_input_that_is_read_needs_a_shape():
     relu = 'input: "data" layer { name: "r" type: "ReLU" bottom: "data" top: "r" }'
-    with pytest.raises(NetError, match=r'input "data" has no shape; say input_shape \{ dim: 1 dim: 3'):
+    with pytest.raises(NetError, match=r'input "data" has no shape; give input_shape \{ dim: 1 dim: 3'):
         read_net(relu)
     made = read_net(relu + 'layer { name: "d" type: "DummyData" top: "data" }')
     assert [layer.name for layer in made.layer] == ["r", "d"]

@@ -59,7 +59,7 @@ ONE = 'field { name: "a" number: 1 label: LABEL_OPTIONAL type: TYPE_INT32 defaul
 @pytest.mark.parametrize("other", ["type: TYPE_STRING", "type: TYPE_FLOAT", 'type: TYPE_MESSAGE type_name: ".f.Other"'])
 def test_two_kinds_of_one_name_are_no_schema(other: str) -> None:
     second = f'field {{ name: "a" number: 1 label: LABEL_OPTIONAL {other} }}'
-    with pytest.raises(ValueError, match=r"GateParameter.a of tsn is of another kind"):
+    with pytest.raises(ValueError, match=r"GateParameter.a of tsn has a different kind"):
         merged([("ssd", _file(ONE)), ("tsn", _file(second))])
 
 

@@ -197,4 +197,4 @@ def test_a_file_that_protobuf_could_not_parse_gets_a_warning(net, blobs, tmp_pat
     write_weights(tmp_path / "net.h5", net, blobs)
     assert not caplog.messages
     write_weights(tmp_path / "net.caffemodel", net, blobs)
-    assert "net.caffemodel: over 2 GB, which this package reads, but no Caffe" in caplog.messages[0]
+    assert "net.caffemodel: over 2 GB; this package can read it, but Caffe cannot" in caplog.messages[0]

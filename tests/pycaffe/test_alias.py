@@ -165,7 +165,7 @@ def test_a_forks_own_modules_come_from_its_sources_and_nothing_else_of_them(tmp_
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert first == "ReLU 3 pycaffe_compat.pycaffe.io"
-    assert second.startswith("No module named 'caffe.metalayers'") and "folder python" in second
+    assert second.startswith("No module named 'caffe.metalayers'") and "python folder" in second
 
 
 def test_wrong_arguments_are_said_in_one_line(

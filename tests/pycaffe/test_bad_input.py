@@ -91,7 +91,7 @@ def test_an_unknown_name_is_answered_with_its_neighbours(net: caffe.Net, use: Ca
         (lambda n: n.forward(data=np.zeros((2, 3, 4, 5))), r"shape \(2, 3, 4, 5\) given, the blob has \(2, 3, 4, 4\)"),
         (lambda n: n.forward(data=5), r"the batch has \(\)"),
         (lambda n: n.forward(data=np.zeros((2, 4, 4, 3))), r"shape \(2, 4, 4, 3\) given, the blob has \(2, 3, 4, 4\)"),
-        (lambda n: n.forward(data=np.full((2, 3, 4, 4), "a")), "numbers wanted"),
+        (lambda n: n.forward(data=np.full((2, 3, 4, 4), "a")), "numbers expected"),
         (lambda n: n.backward(score=np.zeros((2, 3))), r"diff of \"score\": shape \(2, 3\) given"),
         (lambda n: n.forward_all(), "takes arrays for the inputs, data"),
         (lambda n: n.forward_backward_all(), "do not match"),
@@ -242,7 +242,7 @@ def test_a_python_layer_that_raises_is_named_with_its_traceback(
         net.backward(y=np.ones((2, 3)))
     with pytest.raises(LayerError, match=r"has no class Od.*did you mean Odd"):
         odd("", "Od")
-    with pytest.raises(LayerError, match="no subclass"):
+    with pytest.raises(LayerError, match="not a subclass"):
         odd("", "NoLayer")
 
 
@@ -251,29 +251,29 @@ def test_a_python_layer_that_raises_is_named_with_its_traceback(
     [
         (lambda n: n.forward(start="score", end="conv1"), CaffeError, 'nothing to run, "conv1" comes first'),
         (lambda n: n.backward(start="conv1", end="score"), CaffeError, 'nothing to run, "conv1" comes first'),
-        (lambda n: n.forward(blobs="conv1"), CaffeError, "a list of names of blobs is wanted, not 'conv1'"),
-        (lambda n: n.backward(diffs="conv1"), CaffeError, "diffs: a list of names"),
-        (lambda n: n.forward(blobs=5), CaffeError, "a list of names"),
+        (lambda n: n.forward(blobs="conv1"), CaffeError, "a list of blob names is expected, not 'conv1'"),
+        (lambda n: n.backward(diffs="conv1"), CaffeError, "diffs: a list of blob names"),
+        (lambda n: n.forward(blobs=5), CaffeError, "a list of blob names"),
         (
             lambda n: n.forward({"data": np.zeros((2, 3, 4, 4))}),
             CaffeError,
             r"arrays are given by name.*forward\(data=array",
         ),
         (lambda n: n.forward(np.zeros((2, 3, 4, 4))), CaffeError, "arrays are given by name"),
-        (lambda n: n.forward(data={1, 2}), CaffeError, 'data of "data": numbers wanted, not a set'),
-        (lambda n: n.forward_all(data=5), CaffeError, "one item a row is wanted, not the single number 5"),
-        (lambda n: n.forward_all(data={1, 2}), CaffeError, "numbers wanted"),
+        (lambda n: n.forward(data={1, 2}), CaffeError, 'data of "data": numbers expected, not a set'),
+        (lambda n: n.forward_all(data=5), CaffeError, "one item per row is expected, not the single number 5"),
+        (lambda n: n.forward_all(data={1, 2}), CaffeError, "numbers expected"),
         (lambda n: n.copy_from(None), TypeError, "the path of a caffemodel, not None"),
         (lambda n: n.share_with("net.caffemodel"), TypeError, "another Net, not 'net.caffemodel'"),
         (lambda n: n.before_forward("print"), TypeError, "a callback is a function"),
         (lambda n: n.blobs["data"].reshape({2, 3, 4}), CaffeError, "cannot have shape"),
-        (lambda n: caffe.Net("net.prototxt", 2), NetError, r"unknown phase 2: it is 0 \(TRAIN\) or 1 \(TEST\)"),
+        (lambda n: caffe.Net("net.prototxt", 2), NetError, r"unknown phase 2: it must be 0 \(TRAIN\) or 1 \(TEST\)"),
         (lambda n: caffe.Net("net.prototxt", caffe.TEST, "a.caffemodel"), TypeError, "weights go before the phase"),
         (lambda n: caffe.Net("net.prototxt", caffe.TEST, stages=5), TypeError, "stages is a list of names"),
-        (lambda n: caffe.set_random_seed(1.5), CaffeError, r"set_random_seed\(1\.5\): a whole number"),
-        (lambda n: caffe.set_device("gpu"), CaffeError, r"set_device\('gpu'\): a whole number"),
+        (lambda n: caffe.set_random_seed(1.5), CaffeError, r"set_random_seed\(1\.5\): an integer"),
+        (lambda n: caffe.set_device("gpu"), CaffeError, r"set_device\('gpu'\): an integer"),
         (lambda n: caffe.set_device(-1), CaffeError, "numbered from 0"),
-        (lambda n: caffe.set_solver_count("2"), CaffeError, "a whole number"),
+        (lambda n: caffe.set_solver_count("2"), CaffeError, "an integer"),
         (lambda n: caffe.SGDSolver(None), TypeError, "the path of a solver file, not from None"),
         (lambda n: caffe.get_solver(5), TypeError, r"not from 5 \(int\)"),
     ],

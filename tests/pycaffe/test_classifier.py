@@ -96,7 +96,7 @@ def test_a_list_or_a_batch_of_images_is_classified(tmp_path: Path) -> None:
         ({"cat": RNG.random((9, 12, 3))}, "not a dict"),
         (None, "not a NoneType"),
         (["cat.jpg"], r"image 0: .*load_image\('cat\.jpg'\)"),
-        ([RNG.random((9, 12, 3)), None], "image 1: numbers wanted"),
+        ([RNG.random((9, 12, 3)), None], "image 1: numbers expected"),
         ([RNG.random((1, 9, 12, 3))], r"image 0: an array of shape \(1, 9, 12, 3\)"),
         ([np.zeros((0, 12, 3))], r"shape \(0, 12, 3\) is not one image"),
         ([], "there are no images"),
@@ -127,7 +127,7 @@ def test_image_dims_are_two_sizes_that_hold_the_input(image_dims: Any, tmp_path:
     if image_dims is None:
         assert caffe.Classifier(*paths, image_dims=[8, np.int64(9)]).image_dims.tolist() == [8, 9]
         return
-    with pytest.raises(DataError, match=r"image_dims: (\(height, width\) wanted|images of 5×5 are smaller)"):
+    with pytest.raises(DataError, match=r"image_dims: (\(height, width\) expected|images of 5×5 are smaller)"):
         caffe.Classifier(*paths, image_dims=image_dims)
 
 

@@ -96,11 +96,14 @@ def test_assigning_an_item_sets_the_values(net: caffe.Net) -> None:
             r'parameter 0 of layer "ip" has shape \(2, 2\); .* \(2,\)',
         ),
         (lambda n: n.params["ip"].__setitem__(0, np.ones((1, 1, 2, 2))), "does not fit"),
-        (lambda n: n.params["ip"].__setitem__(0, "values"), "numbers wanted, not a str"),
-        (lambda n: n.params["ip"].__setitem__(0, {1.0, 2.0}), "numbers wanted, not a set"),
-        (lambda n: n.params["ip"].__setitem__(0, None), "numbers wanted, not a NoneType"),
+        (lambda n: n.params["ip"].__setitem__(0, "values"), "numbers expected, not a str"),
+        (lambda n: n.params["ip"].__setitem__(0, {1.0, 2.0}), "numbers expected, not a set"),
+        (lambda n: n.params["ip"].__setitem__(0, None), "numbers expected, not a NoneType"),
         (lambda n: n.params["ip"].__setitem__(0, [[1, 2], [3]]), "these make no array"),
-        (lambda n: n.params["ip"].__setitem__(0, np.ones((2, 2)) * 1j), "numbers wanted, not a ndarray of complex128"),
+        (
+            lambda n: n.params["ip"].__setitem__(0, np.ones((2, 2)) * 1j),
+            "numbers expected, not a ndarray of complex128",
+        ),
         (lambda n: n.params["ip"].__setitem__(slice(None), [np.zeros((2, 2))]), "a list of 2 arrays .* not 1 values"),
         (lambda n: n.params["ip"].__setitem__(slice(None), [np.zeros((2, 2)), np.zeros(3)]), "parameter 1 of layer"),
         (lambda n: n.params.__setitem__("ip", np.zeros((2, 2))), r"shapes \(2, 2\), \(2,\); .* not a ndarray"),
@@ -126,7 +129,7 @@ def test_assigning_an_item_sets_the_values(net: caffe.Net) -> None:
         (lambda n: n.params.clear(), "none can be removed"),
         (lambda n: n.params.move_to_end("ip"), "none can be removed"),
         (lambda n: n.blobs.__delitem__("data"), "none can be removed"),
-        (lambda n: setattr(n.blobs["data"], "data", "5"), "numbers wanted"),
+        (lambda n: setattr(n.blobs["data"], "data", "5"), "numbers expected"),
     ],
 )
 def test_changes_that_would_not_reach_the_net_are_errors(

@@ -35,7 +35,7 @@ def test_selective_search_is_used_if_it_is_installed(tmp_path: Path, monkeypatch
     image[4:, 4:] = 255
     cv2.imwrite("a.png", image)
     detector = caffe.Detector("net.prototxt", "net.caffemodel")
-    with pytest.raises(CaffeError, match=r"selective_search_ijcv_with_python .*is not here"):
+    with pytest.raises(CaffeError, match=r"selective_search_ijcv_with_python .*is not installed"):
         detector.detect_selective_search(["a.png"])
 
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -81,14 +81,14 @@ def test_context_that_leaves_nothing_of_the_input_is_refused(pad: Any, tmp_path:
     "images_windows, message",
     [
         (("a.png", [[0, 0, 4, 4]]), "takes a list of pairs .* not a str"),
-        ({"a.png": [[0, 0, 4, 4]]}, "not a dict in place of the list"),
-        ("a.png", "not a str in place of the list"),
+        ({"a.png": [[0, 0, 4, 4]]}, "not a dict instead of the list"),
+        ("a.png", "not a str instead of the list"),
         (["a.png"], "takes a list of pairs"),
         ([("a.png", [0, 0, 4, 4])], r"an array of shape \(4,\)"),
         ([("a.png", [[0, 0, 4]])], r"an array of shape \(1, 3\)"),
         ([("a.png", [[0, 0, 4, float("nan")]])], "four numbers wanted"),
         ([("a.png", [[0, 0, 0, 4]])], "does not lie in the image"),
-        ([("a.png", "0 0 4 4")], "windows of a.png: numbers wanted"),
+        ([("a.png", "0 0 4 4")], "windows of a.png: numbers expected"),
         ([("b.png", [[0, 0, 4, 4]])], r"image not found: b\.png"),
     ],
 )

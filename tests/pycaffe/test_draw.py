@@ -107,7 +107,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_pictures_come_from_dot(net, program, tmp_path: Path) -> None:
     assert draw.draw_net(net, "LR", "dot").decode() == draw.dot_text(net, "LR")
-    with pytest.raises(CaffeError, match=r"Graphviz's program dot is not here .*\.dot or \.gv"):
+    with pytest.raises(CaffeError, match=r"Graphviz's program dot was not found .*\.dot or \.gv"):
         draw.draw_net(net, "LR")
     program('echo "$@"; exec /bin/cat')
     made = draw.draw_net(net, "BT", "svg", phase=caffe_pb2.TEST, display_lrm=True).decode()

@@ -136,7 +136,7 @@ def test_oversample_takes_corners_centre_and_mirrors() -> None:
 @pytest.mark.parametrize(
     "order, message",
     [
-        ({2, 1, 0}, r"a tuple or list of whole numbers wanted, not \{0, 1, 2\} \(set\)"),
+        ({2, 1, 0}, r"a tuple or list of integers expected, not \{0, 1, 2\} \(set\)"),
         (frozenset((2, 1, 0)), "frozenset"),
         ({2: "a", 1: "b", 0: "c"}, "dict"),
         ({2: 0, 1: 0, 0: 0}.keys(), "dict_keys"),
@@ -145,12 +145,12 @@ def test_oversample_takes_corners_centre_and_mirrors() -> None:
         (iter((2, 1, 0)), "iterator"),
         (None, "NoneType"),
         (2, "int"),
-        ((2.0, 1.0, 0.0), "whole numbers wanted"),
-        ((2, True, 0), "whole numbers wanted"),
-        (np.array([[2, 1, 0]]), "whole numbers wanted"),
+        ((2.0, 1.0, 0.0), "integers expected"),
+        ((2, True, 0), "integers expected"),
+        (np.array([[2, 1, 0]]), "integers expected"),
         ((2, 1), r"2 \w+ given for an input of 3"),
         ((3, 2, 1, 0), r"4 \w+ given for an input of 3"),
-        ((0, 0, 1), "does not name each of the .* once"),
+        ((0, 0, 1), "must name each of the .* once"),
         ((1, 2, 3), "0 to 2 once"),
         ((2, 1, -3), None),
     ],
@@ -182,17 +182,17 @@ def test_orders_may_be_lists_arrays_and_ranges() -> None:
     "mean, message",
     [
         ("mean.npy", r"not the name of a file: np\.load\('mean\.npy'\)"),
-        ({1.0, 2.0, 3.0}, "numbers wanted, not a set"),
-        ({0: 1.0}, "numbers wanted, not a dict"),
-        (None, "numbers wanted"),
+        ({1.0, 2.0, 3.0}, "numbers expected, not a set"),
+        ({0: 1.0}, "numbers expected, not a dict"),
+        (None, "numbers expected"),
         (5.0, r"a mean of shape \(\) does not fit"),
         (np.zeros(4), "4 values for the 3 channels"),
         (np.zeros((6, 8)), r"shape \(1, 6, 8\) does not fit"),
         (np.zeros((1, 3, 6, 8)), r"shape \(1, 3, 6, 8\) does not fit"),
         (np.zeros((6, 8, 3)), r"shape \(6, 8, 3\) does not fit .*channels×height×width"),
         (np.zeros((3, 0, 8)), "does not fit"),
-        (["a", "b", "c"], "numbers wanted"),
-        ([[1, 2], [3]], "numbers wanted"),
+        (["a", "b", "c"], "numbers expected"),
+        ([[1, 2], [3]], "numbers expected"),
     ],
 )
 def test_means_that_do_not_fit_are_refused(mean: object, message: str) -> None:
@@ -206,7 +206,7 @@ def test_scales_are_numbers_and_none_takes_one_back() -> None:
     t = io.Transformer({"data": (1, 3, 6, 8)})
     for setter, scales in ((t.set_raw_scale, t.raw_scale), (t.set_input_scale, t.input_scale)):
         for wrong in ("255", {255}, [None], object()):
-            with pytest.raises(CaffeError, match="numbers wanted"):
+            with pytest.raises(CaffeError, match="numbers expected"):
                 setter("data", wrong)  # type: ignore[arg-type]
         setter("data", 2)
         assert scales == {"data": 2}
@@ -231,7 +231,7 @@ def test_inputs_and_images_that_are_none_are_refused() -> None:
         (np.zeros((1, 6, 8, 3)), "not one image"),
         (np.zeros((6, 8, 1)), "channel_swap is for 3 channels"),
         (np.zeros((6, 8)), "channel_swap is for 3 channels"),
-        ({1, 2}, "numbers wanted"),
+        ({1, 2}, "numbers expected"),
     ):
         with pytest.raises(CaffeError, match=message):
             t.preprocess("data", image)  # type: ignore[arg-type]
@@ -258,7 +258,7 @@ def test_a_grey_image_goes_through_and_back() -> None:
 @pytest.mark.parametrize("dims", [5, "55", {5, 6}, (5,), (0, 5), (-1, 5), (5, None), (5.5, 5), {5: 6}])
 def test_sizes_are_two_numbers(dims: object) -> None:
     for use in (io.resize_image, lambda image, size: io.oversample([image], size)):
-        with pytest.raises(DataError, match=r"\(height, width\) wanted"):
+        with pytest.raises(DataError, match=r"\(height, width\) expected"):
             use(np.zeros((9, 9, 3)), dims)
 
 
@@ -270,8 +270,8 @@ def test_oversample_takes_a_list_of_images_of_one_shape() -> None:
         (image, r"write \[image\] for a single one"),
         ([], "no images"),
         ("cat.jpg", "not a str"),
-        ([image, image[1:]], r"one shape wanted, not \(6, 8, 3\) and \(5, 8, 3\)"),
-        ([image, image[:, :, :1]], "one shape wanted"),
+        ([image, image[1:]], r"the same shape expected, not \(6, 8, 3\) and \(5, 8, 3\)"),
+        ([image, image[:, :, :1]], "the same shape expected"),
     ):
         with pytest.raises(DataError, match=message):
             io.oversample(images, (4, 4))
@@ -280,16 +280,16 @@ def test_oversample_takes_a_list_of_images_of_one_shape() -> None:
 @pytest.mark.parametrize(
     "use, message",
     [
-        (lambda a: io.array_to_blobproto("abc"), "numbers wanted, not a str"),
-        (lambda a: io.array_to_blobproto({1, 2}), "numbers wanted, not a set"),
+        (lambda a: io.array_to_blobproto("abc"), "numbers expected, not a str"),
+        (lambda a: io.array_to_blobproto({1, 2}), "numbers expected, not a set"),
         (lambda a: io.array_to_blobproto(a, a[0]), r"a diff of shape \(3, 4\) for values of shape \(2, 3, 4\)"),
         (lambda a: io.blobproto_to_array(io.array_to_blobproto(a), True), "holds no gradients"),
         (lambda a: io.blobprotovector_str_to_arraylist(b"abc"), "no BlobProtoVector"),
-        (lambda a: io.array_to_datum(a, "cat"), "a label is a whole number, not 'cat'"),
-        (lambda a: io.array_to_datum(a, 3.7), "a label is a whole number"),
+        (lambda a: io.array_to_datum(a, "cat"), "a label must be an integer, not 'cat'"),
+        (lambda a: io.array_to_datum(a, 3.7), "a label must be an integer"),
         (lambda a: io.load_image(5), r"the name of a file or an open one, not 5 \(int\)"),
         (lambda a: io.load_image(None), "not None"),
-        (lambda a: io.resize_image(a, (2, 2), "cubic"), "interp_order is a whole number"),
+        (lambda a: io.resize_image(a, (2, 2), "cubic"), "interp_order must be an integer"),
     ],
 )
 def test_values_that_cannot_be_converted(use: Callable[[np.ndarray], object], message: str) -> None:

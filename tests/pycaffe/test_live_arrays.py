@@ -299,7 +299,7 @@ def test_values_that_do_not_fit_are_errors(tmp_path: Path) -> None:
     for shape in ((2, -1), (1.5,), ("a",), (1,) * 33, (None,)):
         with pytest.raises(CaffeError, match="cannot have shape"):
             net.blobs["data"].reshape(*shape)
-    with pytest.raises(CaffeError, match="numbers wanted"):
+    with pytest.raises(CaffeError, match="numbers expected"):
         net.forward(data=np.full((2, 2, 5, 5), "x"))
     net.blobs["data"].reshape(10**6, 10**6, 10, 10)  # nothing is allocated until it is looked at
     with pytest.raises(NetError, match=r'blob "data" of shape .* needs .* of memory'):

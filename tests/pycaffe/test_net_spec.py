@@ -215,9 +215,9 @@ def test_blobs_of_different_inputs_have_no_map_and_a_way_around_a_layer_without_
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"num_output": "a"}, r"ConvolutionParameter\.num_output: 'a' \(str\) does not fit .*whole number"),
+        ({"num_output": "a"}, r"ConvolutionParameter\.num_output: 'a' \(str\) does not fit .*integer"),
         ({"num_output": 2.5}, r"num_output: 2\.5 \(float\) does not"),
-        ({"num_output": 4 / 2}, r"num_output: 2\.0 \(float\), which / makes .* and // does not \(2\), does not fit"),
+        ({"num_output": 4 / 2}, r"num_output: 2\.0 \(float\), which / gives .* \(// gives 2\), does not fit"),
         ({"num_output": -1}, "num_output: -1"),
         ({"num_output": None}, "num_output: None"),
         ({"kernel_size": {3, 5}}, r"kernel_size: \{3, 5\} \(set\)"),

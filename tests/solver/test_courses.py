@@ -68,8 +68,8 @@ def test_multifixed_has_a_rate_for_each_stage() -> None:
     ("text", "words"),
     [
         ('lr_policy: "plateau" gamma: 0.1', 'lr_policy "plateau" never steps without plateau_winsize'),
-        ('lr_policy: "multifixed" stagelr: 1', "as many stagelr as stageiter, and one at least, but there are 1 and 0"),
-        ('lr_policy: "fixed" warmup_iter: 2 rampup_interval: 2', "are two ways to begin; give one of them"),
+        ('lr_policy: "multifixed" stagelr: 1', "as many stagelr as stageiter, and at least one, but has 1 and 0"),
+        ('lr_policy: "fixed" warmup_iter: 2 rampup_interval: 2', "are two kinds of warm-up; give one of them"),
         ('lr_policy: "fixed" warmup_iter: -1', "warmup_iter: -1 must be a finite number that is not negative"),
         ('lr_policy: "fixed" min_lr: nan', "min_lr: nan must be a finite number"),
         ('lr_policy: "fixed" warmup_iter: 3 warmup_start_lr: inf', "warmup_start_lr: inf must be a finite number"),
@@ -85,13 +85,13 @@ def test_rates_that_cannot_be(text: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('momentum_policy: "polly"', 's.prototxt: momentum_policy: "polly" is none of fixed, poly, opt'),
-        ('larc: true larc_policy: "x"', 'larc_policy: "x" is none of scale, clip'),
+        ('momentum_policy: "polly"', 's.prototxt: momentum_policy: "polly" is not one of fixed, poly, opt'),
+        ('larc: true larc_policy: "x"', 'larc_policy: "x" is not one of scale, clip'),
         ("larc: true larc_eta: nan", "larc_eta: nan must be a finite number"),
         ("local_lr_auto: true local_gw_ratio: -1", "local_gw_ratio: -1 must be a finite number that is not negative"),
         ('momentum_policy: "poly" momentum_power: -1', "momentum_power: -1 must be a finite number"),
         ('weight_decay_policy: "poly" weight_decay_power: -2', "weight_decay_power: -2 must be a finite number"),
-        ("larc: true local_lr_auto: true", "two ways to adapt rates; give one"),
+        ("larc: true local_lr_auto: true", "both adapt rates; give one"),
         ('momentum_policy: "poly" max_iter: 0', "max_iter: 0 must be positive"),
     ],
 )

@@ -80,7 +80,7 @@ def test_a_step_without_memory_says_what_to_reduce(tmp_path: Path) -> None:
     with pytest.raises(OutOfMemoryError) as caught:
         solver.step(9)
     said = str(caught.value)
-    assert said.startswith("iteration 3: the memory of this machine or container does not suffice (")
+    assert said.startswith("iteration 3: not enough memory on this machine or container (")
     assert 'Reduce batch_size of the data layer "data" (now 5) and raise iter_size (now 3)' in said and "--amp" in said
     assert f"The newest snapshot, {tmp_path}/small_iter_2.solverstate, is sound" in said and "\n" not in said
     assert not flaw(tmp_path / "small_iter_2.solverstate")

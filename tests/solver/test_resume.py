@@ -147,11 +147,11 @@ def cut_between_fields(state: Path) -> None:
 
 
 FLAWS = {
-    "state cut": (lambda state: state.write_bytes(state.read_bytes()[:-20]), "is no solver state"),
+    "state cut": (lambda state: state.write_bytes(state.read_bytes()[:-20]), "is not a solver state"),
     "state cut between fields": (cut_between_fields, "current_step, is missing"),
-    "state empty": (lambda state: state.write_bytes(b""), "no solver state"),
-    "state of zeros": (lambda state: state.write_bytes(bytes(state.stat().st_size)), "no solver state"),
-    "state a folder": (lambda state: (state.unlink(), state.mkdir()), "no solver state"),
+    "state empty": (lambda state: state.write_bytes(b""), "not a solver state"),
+    "state of zeros": (lambda state: state.write_bytes(bytes(state.stat().st_size)), "not a solver state"),
+    "state a folder": (lambda state: (state.unlink(), state.mkdir()), "not a solver state"),
     "state a dangling link": (lambda state: (state.unlink(), state.symlink_to("gone")), "link to gone"),
     "history changed": (change_history, "CRC-32"),
     "model cut": (spoil_model, "were written with the state"),

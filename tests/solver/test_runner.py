@@ -152,8 +152,8 @@ def test_small_images_in_large_batches_are_channels_last(batch: int, side: int, 
     (
         ({"amp": "float8"}, 'amp: "float8" is not known; valid: bfloat16, float16'),
         ({"amp": "float16"}, "float16 is for CUDA devices, and the net is on the CPU; use bfloat16"),
-        ({"cuda_graph": True}, "--cuda-graph replays work on a CUDA device, and the net is on the CPU"),
-        ({"cuda_graph": True, "compile": True}, "--cuda-graph does not go together with --compile"),
+        ({"cuda_graph": True}, "--cuda-graph needs the net on a CUDA device, but it is on the CPU"),
+        ({"cuda_graph": True, "compile": True}, "--cuda-graph cannot be combined with --compile"),
     ),
     ids=str,
 )

@@ -106,10 +106,10 @@ def test_a_test_without_a_true_box_is_warned_of(caplog: pytest.LogCaptureFixture
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"eval_type": "detektion"}, 'eval_type: "detektion" is none of classification, detection'),
+        ({"eval_type": "detektion"}, 'eval_type: "detektion" is not one of classification, detection'),
         (
             {"eval_type": "detection", "ap_version": "11points"},
-            r'"11points" is none of 11point, .*did you mean 11point\?',
+            r'"11points" is not one of 11point, .*did you mean 11point\?',
         ),
     ],
 )

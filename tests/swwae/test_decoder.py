@@ -239,7 +239,7 @@ def test_the_encoder_has_the_shapes_of_the_net(convolution, pooling, size):
         ),
         (
             lambda: augment(small(layer("n", "LRN", ["c1"]), max_pool("n"))),
-            'layer "n" (LRN) has no mirror image here',
+            'layer "n" (LRN) cannot be mirrored',
         ),
         (
             lambda: augment(small(max_pool("c1"), layer("p2", "Pooling", ["c1"]), size=16)),
@@ -249,19 +249,19 @@ def test_the_encoder_has_the_shapes_of_the_net(convolution, pooling, size):
         (lambda: augment(vgg(), source="conv5_4"), 'no layer "conv5_4" to decode from; the encoder has conv1_1'),
         (lambda: augment(vgg(), None, {"data": 1, "conv4": 1}), 'loss weight for "conv4" (did you mean conv4_3'),
         (lambda: augment(vgg(), None, {"data": 1}), "no loss weight for conv1_2, conv2_2, conv3_3, conv4_3"),
-        (lambda: augment(augment(vgg())), "the net is augmented already"),
+        (lambda: augment(augment(vgg())), "the net already has a decoder"),
         (lambda: augment(vgg(), None, -1), "a loss weight of -1: it must be a finite number, at least 0"),
         (lambda: augment(vgg(), None, {"data": float("nan")}), "a loss weight of nan"),
         (lambda: augment(vgg(), Decoder(image_shape=(3, 0, 224))), "an image of shape 3×0×224"),
         (
             lambda: augment(vgg(), Decoder(image="image")),
-            'no Input or data layer of the net makes the blob "image"; they make data, label: say which holds the images',
+            'no Input or data layer of the net makes the blob "image"; they make data, label: name the blob of images',
         ),
         (
             lambda: augment(
                 small(layer("p", "Pooling", ["c1"], pooling_param={"pool": "MAX", "global_pooling": True}))
             ),
-            'layer "p" (Pooling) has no mirror image here',
+            'layer "p" (Pooling) cannot be mirrored',
         ),
         (
             lambda: augment(
@@ -278,7 +278,7 @@ def test_the_encoder_has_the_shapes_of_the_net(convolution, pooling, size):
         (lambda: vgg(12), "vgg: depth 12 is not one of 11, 13, 16, 19"),
         (
             lambda: augment(caffe_pb2.NetParameter(layer=[layer("d", "Data", tops=["data"])])),
-            'layer "d" (Data) does not say the shape of "data"',
+            'layer "d" (Data) does not give the shape of "data"',
         ),
     ],
 )

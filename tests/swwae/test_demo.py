@@ -161,5 +161,5 @@ def test_digits_that_are_not_there(monkeypatch, tmp_path):
     with pytest.raises(DataError, match="is not 5,000 digits"):
         load_digits()
     (tmp_path / "data/data/mnist_5k.csv.gz").write_bytes(b"no gzip")
-    with pytest.raises(DataError, match="not the table of numbers"):
+    with pytest.raises(DataError, match="not a table of numbers"):
         load_digits()

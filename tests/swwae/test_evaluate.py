@@ -114,7 +114,7 @@ def test_ties_and_what_is_no_score_count_against_the_net():
         with pytest.raises(DivergedError, match="scores are not finite"):
             errors.add(torch.tensor([[0, spoilt]]), torch.tensor([0]))
     for label in (-1, 6):
-        with pytest.raises(DataError, match=f"the label {label} is none of the net's 6 classes, 0 to 5"):
+        with pytest.raises(DataError, match=f"the label {label} is not one of the net's 6 classes, 0 to 5"):
             errors.add(torch.zeros(1, 6), torch.tensor([label]))
 
 

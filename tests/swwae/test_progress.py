@@ -36,7 +36,7 @@ def test_the_steps_are_those_that_are_trained(small, until):
 
 
 def test_a_run_that_was_stopped_says_what_is_left_and_adds_up(small, capsys):
-    with pytest.raises(SolverError, match="step 2 did not end"):
+    with pytest.raises(SolverError, match="step 2 did not finish"):
         train_run(RECIPE, "run", iterations=3)
     first, *others = read_progress("run")
     total = first.iterations
@@ -77,7 +77,7 @@ def test_what_is_no_run_is_one_error(small, capsys):
     prepare_run(RECIPE, "run")
     Path("run/step4_swwae_first/pace.json").write_text('{"iteration": "x"}')
     assert main(["--out", "run", "--status"]) == 1
-    assert "run/step4_swwae_first/pace.json: not the pace of a training; delete it" in capsys.readouterr().err
+    assert "run/step4_swwae_first/pace.json: not a file of training times; delete it" in capsys.readouterr().err
     for arguments, words in (
         (["--status"], "--status needs --out RUN"),
         (["--variant", "swwae_all"], "--weights FILE is needed"),

@@ -164,10 +164,10 @@ def test_pictures_of_any_size_and_kind(here, capsys):
         (["nowhere.jpg", "--run", "run"], "picture, folder or LMDB not found: nowhere.jpg"),
         (["net.prototxt", "--run", "run"], "net.prototxt: does not decode as an image"),
         (["small.png", "--run", "run"], f"small.png: an image of 8x9 is smaller than the crop of {SIZE}x{SIZE}; --crop"),
-        (["grey_lmdb", "--run", "run"], "a picture of raw pixels with 1 channel (grey), but the net takes 3 channels"),
+        (["grey_lmdb", "--run", "run"], "an image of raw pixels with 1 channel (grey), but the net takes 3 channels"),
         (["test", "--net", "net.prototxt", "net.caffemodel", "--crop", "16"], "it has no decoder at all"),
         (["test", "--net", "run/step4_swwae_all/train_val.prototxt", "net.caffemodel", "--crop", "16"], "no weights for dec:"),
-        (["test", "--run", "test"], "test is no run folder: it has no run.json"),
+        (["test", "--run", "test"], "test is not a run folder: it has no run.json"),
         (["test", "--release", "test"], "hold no net with weights"),
         (["test", "--run", "run", "--crop", "18"], "choose --crop so that height and width are multiples of 4"),
         (["test", "--run", "run", "--crop", "2,3"], '--crop: "2,3" is neither'),
@@ -202,7 +202,7 @@ def test_a_net_that_does_not_say_the_size_of_its_pictures(here, capsys):
     arguments = ("test", "--net", here / "sizeless.prototxt", weights)
     status, _, err = call(capsys, *arguments, "--out", here / "o")
     assert status == 1
-    assert err.strip().endswith('no layer says how large the pictures of "data" are (crop_size would): give --crop HxW')
+    assert err.strip().endswith('no layer gives the size of the images in "data" (crop_size would): give --crop HxW')
     assert call(capsys, *arguments, "--crop", SIZE, "--out", here / "o")[0] == 0
 
 

@@ -180,7 +180,7 @@ def test_a_run_of_another_configuration_is_refused(small, capsys, change, words)
     before = {path: path.read_bytes() for path in (small / "run").rglob("*") if path.is_file()}
     status, said = stages(capsys, *OPTIONS, *SOLVERS, "--out", "run", *change)
     assert status == 1
-    assert f"train_stages: run/run.json is of another configuration: {words}" in said
+    assert f"train_stages: run/run.json has a different configuration: {words}" in said
     assert before == {path: path.read_bytes() for path in (small / "run").rglob("*") if path.is_file()}
 
 
@@ -191,7 +191,7 @@ def test_files_that_were_changed_or_are_not_of_a_run_are_kept(small):
     with pytest.raises(SolverError, match=r"step4_swwae_first/solver.prototxt was changed since the run began"):
         prepare_run(recipe("swwae_first"), "run")
     assert "max_iter: 40" in solver.read_text()
-    with pytest.raises(SolverError, match=r"train holds files but no run.json"):
+    with pytest.raises(SolverError, match=r"train has files but no run.json"):
         prepare_run(recipe("swwae_first"), "train")
     (small / "run/run.json").write_text("{")
     with pytest.raises(SolverError, match=r"run/run.json: not the description of a run"):
@@ -206,7 +206,7 @@ layer { name: "hush" type: "Silence" bottom: "side" }"""
     "edit, words",
     [
         (lambda net: net + FORK, 'the net branches at the blob "conv1_1/pool": "conv2_1", "side" read it'),
-        (lambda net: net.replace("pool: MAX", "pool: AVE"), 'layer "conv1_1/pool" (Pooling) has no mirror image'),
+        (lambda net: net.replace("pool: MAX", "pool: AVE"), 'layer "conv1_1/pool" (Pooling) cannot be mirrored'),
         (lambda net: net.replace("mirror: true", "mirror: true crop_size: 15"), "a decoder needs sizes that windows"),
         (lambda net: net.replace('"Convolution"', '"Convolutoin"'), 'unknown layer type "Convolutoin"'),
     ],

@@ -92,7 +92,7 @@ def test_all_steps_run_and_a_stopped_one_goes_on(tmp_path, monkeypatch, capfd):
     (tmp_path / "vgg.prototxt").write_text(NET % "ip")
     Net("vgg.prototxt").save("vgg.caffemodel")
     decoder = Decoder("swwae", "layerwise")
-    with pytest.raises(SolverError, match="step 2 did not end"):
+    with pytest.raises(SolverError, match="step 2 did not finish"):
         train_in_stages(decoder, "vgg.caffemodel", iterations=2)
     final = train_in_stages(decoder, "vgg.caffemodel")
     assert final == stages(decoder)[-1].weights()
@@ -113,7 +113,9 @@ def test_a_step_that_fails_says_why_and_is_taken_up_again(tmp_path, monkeypatch)
     net = tmp_path / "prototxt/decoder/swwae_layerwise.prototxt"
     right = net.read_text()
     net.write_text(right.replace("InnerProduct", "InnerProdcut"))
-    with pytest.raises(SolverError, match=r'step 2 did not end: .*unknown layer type "InnerProdcut".*the same command'):
+    with pytest.raises(
+        SolverError, match=r'step 2 did not finish: .*unknown layer type "InnerProdcut".*the same command'
+    ):
         train_in_stages(Decoder("swwae", "layerwise"), "vgg.caffemodel")
     net.write_text(right)
     assert os.path.exists(train_in_stages(Decoder("swwae", "layerwise"), "vgg.caffemodel"))

@@ -61,11 +61,11 @@ def test_checking_against_a_net(run, tmp_path):
         (["nowhere.pt", V1], "weights not found: nowhere.pt"),
         ([V1, "x.pt", "--to", "torchvision", "--from", "torchvision"], "not both"),
         ([V1, "--prototxt", ROOT / "prototxt/demo/vgg_deploy.prototxt"], "has no weights for any layer of"),
-        ([V1, "x.onnx"], "the ending says the format"),
+        ([V1, "x.onnx"], "the file name's ending must be one of"),
         ([V1], "nothing to do"),
         ([V1, "x.pt", "--to", "torchvision"], "neither VGG"),
         ([V1, "x.pt", "--fold-scaling"], "--fold-scaling goes with"),
-        ([V1, V1], "is the file that is read"),
+        ([V1, V1], "is the input file"),
         ([V1, "/nowhere/x.pt"], "cannot write /nowhere/x.pt"),
     ],
 )

@@ -30,7 +30,7 @@ def test_errors_are_one_line(run):
     assert "show_net: " in run("show_net", "nowhere.prototxt", ok=False)
     assert "is not NAME=N,N" in run("show_net", "prototxt/vgg16_deploy.prototxt", "--shape", "data", ok=False)
     wrong = run("show_net", "prototxt/vgg16_deploy.prototxt", "--shape", "dta=1,3,8,8", ok=False)
-    assert '"dta" is no input of the net (did you mean data?)' in wrong
+    assert '"dta" is not an input of the net (did you mean data?)' in wrong
 
 
 def test_a_missing_database_points_at_the_option(run, tmp_path):

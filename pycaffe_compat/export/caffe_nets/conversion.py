@@ -129,7 +129,7 @@ class Conversion:
         faults = self._make_layers()
         if faults:
             why = "; ".join(f"{several(places)}: {fault}" for fault, places in faults.items())
-            raise NetError(f"{self.graph.name} cannot be a net of Caffe: {why}")
+            raise NetError(f"{self.graph.name} cannot be written as a Caffe net: {why}")
         outputs = []
         for node in self.graph.outputs:
             value = self._values[node.name]
@@ -225,7 +225,7 @@ class Conversion:
         """Compute what depends on constants alone."""
         given = dict(vars(args))
         if any(isinstance(value, torch.SymInt) for value in _flat(given.values())):
-            raise self.unsaid("makes constants as large as the batch")
+            raise self.unsaid("makes constants whose size depends on the batch")
         first = [given.pop("self")] if "self" in given else []
         return self.node.target(*first, **given)  # type: ignore[operator]
 
@@ -313,7 +313,7 @@ class Conversion:
             raise self.unsaid(f"reads {padded.name} padded by {dims(padded.padding)}; Caffe pads only in convolutions")
         if any(each.turned for each in bottoms):
             raise self.unsaid(
-                "reads the picture itself; with mean and std a convolution must, whose filters can be turned to BGR"
+                "reads the image directly; with mean and std, only convolutions may, because their filters can be turned to BGR"
             )
         name = self.name(what)
         layer = self.net.layer.add(name=name, type=kind, bottom=[each.name for each in bottoms])

@@ -300,7 +300,7 @@ def _spread(c: Conversion, kind: str, x: Blob, y: Blob) -> Blob:
         x, y = y, x
     lead = next((i for i, (m, n) in enumerate(zip(x.shape, y.shape, strict=False)) if m != n), len(y.shape))
     if len(x.shape) != len(y.shape) or c.shape != x.shape or any(n != 1 for n in y.shape[lead:]) or not lead:
-        raise c.unsaid(f"combines {c.said(x.shape)} and {c.said(y.shape)}, which no layer spreads so")
+        raise c.unsaid(f"combines {c.said(x.shape)} and {c.said(y.shape)}, which no Caffe layer broadcasts")
     if lead < len(y.shape):
         flat = {"shape": {"dim": [0] * lead}}
         y = c.layer("Reshape", [y], {"reshape_param": flat}, shape=y.shape[:lead], what="spread")
@@ -320,7 +320,7 @@ def divide(c: Conversion, a: SimpleNamespace) -> Blob:
 def maximum(c: Conversion, a: SimpleNamespace) -> Blob:
     x, y = a.self, a.other
     if not isinstance(x, Blob) or not isinstance(y, Blob) or x.shape != y.shape:
-        raise c.unsaid("the maximum of something else than two values of one shape")
+        raise c.unsaid("takes the maximum of something other than two values of the same shape")
     return c.layer("Eltwise", [x, y], {"eltwise_param": {"operation": "MAX"}})  # type: ignore[no-any-return]
 
 
@@ -335,5 +335,7 @@ def _axes(c: Conversion, x: Blob, value: Tensor) -> tuple[int, Tensor]:
     while shape and shape[-1] == 1:
         shape = shape[:-1]
     if list(x.shape[axis : axis + len(shape)]) != shape or not axis:
-        raise c.unsaid(f"combines {c.said(x.shape)} with a constant of {dims(value.shape)}, which no layer spreads so")
+        raise c.unsaid(
+            f"combines {c.said(x.shape)} with a constant of {dims(value.shape)}, which no Caffe layer broadcasts"
+        )
     return axis, value.reshape(shape)

@@ -181,14 +181,14 @@ def _graph(
     }
     if signature.buffers_to_mutate:
         what = ", ".join(signature.buffers_to_mutate.values())
-        raise NetError(f"{name}: changes {what} as it runs, which no net of Caffe does")
+        raise NetError(f"{name}: changes {what} as it runs, which no Caffe net does")
     constants = {node: found[target].detach() for node, target in named.items()}
     by_name = {node.name: node for node in nodes}
     inputs = [by_name[n] for n in signature.user_inputs if isinstance(n, str) and n in by_name]
     outputs = []
     for each in signature.user_outputs:
         if each not in by_name or not isinstance(by_name[each].meta.get("val"), Tensor):
-            raise NetError(f"{name}: returns something else than tensors")
+            raise NetError(f"{name}: returns something other than tensors")
         outputs.append(by_name[each])
     return Graph(name, nodes, constants, inputs, outputs, module, run, any_batch)
 

@@ -171,7 +171,7 @@ def pad(c: Conversion, a: SimpleNamespace) -> Blob:
     zeros = getattr(a, "mode", "constant") == "constant" and not a.value
     if not zeros or before != after or min(before) < 0 or any(before[n:]):
         amounts = ", ".join(map(str, a.pad))
-        raise c.unsaid(f"pads by ({amounts}); Caffe's convolutions pad with zeros, as much on one side as on the other")
+        raise c.unsaid(f"pads by ({amounts}); Caffe's convolutions pad with zeros, equally on both sides")
     padding = [*[0] * (n - len(before)), *before[:n][::-1]]
     known = a.self.padding or (0,) * n
     return replace(a.self, padding=tuple(p + q for p, q in zip(known, padding, strict=True)))
@@ -180,7 +180,7 @@ def pad(c: Conversion, a: SimpleNamespace) -> Blob:
 @converts("repeat.default")
 def tile(c: Conversion, a: SimpleNamespace) -> Blob:
     if len(a.repeats) != len(a.self.shape):
-        raise c.unsaid("repeats along new axes; Tile repeats along those that are there")
+        raise c.unsaid("repeats along new axes; Tile repeats along existing axes")
     y: Blob = a.self
     for axis, times in enumerate(a.repeats):
         if times != 1:
@@ -199,6 +199,4 @@ def expand(c: Conversion, a: SimpleNamespace) -> Blob:
 
 @converts("argmax.default")
 def argmax(c: Conversion, a: SimpleNamespace) -> Blob:
-    raise c.unsaid(
-        "of equal values PyTorch takes the first and Caffe's ArgMax the last; leave it to who reads the scores"
-    )
+    raise c.unsaid("of equal values, PyTorch takes the first and Caffe's ArgMax the last; compute it outside the net")

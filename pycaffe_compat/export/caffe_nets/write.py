@@ -151,7 +151,7 @@ def _compare(conversion: Conversion, net: Net, outputs: Sequence[Blob], inputs: 
     if not worst.relative <= TOLERANCE:
         raise CaffeError(
             f"{conversion.graph.name}: nothing is written: the net's output {worst.output} differs from the module's by "
-            f"{worst.largest:.3g}, {worst.relative:.2g} of its range; at most {TOLERANCE:g} is right"
+            f"{worst.largest:.3g}, {worst.relative:.2g} of its range; at most {TOLERANCE:g} is allowed"
         )
     return tried
 

@@ -96,8 +96,8 @@ def box_group_output(e: Emitter, layer: BoxGroupOutput, *maps: Value) -> list[st
     if layer.overlap * layer.min_size < 1:
         raise unsaid(
             layer,
-            f"with iou_thr: {layer.overlap:g} boxes of min_size: {layer.min_size:g} may suppress each other that lie less than a "
-            "pixel apart, which NonMaxSuppression does not know",
+            f"with iou_thr: {layer.overlap:g} boxes of min_size: {layer.min_size:g} that are less than a pixel apart may "
+            "suppress each other, which NonMaxSuppression does not do",
         )
     boxes, scores, number = [], [], 0
     for probabilities, codes, (fields, stride) in zip(maps[::2], maps[1::2], layer.groups, strict=True):

@@ -147,7 +147,8 @@ def augmentation(e: Emitter, layer: DataAugmentation, x: Value, *given: Value) -
         )
     if not layer.settled:
         raise unsaid(
-            layer, "its mean follows more passes; that of a trained net, which made recompute_mean of them, stays"
+            layer,
+            "its mean still changes with every pass; the mean of a trained net, after recompute_mean passes, is fixed",
         )
     y: object = x
     if layer.cuts:

@@ -55,7 +55,7 @@ def normalized(e: Emitter, layer: NormalizedInnerProduct, x: Value) -> str:
 def distance(e: Emitter, layer: InnerDistance, x: Value, rows: Value | None = None) -> str:
     """The sum over inputs of ``|x - row|`` or its square, computed as the layer does, difference by difference."""
     if layer.labelled or rows is not None or layer.axis != 1:
-        raise unsaid(layer, "only distances from rows of its own, of a whole item, are known here")
+        raise unsaid(layer, "only distances of whole items from its own rows are supported")
     if layer.normalize:
         layer(torch.zeros(x.shape, device=layer.weight.device, dtype=layer.weight.dtype))  # it divides its blob
     apart = e.op("Sub", e.op("Unsqueeze", e.op("Flatten", x, axis=1), e.ints(1)), e.blob(layer, 0))

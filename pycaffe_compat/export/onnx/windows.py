@@ -161,7 +161,7 @@ class _Fit:
                     )
                 ends.append(pad[a])
             elif self.ceil:
-                raise unsaid(layer, "height and width may both change, or neither")
+                raise unsaid(layer, "height and width must both be able to change, or neither")
             else:
                 ends.append(max((self.windows[a] - 1) * stride[a] + kernel[a] - self.plane[a] - pad[a], 0))
         self.pads = [*pad, *ends]

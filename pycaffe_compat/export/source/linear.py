@@ -54,7 +54,7 @@ def _normalized(rows: Tensor) -> Tensor:
 @writes(InnerDistance)
 def inner_distance(w: Writer, layer: InnerDistance, x: Value, *more: Value) -> str:
     if more or layer.axis != 1:
-        raise unsaid(layer, "only distances from rows of its own, of a whole item, are known here")
+        raise unsaid(layer, "only distances of whole items from its own rows are supported")
     rows = w.parameter(layer, _normalized(layer.weight) if layer.normalize else layer.weight)
     apart = f"({x}.flatten(1)[:, None] - {rows})"
     return f"{apart}.abs().sum(2)" if layer.power == 1 else f"{apart}.square().sum(2)"

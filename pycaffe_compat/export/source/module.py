@@ -102,7 +102,7 @@ def require_own_weights(path: PathLike) -> None:
         require_writable(each)
     if os.path.exists(weights) and not os.path.exists(path):
         raise CaffeError(
-            f"{weights} is there already, and is not of {os.fspath(path)}, whose weights would take its place; rename one"
+            f"{weights} exists already and does not belong to {os.fspath(path)}, whose weights would replace it; rename one"
         )
 
 

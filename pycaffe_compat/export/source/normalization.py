@@ -173,7 +173,7 @@ def mvn(w: Writer, layer: MVN, x: Value) -> str:
 @writes(Normalize)
 def normalize(w: Writer, layer: Normalize, x: Value) -> str:
     if len(x.shape) != 4:
-        raise unsaid(layer, "its bottom has other than 4 axes")
+        raise unsaid(layer, "its bottom does not have 4 axes")
     channels = x.shape[1]
     module = w.module(
         layer, normalization.L2Normalize, channels, layer.eps, *([(1, 2, 3)] if layer.across_spatial else [])

@@ -95,7 +95,7 @@ def padding(w: Writer, layer: Padding, x: Value) -> str:
 @writes(Im2col)
 def im2col(w: Writer, layer: Im2col, x: Value) -> str:
     if layer.axis != 1 or layer.spatial != 2:
-        raise unsaid(layer, "only windows of planes")
+        raise unsaid(layer, "only windows of planes are supported")
     return call(w.helper(helpers.im2col), x, layer.kernel, layer.stride, layer.pad, layer.dilation)
 
 

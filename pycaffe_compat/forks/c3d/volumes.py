@@ -80,7 +80,7 @@ class _Filters(_Videos):
             self.bias = None
         if any(size < 1 for size in self.sizes(shape[2:])):
             raise self.error(
-                f"its window of {dims(self.kernel)} leaves nothing of a bottom of {dims(shape[2:])} with pad {dims(self.pad)}"
+                f"its window of {dims(self.kernel)} is too large for a bottom of {dims(shape[2:])} with pad {dims(self.pad)}"
             )
 
     def has_bias(self, options: Any) -> bool:

@@ -40,7 +40,7 @@ class CenterLoss(LossLayer):
                 f"center_loss_param.num_output: {options.num_output} must be at least 1, the number of classes"
             )
         if self.distance not in DISTANCES:
-            raise self.error(f'center_loss_param.distance_type: "{self.distance}" is none of {", ".join(DISTANCES)}')
+            raise self.error(f'center_loss_param.distance_type: "{self.distance}" is not one of {", ".join(DISTANCES)}')
         self.features = count(bottom_shapes[0], self.axis)
         self.check_features(bottom_shapes[0])
         self.add_blob("center", (options.num_output, self.features), options.center_filler)

@@ -79,7 +79,7 @@ class WarpCTCLoss(LossLayer):
         labels, lengths, times = self._read(steps, n, others)
         counted = torch.arange(labels.shape[1]) < lengths[:, None]
         if (bad := counted & ((labels < 0) | (labels >= classes))).any():
-            raise self.error(f"label {int(labels[bad][0])} is none of 0 to {classes - 1}")
+            raise self.error(f"label {int(labels[bad][0])} is not one of 0 to {classes - 1}")
         logarithms = F.log_softmax(precise(scores.reshape(steps, n, classes)), 2)
         labels = torch.where(counted, labels, 0).to(scores.device)
         return F.ctc_loss(logarithms, labels, times, lengths, self.blank, reduction="sum", zero_infinity=True)

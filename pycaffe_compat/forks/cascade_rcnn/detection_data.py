@@ -239,7 +239,7 @@ class DetectionData(SceneData):
         if not options.HasField("shuffle"):
             return draws.Order(len(scenes))
         if options.shuffle not in SHUFFLES:
-            raise self.error(f'shuffle: "{options.shuffle}" is none of {", ".join(SHUFFLES)}')
+            raise self.error(f'shuffle: "{options.shuffle}" is not one of {", ".join(SHUFFLES)}')
         if options.shuffle == "random":
             return draws.Order(len(scenes), shuffle=True)
         mixed = options.shuffle == "random_mix_aspect"

@@ -48,7 +48,7 @@ class DetectionGroupLoss(PlaceLoss):
             ("bbox_loss_type", BOX_LOSSES),
         ):
             if getattr(options, name) not in words:
-                raise self.error(f'{name}: "{getattr(options, name)}" is none of {", ".join(words)}')
+                raise self.error(f'{name}: "{getattr(options, name)}" is not one of {", ".join(words)}')
         self.mining, self.by_loss = options.neg_mining_type, options.neg_ranking_type == "conf_loss"
         self.smooth = options.bbox_loss_type == "Smooth_L1"
         self.batch, self.least = options.batch_size, options.min_num_neg

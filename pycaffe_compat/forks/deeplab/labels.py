@@ -83,7 +83,7 @@ class BiasChannel(Layer):
             given = options.HasField("background_label") or options.HasField("bg_bias")
             self.background = options.background_label if given else None
             if self.background is not None and not 0 <= self.background < scores[1]:
-                raise self.error(f"background_label: {self.background} is no class: there are {scores[1]}")
+                raise self.error(f"background_label: {self.background} is not a class: there are {scores[1]}")
         self.ignored = [-1, *options.ignore_label]
 
     def forward(self, scores: Tensor, label: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class BiasChannel(Layer):
         bad = keep & ((index < 0) | (index >= classes))
         traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
         if index.device.type == "cpu" and not traced and bool(bad.any()):
-            raise self.error(f"label {int(index[bad][0])} is no class: there are {classes}, 0 to {classes - 1}")
+            raise self.error(f"label {int(index[bad][0])} is not a class: there are {classes}, 0 to {classes - 1}")
         index = index.where(keep, 0)
         own = torch.full_like(index, self.fg_bias, dtype=scores.dtype)
         if self.background is not None:

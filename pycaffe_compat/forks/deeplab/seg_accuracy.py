@@ -58,7 +58,7 @@ class SegAccuracy(Layer):
         bad = keep & ((wanted < 0) | (wanted >= classes))
         if bad.device.type == "cpu" and bool(bad.any()):
             raise self.error(
-                f"label {int(wanted[bad][0])} is no class: there are {classes}, 0 to {classes - 1}, and it is no ignore_label"
+                f"label {int(wanted[bad][0])} is not a class: there are {classes}, 0 to {classes - 1}, nor is it ignore_label"
             )
         places = (wanted.clamp(0, classes - 1) * classes + found).where(keep, 0)
         counts = torch.zeros(classes * classes, dtype=torch.long, device=scores.device)

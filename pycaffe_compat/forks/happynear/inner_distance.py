@@ -40,7 +40,7 @@ class InnerDistance(Layer):
         self.labelled, self.normalize = options.update_center_only, options.normalize
         if options.distance_type not in DISTANCES:
             valid = ", ".join(DISTANCES)
-            raise self.error(f'inner_distance_param.distance_type: "{options.distance_type}" is none of {valid}')
+            raise self.error(f'inner_distance_param.distance_type: "{options.distance_type}" is not one of {valid}')
         self.power = DISTANCES[options.distance_type]
         if options.transpose:
             raise self.error(

@@ -32,7 +32,7 @@ class ChannelNormalize(Layer):
         options, shape = param.normalize_param, bottom_shapes[0]
         self.norm = options.normalize_type
         if self.norm not in NORMS:
-            raise self.error(f'normalize_param.normalize_type: "{self.norm}" is none of {", ".join(NORMS)}')
+            raise self.error(f'normalize_param.normalize_type: "{self.norm}" is not one of {", ".join(NORMS)}')
         if not 2 <= len(shape) <= 4:
             raise self.error(f"needs a bottom with 2 to 4 axes (N, C, H, W), not of shape {dims(shape)}")
         self.fixed, self.norm_learns = options.fix_gradient, options.bp_norm

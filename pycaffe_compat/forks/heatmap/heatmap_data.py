@@ -38,7 +38,7 @@ class DataHeatmap(BatchSource):
             )
         for name in ("meanfile", "sample_per_cluster"):
             if getattr(options, name):
-                raise self.error(f"heatmap_data_param.{name} is not done here: leave it out")
+                raise self.error(f"heatmap_data_param.{name} is not supported: leave it out")
         if not options.multfact:
             raise self.error("heatmap_data_param.multfact is 0; it must be at least 1")
         picks = [word.strip() for word in options.labelinds.split(",") if word.strip()]

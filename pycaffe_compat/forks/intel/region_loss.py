@@ -30,7 +30,7 @@ class FocalRegionLoss(RegionLoss):
         super().__init__(param, bottom_shapes)
         options = param.region_loss_param
         if options.class_map:
-            raise self.error(f"region_loss_param.class_map: {options.class_map} is not done here")
+            raise self.error(f"region_loss_param.class_map: {options.class_map} is not supported")
         if tuple(bottom_shapes[0][2:]) != (options.side, options.side):
             raise self.error(
                 f"region_loss_param.side: {options.side} must be that of its map, {dims(bottom_shapes[0][2:])}"

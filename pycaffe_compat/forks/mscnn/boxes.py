@@ -132,7 +132,7 @@ def read_suppression(layer: Layer, name: str, options: Any, inclusive: bool) -> 
         LayerError: there is no such ``nms_type``.
     """
     if options.nms_type not in NMS_TYPES:
-        raise layer.error(f'{name}.nms_type: "{options.nms_type}" is none of {", ".join(NMS_TYPES)}')
+        raise layer.error(f'{name}.nms_type: "{options.nms_type}" is not one of {", ".join(NMS_TYPES)}')
     return partial(near, nms_type=options.nms_type, threshold=options.iou_thr, inclusive=inclusive)
 
 

@@ -51,7 +51,7 @@ class PlaceLoss(LossLayer):
         """
         wrong = counted & ((label < 0) | (label >= self.classes))
         if bool(wrong.any()):
-            raise self.error(f"label {int(label[wrong][0])} is no class: there are {self.classes}, from 0")
+            raise self.error(f"label {int(label[wrong][0])} is not a class: there are {self.classes}, from 0")
         return label.clamp(0, self.classes - 1)
 
     def ignored(self, label: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ class MultiBoxLoss(LossLayer):
             raise self.error("share_location: false needs mining_type: NONE")
         if (mines or not self.logistic) and self.background >= self.classes:
             raise self.error(
-                f"background_label_id: {self.background} is none of the {self.classes} classes (num_classes)"
+                f"background_label_id: {self.background} is not one of the {self.classes} classes (num_classes)"
             )
         if not self.logistic and self.background < 0:
             raise self.error(

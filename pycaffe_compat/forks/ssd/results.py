@@ -51,7 +51,9 @@ class Results:
             options.output_format
         )
         if self._write is None:
-            raise error(f'save_output_param.output_format: "{options.output_format}" is none of VOC, COCO and ILSVRC')
+            raise error(
+                f'save_output_param.output_format: "{options.output_format}" is not one of VOC, COCO and ILSVRC'
+            )
         if options.HasField("resize_param") and not (options.resize_param.height and options.resize_param.width):
             raise error("save_output_param.resize_param needs height and width above 0")
         self._resize = options.resize_param if options.HasField("resize_param") else None

@@ -96,7 +96,7 @@ def read_truth(
         used &= table[:, 7].long() == 0
     if classes is not None and bool((bad := used & ((names < 0) | (names >= classes))).any()):
         raise layer.error(
-            f"{row_in_words(table, bad)} has a label that is no class: there are {classes} (num_classes), 0 to {classes - 1}"
+            f"{row_in_words(table, bad)} has a label that is not a class: there are {classes} (num_classes), 0 to {classes - 1}"
         )
     image, names, corners = image[used], names[used], table[used, 3:7]
     numbers = image.bincount(minlength=images)

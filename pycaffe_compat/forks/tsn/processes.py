@@ -31,7 +31,7 @@ class _AcrossProcesses(Layer):
     def forward(self, *xs: Tensor) -> tuple[Tensor, ...]:
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             raise self.error(
-                f"moves items between processes, which is not done here; there are {dist.get_world_size()} of them. Train "
+                f"moves items between processes, which is not supported; there are {dist.get_world_size()} of them. Train "
                 "in one process, or take the layer out of the net"
             )
         return tuple(x.view_as(x) for x in xs)

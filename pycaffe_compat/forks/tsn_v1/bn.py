@@ -26,5 +26,5 @@ class StartedRunningBN(RunningBN):
         super().__init__(param, bottom_shapes)
         if not param.bn_param.moving_average:
             raise self.error(
-                "bn_param.moving_average: false is not done here: versions of the fork differ in what they test by then; use true"
+                "bn_param.moving_average: false is not supported: versions of the fork differ in what they test by then; use true"
             )

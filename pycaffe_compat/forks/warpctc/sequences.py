@@ -55,7 +55,7 @@ class CtcLoss(LossLayer):
         bad = ((labels < 0) | (labels >= alphabet)).any()
         if label.device.type == "cpu" and bool(bad):
             wrong = labels[(labels < 0) | (labels >= alphabet)][0]
-            raise self.error(f"label {int(wrong)} is none of 0 to {alphabet - 1}")
+            raise self.error(f"label {int(wrong)} is not one of 0 to {alphabet - 1}")
         targets, lengths = packed(labels.clamp(0, alphabet - 1), self.blank)
         steps = torch.full((n,), self.steps, dtype=torch.long)
         logarithms = F.log_softmax(precise(x), 2)

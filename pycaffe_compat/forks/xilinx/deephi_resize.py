@@ -35,7 +35,7 @@ class DeephiResize(Layer):
                 raise self.error(f"deephi_resize_param has one of {both[0]} and {both[1]}; give both or none")
         if options.use_dpu:
             raise self.error(
-                "deephi_resize_param.use_dpu: true computes in bytes, as the DPU does; that is not done here"
+                "deephi_resize_param.use_dpu: true computes in bytes, as the DPU does; that is not supported"
             )
         self.nearest = options.resize_type == caffe_pb2.DeephiResizeParameter.NEAREST
         self.fixed = (options.new_height, options.new_width) if options.HasField("new_height") else None

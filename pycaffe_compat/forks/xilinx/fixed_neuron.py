@@ -45,7 +45,7 @@ class FixedNeuron(Layer):
     """Fixed-point numbers of ``bit_width`` bits, with the number of binary places in the blob, rounded as the DPU does.
 
     Halves are rounded towards positive infinity. With ``follow_data_layer`` numbers are cut off towards 0 and not bounded.
-    Training, in which the fork chooses the places by what it sees, is not done here.
+    Training, in which the fork chooses the places by what it sees, is not supported.
     """
 
     options = ("fixed_param",)
@@ -61,7 +61,7 @@ class FixedNeuron(Layer):
         if self.bits < 1:
             raise self.error(f"fixed_param.bit_width: {self.bits} must be at least 1")
         if self.enabled and self.training:
-            raise self.error("trains quantised nets, which is not done here; in phase TEST it runs")
+            raise self.error("trains quantised nets, which is not supported; in phase TEST it runs")
         self.add_blob("places", (1,), trainable=False)
 
     @property

@@ -58,9 +58,9 @@ class YoloAnnotatedData(AnnotatedData):
         options, transform = param.annotated_data_param, param.transform_param
         unread = [field.name for field, value in transform.ListFields() if field.name not in _READ.split() and value]
         if unread:
-            raise self.error(f"not done here: transform_param.{', transform_param.'.join(unread)}")
+            raise self.error(f"not supported: transform_param.{', transform_param.'.join(unread)}")
         if options.difficult_label_warmup and options.train_diffcult and options.yolo_data_type == 1:
-            raise self.error("not done here: difficult_label_warmup, which leaves out difficult boxes at first")
+            raise self.error("not supported: difficult_label_warmup, which leaves out difficult boxes at first")
         sampler = None
         if not options.batch_sampler and options.yolo_data_jitter:
             sampler = JitterSampler(options.yolo_data_jitter, _keeps_proportions(transform))

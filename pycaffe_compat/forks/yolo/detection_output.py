@@ -164,7 +164,7 @@ class Yolov3DetectionOutput(GridDetections):
             raise self.error(f"needs {self.option}.mask for {self.boxes} boxes of each bottom; there are {len(masks)}")
         for mask in masks:
             if mask >= len(self.biases):
-                raise self.error(f"{self.option}.mask: {mask} is none of the {len(self.biases)} pairs of biases")
+                raise self.error(f"{self.option}.mask: {mask} is not one of the {len(self.biases)} pairs of biases")
         self.masks = [masks[t * step : t * step + self.boxes] for t in range(groups)]
         self.scales = list(options.anchors_scale)
         self.check_maps(bottom_shapes)

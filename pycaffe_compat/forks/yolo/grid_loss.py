@@ -111,7 +111,9 @@ class GridLoss(LossLayer):
         """Raise a ``LayerError`` if a label, counted from 0, is of no class; only on the CPU, as for other losses."""
         if label.device.type == "cpu" and bool(((label < 0) | (label >= self.classes)).any()):
             at = int(((label < 0) | (label >= self.classes)).nonzero()[0])
-            raise self.error(f"label {int(label[at])} is no class: there are {self.classes}, 0 to {self.classes - 1}")
+            raise self.error(
+                f"label {int(label[at])} is not a class: there are {self.classes}, 0 to {self.classes - 1}"
+            )
 
     def best_overlap(
         self, boxes: Tensor, truths: Truths, seen: Tensor, measure: Callable[[Tensor, Tensor], Tensor] = overlaps

@@ -42,7 +42,7 @@ class RegionLoss(GridLoss):
         if options.coords != 4:
             raise self.error(f"region_loss_param.coords: {options.coords} must be 4")
         if options.softmax_tree:
-            raise self.error(f"region_loss_param.softmax_tree: {options.softmax_tree} is not done here")
+            raise self.error(f"region_loss_param.softmax_tree: {options.softmax_tree} is not supported")
         least = max(self.least_biases, 2 * self.anchors)
         if len(options.biases) < least:
             raise self.error(

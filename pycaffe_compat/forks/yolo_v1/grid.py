@@ -84,7 +84,7 @@ class Grid:
         there, label = there != 0, label.long()
         wrong = there & ((label < 0) | (label >= self.classes))
         if bool(wrong.any()):
-            raise self.layer.error(f"label {int(label[wrong][0])} is no class: there are {self.classes}, from 0")
+            raise self.layer.error(f"label {int(label[wrong][0])} is not a class: there are {self.classes}, from 0")
         return Labels(difficult == 1, there, label, box.reshape(len(rows), self.cells, 4))
 
 
