@@ -88,6 +88,7 @@ NAMES = (
     "deepdetect",
     "rtpose_train",
     "cpm",
+    "conv_lstm",
 )
 
 

@@ -40,7 +40,7 @@ def with_own_options(param: Any, cls: type[Layer], fork: str, where: str) -> Any
     full.CopyFrom(param)
     for name in cls.option_fields():
         field = param.DESCRIPTOR.fields_by_name[name]
-        if not param.HasField(name) and field.message_type.name in concerned:
+        if field.message_type.name in concerned and not hasattr(getattr(full, name), "add"):
             getattr(full, name).SetInParent()
     _settle(full, "", fork, otherwise, where)
     return full

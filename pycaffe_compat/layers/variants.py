@@ -70,7 +70,8 @@ def choose(param: Any, classes: Sequence[type[Layer]], given: str, likely: Seque
 
 def _meant(param: Any, cls: type[Layer], plain: type[Layer]) -> bool:
     """Whether options are set that ``cls`` has and BVLC's class for the type has no field for."""
-    return any(param.HasField(name) for name in cls.option_fields() if name not in plain.option_fields())
+    given = {field.name for field, _ in param.ListFields()}
+    return any(name in given for name in cls.option_fields() if name not in plain.option_fields())
 
 
 def _likely_meant(cls: type[Layer], likely: Sequence[str]) -> bool:
@@ -95,9 +96,11 @@ def _supported(each: Addition, cls: type[Layer]) -> bool:
 
 
 def _own_options(param: Any, cls: type[Layer]) -> Iterator[Addition]:
-    for name in cls.option_fields():
-        if param.HasField(name):
-            yield from additions(getattr(param, name), name, inside=True)
+    own = cls.option_fields()
+    for field, value in param.ListFields():
+        if field.name in own:
+            for each in value if hasattr(value, "add") else (value,):
+                yield from additions(each, field.name, inside=True)
 
 
 def _why_none(param: Any, classes: Sequence[type[Layer]]) -> str:
