@@ -81,8 +81,13 @@ class ConvLSTM(Carrying):
         *("forward_h_T", "forward_c_T"),
     )
     blobs_optional = frozenset({"W_xc", "W_xc_static", "w_ci", "w_cf", "w_co"})
+    W_xc: Tensor
+    W_xc_static: Tensor
     W_hc: Tensor
     b_c: Tensor
+    w_ci: Tensor
+    w_cf: Tensor
+    w_co: Tensor
 
     def __init__(self, param: Any, bottom_shapes: Sequence[Shape]) -> None:
         super().__init__(param, bottom_shapes)
@@ -184,17 +189,18 @@ class ConvLSTM(Carrying):
         if cont.shape != x.shape[:2]:
             raise self.error(f"cont must be T×N, {dims(x.shape[:2])} here, but has shape {dims(cont.shape)}")
         if self.exposed:
-            for name, given in zip("hc", rest[int(self.static) :], strict=True):
-                if tuple(given.shape) != cell:
-                    raise self.error(f"{name}_0 must have shape {dims(cell)}, but has {dims(given.shape)}")
+            for name, state in zip("hc", rest[int(self.static) :], strict=True):
+                if tuple(state.shape) != cell:
+                    raise self.error(f"{name}_0 must have shape {dims(cell)}, but has {dims(state.shape)}")
             h, c = rest[int(self.static) :]
         else:
             h, c = (each.view(cell) for each in self.carried_over(x, streams))
-        gates = None
+        given: list[Tensor] = []  # what each step adds to the gates, (T, …) or (1, …)
         if not self.ignores:
-            gates = self.of_input(x.flatten(0, 1), self.W_xc).unflatten(0, (steps, streams))
+            given.append(self.of_input(x.flatten(0, 1), self.W_xc).unflatten(0, (steps, streams)))
         if self.static:
-            gates = gates + self.of_input(rest[0].flatten(0, 1), self.W_xc_static)[None]
+            given.append(self.of_input(rest[0].flatten(0, 1), self.W_xc_static)[None])
+        gates = sum(given[1:], given[0]) if given else None
         keep = cont.detach().to(x.dtype)
         outputs, shown = [], {("h", 0): h, ("c", 0): c}
         for step in range(steps):

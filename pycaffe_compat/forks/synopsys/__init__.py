@@ -7,7 +7,8 @@ FORK = Fork(
     title="synopsys-caffe",
     source="foss-for-synopsys-dwc-arc-processors/synopsys-caffe",
     types=(
-        "Axpy BN ConvolutionDepthwise DetectionOutput HardSwish Interp L1Loss Mish Normalize Pad Permute PriorBox Proposal "
+        "Add Axpy BN BatchToSpaceND ConvolutionDepthwise DetectionOutput HardSwish Interp L1Loss Mish Mul Normalize Pad Permute "
+        "PriorBox Proposal ResizeBilinear ResizeNearestNeighbor SpaceToBatchND "
         "ROIAlign ROIPooling ReLU6 Reorg ShuffleChannel SmoothL1Loss Squeeze Upsample UpsampleDarknet "
         "Yolov3DetectionOutput"
     ),
