@@ -199,3 +199,12 @@ def test_entropy_alone_leaves_out_places_without_loss() -> None:
 def test_parameter_has_a_filler() -> None:
     layer = build('type: "Parameter" parameter_param { shape { dim: 3 dim: 2 } filler { value: 4 } }')
     assert layer.blob_specs[0].filler.value == 4
+
+
+def test_inner_product_with_given_weights() -> None:
+    x, weight = randn(2, 3, 4), randn(5, 4, seed=1)
+    layer = build(
+        'type: "InnerProduct" inner_product_param { axis: 2 normalize: false bias_term: false }', (2, 3, 4), (5, 4)
+    )
+    assert not layer.blobs
+    torch.testing.assert_close(layer(x, weight), x @ weight.T)

@@ -61,6 +61,8 @@ class Lstm(Carrying):
         if self.batch and x.shape[0] % n:
             raise self.error(f"lstm_param.batch_size: {n} must divide the length of its first axis, {x.shape[0]}")
         steps = x.shape[0] // n if self.batch else x.shape[0]
+        if x.is_meta:  # the steps, one by one, take long
+            return x.new_empty((*x.shape[: 1 if self.batch else 2], self.size))
         gates = F.linear(x.reshape(steps, n, -1), self.blob(0), self.blob(2))
         if cont is None:
             keep = torch.ones((steps, n, 1), dtype=gates.dtype, device=gates.device)
@@ -78,7 +80,7 @@ class Lstm(Carrying):
                 before = _Clipped.apply(before, self.clip)
             c, h = lstm_unit(c, before, kept)
             outputs.append(h)
-        if cont is not None and not x.is_meta:
+        if cont is not None:
             for carried, last in zip(self.carried, (h, c), strict=True):
                 carried.copy_(last.detach())
         y = torch.stack(outputs)

@@ -34,7 +34,7 @@ class NormalizedInnerProduct(InnerProduct):
 
     @classmethod
     def fits(cls, param: Any) -> bool:
-        return bool(param.inner_product_param.HasField("normalize"))
+        return bool(param.inner_product_param.HasField("normalize")) and len(param.bottom) < 2
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.normalize or x.is_meta:
@@ -44,7 +44,7 @@ class NormalizedInnerProduct(InnerProduct):
         return F.linear(x.flatten(self.axis), weight, self.bias)
 
 
-@register("InnerProduct", fork="happynear")
+@register("InnerProduct", fork=("happynear", "openvino"))
 class GivenInnerProduct(Layer):
     """The bottom, flattened from ``axis`` on, times the rows of the second bottom, plus the third bottom. It has no blobs.
 
@@ -66,8 +66,8 @@ class GivenInnerProduct(Layer):
             )
         if self.biased and len(bottom_shapes) < 3:
             raise self.error(
-                "takes weights from its second bottom, as in happynear's Caffe, and so needs a third for the bias, or "
-                "bias_term: false"
+                "takes weights from its second bottom, as in happynear's Caffe and OpenVINO's, and so needs a third for the "
+                "bias, or bias_term: false"
             )
         if not weight or count(weight, 1) != count(x, self.axis):
             raise self.error(f"takes weights (outputs, {count(x, self.axis)}) for {dims(x)}, not {dims(weight)}")
