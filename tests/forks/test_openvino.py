@@ -167,6 +167,7 @@ def test_adaptive_softmax_loss(weighted: bool) -> None:
         *shapes,
     )
     assert layer.fork == "openvino"
+    assert gl.meta_shapes(layer, shapes) == [()] * (1 + 2 * C)
     weight = np.abs(randn(N, H, W, seed=4).numpy()) if weighted else np.ones((N, H, W))
     smoothed = np.full(C, -1.0)
     for run in range(3):

@@ -86,7 +86,7 @@ class AdaptiveSoftmaxLoss(SoftmaxWithLoss):
         if labels.keep is not None:
             keep &= labels.keep
         valid: Tensor = keep.sum()
-        by_class = self._class_weights(labels.classes[keep], valid).to(loss.dtype)
+        by_class = self._class_weights(labels.classes, keep, valid).to(loss.dtype)
         each = by_class[labels.classes]
         if weight is not None:
             if weight.numel() != keep.numel():
@@ -106,14 +106,15 @@ class AdaptiveSoftmaxLoss(SoftmaxWithLoss):
         shown = torch.stack((self.frequencies.to(loss.dtype), by_class), 1).flatten()
         return total, *shown.unbind()
 
-    def _class_weights(self, classes: Tensor, valid: Tensor) -> Tensor:
-        """The weight of each class, after the frequencies of ``classes``, of the places that count, are taken in."""
+    def _class_weights(self, classes: Tensor, keep: Tensor, valid: Tensor) -> Tensor:
+        """The weight of each class, after the frequencies of ``classes`` at the places to ``keep`` are taken in."""
         if self.class_weights is not None:
             return self.class_weights.to(classes.device)
         if not self.adaptive or classes.is_meta:
             return torch.ones(self.number, device=classes.device)
         before = self.frequencies
-        now = torch.bincount(classes, minlength=self.number).to(before.dtype) / valid.clamp(min=1)
+        number = torch.bincount(classes.flatten(), keep.flatten().to(before.dtype), self.number)
+        now = number / valid.clamp(min=1)
         now = torch.where(before > 0, self.gamma * before + (1 - self.gamma) * now, now)
         self.frequencies.copy_(now)
         seen = now > 0
