@@ -144,6 +144,9 @@ class BlobTable:
         """Allocate every blob. Layers of ``share`` give theirs; others are loaded from the weights or filled.
 
         What the weights lack comes from ``held``, the weights stored in the net itself.
+
+        Raises:
+            CaffeError: the weights do not fit, or there is no memory for a blob. The message names file, layer and blob.
         """
         if share is not None:
             self.share_layers(share)

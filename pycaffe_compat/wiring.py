@@ -136,7 +136,11 @@ class Wiring:
         return name
 
     def connect(self, param: Any, layer: Layer, tops: Sequence[str], shapes: Sequence[Shape]) -> Step:
-        """Add a layer whose tops have these names and shapes."""
+        """Add a layer whose tops have these names and shapes.
+
+        Raises:
+            NetError: the layer makes another number of tops, or is given another number of loss weights.
+        """
         if param.loss_weight and len(param.loss_weight) != len(tops):
             raise self.error(
                 param,

@@ -135,6 +135,9 @@ class Database:
         """Return key and value of the record at ``position``, in key order and modulo the number of records.
 
         The value is a view into the mapped file: do not touch it after this object is gone.
+
+        Raises:
+            DataError: the database is damaged.
         """
         if self._pid != os.getpid():
             self._begin()
@@ -215,7 +218,11 @@ class DatabaseWriter:
         return self
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Add a record; keys are 1 to 511 bytes long."""
+        """Add a record; keys are 1 to 511 bytes long.
+
+        Raises:
+            DataError: the key is shorter or longer.
+        """
         if not 0 < len(key) <= 511:
             raise DataError(
                 f"key {key.decode(errors='backslashreplace')} has {len(key)} bytes; an LMDB key has 1 to 511"

@@ -144,7 +144,11 @@ def decode_image(data: bytes | memoryview, color: bool | None = None) -> np.ndar
 
 
 def array_to_datum(array: np.ndarray, label: int = 0) -> Any:
-    """Return a C×H×W array as a ``Datum``: raw bytes if it is ``uint8``, ``float_data`` otherwise."""
+    """Return a C×H×W array as a ``Datum``: raw bytes if it is ``uint8``, ``float_data`` otherwise.
+
+    Raises:
+        DataError: the array has another number of axes.
+    """
     if array.ndim != 3:
         raise DataError(f"a Datum holds a C×H×W array, not one of shape {array.shape}")
     channels, height, width = array.shape

@@ -90,7 +90,11 @@ class DataFile:
         return DataError(f"{self.name} is damaged: {what}; copy or make it again")
 
     def page(self, number: int) -> tuple[int, int, int]:
-        """Where page ``number`` of a tree begins, its flags, and how many nodes it has."""
+        """Where page ``number`` of a tree begins, its flags, and how many nodes it has.
+
+        Raises:
+            DataError: the file is damaged.
+        """
         begin = number * self._size
         if number > self.tree.last:
             raise self.damaged(f"it has no page {number}")
@@ -101,7 +105,11 @@ class DataFile:
         return begin, flags, nodes
 
     def node(self, begin: int, index: int) -> tuple[int, int, int, int]:
-        """Node ``index`` of the page that begins there: where its key begins, the key's size, the node's number and flags."""
+        """Node ``index`` of the page that begins there: where its key begins, the key's size, the node's number and flags.
+
+        Raises:
+            DataError: the file is damaged.
+        """
         (offset,) = POINTER.unpack_from(self._view, begin + HEAD.size + 2 * index)
         if not HEAD.size <= offset <= self._size - NODE.size:
             raise self.damaged(f"page {begin // self._size} has no node {index}")
@@ -119,7 +127,11 @@ class DataFile:
         return bytes(self._view[at : at + size])
 
     def record(self, begin: int, index: int) -> tuple[bytes, memoryview]:
-        """Key and value of record ``index`` of the leaf that begins there."""
+        """Key and value of record ``index`` of the leaf that begins there.
+
+        Raises:
+            DataError: the file is damaged, or is no database of Caffe's kind.
+        """
         at, size, length, flags = self.node(begin, index)
         if flags & OTHER:
             raise DataError(

@@ -51,7 +51,11 @@ class Selection:
     block: int = 0
 
     def records(self, count: int) -> np.ndarray:
-        """Return the numbers of the records, of ``count``, as the file and, where it is known, the first order says."""
+        """Return the numbers of the records, of ``count``, as the file and, where it is known, the first order says.
+
+        Raises:
+            DataError: the range is empty, or no record has the label.
+        """
         chosen = np.arange(count)
         if self.labels:
             with prefixed("data_param.preselection_file"):

@@ -110,7 +110,11 @@ def to_pt2(net: Net, path: PathLike, dynamic: Mapping[str, Sequence[int]] | None
 
 
 def to_torchscript(net: Net, path: PathLike, dynamic: Mapping[str, Sequence[int]] | None = None) -> Outline:
-    """Write ``net`` as TorchScript of aten operators, for ``torch.jit.load(path)``; arguments as for :func:`to_pt2`."""
+    """Write ``net`` as TorchScript of aten operators, for ``torch.jit.load(path)``; arguments as for :func:`to_pt2`.
+
+    Raises:
+        As :func:`to_pt2`.
+    """
     found = _outline(net, dynamic)
     examples = tuple(_example(value.shape) for value in found.inputs.values())
     _forget(found)

@@ -39,7 +39,11 @@ class Accuracy(Layer):
 
     @torch.no_grad()
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the accuracy as a tensor without axes, and that of each class if there is a top for it."""
+        """Return the accuracy as a tensor without axes, and that of each class if there is a top for it.
+
+        Raises:
+            LayerError: ``top_k`` is more than there are classes.
+        """
         axis = self.canonical_axis(self.axis, x.dim(), "accuracy_param.axis")
         classes = x.shape[axis]
         if self.top_k > classes:

@@ -86,7 +86,11 @@ class BatchSource(Source):
         raise NotImplementedError
 
     def batch_size(self, options: Any) -> int:
-        """Return ``options.batch_size`` after checking it."""
+        """Return ``options.batch_size`` after checking it.
+
+        Raises:
+            LayerError: it is below 1.
+        """
         if options.batch_size < 1:
             raise self.error(f"batch_size is {options.batch_size}; it must be at least 1")
         return options.batch_size

@@ -270,7 +270,11 @@ class InfogainLoss(SoftmaxLoss):
             self.matrix = torch.from_numpy(blob_to_array(read_message(path, caffe_pb2.BlobProto), what=path))
 
     def forward(self, x: Tensor, label: Tensor, infogain: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the loss as a tensor without axes, and the probabilities if there is a top for them."""
+        """Return the loss as a tensor without axes, and the probabilities if there is a top for them.
+
+        Raises:
+            LayerError: the infogain matrix is of another number of classes.
+        """
         logarithms, axis, labels = self.log_probabilities(x, label)
         if infogain is None:
             assert self.matrix is not None
@@ -358,7 +362,11 @@ class ContrastiveLoss(LossLayer):
         self.legacy_version: bool = param.contrastive_loss_param.legacy_version
 
     def forward(self, a: Tensor, b: Tensor, matches: Tensor) -> Tensor:
-        """Return the loss as a tensor without axes."""
+        """Return the loss as a tensor without axes.
+
+        Raises:
+            LayerError: the bottoms are not embeddings (N, C), or there is not a label for each pair.
+        """
         n = self.batch_size(a, b)
         self.same_count(a, b)
         if count(a.shape, 2) != 1 or count(b.shape, 2) != 1:

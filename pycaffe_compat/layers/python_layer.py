@@ -113,7 +113,11 @@ class Blob:
         return self.shape[axis] if axis < len(self.shape) else 1
 
     def reshape(self, *shape: int) -> None:
-        """Give the blob another shape; its values are kept where their number is the same, and zeros otherwise."""
+        """Give the blob another shape; its values are kept where their number is the same, and zeros otherwise.
+
+        Raises:
+            ValueError: there is no such shape.
+        """
         size = tuple(int(n) for n in shape)
         if min(size, default=0) < 0:
             raise ValueError(f"a blob cannot have shape {dims(size)}")
@@ -363,7 +367,11 @@ class PythonLayer(base.Layer):
         return torch.float64 if any(t.dtype == torch.float64 for t in (*tensors, self.place)) else torch.float32
 
     def hold_parameters(self, dtype: torch.dtype) -> list[Tensor]:
-        """Show the parameters to the layer, with zero gradients; return their values on the host."""
+        """Show the parameters to the layer, with zero gradients; return their values on the host.
+
+        Raises:
+            LayerError: the layer has another number of blobs than after its setup.
+        """
         hosts = [blob.detach().to("cpu", dtype) for blob in self.blobs]
         if len(hosts) != len(self.python.blobs):
             raise self.error(f"{self.code} has {len(self.python.blobs)} blobs, but had {len(hosts)} after setup")

@@ -265,7 +265,11 @@ class LSTMUnit(Layer):
     differentiable = (True, True, False)
 
     def forward(self, c: Tensor, gates: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the new c and h."""
+        """Return the new c and h.
+
+        Raises:
+            LayerError: the bottoms have other shapes.
+        """
         shapes = tuple(c.shape), tuple(gates.shape), tuple(cont.shape)
         n, d = shapes[0][1:] if c.dim() == 3 else (-1, -1)
         if shapes != ((1, n, d), (1, n, 4 * d), (1, n)):

@@ -126,7 +126,11 @@ def backend_info() -> dict[str, dict[str, str]]:
 
 @contextlib.contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Force a backend (or ``"auto"``), for the whole process, while the ``with`` block runs."""
+    """Force a backend (or ``"auto"``), for the whole process, while the ``with`` block runs.
+
+    Raises:
+        CaffeError: there is no such backend.
+    """
     global _forced
     if name != "auto" and name not in NAMES:
         raise CaffeError(f'there is no pooling backend "{name}"{nearest(name, NAMES)}; valid: auto, {", ".join(NAMES)}')

@@ -165,7 +165,11 @@ class Call:
         return task
 
     def slices(self) -> Iterator[Call]:
-        """This call, or several over some of the images each, so that 31 bits number what threads share."""
+        """This call, or several over some of the images each, so that 31 bits number what threads share.
+
+        Raises:
+            OperatorError: a single image is too large for that.
+        """
         places, windows = self.plane[0] * self.plane[1], self.windows[0] * self.windows[1]
         read, written = (places, windows) if self.pooling else (windows, places)
         most = MOST_ITEMS // (self.channels * max(places, windows))

@@ -182,7 +182,11 @@ def unpool_weights(
     output_size: PairLike | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """How many values :func:`unpool_switch` adds at each place, ``(N, C, H, W)`` of ``dtype``; no gradient."""
+    """How many values :func:`unpool_switch` adds at each place, ``(N, C, H, W)`` of ``dtype``; no gradient.
+
+    Raises:
+        OperatorError: arguments that do not fit together, with their values.
+    """
     w, size = _unpooling(*_sides(switch, "switch"), kernel, stride, pad, output_size)
     if not isinstance(dtype, torch.dtype):
         raise OperatorError(f"dtype is {dtype!r}, but must be a torch.dtype")

@@ -211,7 +211,11 @@ def _meets(state: Any, rule: Any) -> bool:
 
 
 def as_phase(phase: int | str) -> int:
-    """Return Caffe's phase number for ``"TRAIN"``, ``"TEST"`` or the number itself."""
+    """Return Caffe's phase number for ``"TRAIN"``, ``"TEST"`` or the number itself.
+
+    Raises:
+        NetError: it is neither.
+    """
     if isinstance(phase, str):
         if phase.upper() not in ("TRAIN", "TEST"):
             raise NetError(f'unknown phase "{phase}": it must be TRAIN or TEST')

@@ -94,7 +94,11 @@ class SyncedArray:
         self._tensor = value
 
     def host(self) -> np.ndarray:
-        """The values as a writable float32 array in C order; what is written there is what the next computation sees."""
+        """The values as a writable float32 array in C order; what is written there is what the next computation sees.
+
+        Raises:
+            NetError: numpy cannot have an array of this shape.
+        """
         if in_host_memory(self._device):
             lent = self._lent()
             if lent is None:

@@ -104,7 +104,11 @@ def coord_map(fn: Function) -> Map:
 
 
 def compose(base: Map, next_map: Map) -> Map:
-    """The map that ``next_map`` followed by ``base`` makes."""
+    """The map that ``next_map`` followed by ``base`` makes.
+
+    Raises:
+        AxisMismatchException: they are over different axes.
+    """
     axis1, a1, b1 = base
     axis2, a2, b2 = next_map
     if axis1 is None:

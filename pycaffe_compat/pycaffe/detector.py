@@ -137,7 +137,11 @@ class Detector(ImageNet):
         return canvas
 
     def configure_crop(self, context_pad: int | None) -> None:
-        """Set how much of the surroundings a crop shows, and the mean that fills what lies outside of the image."""
+        """Set how much of the surroundings a crop shows, and the mean that fills what lies outside of the image.
+
+        Raises:
+            CaffeError: ``context_pad`` is no number of pixels, or leaves nothing of the input.
+        """
         name = self.inputs[0]
         shape = tuple(self.transformer.inputs[name])
         pad = numbers(context_pad or 0, "context_pad")

@@ -118,6 +118,9 @@ def dot_text(
         label_edges: write numbers of channels on the edges.
         phase: draw the layers of this phase; None: all.
         display_lrm: show learning rate multipliers.
+
+    Raises:
+        CaffeError: there is no such direction.
     """
     if rankdir not in RANKDIRS:
         raise CaffeError(f'rankdir: "{rankdir}" is not a direction; valid: {", ".join(RANKDIRS)}')

@@ -69,7 +69,11 @@ def blobproto_to_array(blob: Any, return_diff: bool = False) -> np.ndarray:
 
 
 def array_to_blobproto(arr: np.ndarray, diff: np.ndarray | None = None) -> Any:
-    """Return a ``BlobProto`` with the values of ``arr`` and, if given, gradients."""
+    """Return a ``BlobProto`` with the values of ``arr`` and, if given, gradients.
+
+    Raises:
+        DataError: values and gradients have different shapes.
+    """
     values = numbers(arr, "array_to_blobproto")
     blob = array_to_blob(values)
     if diff is not None:
@@ -91,7 +95,11 @@ arraylist_to_blobprotovecor_str = arraylist_to_blobprotovector_str  # what it wa
 
 
 def blobprotovector_str_to_arraylist(data: bytes) -> list[np.ndarray]:
-    """Return the arrays in the bytes of a ``BlobProtoVector``."""
+    """Return the arrays in the bytes of a ``BlobProtoVector``.
+
+    Raises:
+        ParseError: they are no ``BlobProtoVector``.
+    """
     vector = caffe_pb2.BlobProtoVector()
     try:
         vector.ParseFromString(data)
@@ -366,6 +374,9 @@ def load_image(filename: str | os.PathLike[str] | IO[bytes], color: bool = True)
     """Return the picture in a file as float32 in [0, 1], height×width×3 in RGB order, or height×width×1 if not ``color``.
 
     ``filename`` may be an open binary file too (``io.BytesIO``, say), which is read from its beginning.
+
+    Raises:
+        MissingFileError, DataError: the file is missing, or holds no image.
     """
     if isinstance(filename, (str, os.PathLike)):
         image = cv2.imread(require_file(filename, "image"), cv2.IMREAD_UNCHANGED)
@@ -394,6 +405,9 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1)
 
     ``interp_order`` 0 takes the nearest pixel, 1 interpolates linearly, higher ones cubically. As in pycaffe, the areas of
     images of 1 or 3 channels are brought into line, and the centres of the corner pixels of others.
+
+    Raises:
+        DataError: ``interp_order`` is no whole number from 0 on.
     """
     height, width = two_sizes(new_dims, "resize_image")
     source = np.ascontiguousarray(as_image(im, "resize_image"))

@@ -71,7 +71,11 @@ def solver_count() -> int:
 
 
 def set_solver_count(count: int) -> None:
-    """Say how many processes train together, before the solver is made."""
+    """Say how many processes train together, before the solver is made.
+
+    Raises:
+        CaffeError: it is below 1.
+    """
     global _solver_count
     count = _whole(count, "set_solver_count")
     if count < 1:
@@ -85,7 +89,11 @@ def solver_rank() -> int:
 
 
 def set_solver_rank(rank: int) -> None:
-    """Say which of the processes this is, before the solver is made. The first one, 0, logs, tests and writes snapshots."""
+    """Say which of the processes this is, before the solver is made. The first one, 0, logs, tests and writes snapshots.
+
+    Raises:
+        CaffeError: it is below 0.
+    """
     global _solver_rank
     rank = _whole(rank, "set_solver_rank")
     if rank < 0:

@@ -442,6 +442,9 @@ class Net:
 
         Returns:
             Arrays of that length by blob name; of an output without a batch, one value a batch.
+
+        Raises:
+            CaffeError: the arrays are not those of all inputs.
         """
         if not kwargs:
             raise CaffeError(
@@ -459,6 +462,9 @@ class Net:
 
         Returns:
             The values and the diffs, each by blob name.
+
+        Raises:
+            CaffeError: the net has no inputs, or the arrays are not those of all of them.
         """
         data = {name: kwargs.pop(name) for name in self.inputs if name in kwargs}
         tops = {name: kwargs.pop(name) for name in self.outputs if name in kwargs}
@@ -533,7 +539,11 @@ class Net:
                     layer.blobs.rebind(index, parameter_blob(layer.module, index))
 
     def copy_from(self, trained_file: PathLike) -> None:
-        """Copy weights from a ``.caffemodel`` or ``.caffemodel.h5`` into the layers of the same names."""
+        """Copy weights from a ``.caffemodel`` or ``.caffemodel.h5`` into the layers of the same names.
+
+        Raises:
+            TypeError: ``trained_file`` is no path. WeightsError, ParseError: the weights do not fit, or cannot be read.
+        """
         if not isinstance(trained_file, (str, bytes, os.PathLike)):
             raise TypeError(
                 f"copy_from takes the path of a caffemodel, not {trained_file!r} ({type(trained_file).__name__})"
@@ -578,7 +588,11 @@ class Net:
         self._passes.after_backward.append(_callable(callback))
 
     def set_input_arrays(self, data: np.ndarray, labels: np.ndarray | None = None) -> None:
-        """Give the first layer, which must be a ``MemoryData``, its data (N×C×H×W) and labels (N, default 0)."""
+        """Give the first layer, which must be a ``MemoryData``, its data (N×C×H×W) and labels (N, default 0).
+
+        Raises:
+            LayerError: the first layer is none, or the arrays do not fit it.
+        """
         layer = self._steps[0].layer if self._steps else None
         if layer is None or layer.type_name != "MemoryData":
             found = f'layer "{layer.name}" is {layer.type_name}' if layer is not None else "there is no layer"

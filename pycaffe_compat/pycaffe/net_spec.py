@@ -76,7 +76,11 @@ def _has_option(field: str, name: str, forks: Sequence[str]) -> bool:
 
 
 def to_proto(*tops: Top) -> Any:
-    """Return a ``NetParameter`` of all layers that the tops need."""
+    """Return a ``NetParameter`` of all layers that the tops need.
+
+    Raises:
+        TypeError: something else than tops is given.
+    """
     layers: OrderedDict[Function, Any] = OrderedDict()
     names: dict[Any, str] = {}
     autonames: Counter[str] = Counter()

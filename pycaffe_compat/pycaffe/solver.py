@@ -129,7 +129,11 @@ class SGDSolver:
         return self.solver.rate
 
     def step(self, iterations: int) -> None:
-        """Do ``iterations`` updates, with tests, display and snapshots where they fall."""
+        """Do ``iterations`` updates, with tests, display and snapshots where they fall.
+
+        Raises:
+            SolverError: it is no whole number from 0 on.
+        """
         try:
             count = operator.index(iterations)
         except TypeError:
@@ -144,7 +148,11 @@ class SGDSolver:
         self.solver.solve(text_path(resume_file))
 
     def restore(self, state_file: PathLike) -> None:
-        """Go on from a ``.solverstate`` (and the model that it names)."""
+        """Go on from a ``.solverstate`` (and the model that it names).
+
+        Raises:
+            TypeError: ``state_file`` is no path.
+        """
         if not isinstance(state_file, (str, bytes, os.PathLike)):
             raise TypeError(
                 f"restore takes the path of a solver state, not {state_file!r} ({type(state_file).__name__})"
@@ -170,6 +178,9 @@ class SGDSolver:
         """Call two functions in every iteration, one before its first pass and one before its update.
 
         They are given as two arguments, or as the methods of one object: an ``NCCL``.
+
+        Raises:
+            TypeError: they are no functions.
         """
         if on_gradients_ready is None and isinstance(on_start, SolverCallback):
             self.solver.add_callback(on_start.on_start, on_start.on_gradients_ready)
@@ -179,7 +190,11 @@ class SGDSolver:
             raise TypeError("add_callback takes two functions, on_start and on_gradients_ready, or an NCCL")
 
     def share_weights(self, net: Net) -> None:
-        """Let ``net`` use the parameters of the train net, for the layers of the same names."""
+        """Let ``net`` use the parameters of the train net, for the layers of the same names.
+
+        Raises:
+            TypeError: ``net`` is no Net.
+        """
         if not isinstance(net, Net):
             raise TypeError(f"share_weights takes a Net, not {net!r} ({type(net).__name__})")
         net.share_with(self.net)

@@ -29,7 +29,11 @@ class _Videos(Layer):
     """What the layers of videos share: options in one of two messages, and a window that is square in space."""
 
     def chosen(self, bottom_shapes: Sequence[Shape]) -> Any:
-        """The message that is given; the one of version 1.1 where both are."""
+        """The message that is given; the one of version 1.1 where both are.
+
+        Raises:
+            LayerError: the bottom has not five axes.
+        """
         if len(bottom_shapes[0]) != 5:
             raise self.error(f"needs a bottom (N, C, length, height, width), not of shape {dims(bottom_shapes[0])}")
         older, newer = type(self).option_fields()
@@ -37,7 +41,11 @@ class _Videos(Layer):
         return getattr(self.param, self.field)
 
     def window(self, options: Any, depth: str, side: str, least: int, default: int) -> Ints:
-        """An option along length, height and width."""
+        """An option along length, height and width.
+
+        Raises:
+            LayerError: a side is below ``least``, or is given several times.
+        """
         sides = getattr(options, side)
         if hasattr(sides, "append"):  # BVLC's field, which may be given once for each axis
             if len(sides) > 1:

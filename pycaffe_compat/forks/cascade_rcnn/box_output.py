@@ -147,7 +147,11 @@ class FrcnnOutput(Layer):
 
     @untraced
     def detect(self, scores: Tensor, codes: Tensor, regions: Tensor, size: Tensor) -> Tensor:
-        """As :meth:`forward`, for matrices with memory."""
+        """As :meth:`forward`, for matrices with memory.
+
+        Raises:
+            LayerError: a region is of another image than 0.
+        """
         if bool(regions[:, 0].any()):
             raise self.error("has regions of several images; it takes one picture at a time")
         boxes = decode_from_regions(codes.reshape(len(codes), -1, 4), regions[:, 1:5], self.mean, self.std)

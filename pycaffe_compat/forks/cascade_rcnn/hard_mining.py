@@ -70,7 +70,11 @@ class HardMining(Layer):
         return tops if len(tops) > 1 else tops[0]
 
     def hardest(self, losses: Tensor, image: Tensor, number: int) -> Tensor:
-        """The numbers of ``number`` regions."""
+        """The numbers of ``number`` regions.
+
+        Raises:
+            LayerError: a region is of no image of the batch.
+        """
         wrong = (image < 0) | (image >= self.images)
         if bool(wrong.any()):
             raise self.error(f"has a region of image {int(image[wrong][0])}, but num_image: {self.images}")

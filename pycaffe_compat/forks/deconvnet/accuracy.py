@@ -22,7 +22,11 @@ class _PlaceAccuracy(Layer):
     differentiable = (False,)
 
     def read(self, options: Any, field: str, bottom_shapes: Sequence[Shape], classes: int) -> None:
-        """Read what the options of both layers have in common."""
+        """Read what the options of both layers have in common.
+
+        Raises:
+            LayerError: the shapes of the bottoms do not go together, or ``top_k`` is not from 1 to ``classes``.
+        """
         check_label_map(self, *bottom_shapes)
         self.top_k: int = options.top_k
         if not 1 <= self.top_k <= classes:

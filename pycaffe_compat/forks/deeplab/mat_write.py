@@ -47,7 +47,11 @@ class MatWrite(Layer):
 
     @functools.cached_property
     def names(self) -> list[str] | None:
-        """The names of the passes, if a list gives them. A net that is only looked at needs no list."""
+        """The names of the passes, if a list gives them. A net that is only looked at needs no list.
+
+        Raises:
+            MissingFileError, LayerError: the list is missing, or ``strip`` leaves nothing of a name.
+        """
         options = self.param.mat_write_param
         if not options.HasField("source"):
             return None

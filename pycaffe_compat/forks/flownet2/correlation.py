@@ -57,7 +57,11 @@ class Correlation(Layer):
         self.places(first)
 
     def places(self, shape: Shape) -> tuple[int, int]:
-        """The height and the width of the top."""
+        """The height and the width of the top.
+
+        Raises:
+            LayerError: the options do not fit into the planes.
+        """
         height = shape[2] + (2 * (self.pad - self.reach) if self.both_axes else 0) - self.kernel + 1
         width = shape[3] + 2 * (self.pad - self.reach) - self.kernel + 1
         if min(height, width) < 1:

@@ -136,7 +136,11 @@ class Downsample(_Resized):
     fields = ("top_height", "top_width")
 
     def forward(self, x: Tensor, like: Tensor | None = None) -> Tensor:
-        """Return (N, C, H', W')."""
+        """Return (N, C, H', W').
+
+        Raises:
+            LayerError: the planes, or what they become, have a side of 1.
+        """
         size = self.size(like)
         if x.is_meta:
             return x.new_empty(*x.shape[:2], *size)

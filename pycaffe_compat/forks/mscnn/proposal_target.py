@@ -88,7 +88,11 @@ class ProposalTarget(Layer):
 
     @untraced
     def choose(self, proposals: Tensor, true: Tensor) -> tuple[Tensor, ...]:
-        """As :meth:`forward`, of proposals (R, 5) and true boxes (G, 7)."""
+        """As :meth:`forward`, of proposals (R, 5) and true boxes (G, 7).
+
+        Raises:
+            LayerError: a region is of no image of the batch.
+        """
         true = self.usable(true)
         rows = torch.cat((proposals, true[:, :5])) if self.takes_true_boxes else proposals
         image = rows[:, 0]
@@ -168,7 +172,11 @@ class ProposalTarget(Layer):
         return max(self.size - taken, 0)
 
     def draw(self, number: int, true: Tensor) -> Tensor:
-        """Regions of any image of the batch that overlap no true box by ``fg_thr``, (number, 5): image, corner and sides."""
+        """Regions of any image of the batch that overlap no true box by ``fg_thr``, (number, 5): image, corner and sides.
+
+        Raises:
+            LayerError: no such region is found, or the images are too small to draw one.
+        """
         width, height = self.picture
         if min(self.picture) <= SMALLEST:
             raise self.error(

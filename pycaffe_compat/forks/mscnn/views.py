@@ -51,7 +51,11 @@ class View(NamedTuple):
         return View(np.ascontiguousarray(self.picture[:, ::-1]), *turned)
 
     def resized(self, size: Size) -> View:
-        """Of another size."""
+        """Of another size.
+
+        Raises:
+            DataError: a side would have no pixel.
+        """
         have = self.size
         if size == have:
             return self
@@ -114,6 +118,9 @@ def rescaled(view: View, factor: tuple[float, float], centre: tuple[float, float
     """Scale a picture by ``factor``, x and y, and return it with where its centre came to lie.
 
     One that grows much is cut around its centre first.
+
+    Raises:
+        DataError: a side would have no pixel.
     """
     if factor == (1, 1):
         return view, centre

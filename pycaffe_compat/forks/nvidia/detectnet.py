@@ -130,7 +130,11 @@ class DetectNetTransformation(Layer):
         return torch.from_numpy(made).to(pictures), torch.from_numpy(grids).to(pictures)
 
     def boxes(self, label: np.ndarray) -> np.ndarray:
-        """The boxes of a picture, a row of 16 for each."""
+        """The boxes of a picture, a row of 16 for each.
+
+        Raises:
+            DataError: the label does not begin with how many there are, and 16.
+        """
         count, length = int(label[0, 0]), int(label[0, 1])
         if length != _NUMBERS or not 0 <= count < len(label):
             raise DataError(

@@ -79,7 +79,11 @@ class DetectionEvaluate(Layer):
     @untraced
     @torch.no_grad()
     def forward(self, detections: Tensor, label: Tensor) -> Tensor:
-        """Return the rows. A top of the meta device has as many as if all detections counted."""
+        """Return the rows. A top of the meta device has as many as if all detections counted.
+
+        Raises:
+            LayerError: the detections are not (1, 1, K, 7).
+        """
         if detections.dim() != 4 or detections.shape[:2] != (1, 1) or detections.shape[3] != 7:
             raise self.error(
                 "needs detections of shape 1×1×K×7 (image, label, score, xmin, ymin, xmax, ymax), not "

@@ -76,7 +76,11 @@ class DetectionOutput(Layer):
         return len(param.bottom) <= 4
 
     def check_bottoms(self, shapes: Sequence[Shape]) -> int:
-        """Return the number of priors, after a check that all bottoms are of that number."""
+        """Return the number of priors, after a check that all bottoms are of that number.
+
+        Raises:
+            LayerError: they are not.
+        """
         loc, conf, prior = shapes[:3]
         if len(prior) < 3 or not prior[0] or prior[1] != 2 or prior[2] % 4 or count(prior, 3) != 1:
             raise self.error(f"its third bottom must be the priors, (1, 2, number * 4), not of shape {dims(prior)}")

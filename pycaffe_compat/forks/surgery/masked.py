@@ -42,7 +42,11 @@ class Masked(Layer):
     mean = deviation = 0.0
 
     def add_masks(self, options: Any) -> None:
-        """Read the options of the masks and declare their blobs."""
+        """Read the options of the masks and declare their blobs.
+
+        Raises:
+            LayerError: ``gamma`` is negative, or there is no bias.
+        """
         if self.bias is None:
             raise self.error(
                 "bias_term: false crashes the fork, which reads a mask of biases; use a bias whose lr_mult is 0"

@@ -50,7 +50,11 @@ class RoundedProposal(Proposals):
 
     @untraced
     def propose(self, scores: Tensor, shifts: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`forward`, for tensors with memory; both tops."""
+        """As :meth:`forward`, for tensors with memory; both tops.
+
+        Raises:
+            LayerError: height, width or scale of the image are not finite.
+        """
         height, width = scores.shape[2:]
         a = len(self.anchors)
         values = scores[0, a:].float().flatten()  # by anchor, row and column

@@ -47,7 +47,11 @@ class CtcLoss(LossLayer):
             )
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        """Return the loss as a tensor without axes."""
+        """Return the loss as a tensor without axes.
+
+        Raises:
+            LayerError: a label is none of the alphabet.
+        """
         n, alphabet = x.shape[1:]
         if x.is_meta:
             return x.sum() * 0

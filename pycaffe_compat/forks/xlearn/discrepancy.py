@@ -55,7 +55,11 @@ class Discrepancy(LossLayer):
         self.register_buffer("gamma", torch.tensor(-1.0, dtype=torch.float64), persistent=False)
 
     def check_domains(self, source: Shape, target: Shape) -> None:
-        """Check that the items of both domains have as many values."""
+        """Check that the items of both domains have as many values.
+
+        Raises:
+            LayerError: they have not.
+        """
         if not source or not target or count(source, 1) != count(target, 1):
             raise self.error(
                 f"takes features (N, …) of two domains with as many values each, not {dims(source)} and {dims(target)}"
