@@ -47,6 +47,7 @@ STRAYS = r".*_iter_\d+\.(caffemodel|solverstate)(\.h5)?"  # the names of snapsho
 EXTRA_FIELD = 142_857  # of SolverState; Caffe's own numbers are small
 EXTRA_DATASET = "pycaffe_compat"
 HISTORY_SUM = "history_crc32"
+EXTRA_SUM = "extra_crc32"
 
 
 @dataclass
@@ -312,6 +313,19 @@ def add_to_sum(array: np.ndarray, crc: int) -> int:
     return zlib.crc32(np.ascontiguousarray(array, np.float32).data, crc)
 
 
+def _extra_field(state: State, history_sum: int) -> bytes:
+    """The JSON of what Caffe has no field for, with the CRC-32 sums of the history and of this field itself.
+
+    Caffe's own fields have no sum: programs of users may change them.
+    """
+    extra = json.loads(json.dumps({**state.extra, HISTORY_SUM: history_sum}))
+    return json.dumps({**extra, EXTRA_SUM: _extra_sum(extra)}).encode()
+
+
+def _extra_sum(extra: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(extra, sort_keys=True).encode())
+
+
 def _write_binary(path: str, state: State, history: Iterable[Tensor]) -> None:
     head = caffe_pb2.SolverState(iter=state.iteration, learned_net=state.learned_net).SerializeToString()
     tail = caffe_pb2.SolverState(current_step=state.current_step).SerializeToString()
@@ -325,7 +339,7 @@ def _write_binary(path: str, state: State, history: Iterable[Tensor]) -> None:
             file.write(wire.header(3, sum(len(part) for part in parts)))
             file.writelines(parts)
         if state.extra:
-            extra = json.dumps({**state.extra, HISTORY_SUM: crc}).encode()
+            extra = _extra_field(state, crc)
             file.write(wire.header(EXTRA_FIELD, len(extra)) + extra)
         file.write(tail)  # last, as in Caffe's own files: a file without it was cut off
 
@@ -341,7 +355,7 @@ def _write_hdf5(path: str, state: State, history: Iterable[Tensor]) -> None:
             group[str(index)] = array = to_numpy(tensor)
             crc = add_to_sum(array, crc)
         if state.extra:
-            extra = json.dumps({**state.extra, HISTORY_SUM: crc}).encode()
+            extra = _extra_field(state, crc)
             file[EXTRA_DATASET] = np.frombuffer(extra, np.uint8)
 
 
@@ -361,7 +375,7 @@ def open_state(path: str | os.PathLike[str]) -> Iterator[State]:
 
     Raises:
         MissingFileError: there is no such file.
-        SolverError: it is truncated, or no solver state.
+        SolverError: it is truncated or damaged, or no solver state.
     """
     name = require_file(path, "solver state", "a solver state is PREFIX_iter_N.solverstate, beside its .caffemodel")
     with contextlib.ExitStack() as stack:
@@ -477,10 +491,13 @@ def _text(value: Any) -> str:
 def _checked(state: State, name: str) -> State:
     if not isinstance(state.extra, dict):
         raise SolverError(f"{name}: the field that this package adds has been changed")
-    state.history_sum = state.extra.pop(HISTORY_SUM, None)
     for what, value in (("iter", state.iteration), ("current_step", state.current_step)):
         if not 0 <= value < 2**31:
             raise SolverError(f"{name}: {what} {value} is out of range")
+    written = state.extra.pop(EXTRA_SUM, None)
+    if written is not None and written != _extra_sum(state.extra):
+        raise SolverError(f"{name} is damaged: the field that this package adds has been changed (CRC-32)")
+    state.history_sum = state.extra.pop(HISTORY_SUM, None)
     return state
 
 
@@ -508,7 +525,8 @@ def load_history(state: State, name: str, optimizer: CaffeOptimizer, learnables:
     ``learnables`` are those of the net, in its order.
 
     Raises:
-        SolverError: a number of blobs, or a shape, that is not that of the net and the solver's type.
+        SolverError: a number of blobs, or a shape, that is not that of the net and the solver's type; or numbers that are not
+            those that were written.
     """
     slots = [(h, learnable) for h in optimizer.history_names for learnable in learnables]
     kind = type(optimizer).__name__
@@ -518,12 +536,16 @@ def load_history(state: State, name: str, optimizer: CaffeOptimizer, learnables:
             f"({len(optimizer.history_names)} for each of {len(learnables)} parameters). "
             "Was it written with another solver type or net?"
         )
-    arrays = []
+    arrays, crc = [], 0
     for index, (stored, (_, learnable)) in enumerate(zip(state.history, slots, strict=True)):
         want = tuple(learnable.tensor.shape)
         if not same_shape(stored.shape, want):
             raise SolverError(
                 f'{name}: history blob {index} has shape {stored.shape}, but parameter "{learnable.name}" has {want}'
             )
-        arrays.append(stored.read().reshape(want))
+        array = stored.read()
+        crc = add_to_sum(array, crc)
+        arrays.append(array.reshape(want))
+    if state.history_sum not in (None, crc):
+        raise SolverError(f"{name} is damaged: its history blobs are not those that were written (CRC-32)")
     optimizer.load_history(arrays, [learnable.tensor for learnable in learnables])

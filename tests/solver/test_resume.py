@@ -138,6 +138,13 @@ def change_history(state: Path) -> None:
     state.write_bytes(content)
 
 
+def change_generators(state: Path) -> None:
+    content = state.read_bytes()
+    at = content.index(b'"cpu": "') + 4000
+    other = b"A" if content[at : at + 1] != b"A" else b"B"
+    state.write_bytes(content[:at] + other + content[at + 1 :])
+
+
 def cut_between_fields(state: Path) -> None:
     with open_state(state):
         message = caffe_pb2.SolverState.FromString(state.read_bytes())
@@ -154,6 +161,10 @@ FLAWS = {
     "state a folder": (lambda state: (state.unlink(), state.mkdir()), "not a solver state"),
     "state a dangling link": (lambda state: (state.unlink(), state.symlink_to("gone")), "link to gone"),
     "history changed": (change_history, "CRC-32"),
+    "generators changed": (
+        change_generators,
+        "it is damaged: the field that this package adds has been changed (CRC-32)",
+    ),
     "model cut": (spoil_model, "were written with the state"),
     "model empty": (lambda state: state.with_suffix(".caffemodel").write_bytes(b""), "has 0 bytes"),
     "model gone": (lambda state: state.with_suffix(".caffemodel").unlink(), "which are not there"),
