@@ -59,8 +59,12 @@ class Net:
     ) -> None:
         given: dict[str, Any] = {"phase": phase, "level": level, "stages": stages, "weights": weights}
         order = list(given)
+        if network_file is None:
+            raise TypeError("Net: network_file is None; a path is wanted")
         if args and isinstance(args[0], (str, bytes, os.PathLike)) and str(args[0]).upper() not in ("TRAIN", "TEST"):
             order = ["weights", "phase"]
+        elif len(args) == 2 and args[0] is None:
+            raise TypeError("Net: weights_file is None; leave it out for a net that begins with its fillers")
         for name, value in zip_longest(order[: len(args)], args):
             if name is None or given[name] is not None:
                 raise TypeError(

@@ -138,6 +138,7 @@ def test_a_reshape_that_a_layer_cannot_follow_leaves_a_net_that_works(net: caffe
     "arguments, options, kind, message",
     [
         ((), {}, TypeError, "needs a phase"),
+        ((None, caffe.TEST), {}, TypeError, "weights_file is None; leave it out"),
         ((caffe.TEST, 0, None, None, 1), {}, TypeError, "too many"),
         ((caffe.TEST,), {"phase": caffe.TEST}, TypeError, "phase is given twice"),
         (("a.caffemodel", caffe.TEST), {"weights": "b.caffemodel"}, TypeError, "weights is given twice"),
@@ -267,6 +268,7 @@ def test_a_python_layer_that_raises_is_named_with_its_traceback(
         (lambda n: n.share_with("net.caffemodel"), TypeError, "another Net, not 'net.caffemodel'"),
         (lambda n: n.before_forward("print"), TypeError, "a callback is a function"),
         (lambda n: n.blobs["data"].reshape({2, 3, 4}), CaffeError, "cannot have shape"),
+        (lambda n: caffe.Net(None, "a.caffemodel", caffe.TEST), TypeError, "network_file is None"),
         (lambda n: caffe.Net("net.prototxt", 2), NetError, r"unknown phase 2: it must be 0 \(TRAIN\) or 1 \(TEST\)"),
         (lambda n: caffe.Net("net.prototxt", caffe.TEST, "a.caffemodel"), TypeError, "weights go before the phase"),
         (lambda n: caffe.Net("net.prototxt", caffe.TEST, stages=5), TypeError, "stages is a list of names"),
