@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, NetError
-from ..proto.caffe_pb2 import TEST
+from ..proto.caffe_pb2 import TEST, TRAIN
 from . import io
 from .net import Net
+
+log = logging.getLogger(__name__)
 
 PathLike = str | os.PathLike[str]
 
@@ -107,7 +110,13 @@ class Classifier(ImageNet):
         )
         self.crop_dims = np.array(self.blobs[self.inputs[0]].shape[2:])
         self.image_dims = self.crop_dims
-        if image_dims is not None:
+        if isinstance(image_dims, int) and image_dims in (TRAIN, TEST):
+            log.warning(
+                "Classifier(model_file, pretrained_file, image_dims): a phase, %d, is given for image_dims and left out. "
+                "Classifier always makes a net for TEST",
+                image_dims,
+            )
+        elif image_dims is not None:
             self.image_dims = np.array(io.two_sizes(image_dims, "image_dims"))
         if (self.image_dims < self.crop_dims).any():
             raise DataError(

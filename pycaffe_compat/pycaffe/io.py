@@ -156,6 +156,7 @@ class Transformer:
         self.raw_scale: dict[str, float] = {}
         self.mean: dict[str, np.ndarray] = {}
         self.input_scale: dict[str, float] = {}
+        self.is_flow: dict[str, bool] = {}
 
     def _check(self, name: str) -> None:
         if name not in self.inputs:
@@ -294,6 +295,11 @@ class Transformer:
         """Set the factor after the mean is subtracted."""
         self._set_scale(self.input_scale, in_, scale, "set_input_scale")
 
+    def set_is_flow(self, in_: str, is_flow: bool) -> None:
+        """Note in ``is_flow`` whether an input takes optical flow. Nothing here reads it; scripts of LRCN's Caffe do."""
+        self._check(in_)
+        self.is_flow[in_] = is_flow
+
 
 def integers(values: Any, what: str) -> tuple[int, ...]:
     """``values`` as whole numbers in the order given.
@@ -429,6 +435,17 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1)
     mode = "bilinear" if interp_order == 1 else "bicubic"
     made = F.interpolate(planes, (height, width), mode=mode, align_corners=True)[0]
     return np.ascontiguousarray(made.numpy().transpose(1, 2, 0))
+
+
+def flip_image(im: np.ndarray, scale: float = 128, is_flow: bool = False) -> np.ndarray:
+    """Return ``im`` (height×width×channels) mirrored, as in LRCN's Caffe.
+
+    Of an image of optical flow, which points the other way then, the first channel becomes ``scale`` minus its values.
+    """
+    mirrored = as_image(im, "flip_image")[:, ::-1].copy()
+    if is_flow:
+        mirrored[:, :, 0] = scale - mirrored[:, :, 0]
+    return mirrored
 
 
 def resize(image: np.ndarray, output_shape: Sequence[int], *args: Any, **kwargs: Any) -> np.ndarray:

@@ -131,6 +131,15 @@ def test_image_dims_are_two_sizes_that_hold_the_input(image_dims: Any, tmp_path:
         caffe.Classifier(*paths, image_dims=image_dims)
 
 
+@pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST])
+def test_a_phase_in_the_place_of_the_sizes_is_left_out(
+    phase: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    classifier = caffe.Classifier(*files(tmp_path, INPUT + MEAN), phase)
+    assert classifier.image_dims.tolist() == [6, 5] and classifier.module.training is False
+    assert f"a phase, {phase}, is given for image_dims" in caplog.text
+
+
 def test_settings_reach_the_transformer_in_the_order_of_pycaffe(tmp_path: Path) -> None:
     paths = files(tmp_path, INPUT + MEAN)
     image = RNG.random((6, 5, 3)).astype(np.float32)

@@ -307,3 +307,16 @@ def test_what_pycaffes_io_imports_is_reached_through_it() -> None:
     assert io.resize((image * 255).astype(np.uint8), (4, 3)).max() <= 1
     assert io.resize(image, (4, 3, 3), anti_aliasing=True).std() < halved.std()
     assert io.arraylist_to_blobprotovecor_str is io.arraylist_to_blobprotovector_str
+
+
+def test_images_of_optical_flow_are_mirrored_with_their_direction() -> None:
+    flow = RNG.random((2, 3, 3)).astype(np.float32)
+    before = flow.copy()
+    np.testing.assert_array_equal(io.flip_image(flow), flow[:, ::-1])
+    turned = io.flip_image(flow, 1, is_flow=True)
+    np.testing.assert_array_equal(turned[:, :, 0], 1 - flow[:, ::-1, 0])
+    np.testing.assert_array_equal(turned[:, :, 1:], flow[:, ::-1, 1:])
+    np.testing.assert_array_equal(flow, before)
+    transformer = io.Transformer({"data": (1, 3, 2, 3)})
+    transformer.set_is_flow("data", True)
+    assert transformer.is_flow == {"data": True}
