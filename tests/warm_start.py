@@ -17,8 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# The last is what PyTorch imports when it makes its first optimizer.
-PRELOADED = ["pycaffe_compat.commands.train_net", "pycaffe_compat.commands.train_stages", "torch._dynamo"]
+PRELOADED = [
+    "pycaffe_compat.commands.train_net",
+    "pycaffe_compat.commands.train_stages",
+    # What these, and experiments, import once they need it: torch._dynamo comes with the first optimizer.
+    *("torch._dynamo", "matplotlib.figure", "scipy.ndimage", "scipy.stats"),
+]
 
 
 class Started:
@@ -72,22 +76,26 @@ class Started:
 
 
 def start(
-    *arguments: str | Path, cwd: str | Path = ".", env: Mapping[str, str] | None = None, merged: bool = False
+    *arguments: str | Path,
+    cwd: str | Path = ".",
+    env: Mapping[str, str] | None = None,
+    merged: bool = False,
+    session: bool = False,
 ) -> Started:
     """Run ``python SCRIPT …``, ``python -m MODULE …`` or ``python -c PROGRAM …``.
 
     Args:
         env: variables besides those of this process.
         merged: what it writes to either stream is in ``stdout``.
+        session: it leads a session of its own, and a group of processes.
     """
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     (out, child_out), (err, child_err) = context.Pipe(duplex=False), context.Pipe(duplex=False)
     words = [str(each) for each in arguments]
     writes = (child_out, child_out if merged else child_err)
-    process = context.Process(
-        target=_run, args=(words, str(Path(cwd).resolve()), {**os.environ, **(env or {})}, *writes)
-    )
+    environment = {**os.environ, **(env or {})}
+    process = context.Process(target=_run, args=(words, str(Path(cwd).resolve()), environment, session, *writes))
     process.start()
     child_out.close()
     child_err.close()
@@ -109,8 +117,10 @@ def run(*arguments: str | Path, timeout: float = 300, **options: Any) -> subproc
     return subprocess.CompletedProcess(arguments, process.returncode or 0, *said)
 
 
-def _run(words: list[str], cwd: str, environment: dict[str, str], out: Any, err: Any) -> None:
+def _run(words: list[str], cwd: str, environment: dict[str, str], session: bool, out: Any, err: Any) -> None:
     """What the process does."""
+    if session:
+        os.setsid()
     for descriptor, end in ((1, out), (2, err)):
         os.dup2(end.fileno(), descriptor)
     out.close()

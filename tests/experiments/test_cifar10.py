@@ -2,7 +2,6 @@
 
 import csv
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,6 @@ from pycaffe_compat.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "experiments/cifar10/run.py"
-ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
 OPTIONS = ("--data", "data", "--work", "work", "--results", "results", "--docs", "docs")
 
 
@@ -43,8 +41,7 @@ def folder(tmp_path):
 
 
 def run(folder, *arguments):
-    command = [sys.executable, SCRIPT, *OPTIONS, *arguments]
-    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    return warm_start.run(SCRIPT, *OPTIONS, *arguments, cwd=folder)
 
 
 def rows(path):
@@ -52,20 +49,20 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_killed_and_begun_again_it_has_every_row_once(folder):
-    command = [sys.executable, SCRIPT, *OPTIONS, "--smoke"]
-    first = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, start_new_session=True, stdout=subprocess.DEVNULL)
+def test_killed_and_begun_again_it_has_every_row_once(folder, experiment, monkeypatch):
+    first = warm_start.start(SCRIPT, *OPTIONS, "--smoke", cwd=folder, merged=True, session=True)
     deadline = time.monotonic() + 120
     while not (folder / "results/errors.csv").exists():
-        assert first.poll() is None and time.monotonic() < deadline
+        assert first.returncode is None and time.monotonic() < deadline
         time.sleep(0.05)
     os.killpg(first.pid, 9)
     first.wait()
     with open(folder / "results/errors.csv", "a") as file:
         file.write("small,1,basel")  # what a kill can leave
 
-    done = run(folder, "--smoke")
-    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.chdir(folder)
+    status, *said = experiment(SCRIPT, *OPTIONS, "--smoke")
+    assert status == 0, said
     found = rows(folder / "results/errors.csv")
     keys = [(row["seed"], row["variant"], row["data"], row["mode"]) for row in found]
     assert len(keys) == len(set(keys)) == 8 * 3

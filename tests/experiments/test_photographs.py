@@ -1,8 +1,6 @@
 """The experiment with photographs, at its smallest: every step by the project's own commands, then the page."""
 
 import csv
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -35,22 +33,14 @@ def inputs(tmp_path):
     return tmp_path
 
 
-def test_from_an_archive_to_the_page(inputs):
+def test_from_an_archive_to_the_page(inputs, experiment, monkeypatch):
+    monkeypatch.chdir(inputs)
     script = ROOT / "experiments/photographs/run.py"
-    command = [
-        sys.executable,
-        script,
-        "--photographs",
-        "photographs.zip",
-        "--encoder",
-        "net.prototxt",
-        "net.caffemodel",
-    ]
+    command = [script, "--photographs", "photographs.zip", "--encoder", "net.prototxt", "net.caffemodel"]
     where = ["--work", "work", "--results", "results.csv", "--docs", "docs", "--iterations", "2", "--jobs", "2"]
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([*command, *where], cwd=inputs, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "18 photographs to train on, 2 held out" in done.stdout
+    status, said, errors = experiment(*command, *where)
+    assert status == 0, said + errors
+    assert "18 photographs to train on, 2 held out" in said
     with open(inputs / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["encoder"], row["title"], row["label"], row["pictures"]) for row in rows] == [
@@ -63,7 +53,7 @@ def test_from_an_archive_to_the_page(inputs):
     for name in ("trained", "random", "quality"):
         assert cv2.imread(str(inputs / f"docs/figures/photographs_{name}.png")) is not None
     (inputs / "docs/results.md").write_text("# Mine\n\n" + page.partition("\n\n")[2] + "\nAfter.\n")
-    again = subprocess.run([*command, *where, "--draw"], cwd=inputs, env=environment, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
+    status, _, errors = experiment(*command, *where, "--draw")
+    assert status == 0, errors
     text = (inputs / "docs/results.md").read_text()
     assert text.startswith("# Mine\n") and text.endswith("After.\n") and text.count("## Photographs") == 1

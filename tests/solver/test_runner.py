@@ -20,7 +20,7 @@ sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
 from plain_swwae import PlainSWWAE, plain_optimizer  # noqa: E402
 
-SIDE, BATCH, STEPS = 32, 2, 3
+SIDE, BATCH, STEPS = 32, 2, 2
 
 
 def vgg(dropout=0.5, **options):

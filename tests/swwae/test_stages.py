@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import paper_nets
@@ -18,6 +16,7 @@ from pycaffe_compat.swwae.generate import VARIANTS
 from pycaffe_compat.swwae.stages import stages, train_in_stages
 
 ROOT = Path(__file__).parents[2]
+TOOL = ROOT / "tools/train_stages.py"
 NET = """
 layer { name: "x" type: "DummyData" top: "x" top: "t" dummy_data_param {
   shape { dim: 4 dim: 3 } shape { dim: 4 dim: 2 } data_filler { type: "gaussian" std: 1 } data_filler { value: 1 } } }
@@ -67,17 +66,14 @@ def test_a_stop_waits_for_the_trainers_snapshot(tmp_path, number):
     write_solver(tmp_path, "prototxt/swwae_layerwise", "dec")
     (tmp_path / "vgg.prototxt").write_text(NET % "ip")
     Net(str(tmp_path / "vgg.prototxt")).save(tmp_path / "vgg.caffemodel")
-    command = [sys.executable, str(ROOT / "tools/train_stages.py"), "swwae_layerwise", "--weights", "vgg.caffemodel"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+    command = [TOOL, "swwae_layerwise", "--weights", "vgg.caffemodel"]
+    with warm_start.start(*command, cwd=tmp_path, session=True) as process:
         for line in process.stderr:
             if "Iteration 10 " in line:
                 break
         # Ctrl-C reaches all processes of a terminal, what ends a job often the first alone.
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-        rest = process.stderr.read()
+        rest = process.communicate()[1]
     assert process.returncode == 128 + number, rest
     assert "Snapshotting solver state" in rest and "the same command resumes from the newest snapshot" in rest
     assert not [name for name in os.listdir(tmp_path / "snapshots") if name.startswith(".")]
@@ -119,9 +115,6 @@ def test_a_step_that_fails_says_why_and_is_taken_up_again(tmp_path, monkeypatch)
         train_in_stages(Decoder("swwae", "layerwise"), "vgg.caffemodel")
     net.write_text(right)
     assert os.path.exists(train_in_stages(Decoder("swwae", "layerwise"), "vgg.caffemodel"))
-
-
-TOOL = ROOT / "tools/train_stages.py"
 
 
 def test_several_processes_go_through_the_steps_together(tmp_path):
