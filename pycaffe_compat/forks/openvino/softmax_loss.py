@@ -103,7 +103,7 @@ class AdaptiveSoftmaxLoss(SoftmaxWithLoss):
             return total
         if self.n_tops == 2:
             return total, x.detach().softmax(axis)
-        shown = torch.stack((self.frequencies.to(loss.dtype), by_class), 1).flatten()
+        shown = torch.stack((self.frequencies.to(loss), by_class), 1).flatten()
         return total, *shown.unbind()
 
     def _class_weights(self, classes: Tensor, keep: Tensor, valid: Tensor) -> Tensor:
