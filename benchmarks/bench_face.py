@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Times the numpy face against the same net called as a torch module, and the building of a net.
+"""Times the pycaffe interface against the same net called as a torch module, and the building of a net.
 
 Writes benchmarks/face.md.
 
@@ -144,12 +144,12 @@ def main() -> None:
             ("VGG-16 build", "no weights", "allocating and filling its parameters", build(vgg, 11)),
         ]
     lines = [
-        "# What the numpy face costs",
+        "# The cost of the pycaffe interface",
         "",
         "`python benchmarks/bench_face.py`: median CPU times, and the median of the ratios of turns taken one after the other.",
         f"{processor()}, 1 thread, PyTorch {torch.__version__}, numpy {np.__version__}.",
         "",
-        "| | | numpy face, CPU ms | against | CPU ms | ratio | goal |",
+        "| | | pycaffe, CPU ms | against | CPU ms | ratio | goal |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [

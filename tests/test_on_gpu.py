@@ -1,4 +1,4 @@
-"""Nets, solvers and the numpy face on a GPU: what they give on the CPU, as far as cuDNN rounds alike."""
+"""Nets, solvers and the pycaffe interface on a GPU: what they give on the CPU, as far as cuDNN rounds alike."""
 
 import copy
 

@@ -49,7 +49,7 @@ CHANGING = {
 
 
 def same_as_module(face: Face) -> None:
-    """The module, with its fused layers, makes what the numpy face makes layer by layer."""
+    """The module, with its fused layers, makes what the pycaffe interface makes layer by layer."""
     random = np.random.default_rng(0)
     given = {name: random.standard_normal(face.blobs[name].shape, np.float32) for name in face.inputs}
     for name, values in given.items():

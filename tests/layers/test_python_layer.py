@@ -1,4 +1,4 @@
-"""Python layers: in the module net and in the numpy face, allowed and not, gradients, parameters, errors."""
+"""Python layers: in the module net and in the pycaffe interface, allowed and not, gradients, parameters, errors."""
 
 import sys
 

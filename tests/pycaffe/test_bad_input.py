@@ -1,4 +1,4 @@
-"""What a script may get wrong with the numpy face: one error of the family each, which says what would be right."""
+"""What a script may get wrong with the pycaffe interface: one error of the family each, which says what would be right."""
 
 from __future__ import annotations
 

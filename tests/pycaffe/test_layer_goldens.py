@@ -1,4 +1,4 @@
-"""Every layer golden, through the numpy face: built from prototxt, run forward and backward as a pycaffe script would."""
+"""Every layer golden, through the pycaffe interface: built from prototxt, run forward and backward as a pycaffe script would."""
 
 from __future__ import annotations
 

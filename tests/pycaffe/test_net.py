@@ -1,4 +1,4 @@
-"""The numpy face as pycaffe scripts use it: live arrays, partial passes, surgery."""
+"""The pycaffe interface as pycaffe scripts use it: live arrays, partial passes, surgery."""
 
 from __future__ import annotations
 

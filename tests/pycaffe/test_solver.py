@@ -1,4 +1,4 @@
-"""Solver goldens through the numpy face: parameters after every step, and going on from Caffe's own snapshot."""
+"""Solver goldens through the pycaffe interface: parameters after every step, and going on from Caffe's own snapshot."""
 
 from __future__ import annotations
 

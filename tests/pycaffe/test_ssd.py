@@ -1,4 +1,4 @@
-"""SSD through the numpy face: from a picture to boxes, whose number is known after a pass only."""
+"""SSD through the pycaffe interface: from a picture to boxes, whose number is known after a pass only."""
 
 from __future__ import annotations
 
