@@ -207,7 +207,7 @@ def copy_weights(
         The report, and the blobs that were written, by owner.
 
     Raises:
-        WeightsError: a layer with another number of blobs, or a blob of another shape; both shapes and files are named.
+        WeightsError: a layer has a different number of blobs, or a blob a different shape; both shapes and files are named.
     """
     if only is None:
         targets, only = dict(owners), {key for keys in owners.values() for key in keys}
@@ -246,7 +246,7 @@ def match_blobs(
         The report, and the blobs to take, as layer and index, in the file's order.
 
     Raises:
-        WeightsError: a layer with another number of blobs, or a blob of another shape; both shapes and files are named.
+        WeightsError: a layer has a different number of blobs, or a blob a different shape; both shapes and files are named.
     """
     report = FileReport(stored.file, ignored=[name for name in stored if name not in layers])
     report.unused = [name for name in report.ignored if stored.shapes(name)]

@@ -66,8 +66,8 @@ def _full_param(param: Any, fork: str) -> Any:
 class CaffeModule(nn.Module):
     """The net that a ``NetParameter`` describes, for one phase, level and set of stages.
 
-    Every layer is a submodule under its own name, so ``state_dict`` speaks of ``conv1_1.weight``. In-place layers and
-    shared blobs are ordinary values here: each write makes a new tensor and a name stands for its newest one.
+    Every layer is a submodule under its own name, so ``state_dict`` has ``conv1_1.weight``. In-place layers and
+    shared blobs are ordinary values: each write makes a new tensor, and a name refers to the newest one.
 
     Args:
         param: the net, or the path of its prototxt.
@@ -77,11 +77,11 @@ class CaffeModule(nn.Module):
             not filled first.
         file: where ``param`` came from, for error messages.
         device: where the parameters live.
-        share: a net whose blobs are used, the very same memory, for the layers of the same names (a test net's train net).
-        fuse: run ReLU inside of poolings, hand switches over as bytes, and the like (:mod:`pycaffe_compat.plan`), with
+        share: a net whose blobs (the same memory) are used by layers of the same names, such as a test net's train net.
+        fuse: run ReLU inside poolings, pass switches on as bytes, and so on (:mod:`pycaffe_compat.plan`), with
             unchanged results.
-        fork: the fork of Caffe that the net is of, such as ``"segnet"``, where what it uses could mean several.
-        proto: the user's own ``caffe.proto``, by which the net is read (:func:`pycaffe_compat.proto.use_proto`).
+        fork: the fork of Caffe that the net is for, such as ``"segnet"``, if several are possible.
+        proto: the user's own ``caffe.proto``, used to read the net (:func:`pycaffe_compat.proto.use_proto`).
 
     Attributes:
         inputs, outputs: the tops of ``Input`` layers; the blobs that no layer consumes, in alphabetical order.
@@ -361,7 +361,7 @@ class CaffeModule(nn.Module):
         return place
 
     def get_submodule(self, target: str) -> nn.Module:
-        """As ``nn.Module.get_submodule``, also for layers that are named like an attribute of modules."""
+        """Like ``nn.Module.get_submodule``, but also finds layers named like an attribute of modules."""
         module: nn.Module | None = self
         for part in target.split(".") if target else ():
             module = module._modules.get(part) if module is not None else None
@@ -374,7 +374,7 @@ class CaffeModule(nn.Module):
     ) -> dict[str, Tensor]:
         """Take the next batch of every data layer, as tensors on the net's device.
 
-        A data layer whose tops are all in ``given`` is left alone. ``device_transform`` is set for all layers that can
+        A data layer whose tops are all in ``given`` is skipped. ``device_transform`` is set for all layers that can
         (:meth:`transform_on_device`); None leaves them as they are.
         """
         if device_transform is not None:
@@ -405,7 +405,7 @@ class CaffeModule(nn.Module):
         """Run the net and return its outputs by name.
 
         The inputs are given by name (``net(data=x)``), as one dict (``net({"data": x})``: names such as ``data/scaled``
-        are no Python names), or as tensors in the order of ``inputs``. Data layers that are not given are drawn from.
+        are not Python names), or as tensors in the order of ``inputs``. Data layers that are not given draw a batch.
         NumPy arrays become tensors of the net's dtype on its device.
 
         Raises:
@@ -538,7 +538,7 @@ class CaffeModule(nn.Module):
         return values, objective
 
     def trace(self, batch: Mapping[str, Tensor]) -> Iterator[tuple[Step, dict[str, Tensor]]]:
-        """Run the net layer by layer; after each, yield its step and the blobs as they are then. For looking inside.
+        """Run the net layer by layer; after each, yield its step and the blobs at that point. For inspection.
 
         ``batch`` holds the inputs and the tops of the data layers.
         """
@@ -581,11 +581,11 @@ class CaffeModule(nn.Module):
     # ---- changing it
 
     def reshape(self, shapes: Mapping[str, Sequence[int]]) -> None:
-        """Give inputs new shapes and work out the shapes of all blobs again, as Caffe's ``Net::Reshape``.
+        """Give inputs new shapes and recompute the shapes of all blobs, like Caffe's ``Net::Reshape``.
 
         Raises:
             UnknownNameError: a name that is not an input.
-            LayerError: a layer that cannot take its new bottom; the shapes are as they were then.
+            LayerError: a layer cannot take its new bottom; all shapes stay as they were.
         """
         for name in shapes:
             if name not in self.inputs:
@@ -602,30 +602,30 @@ class CaffeModule(nn.Module):
         """Copy weights into the layers of the same names, by Caffe's rules.
 
         ``weights`` is a path, a :class:`~pycaffe_compat.proto.Weights`, or a list of them: each is copied in turn.
-        Layers that the weights do not hold keep their values.
+        Layers without stored weights keep their values.
 
         Returns:
             For each file the layers that were loaded from it, those it does not hold, those that only it holds, and the
             blobs that it stores in another shape. :attr:`load_report` is the newest of these.
 
         Raises:
-            WeightsError: a layer with another number of blobs, or a blob of another shape; both shapes and files are named.
+            WeightsError: a layer has a different number of blobs, or a blob a different shape; both shapes and files are named.
         """
         return self._table.load(weights)
 
     def share_layers(self, source: CaffeModule) -> list[str]:
-        """Use the blobs of ``source`` for the layers of the same names: the very same tensors from now on.
+        """Use the blobs of ``source`` for the layers of the same names: from now on they are the same tensors.
 
         Returns:
-            The names of the layers that have blobs of their own still.
+            The names of the layers that still have their own blobs.
 
         Raises:
-            LayerError: a layer has another number of blobs there, or blobs of other shapes.
+            LayerError: a layer has a different number of blobs there, or different shapes.
         """
         return self._table.share_layers(source._table)
 
     def blob_owners(self) -> dict[str, list[BlobKey]]:
-        """For each layer the owner of each of its blobs, as layer and index: the blob itself unless it is shared."""
+        """For each layer, the owner (layer and index) of each of its blobs: the blob itself unless it is shared."""
         return self._table.owners()
 
     def weights(self) -> dict[str, list[Tensor]]:
@@ -635,7 +635,7 @@ class CaffeModule(nn.Module):
     def save(self, path: PathLike, diffs: bool = False, hdf5: bool | None = None) -> None:
         """Write the weights as a ``.caffemodel``, or in Caffe's HDF5 form; ``diffs`` writes the gradients too.
 
-        ``hdf5`` None goes by the ending: ``.h5`` is HDF5.
+        With ``hdf5`` None the ending decides: ``.h5`` is HDF5.
         """
         blobs = {name: [b.cpu().numpy() for b in tensors] for name, tensors in self.weights().items()}
         grads = None
@@ -664,13 +664,13 @@ def load(prototxt: PathLike, weights: Any = None, phase: int | str = "TEST", **o
     """Read a net for PyTorch: the ``nn.Module`` that ``prototxt`` describes, with ``weights`` in it.
 
     Args:
-        prototxt: path of the net, in any format Caffe ever had.
+        prototxt: path of the net, in any format that Caffe ever used.
         weights: path of a ``.caffemodel`` or ``.caffemodel.h5``, or a list of paths; None leaves Caffe's fillers.
         phase: ``"TEST"`` (the module comes in eval mode) or ``"TRAIN"``.
-        options: ``level``, ``stages``, ``device``, ``fork``, ``proto`` of :class:`CaffeModule`.
+        options: ``level``, ``stages``, ``device``, ``fork``, ``proto``, as for :class:`CaffeModule`.
 
     Returns:
-        The module: called with tensors by input name, it returns a dict of the outputs by name. Its ``load_report`` says
+        The module. Called with tensors by input name, it returns a dict of the outputs by name. Its ``load_report`` says
         what each file of weights gave; layers that no file has weights for are also logged as a warning.
     """
     net = CaffeModule(prototxt, phase, weights=weights, **options)

@@ -197,7 +197,7 @@ class BlobTable:
             The names of the layers that keep blobs of their own.
 
         Raises:
-            LayerError: a layer has another number of blobs there, or blobs of other shapes.
+            LayerError: a layer has a different number of blobs there, or different shapes.
         """
         own = []
         for name, layer in self.layers.items():
@@ -246,7 +246,7 @@ class BlobTable:
         return written
 
     def owners(self) -> dict[str, list[BlobKey]]:
-        """For each layer the owner of each of its blobs, as layer and index: the blob itself unless it is shared."""
+        """For each layer, the owner (layer and index) of each of its blobs: the blob itself unless it is shared."""
         owners = {
             name: [(name, index) for index in range(len(layer.blob_specs))] for name, layer in self.layers.items()
         }

@@ -144,7 +144,7 @@ def outline(net: Net, dynamic: Mapping[str, Sequence[int]] | None = None, fold: 
     Args:
         net: built for the TEST phase.
         dynamic: by input, the axes whose length may change besides axis 0, which always may where the net allows it.
-        fold: let convolutions take over the BatchNorm and Scale after them.
+        fold: fold BatchNorm and Scale into the convolution before them.
 
     Raises:
         NetError: a net without inputs or outputs, an input or axis that is not there or whose length cannot change.

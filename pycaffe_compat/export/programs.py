@@ -133,7 +133,7 @@ def to_torchscript(net: Net, path: PathLike, dynamic: Mapping[str, Sequence[int]
 
 
 def run_alone(path: PathLike, batches: Sequence[Mapping[str, np.ndarray]]) -> list[list[np.ndarray]]:
-    """Run a program, or a net's source, in a process of its own, in which this package cannot be imported.
+    """Run a program, or a net's source, in a separate process that cannot import this package.
 
     Returns:
         Its outputs for each batch.

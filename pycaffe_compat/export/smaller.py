@@ -28,13 +28,13 @@ def to_float16(path: PathLike, out: PathLike) -> None:
 
 
 def to_int8(path: PathLike, out: PathLike, batches: Sequence[dict[str, np.ndarray]]) -> None:
-    """Write the model at ``path`` with weights and activations in int8 (static quantisation, a scale a channel).
+    """Write the model at ``path`` with weights and activations in int8 (static quantisation, one scale per channel).
 
     Args:
-        batches: inputs, by which the ranges of activations are found.
+        batches: inputs for finding the ranges of activations.
 
     Raises:
-        CaffeError: onnxruntime cannot do it, or has no room for the copies that it makes.
+        CaffeError: onnxruntime cannot quantise it, or has no room for its copies.
     """
     onnx, quantization = _require("onnx"), _require("onnxruntime.quantization")
 

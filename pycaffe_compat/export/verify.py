@@ -47,7 +47,7 @@ MOST_ROUNDING = 1e-2  # of the range of an output; beyond that a comparison show
 
 @dataclass(frozen=True)
 class Difference:
-    """How far an output of an exported file is from the net's.
+    """The difference between an exported file's output and the net's.
 
     Attributes:
         output: the blob.
@@ -56,7 +56,7 @@ class Difference:
         reach: the largest magnitude of the net's output, or the width of its values if that is greater.
         chosen: in how many pooling windows the file chose another of values that are equal but for rounding. What the net
             computes with these choices is then what the file is compared with.
-        rounding: how far the net's output in float32 is from its own in float64; 0 where nobody asked, infinite where not even
+        rounding: how far the net's output in float32 is from its own in float64; 0 if not measured, infinite if not even
             their shapes or their infinite values are the same.
         alike: of how many of the maxima along axis 1, such as the classes of a batch, the places are the same: a part of 1.
         finite: whether all values of the net's output are.
@@ -97,7 +97,7 @@ def compare_onnx(
         found: what :func:`.to_onnx` returned.
         path: the model.
         batches: the inputs to try; none for random ones at two batch sizes.
-        given: what the model takes in the place of each, if that is something else, such as pictures.
+        given: what the model takes instead of each, if that differs, such as images.
 
     Raises:
         CaffeError: onnxruntime is not installed, or refuses the model.

@@ -60,7 +60,7 @@ class Training(Protocol):
 class Hook:
     """Methods that the solver calls, each with itself; override what you need. ``solver.iter`` counts the updates done.
 
-    A hook keeps what it needs from one call to the next in attributes of its own.
+    A hook keeps its state between calls in its own attributes.
     """
 
     reads_update: bool = True
@@ -208,7 +208,7 @@ class Progress(Hook):
 class TensorBoard(Hook):
     """Scalars for TensorBoard: loss and rate every ``every`` iterations, the outputs of every test.
 
-    Where they can no longer be written, on a full disk say, the log says so once, and the training goes on without them.
+    If they can no longer be written (on a full disk, for example), the log says so once, and training continues without them.
 
     Args:
         folder: where the event files go; made if missing.

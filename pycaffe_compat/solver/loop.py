@@ -42,7 +42,7 @@ PathLike = str | os.PathLike[str]
 
 
 def choose_device(param: Any) -> torch.device:
-    """The device for a ``SolverParameter``: a GPU where there is one, unless the solver says ``solver_mode: CPU``."""
+    """The device for a ``SolverParameter``: a GPU if there is one, unless the solver says ``solver_mode: CPU``."""
     if param.solver_mode == caffe_pb2.SolverParameter.CPU or not torch.cuda.is_available():
         return torch.device("cpu")
     if param.device_id >= torch.cuda.device_count():
@@ -58,15 +58,15 @@ class Solver:
     Args:
         param: the path of a solver prototxt, or a ``SolverParameter``.
         file: where a ``SolverParameter`` came from: for messages, and to find nets beside it.
-        weights: caffemodels to start from, beside those that the solver names; a string may hold several with commas.
-        device: where the nets live; None chooses (:func:`choose_device`).
+        weights: caffemodels to start from, in addition to those that the solver names; a string may list several with commas.
+        device: the nets' device; None chooses one (:func:`choose_device`).
         runner: makes the :class:`~pycaffe_compat.solver.runner.Runner` of the train net and of each test net.
         hooks: called after Caffe's own (test, display, snapshot).
         device_transform: let data layers send bytes, which the device of the nets turns into floats
             (:meth:`Net.transform_on_device`).
         sigint_effect, sighup_effect, sigterm_effect: ``"stop"``, ``"snapshot"`` or ``"none"``: what the signals do
             during :meth:`solve`.
-        fork, proto: the fork of Caffe that the nets are of, and the user's own ``caffe.proto``, as for :class:`.CaffeModule`.
+        fork, proto: the fork of Caffe that the nets are for, and the user's own ``caffe.proto``, as for :class:`.CaffeModule`.
 
     Attributes:
         net, test_nets: the nets; those under test use the parameters of ``net``.
@@ -74,8 +74,8 @@ class Solver:
         loss: the newest loss, averaged over ``average_loss`` iterations.
         rate: the learning rate of the newest update.
         outputs: the outputs of the newest training pass, by name.
-        waiting: how much of the time goes into waiting for data.
-        optimizer, policy, runner, hooks: what does the work.
+        waiting: how much time goes into waiting for data.
+        optimizer, policy, runner, hooks: the parts that do the work.
 
     Raises:
         SolverError: a solver that cannot run; MissingFileError, ParseError, NetError for its files.

@@ -16,7 +16,7 @@ from .log import logger
 
 @dataclass
 class Policy:
-    """What multiplies ``base_lr`` at an iteration.
+    """The factor of ``base_lr`` at an iteration.
 
     ``step``, ``multistep`` and ``plateau`` keep the number of steps taken so far in ``current_step``, which Caffe stores in
     its solver state. ``multistep`` and ``plateau`` take at most one step a call, so call it once an iteration, in order.

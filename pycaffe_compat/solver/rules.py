@@ -39,7 +39,7 @@ def rule(cls: type[CaffeOptimizer]) -> type[CaffeOptimizer]:
 
 
 class CaffeOptimizer(torch.optim.Optimizer):
-    """What the rules have in common. A subclass names its buffers and options and turns gradients into updates.
+    """The base class of the rules. A subclass names its buffers and options, and turns gradients into updates.
 
     Args:
         params: tensors or parameter groups. A group may hold ``lr_mult`` and ``decay_mult`` (1), which multiply
@@ -48,7 +48,7 @@ class CaffeOptimizer(torch.optim.Optimizer):
         lr: the learning rate, a float or a 0-dim tensor (for CUDA graphs).
         weight_decay: strength of the regularisation; ``regularization_type`` is ``"L2"`` (``+ decay * w``) or ``"L1"``
             (``+ decay * sign(w)``).
-        clip_gradients: the largest L2 norm of all gradients together; negative for no clipping.
+        clip_gradients: the maximum L2 norm of all gradients together; negative for no clipping.
         iter_size: the number of backward passes that the gradients are the sum of.
         keep_update: whether the gradients hold the update after a step, as Caffe's ``diff`` does. Without it a step
             writes less memory; what the gradients hold then is not specified.

@@ -84,7 +84,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class Normalised:
-    """What a module wants of pictures: RGB, ``(x / 255 - mean) / std``.
+    """The preprocessing that a module expects: RGB, ``(x / 255 - mean) / std``.
 
     Attributes:
         mean, std: of each channel, red first.

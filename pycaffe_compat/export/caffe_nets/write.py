@@ -30,7 +30,7 @@ class CaffeNet:
     Attributes:
         net: the ``NetParameter``.
         inputs, outputs: blob names and shapes, in the module's order.
-        differences: how far each output of the net is from the module's; none if that was not tried.
+        differences: how far each output of the net is from the module's; none if not checked.
         notes: what the user should know.
     """
 
@@ -51,9 +51,9 @@ def to_caffe(
     pictures: Normalised | None = None,
     verify: bool = True,
 ) -> CaffeNet:
-    """Write a module as a net of Caffe with its weights.
+    """Write a module as a Caffe net with its weights.
 
-    It is traced by ``torch.export`` in evaluation. Layers are called after submodules, such as ``layer1.0.conv1``; a BatchNorm
+    It is traced by ``torch.export`` in eval mode. Layers are named after submodules, such as ``layer1.0.conv1``; a BatchNorm
     becomes Caffe's BatchNorm and Scale. Where the windows of a pooling that rounds down are not Caffe's, ``round_mode: FLOOR``
     is set.
 
@@ -61,8 +61,8 @@ def to_caffe(
         module: stays as it is.
         example: the input, or a tuple of them; its shape is that of the net's ``Input``.
         prototxt, caffemodel: the files to write.
-        name: of the net; the module's class unless given.
-        pictures: what the module wants of pictures; the net then takes them in BGR with values from 0 to 255, nothing
+        name: the net's name (default: the module's class).
+        pictures: the preprocessing that the module expects; the net then takes BGR images with values from 0 to 255, nothing
             subtracted, and does that itself.
         verify: run the net beside the module, on random input at two batch sizes, before anything is written.
 
@@ -84,7 +84,7 @@ def program_to_caffe(
     pictures: Normalised | None = None,
     verify: bool = True,
 ) -> CaffeNet:
-    """Write a program that ``torch.export.save`` stored (``.pt2``) as a net of Caffe; see :func:`to_caffe`."""
+    """Write a program saved by ``torch.export.save`` (``.pt2``) as a Caffe net; see :func:`to_caffe`."""
     graph, inputs = read(program, CONVERTERS)
     return _write(graph, inputs, prototxt, caffemodel, name, pictures, verify)
 

@@ -77,16 +77,16 @@ def to_onnx(
         path: the file; weights of 2 GB and more go into ``path`` + ``.data`` beside it.
         opset: the version of ONNX's operators, at least 18.
         dynamic: by input, the axes whose length may change besides axis 0, which always may where the net allows it.
-        preprocessing: what the net expects of pictures; goes into the model's ``metadata_props``.
-        bake: let the model do the preprocessing: its first input is a picture in RGB with values from 0 to 255.
-        fold: let convolutions take over the BatchNorm and Scale after them.
+        preprocessing: the preprocessing that the net expects; goes into the model's ``metadata_props``.
+        bake: let the model preprocess its input: its first input is an RGB image with values from 0 to 255.
+        fold: fold BatchNorm and Scale into the convolution before them.
 
     Returns:
         What was exported: inputs, outputs, notes.
 
     Raises:
         CaffeError: onnx is not installed, or has no such opset.
-        NetError: a net without inputs, or layers that ONNX has no words for; the message names them all.
+        NetError: a net without inputs, or layers that ONNX cannot express; the message names them all.
     """
     onnx = _onnx()
     newest = onnx.defs.onnx_opset_version()

@@ -47,18 +47,18 @@ def to_source(
     preprocessing: Preprocessing | None = None,
     fold: bool = False,
 ) -> Outline:
-    """Write ``net`` as the source of a PyTorch module, which needs torch and safetensors alone.
+    """Write ``net`` as the source of a PyTorch module that needs only torch and safetensors.
 
-    The file has one ``nn.Module``, whose attributes are called after the layers, and a function ``load`` that returns it with
-    its weights, in evaluation mode. It takes the inputs in the net's order, and returns the outputs in alphabetical order: a
+    The file has one ``nn.Module``, whose attributes are named after the layers, and a function ``load`` that returns it with
+    its weights, in eval mode. It takes the inputs in the net's order, and returns the outputs in alphabetical order: a
     tensor, or a tuple of several. A BatchNorm and the Scale after it are one ``nn.BatchNorm2d``.
 
     Args:
         net: built for the TEST phase, with its weights.
         path: ends in ``.py``; the weights go beside it, with the ending ``.safetensors``, as float32.
         dynamic: by input, the axes whose length may change besides axis 0, which always may where the net allows it.
-        preprocessing: what the net expects of pictures; the file says so.
-        fold: let convolutions take over the BatchNorm and Scale after them.
+        preprocessing: the preprocessing that the net expects; the file says so.
+        fold: fold BatchNorm and Scale into the convolution before them.
 
     Returns:
         What was exported: inputs, outputs, notes.
