@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 
 from tqdm import tqdm
 
 from ..convert import (
+    Model,
     fit_to_net,
     from_torchvision,
     list_model,
@@ -48,8 +50,8 @@ torchvision and Caffe: only weights with torchvision's shapes are translated.
 """
 
 
-def run(argv: list[str]) -> None:
-    """Run the command with these arguments."""
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    """Parse the arguments; exit where they do not go together."""
     parser = Parser(__doc__, EPILOG)
     parser.add_argument("input", metavar="IN", help="weights to read")
     parser.add_argument("output", metavar="OUT", nargs="?", help="weights to write; the ending chooses the format")
@@ -72,7 +74,11 @@ def run(argv: list[str]) -> None:
         suffix_of(args.output)
         if os.path.exists(args.output) and os.path.samefile(args.input, args.output):
             parser.error(f"{args.output} is the input file; choose another name")
+    return args
 
+
+def _read(args: argparse.Namespace) -> tuple[Model, list[str]]:
+    """The weights, translated and fitted as the arguments say, and what the user should know."""
     with_options = bool(args.output) and suffix_of(args.output) == ".caffemodel"
     model = read_model(args.input, with_options, args.prototxt)
     notes: list[str] = []
@@ -86,6 +92,13 @@ def run(argv: list[str]) -> None:
     if args.to:
         model, said = to_torchvision(model, args.fold_scaling)
         notes += said
+    return model, notes
+
+
+def run(argv: list[str]) -> None:
+    """Run the command with these arguments."""
+    args = _arguments(argv)
+    model, notes = _read(args)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     if args.list:
