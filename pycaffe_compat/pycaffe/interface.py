@@ -29,7 +29,7 @@ from .mode import (
 )
 from .net import Net
 from .net_spec import NetSpec, params, to_proto
-from .parallel import NCCL, has_nccl
+from .parallel import NCCL, has_nccl, mpi_fin, mpi_finalize, mpi_init
 from .solver import (
     AdaDeltaSolver,
     AdaGradSolver,
@@ -77,6 +77,9 @@ __all__ = [
     "io",
     "layer_type_list",
     "log",
+    "mpi_fin",
+    "mpi_finalize",
+    "mpi_init",
     "net_spec",
     "params",
     "set_device",

@@ -14,10 +14,33 @@ from ..solver import distributed
 from .mode import current_device, solver_count, solver_rank
 from .solver import SGDSolver
 
+_MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # Open MPI, MPICH and Intel's, MVAPICH2
+
 
 def has_nccl() -> bool:
     """Whether processes can train together here: NCCL between GPUs, gloo between CPUs."""
     return dist.is_available()
+
+
+def mpi_init() -> None:
+    """Does nothing: what the scripts of the Caffes that train by MPI call first. One process trains by itself.
+
+    Raises:
+        CaffeError: MPI has started several processes, which would each train alone.
+    """
+    count = next((os.environ[name] for name in _MPI_SIZES if name in os.environ), "1")
+    if count != "1":
+        raise CaffeError(
+            f"mpi_init: MPI has started {count} processes, which cannot train together here. Start one process, or several with "
+            "torchrun (docs/training.md), or use caffe.NCCL"
+        )
+
+
+def mpi_finalize() -> None:
+    """Does nothing, as :func:`mpi_init`."""
+
+
+mpi_fin = mpi_finalize  # what the Caffe of the temporal segment networks calls it
 
 
 class NCCL:

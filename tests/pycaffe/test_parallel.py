@@ -88,3 +88,16 @@ def test_ranks_that_cannot_be_are_refused(two_solvers: None, monkeypatch: pytest
     solver = caffe.SGDSolver("solver.prototxt")
     with pytest.raises(CaffeError, match="rank 2 of 2"):
         caffe.NCCL(solver, caffe.NCCL.new_uid())
+
+
+@pytest.mark.parametrize("variable", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+def test_a_script_for_mpi_runs_in_one_process_and_not_in_several(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    caffe.mpi_init()
+    caffe.mpi_finalize()
+    caffe.mpi_fin()
+    monkeypatch.setenv(variable, "4")
+    with pytest.raises(CaffeError, match=r"MPI has started 4 processes.* torchrun"):
+        caffe.mpi_init()
