@@ -82,7 +82,25 @@ def build_net(prototxt: str) -> Net:
     return net
 
 
+SIDES = "pad_l: 1 pad_r: 0 pad_t: 0 pad_b: 2"
 MORE_LAYERS = [
+    (
+        [(2, 3, 7, 9)],
+        f'type: "Convolution" convolution_param {{ num_output: 2 kernel_size: 3 stride: 2 dilation: 2 {SIDES} '
+        f'weight_filler {{ type: "gaussian" }} }}',
+    ),
+    ([(2, 3, 7, 9)], 'type: "Convolution" convolution_param { num_output: 2 kernel_size: 4 pad_type: 1 stride: 2 }'),
+    ([(2, 3, 7, 9)], 'type: "Convolution" convolution_param { num_output: 2 kernel_size: 1 pad_l: 1 }'),
+    ([(2, 3, 7, 9)], f'type: "Pooling" pooling_param {{ pool: MAX kernel_size: 3 stride: 2 {SIDES} }}'),
+    (
+        [(2, 3, 7, 9)],
+        f'type: "Pooling" pooling_param {{ pool: AVE kernel_size: 3 stride: 2 {SIDES} ceil_mode: false }}',
+    ),
+    ([(2, 3, 7, 9)], f'type: "Pooling" pooling_param {{ pool: AVE_EXC_PAD kernel_size: 2 stride: 3 {SIDES} }}'),
+    ([(2, 3, 7, 9)], 'type: "Pooling" pooling_param { pool: AVE_TF kernel_size: 3 stride: 2 pad_type: 1 }'),
+    ([(2, 3, 4), (2, 1, 4)], 'type: "Add"'),
+    ([(2, 3, 4), (3, 1)], 'type: "Mul"'),
+    ([(2, 3, 4)], 'type: "Mul" mul_param { mul_shape: [3, 1] }'),
     ([(2, 3, 7, 9)], 'type: "DeephiResize" deephi_resize_param { scale_h: 2 scale_w: 3 }'),
     ([(2, 3, 7, 9)], 'type: "DeephiResize" deephi_resize_param { new_height: 4 new_width: 13 }'),
     ([(2, 3, 7, 9)], 'type: "DeephiResize" deephi_resize_param { scale_h: 2 scale_w: 2 resize_type: BILINEAR }'),

@@ -21,6 +21,7 @@ from ...forks.openvino.label_specific_add import LabelSpecificSubtract
 from ...forks.senet.axpy import Axpy
 from ...forks.shufflenet.shuffle_channel import ShuffleChannel
 from ...forks.ssd.permute import Permute
+from ...forks.synopsys.arrays import Add, Mul
 from ...forks.tsn.processes import Gather, Scatter
 from ...forks.xlearn.entropy import OuterProduct
 from ...layers.common import ArgMax, BatchReindex, Eltwise, Filter, Parameter, Reduction
@@ -28,6 +29,14 @@ from ...layers.reshaping import Concat, Crop, Flatten, Reshape, Slice, Tile
 from ..outline import Value
 from ..registry import static, unsaid
 from .emitter import BOOL, FLOAT, INT64, Emitter, emits
+
+
+@emits(Add, Mul)
+def of_arrays(e: Emitter, layer: Add | Mul, *bottoms: Value) -> str:
+    pair: list[object] = [*bottoms]
+    if len(pair) == 1:
+        pair.append(e.blob(layer, 0))
+    return str(e.op(layer.type_name, *pair))
 
 
 @emits(Eltwise, AnyEltwise)

@@ -13,6 +13,8 @@ from ...forks.deeplab_v1.padding import Padding
 from ...forks.happynear.local import Local
 from ...forks.intel.fused import FusedConvolution
 from ...forks.shufflenet.depthwise import ConvolutionDepthwise, DepthwiseConvolution
+from ...forks.synopsys.padding import LOWEST, PaddedConvolution, PaddedPooling
+from ...forks.synopsys.padding import Padding as SidePadding
 from ...forks.video_caffe.volumes import NdConvolution, NdPooling
 from ...layers.base import Layer
 from ...layers.convolution import Convolution, Deconvolution, Filters, Im2col
@@ -25,29 +27,34 @@ from .emitter import FLOAT, INT64, Emitter, emits
 from .neurons import rectified
 
 
-@emits(Convolution, Deconvolution, ConvolutionDepthwise, DepthwiseConvolution, NdConvolution)
+@emits(Convolution, Deconvolution, ConvolutionDepthwise, DepthwiseConvolution, NdConvolution, PaddedConvolution)
 def filters(e: Emitter, layer: Filters, *bottoms: Value) -> list[str]:
     if isinstance(layer, DepthwiseConvolution) and layer.spare:
         raise unsaid(layer, "it has weights that are not used: its group is not the number of channels")
     if not layer.spatial:
         raise unsaid(layer, "it has no spatial axes; an InnerProduct does the same")
+    pads = [*layer.pad, *layer.pad]
+    if isinstance(layer, PaddedConvolution):
+        left, right, above, below = layer.added(_plane(layer, layer.padding, bottoms[0]))
+        pads = [above, left, below, right]
     inputs = e.filters(layer)
     kind = "Conv" if isinstance(layer, Convolution) else "ConvTranspose"
     options: dict[str, Any] = {
         "kernel_shape": list(layer.kernel),
         "strides": list(layer.stride),
-        "pads": [*layer.pad, *layer.pad],
+        "pads": pads,
         "dilations": list(layer.dilation),
         "group": layer.groups,
     }
     apart = (
-        kind == "Conv" and any(layer.pad) and max(layer.kernel) == 1
+        kind == "Conv" and any(pads) and max(layer.kernel) == 1
     )  # OpenCV 5.0 reads past planes that such a Conv pads
     if apart:
         options["pads"] = None
 
     def filtered(x: object) -> str:
-        source = e.op("Pad", x, e.ints(0, 0, *layer.pad, 0, 0, *layer.pad)) if apart else x
+        axes = layer.spatial
+        source = e.op("Pad", x, e.ints(0, 0, *pads[:axes], 0, 0, *pads[axes:])) if apart else x
         return str(e.op(kind, source, *inputs, **options))
 
     if layer.axis == 1:
@@ -58,6 +65,29 @@ def filters(e: Emitter, layer: Filters, *bottoms: Value) -> list[str]:
         flat = e.op("Reshape", bottom, e.ints(-1, *bottom.shape[layer.axis :]))
         tops.append(e.reshape(layer, filtered(flat), Value("", ())))
     return tops
+
+
+def _plane(layer: Layer, padding: SidePadding | None, x: Value) -> Sequence[int]:
+    """The size of planes, which what "SAME" adds depends on."""
+    if padding is None or padding.same:
+        static(layer, x, 2, 3)
+    return x.shape[2:]
+
+
+@emits(PaddedPooling)
+def padded_pooling(e: Emitter, layer: PaddedPooling, x: Value) -> str:
+    static(layer, x, 2, 3)
+    plane = x.shape[2:]
+    kernel, _, number = layer.windows(plane)
+    left, right, top, bottom = layer.room(plane)
+    fill = [e.number(LOWEST)] if layer.mode == "MAX" else []
+    padded = e.op("Pad", x, e.ints(0, 0, top, left, 0, 0, bottom, right), *fill)
+    window: dict[str, Any] = {"kernel_shape": list(kernel), "strides": list(layer.stride)}
+    y = e.op("MaxPool" if layer.mode == "MAX" else "AveragePool", padded, **window)
+    y = e.op("Slice", y, e.ints(0, 0), e.ints(*number), e.ints(2, 3))
+    if layer.mode == "MAX":
+        return str(y)
+    return str(e.op("Mul", y, e.constant(kernel[0] * kernel[1] / layer.areas(plane).numpy())))
 
 
 @emits(FusedConvolution)

@@ -17,6 +17,7 @@ from ...forks.openvino.label_specific_add import LabelSpecificSubtract
 from ...forks.senet.axpy import Axpy
 from ...forks.shufflenet.shuffle_channel import ShuffleChannel
 from ...forks.ssd.permute import Permute
+from ...forks.synopsys.arrays import Add, Mul
 from ...forks.tsn.processes import Gather, Scatter
 from ...forks.xlearn.entropy import OuterProduct
 from ...layers.common import ArgMax, BatchReindex, Eltwise, Filter, Parameter, Reduction, Split
@@ -28,6 +29,14 @@ from .helpers import combining as helpers
 from .layout import call, literal, unless
 from .linear import with_axes
 from .writer import Several, Writer, writes
+
+
+@writes(Add, Mul)
+def of_arrays(w: Writer, layer: Add | Mul, *bottoms: Value) -> str:
+    pair = [str(x) for x in bottoms]
+    if len(pair) == 1:
+        pair.append(w.parameter(layer, layer.blob(0), name=f"{layer.name}_factor"))
+    return f" {'+' if isinstance(layer, Add) else '*'} ".join(pair)
 
 
 @writes(DummyData)

@@ -9,6 +9,7 @@ from ...forks.deeplab_v1.padding import Padding
 from ...forks.happynear.local import Local
 from ...forks.intel.fused import FusedConvolution
 from ...forks.shufflenet.depthwise import ConvolutionDepthwise, DepthwiseConvolution
+from ...forks.synopsys.padding import LOWEST, PaddedConvolution, PaddedPooling
 from ...forks.video_caffe.volumes import NdConvolution, NdPooling
 from ...layers.base import Layer
 from ...layers.convolution import Convolution, Deconvolution, Filters, Im2col
@@ -24,7 +25,7 @@ from .resizing import MaskedUpsample, Unpooling
 from .writer import Several, Writer, writes
 
 
-@writes(Convolution, Deconvolution, ConvolutionDepthwise, DepthwiseConvolution, NdConvolution)
+@writes(Convolution, Deconvolution, ConvolutionDepthwise, DepthwiseConvolution, NdConvolution, PaddedConvolution)
 def filters(w: Writer, layer: Filters, *bottoms: Value) -> list[str]:
     if isinstance(layer, DepthwiseConvolution) and layer.spare:
         raise unsaid(layer, "it has weights that are not used: its group is not the number of channels")
@@ -44,6 +45,11 @@ def filters(w: Writer, layer: Filters, *bottoms: Value) -> list[str]:
         bias=unless(True, w.has_bias(layer)),
     )
     w.filters(module, layer)
+    if isinstance(layer, PaddedConvolution):
+        if layer.padding is None or layer.padding.same:
+            static(layer, bottoms[0], 2, 3)
+        added = layer.added(bottoms[0].shape[2:])
+        return [f"{module}({f'F.pad({x}, {added})' if any(added) else x})" for x in bottoms]
     if layer.axis == 1:
         return [f"{module}({x})" for x in bottoms]
     tops = []
@@ -54,6 +60,21 @@ def filters(w: Writer, layer: Filters, *bottoms: Value) -> list[str]:
         lead = tuple(-1 if a == 0 else n for a, n in enumerate(x.shape[: layer.axis]))
         tops.append(f"{module}({x}.flatten(0, {layer.axis - 1})).unflatten(0, {lead})")
     return tops
+
+
+@writes(PaddedPooling)
+def padded_pooling(w: Writer, layer: PaddedPooling, x: Value) -> str:
+    static(layer, x, 2, 3)
+    plane = x.shape[2:]
+    kernel, _, (height, width) = layer.windows(plane)
+    room = layer.room(plane)
+    if layer.mode == "MAX":
+        padded = f"F.pad({x}, {room}, value={LOWEST})" if any(room) else str(x)
+        return f"F.max_pool2d({padded}, {kernel}, {layer.stride})[:, :, :{height}, :{width}]"
+    areas = w.parameter(layer, layer.areas(plane).float(), name=f"{layer.name}_areas", learns=False)
+    padded = f"F.pad({x}, {room})" if any(room) else str(x)
+    sums = f"F.avg_pool2d({padded}, {kernel}, {layer.stride}, divisor_override=1)"
+    return f"{sums}[:, :, :{height}, :{width}] / {areas}"
 
 
 @writes(FusedConvolution)

@@ -176,23 +176,31 @@ class PaddedPooling(Layer):
             count.append(number)
         return kernel, (left, right, top, bottom), (count[0], count[1])
 
-    def forward(self, x: Tensor) -> Tensor:
-        kernel, (left, right, top, bottom), number = self.windows(x.shape[2:])
+    def room(self, plane: Sequence[int]) -> tuple[int, int, int, int]:
+        """What planes of this size need at the left, right, top and bottom for all of their windows."""
+        kernel, (left, _, top, _), number = self.windows(plane)
         ends = [(n - 1) * s + k for n, s, k in zip(number, self.stride, kernel, strict=True)]
-        after = [max(end - size - before, 0) for end, size, before in zip(ends, x.shape[2:], (top, left), strict=True)]
-        room = (left, after[1], top, after[0])
-        if self.mode == "MAX":
-            return self._whole(F.max_pool2d(F.pad(x, room, value=LOWEST), kernel, self.stride), number)
-        sums = F.avg_pool2d(F.pad(x, room), kernel, self.stride, divisor_override=1)
-        padded = (0, 0) if self.mode != "AVE" else (bottom, right)
-        lengths = []
-        for axis, before in enumerate((top, left)):
-            size, step, reach = x.shape[2 + axis], self.stride[axis], kernel[axis]
-            start = torch.arange(number[axis], device=x.device) * step - before
-            end = (start + reach).clamp(max=size + padded[axis])
-            lengths.append(end - (start if self.mode == "AVE" else start.clamp(min=0)))
-        return self._whole(sums, number) / (lengths[0][:, None] * lengths[1]).to(x.dtype)
+        bottom, right = (max(end - n - before, 0) for end, n, before in zip(ends, plane, (top, left), strict=True))
+        return left, right, top, bottom
 
-    @staticmethod
-    def _whole(y: Tensor, number: tuple[int, int]) -> Tensor:
-        return y[:, :, : number[0], : number[1]]
+    def areas(self, plane: Sequence[int]) -> Tensor:
+        """How many values each window's average counts, (height, width)."""
+        kernel, (left, right, top, bottom), number = self.windows(plane)
+        lengths = []
+        for axis, (before, after) in enumerate(((top, bottom), (left, right))):
+            start = torch.arange(number[axis]) * self.stride[axis] - before
+            if self.mode == "AVE":
+                lengths.append((start + kernel[axis]).clamp(max=plane[axis] + after) - start)
+            else:
+                lengths.append((start + kernel[axis]).clamp(max=plane[axis]) - start.clamp(min=0))
+        return lengths[0][:, None] * lengths[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        plane = x.shape[2:]
+        kernel, _, (height, width) = self.windows(plane)
+        if self.mode == "MAX":
+            y = F.max_pool2d(F.pad(x, self.room(plane), value=LOWEST), kernel, self.stride)
+        else:
+            y = F.avg_pool2d(F.pad(x, self.room(plane)), kernel, self.stride, divisor_override=1)
+            y = y[:, :, :height, :width] / self.areas(plane).to(y)
+        return y[:, :, :height, :width]
