@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .groups import control_groups, counts, numbers
 
+MEMINFO = "/proc/meminfo"
 _NO_LIMIT = 1 << 60  # bytes; version 1 has no word for it, but a number
 # Of a group: its limit, what it uses, and in memory.stat its cached pages, and those among them that cannot be dropped. Not
 # the inactive_file that others subtract: Linux counts there too what was marked free (MADV_FREE) and has been used again.
@@ -42,12 +43,16 @@ def watched() -> list[str]:
 
 
 def _may_swap(version: int, folder: Path, limit: int) -> bool:
+    """Whether the system may swap what a group of this limit uses: it has swap, and no limit forbids it.
+
+    In version 2 a parent's limit on swap holds too. In version 1 there is a limit on memory and swap together.
+    """
     try:
-        with open("/proc/meminfo", encoding="ascii") as file:
+        with open(MEMINFO, encoding="ascii") as file:
             if not any(line.startswith("SwapTotal:") and int(line.split()[1]) for line in file):
                 return False
     except (OSError, ValueError, IndexError):
         return False
     if version == 2:
-        return numbers(folder / "memory.swap.max") != [0]
+        return all(numbers(each / "memory.swap.max") != [0] for each in (folder, *folder.parents))
     return numbers(folder / "memory.memsw.limit_in_bytes") != [limit]

@@ -23,6 +23,25 @@ class Captured(NamedTuple):
     outputs: dict[str, Tensor]
 
 
+def hold(batch: Mapping[str, Tensor], inputs: dict[str, Tensor]) -> None:
+    """Copy a batch to where a graph reads it: into ``inputs``, which the first batch fills.
+
+    Raises:
+        SolverError: other shapes than those of the first batch; nothing is copied then.
+    """
+    if not inputs:
+        inputs.update((name, value.clone()) for name, value in batch.items())
+        return
+    for name, value in batch.items():
+        if value.shape != inputs[name].shape:
+            raise SolverError(
+                f"--cuda-graph: {name} has shape {tuple(value.shape)} in this batch and had {tuple(inputs[name].shape)} "
+                "when the graph was captured; a net whose shapes change cannot be replayed; remove --cuda-graph"
+            )
+    for name, value in batch.items():
+        inputs[name].copy_(value, non_blocking=True)
+
+
 class Replay:
     """The passes of a net whose shapes never change.
 
@@ -56,16 +75,7 @@ class Replay:
         Raises:
             SolverError: other shapes than those of the first batch, or a net that cannot be captured.
         """
-        if not self._inputs:
-            self._inputs = {name: value.clone() for name, value in batch.items()}
-        for name, value in batch.items():
-            held = self._inputs[name]
-            if value.shape != held.shape:
-                raise SolverError(
-                    f"--cuda-graph: {name} has shape {tuple(value.shape)} in this batch and had {tuple(held.shape)} when "
-                    "the graph was captured; a net whose shapes change cannot be replayed; remove --cuda-graph"
-                )
-            held.copy_(value, non_blocking=True)
+        hold(batch, self._inputs)
         if first not in self._graphs:
             self._graphs[first] = self._capture(first)
         captured = self._graphs[first]

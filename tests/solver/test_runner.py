@@ -14,6 +14,7 @@ from pycaffe_compat.layers.registry import REGISTRY
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, filter_net, parse_text, read_net
 from pycaffe_compat.solver import GraphRunner, Solver
+from pycaffe_compat.solver.replay import hold
 
 REPOSITORY = ROOT.parents[1]
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
@@ -162,6 +163,21 @@ def test_what_cannot_be_is_an_error(tmp_path, options, message):
     with pytest.raises(SolverError, match=message):
         GraphRunner(net, **options)
     net.close()
+
+
+def test_a_graph_takes_batches_of_one_shape_alone():
+    inputs = {}
+    first = {"data": torch.ones(4, 3), "label": torch.zeros(4)}
+    hold(first, inputs)
+    places = {name: held.data_ptr() for name, held in inputs.items()}
+    assert all(places[name] != value.data_ptr() for name, value in first.items()), "the batch is somebody's memory"
+    hold({"data": torch.full((4, 3), 2.0), "label": torch.ones(4)}, inputs)
+    assert inputs["data"].eq(2).all() and inputs["label"].eq(1).all()
+    message = r"--cuda-graph: label has shape \(3,\) in this batch and had \(4,\) when the graph was captured"
+    with pytest.raises(SolverError, match=message):
+        hold({"data": torch.zeros(4, 3), "label": torch.zeros(3)}, inputs)
+    assert inputs["data"].eq(2).all(), "half a batch was copied"
+    assert {name: held.data_ptr() for name, held in inputs.items()} == places
 
 
 def test_a_compiled_net_trains_as_it_is(tmp_path):
