@@ -482,8 +482,8 @@ def test_options_that_no_layer_reads_are_named(caplog: pytest.LogCaptureFixture)
         )
     net_of(INPUT + idle)
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
-        'the net: layer "y": transform_param is no option of Input and changes nothing, as in Caffe',
-        'the net: layer "r" and 1 more: convolution_param is no option of ReLU and changes nothing, as in Caffe',
+        'the net: layer "y": transform_param is not an option of Input and has no effect, as in Caffe',
+        'the net: layer "r" and 1 more: convolution_param is not an option of ReLU and has no effect, as in Caffe',
     ]
 
 

@@ -38,7 +38,7 @@ def load_inputs(path: str, extension: str = "jpg") -> list[np.ndarray]:
     if path.endswith(".npy"):
         array = read_array(path, "input")
         if array.ndim != 4:
-            raise DataError(f"input {path} holds an array of shape {array.shape}; wanted images, N×H×W×C")
+            raise DataError(f"input {path} holds an array of shape {array.shape}; expected images, N×H×W×C")
         return list(array)
     if os.path.isdir(path):
         files = sorted(glob.glob(os.path.join(glob.escape(path), f"*.{extension}")))

@@ -38,9 +38,9 @@ class AnnosetOptions(ConvertOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.anno_type not in ("classification", "detection"):
-            raise DataError(f'anno_type is "{self.anno_type}"; wanted classification or detection')
+            raise DataError(f'anno_type is "{self.anno_type}"; expected classification or detection')
         if self.label_type not in KINDS:
-            raise DataError(f'label_type is "{self.label_type}"; wanted {", ".join(KINDS)}')
+            raise DataError(f'label_type is "{self.label_type}"; expected {", ".join(KINDS)}')
         if self.anno_type == "detection" and self.label_type != "txt" and not self.label_map_file:
             raise DataError(
                 f"label_map_file is not given; annotations in {self.label_type} need it to number the classes"

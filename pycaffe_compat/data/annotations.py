@@ -55,7 +55,7 @@ def class_numbers(path: str | os.PathLike[str], check: bool = False) -> dict[str
     for item in read_text(path, caffe_pb2.LabelMap, "label map").item:
         if not item.HasField("label") or item.label < 0:
             had = f"label: {item.label}" if item.HasField("label") else "no label"
-            raise DataError(f'label map {os.fspath(path)}, item "{item.name}": has {had}; wanted one from 0 on')
+            raise DataError(f'label map {os.fspath(path)}, item "{item.name}": has {had}; expected one from 0 on')
         if check and item.name in numbers:
             raise DataError(f'label map {os.fspath(path)} has the name "{item.name}" twice')
         numbers[item.name] = item.label
@@ -129,7 +129,7 @@ def _from_xml(path: str, content: bytes, classes: Mapping[str, int]) -> Annotati
     except (LookupError, ValueError) as error:  # an encoding that does not exist
         raise DataError(f"annotation {path} cannot be read: {error}") from error
     if root.tag != "annotation":
-        raise DataError(f"annotation {path}: its outermost element is <{root.tag}>; wanted <annotation>, as in VOC")
+        raise DataError(f"annotation {path}: its outermost element is <{root.tag}>; expected <annotation>, as in VOC")
     things = []
     for number, element in enumerate(root.findall("object"), 1):
         name = _text(element, "name")
@@ -157,7 +157,7 @@ def _pixels(text: str, where: str) -> float:
     if (whole := _whole(text)) is not None:
         return float(whole)
     if not NUMBER.fullmatch(text) or not abs(float(text)) < 2**31:
-        raise DataError(f'{where} is "{text}"; wanted a number of pixels')
+        raise DataError(f'{where} is "{text}"; expected a number of pixels')
     log.warning("%s is %s, read as %d: edges are whole pixels (SSD's Caffe reads 0)", where, text, float(text))
     return float(math.trunc(float(text)))
 
@@ -190,7 +190,7 @@ def _from_json(path: str, content: bytes, classes: Mapping[str, int]) -> Annotat
     objects = root.get("annotation") if isinstance(root, dict) else None
     if not isinstance(objects, list):
         raise DataError(
-            f'annotation {path}: has no list "annotation"; wanted {{"image": {{…}}, "annotation": [{{…}}, …]}}'
+            f'annotation {path}: has no list "annotation"; expected {{"image": {{…}}, "annotation": [{{…}}, …]}}'
         )
     things = []
     for number, each in enumerate(objects, 1):
@@ -199,11 +199,11 @@ def _from_json(path: str, content: bytes, classes: Mapping[str, int]) -> Annotat
             raise DataError(f'{where} has no "category_id"')
         box = each.get("bbox")
         if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
-            raise DataError(f'{where}: its "bbox" is {json.dumps(box)}; wanted [left, top, width, height]')
+            raise DataError(f'{where}: its "bbox" is {json.dumps(box)}; expected [left, top, width, height]')
         left, top, width, height = np.array(box, np.float32)
         crowd = each.get("iscrowd", 0)
         if not isinstance(crowd, int):
-            raise DataError(f'{where}: its "iscrowd" is {json.dumps(crowd)}; wanted 0 or 1')
+            raise DataError(f'{where}: its "iscrowd" is {json.dumps(crowd)}; expected 0 or 1')
         label = _number_of(str(each["category_id"]), classes, where)
         things.append(Thing(label, (float(left), float(top), float(left + width), float(top + height)), bool(crowd)))
     image = root.get("image")
@@ -228,7 +228,7 @@ def _from_text(path: str, content: bytes, classes: Mapping[str, int]) -> Annotat
             or label < 0
             or not all(NUMBER.fullmatch(word) and abs(float(word)) < 2**31 for word in words[1:])
         ):
-            raise DataError(f'{path}:{number}: "{line.strip()}"; wanted "LABEL LEFT TOP RIGHT BOTTOM", in pixels')
+            raise DataError(f'{path}:{number}: "{line.strip()}"; expected "LABEL LEFT TOP RIGHT BOTTOM", in pixels')
         left, top, right, bottom = map(float, words[1:])
         things.append(Thing(label, (left, top, right, bottom)))
     return Annotation(None, things)

@@ -36,7 +36,7 @@ def read_clips(path: str | os.PathLike[str], form: str) -> list[Words]:
         DataError: a line has not the form, or the file is empty or of another kind. The message names file and line.
     """
     name, kinds = require_file(path, "list file"), form.split()
-    wanted = f'wanted "{form}"'
+    wanted = f'expected "{form}"'
     clips = []
     with told_apart(name, LISTS, f'a list: a text file with a line "{form}" for each video'):
         for number, line in read_lines(name):
@@ -46,7 +46,7 @@ def read_clips(path: str | os.PathLike[str], form: str) -> list[Words]:
             for word, kind in zip(words, kinds, strict=True):
                 parts = word.split(",") if kind == "LABELS" else [word]
                 if kind != "PATH" and not all(LABEL.fullmatch(part) and len(part) < 11 for part in parts):
-                    raise DataError(f'{name}:{number}: "{word}" is no integer, where {wanted}')
+                    raise DataError(f'{name}:{number}: "{word}" is not an integer; {wanted}')
             clips.append(words)
         if not clips:
             raise DataError(f"list file {name} is empty; {wanted} on each line")

@@ -48,7 +48,7 @@ class Distortion:
             lower, upper = getattr(param, f"{name}_lower"), getattr(param, f"{name}_upper")
             if getattr(param, f"{name}_prob") > 0 and not 0 <= lower <= upper:
                 raise DataError(
-                    f"{self._where}: {name}_lower is {lower:g} and {name}_upper {upper:g}; wanted 0 ≤ lower ≤ upper"
+                    f"{self._where}: {name}_lower is {lower:g} and {name}_upper {upper:g}; expected 0 ≤ lower ≤ upper"
                 )
 
     def __call__(self, picture: np.ndarray, drawn: Sequence[float]) -> np.ndarray:

@@ -68,9 +68,9 @@ class Hdf5Reader:
                     )
                 data = file[dataset]
                 if data.dtype.kind not in "fiu":
-                    raise DataError(f'dataset "{dataset}" of {name} holds {data.dtype}; wanted floats or integers')
+                    raise DataError(f'dataset "{dataset}" of {name} holds {data.dtype}; expected floats or integers')
                 if not data.shape or not data.shape[0]:
-                    raise DataError(f'dataset "{dataset}" of {name} has shape {data.shape}; wanted at least one row')
+                    raise DataError(f'dataset "{dataset}" of {name} has shape {data.shape}; expected at least one row')
                 # Deflate packs at most about 1:1032. A larger claim means a damaged header: do not allocate memory for it.
                 if data.nbytes > (1 << 26) + 1100 * data.id.get_storage_size():
                     raise DataError(
@@ -125,7 +125,7 @@ def _read_paths(path: str) -> list[str]:
     with open_text(path) as file:
         paths = file.read().split()
     if not paths:
-        raise DataError(f"{path} is empty; wanted the paths of HDF5 files, one per line")
+        raise DataError(f"{path} is empty; expected the paths of HDF5 files, one per line")
     return paths
 
 

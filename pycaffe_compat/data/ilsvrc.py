@@ -89,7 +89,7 @@ def _train(folder: Path, devkit: Devkit) -> Iterator[str]:
     present = [each for each in _entries(folder) if each.is_dir()]
     unknown = [each.name for each in present if each.name not in devkit.words]
     if unknown:
-        raise DataError(f"{folder}: {unknown[0]} is no class of the development kit{_more(unknown)}")
+        raise DataError(f"{folder}: {unknown[0]} is not a class of the development kit{_more(unknown)}")
     if archives := [each.name for each in _entries(folder) if each.suffix == ".tar"]:
         raise DataError(
             f"{folder}: {archives[0]} is not unpacked{_more(archives)}; unpack each into a folder of its name"

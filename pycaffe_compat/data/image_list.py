@@ -64,14 +64,14 @@ def read_labels_list(path: str | os.PathLike[str], number: int) -> list[Several]
             words = line.rsplit(None, number)
             if len(words) <= number or not all(map(LABEL.fullmatch, words[1:])):
                 raise DataError(
-                    f'{name}:{line_number}: no {number} integer labels at the end of "{line}"; wanted {wanted}'
+                    f'{name}:{line_number}: no {number} integer labels at the end of "{line}"; expected {wanted}'
                 )
             labels = tuple(map(int, words[1:]))
             if not all(-(2**31) <= label < 2**31 for label in labels):
                 raise DataError(f"{name}:{line_number}: a label is out of range; a label is a 32-bit integer")
             entries.append(Several(words[0], labels))
     if not entries:
-        raise DataError(f"list file {name} is empty; wanted {wanted} for each image")
+        raise DataError(f"list file {name} is empty; expected {wanted} for each image")
     return entries
 
 
@@ -94,12 +94,12 @@ def _read_list(name: str) -> list[Entry]:
         words = line.rsplit(None, 1)
         if len(words) < 2 or not LABEL.fullmatch(words[1]):
             hint = f". {OTHER_LABELS}" if len(words) == 2 and NUMBER.fullmatch(words[1]) else ""
-            raise DataError(f'{name}:{number}: no integer label at the end of "{line}"; wanted "PATH LABEL"{hint}')
+            raise DataError(f'{name}:{number}: no integer label at the end of "{line}"; expected "PATH LABEL"{hint}')
         if len(words[1]) > 11 or not -(2**31) <= int(words[1]) < 2**31:
             raise DataError(f"{name}:{number}: label {words[1]} is out of range; a label is a 32-bit integer")
         entries.append(Entry(words[0], int(words[1])))
     if not entries:
-        raise DataError(f'list file {name} is empty; wanted a line "PATH LABEL" for each image')
+        raise DataError(f'list file {name} is empty; expected a line "PATH LABEL" for each image')
     return entries
 
 

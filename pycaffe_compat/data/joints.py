@@ -49,21 +49,21 @@ def read_joints(path: str | os.PathLike[str], picks: Sequence[int] = ()) -> list
             words = line.split()
             numbers = words[1].split(",") if len(words) == 4 else []
             if not numbers or not all(NUMBER.fullmatch(each) for each in numbers):
-                raise DataError(f'{name}:{number}: "{line[:80]}"; wanted "{_FORM}", without spaces in a word')
+                raise DataError(f'{name}:{number}: "{line[:80]}"; expected "{_FORM}", without spaces in a word')
             if picks and max(picks) > len(numbers):
                 raise DataError(
                     f"{name}:{number}: has {len(numbers)} numbers, but labelinds asks for number {max(picks)}"
                 )
             taken = [float(numbers[pick - 1]) for pick in sorted(set(picks))] if picks else list(map(float, numbers))
             if len(taken) % 2:
-                raise DataError(f"{name}:{number}: has {len(taken)} numbers; x and y of each joint are wanted")
+                raise DataError(f"{name}:{number}: has {len(taken)} numbers; x and y of each joint are expected")
             if people and len(taken) != people[0].joints.size:
                 raise DataError(
                     f"{name}:{number}: has {len(taken)} numbers, but the first line {people[0].joints.size}; all need as many"
                 )
             people.append(Person(words[0], np.array(taken, np.float32).reshape(-1, 2)))
         if not people:
-            raise DataError(f'list file {name} is empty; wanted a line "{_FORM}" for each picture')
+            raise DataError(f'list file {name} is empty; expected a line "{_FORM}" for each picture')
     return people
 
 

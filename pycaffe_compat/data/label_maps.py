@@ -57,14 +57,14 @@ def read_pairs(path: str | os.PathLike[str], form: str, more: bool = False) -> l
         kinds = form.split()
         pairs = [_words(f"{name}:{number}", line.split(), kinds, more) for number, line in read_lines(name)]
         if not pairs:
-            raise DataError(f'list file {name} is empty; wanted a line "{form}" for each image')
+            raise DataError(f'list file {name} is empty; expected a line "{form}" for each image')
     return pairs
 
 
 def _words(where: str, words: list[str], form: list[str], more: bool) -> Words:
     if len(words) < len(form) or (len(words) > len(form) and not more):
         raise DataError(
-            f'{where}: "{" ".join(words)}" has {len(words)} words; wanted "{" ".join(form)}", paths without spaces'
+            f'{where}: "{" ".join(words)}" has {len(words)} words; expected "{" ".join(form)}", paths without spaces'
         )
     for word, what in zip(words, form, strict=False):
         if what not in _PATHS and not (LABEL.fullmatch(word) and len(word) < 11):

@@ -50,7 +50,7 @@ def _read_mean(name: str, axes: int | None) -> np.ndarray:
     if mean.ndim > 3 and mean.shape[0] == 1:
         mean = mean[0]
     if mean.ndim != (axes or mean.ndim) or not mean.size:
-        raise DataError(f"mean file {name} holds an array of shape {mean.shape}; wanted one image, C×H×W")
+        raise DataError(f"mean file {name} holds an array of shape {mean.shape}; expected one image, C×H×W")
     return mean
 
 
@@ -71,7 +71,7 @@ def read_clip_mean(path: str | os.PathLike[str]) -> np.ndarray:
             raise DataError(f"mean file {name} is not a BlobProto: {error}") from error
         shape = (blob.channels, blob.length, blob.height, blob.width)
         if blob.num != 1 or math.prod(shape) != len(blob.data):
-            raise DataError(f"mean file {name} holds {len(blob.data)} values; wanted one clip, {dims(shape)}")
+            raise DataError(f"mean file {name} holds {len(blob.data)} values; expected one clip, {dims(shape)}")
         return np.array(blob.data, np.float32).reshape(shape)
 
 

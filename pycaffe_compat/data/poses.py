@@ -183,7 +183,7 @@ class PoseReader:
         planes = datum_to_array(record)
         least, most = self._channels
         if not least <= len(planes) <= most:
-            raise DataError(f"has {len(planes)} channels; wanted {least}{f' to {most}' if most > least else ''}")
+            raise DataError(f"has {len(planes)} channels; expected {least}{f' to {most}' if most > least else ''}")
         return planes, read_people(planes[3], self._options.joints, self._options.self_marks)
 
     def changed(

@@ -154,11 +154,11 @@ def _ranges(sampler: Any, where: str) -> tuple[tuple[float, float], tuple[float,
     """Return the ranges of scale and aspect ratio."""
     low, high = sampler.min_scale, sampler.max_scale
     if not 0 < low <= high <= 1:
-        raise DataError(f"{where}: min_scale is {low:g} and max_scale {high:g}; wanted 0 < min_scale ≤ max_scale ≤ 1")
+        raise DataError(f"{where}: min_scale is {low:g} and max_scale {high:g}; expected 0 < min_scale ≤ max_scale ≤ 1")
     narrow, wide = sampler.min_aspect_ratio, sampler.max_aspect_ratio
     if not 0 < narrow <= wide < np.finfo(np.float32).max:
         raise DataError(
-            f"{where}: min_aspect_ratio is {narrow:g} and max_aspect_ratio {wide:g}; wanted "
+            f"{where}: min_aspect_ratio is {narrow:g} and max_aspect_ratio {wide:g}; expected "
             "0 < min_aspect_ratio ≤ max_aspect_ratio"
         )
     return (low, high), (narrow, wide)

@@ -107,10 +107,10 @@ def read_numbers(path: str | os.PathLike[str], count: int) -> np.ndarray:
         words = file.read().split()
     for word in words:
         if not word.lstrip("+-").isdigit():
-            raise DataError(f'{name}: "{word[:40]}" is not an integer; wanted one for each record')
+            raise DataError(f'{name}: "{word[:40]}" is not an integer; expected one for each record')
     if len(words) != count:
         raise DataError(
-            f"{name} has {len(words)} numbers, but the database {count} records; wanted one for each record"
+            f"{name} has {len(words)} numbers, but the database {count} records; expected one for each record"
         )
     return np.array([int(word) for word in words], object)
 

@@ -110,7 +110,7 @@ def read_means(text: str) -> tuple[float, ...]:
             raise DataError(f"mean file {text} is not an array that numpy reads: {error}") from error
         if mean.ndim not in (1, 3):
             raise DataError(
-                f"mean file {text} holds an array of shape {mean.shape}; wanted channels, or one image, C×H×W"
+                f"mean file {text} holds an array of shape {mean.shape}; expected channels, or one image, C×H×W"
             )
     else:
         mean = read_mean(text)

@@ -445,12 +445,12 @@ class MemoryData(Source):
         """
         images, targets = _float32(data), _float32(labels)
         if not images.ndim or tuple(images.shape[1:]) != self._shape[1:]:
-            raise self.error(f"data has shape {dims(images.shape)}; wanted N×{dims(self._shape[1:])}")
+            raise self.error(f"data has shape {dims(images.shape)}; expected N×{dims(self._shape[1:])}")
         if not len(images) or len(images) % self._shape[0]:
-            raise self.error(f"data has {len(images)} images; wanted a multiple of batch_size {self._shape[0]}")
+            raise self.error(f"data has {len(images)} images; expected a multiple of batch_size {self._shape[0]}")
         if targets.numel() != len(images):
             raise self.error(
-                f"labels has shape {dims(targets.shape)}; wanted one label for each of {len(images)} images"
+                f"labels has shape {dims(targets.shape)}; expected one label for each of {len(images)} images"
             )
         if self._transforms:
             log.warning('layer "%s" (MemoryData) does not transform arrays: transform_param has no effect', self.name)

@@ -391,7 +391,7 @@ def _why_not_found(module: str, error: ModuleNotFoundError) -> str:
         importer = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
         hint = f"{importer} imports it: install it, or add its folder to PYTHONPATH"
         if importer.with_name(f"{missing}.py").exists():
-            hint = f"it lies beside {importer}, which must import it as .{missing} in Python 3"
+            hint = f"it is in the folder of {importer}, which must import it as .{missing} in Python 3"
     return f"{module}: no module named {missing}; {hint}"
 
 

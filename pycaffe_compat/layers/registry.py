@@ -113,7 +113,7 @@ def _without_effect(param: Any, cls: type[Layer]) -> Iterator[str]:
         if not field.name.endswith("_param") or ("LayerParameter", field.name) in caffe_pb2.ADDITIONS.fields:
             continue
         if field.name not in read:
-            yield f"{field.name} is no option of {param.type} and changes nothing, as in Caffe"
+            yield f"{field.name} is not an option of {param.type} and has no effect, as in Caffe"
         elif "transform_param" in read and field.name != "transform_param":
             for older in (name for name in _OLDER_FIELDS if _is_set(value, name)):
                 yield (

@@ -179,7 +179,7 @@ class _Diagnosis:
         value = re.match(r"""(["'])[^"'\n]*["']?|[^\s{}<>\[\]#]+|\S""", self.source.text[self.offset :])
         got = value[0] if value else "the end of the file"
         if control := re.match(r"[\x00-\x08\x0e-\x1f]", got):
-            return f"byte 0x{ord(control[0]):02x} is no text; the file may be damaged"
+            return f"byte 0x{ord(control[0]):02x} is not text; the file may be damaged"
         if placeholder := _PLACEHOLDER.match(self.source.text, self.offset):
             return f"{placeholder[0]} is a template's placeholder; fill in the template first"
         if "Expected identifier" in self.words or "have extensions" in self.words:

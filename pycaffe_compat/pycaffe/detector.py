@@ -99,7 +99,7 @@ class Detector(ImageNet):
         """
         corners = numbers(window, "window")
         if corners.shape != (4,) or not np.isfinite(corners).all():
-            raise DataError(f"window {window}: four numbers wanted, (ymin, xmin, ymax, xmax)")
+            raise DataError(f"window {window}: four numbers expected, (ymin, xmin, ymax, xmax)")
         y0, x0, y1, x1 = (int(v) for v in corners)
         crop = im[y0:y1, x0:x1]
         if not crop.size or min(y0, x0) < 0:
@@ -181,6 +181,6 @@ def _pairs(images_windows: Any) -> Iterator[tuple[Any, Any]]:
         windows = numbers(rows, f"windows of {filename}")
         if windows.size and (windows.ndim != 2 or windows.shape[1] != 4):
             raise DataError(
-                f"windows of {filename}: an array of shape {windows.shape}, where rows of (ymin, xmin, ymax, xmax) are wanted"
+                f"windows of {filename}: an array of shape {windows.shape}, but rows of (ymin, xmin, ymax, xmax) are expected"
             )
         yield filename, rows

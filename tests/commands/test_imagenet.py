@@ -135,7 +135,7 @@ def test_the_pages_commands_run(challenge: Path, capfd: pytest.CaptureFixture[st
     [
         ("mv ILSVRC2012/train/n02 n02", "ILSVRC2012/train: no folder for class n02 (thing n02, that)"),
         ("rm ILSVRC2012/train/n02/*", "ILSVRC2012/train/n02: no pictures"),
-        ("mkdir ILSVRC2012/train/n07", "n07 is no class of the development kit"),
+        ("mkdir ILSVRC2012/train/n07", "n07 is not a class of the development kit"),
         ("touch ILSVRC2012/train/n08.tar", "n08.tar is not unpacked"),
         ("rm ILSVRC2012/val/*1.JPEG", "ILSVRC2012/val holds 5 pictures, and"),
         ("rm -r ILSVRC2012/val", "ILSVRC2012/val: No such file or directory; unpack the challenge's archives there"),

@@ -77,7 +77,7 @@ def test_an_array_of_images(net: list[str]) -> None:
         (["nowhere.png", "out"], "input not found: nowhere.png"),
         (["deploy.prototxt", "out"], "deploy.prototxt is not an image"),
         ([".", "out"], "the folder has no files that end in .jpg; --ext"),
-        (["mean.npy", "out"], "an array of shape (3,); wanted images, N×H×W×C"),
+        (["mean.npy", "out"], "an array of shape (3,); expected images, N×H×W×C"),
         (["objects.npy", "out"], "objects.npy is not a .npy file with an array of numbers"),
         (["a.png", "out", "--images_dim", "7"], "--images_dim: 7 must be a height and a width"),
         (["a.png", "out", "--channel_swap", "b,g,r"], '--channel_swap: "b,g,r" must be integers'),

@@ -75,7 +75,7 @@ def test_the_picture_tells_its_size_where_the_annotation_does_not(tmp_path, capl
     ("kind", "content", "message"),
     [
         ("xml", "<annotation><object>", r"a\.xml is not XML: no element found"),
-        ("xml", "<annotations/>", "its outermost element is <annotations>; wanted <annotation>"),
+        ("xml", "<annotations/>", "its outermost element is <annotations>; expected <annotation>"),
         (
             "xml",
             "<annotation><object><name>dgo</name><bndbox/></object></annotation>",
@@ -84,7 +84,7 @@ def test_the_picture_tells_its_size_where_the_annotation_does_not(tmp_path, capl
         ("xml", "<annotation><object/></annotation>", "object 1 has no name"),
         ("xml", "<annotation><object><name>dog</name></object></annotation>", r"object 1 \(dog\) has no bndbox"),
         ("xml", VOC.format(width=0, ymax=4, xmin=2), r"gives its image 50 × 0 pixels"),
-        ("xml", VOC.format(width=9, ymax=4, xmin="1e99"), 'xmin is "1e99"; wanted a number of pixels'),
+        ("xml", VOC.format(width=9, ymax=4, xmin="1e99"), 'xmin is "1e99"; expected a number of pixels'),
         (
             "xml",
             VOC.replace(">dog<", ">dgo<").format(width=9, ymax=4, xmin=2),
@@ -97,10 +97,10 @@ def test_the_picture_tells_its_size_where_the_annotation_does_not(tmp_path, capl
         (
             "json",
             '{"annotation": [{"category_id": 18, "bbox": [1, 2, 3]}]}',
-            r'its "bbox" is \[1, 2, 3\]; wanted \[left',
+            r'its "bbox" is \[1, 2, 3\]; expected \[left',
         ),
         ("json", '{"annotation": [{"category_id": 5, "bbox": [1, 2, 3, 4]}]}', '"5" is not in the label map'),
-        ("txt", "1 2 3 4 5\n1 2 3 4\n", r'a\.txt:2: "1 2 3 4"; wanted "LABEL LEFT TOP RIGHT BOTTOM"'),
+        ("txt", "1 2 3 4 5\n1 2 3 4\n", r'a\.txt:2: "1 2 3 4"; expected "LABEL LEFT TOP RIGHT BOTTOM"'),
         ("txt", "-1 2 3 4 5", r"a\.txt:1: "),
         ("txt", "dog 2 3 4 5", r"a\.txt:1: "),
         ("txt", "1 2 3 4 1e50", r"a\.txt:1: "),
@@ -121,7 +121,7 @@ def test_label_maps(tmp_path) -> None:
     for text, check, message, error in (
         (path.read_text(), True, 'has the name "a" twice', DataError),
         ("", False, "has no item", DataError),
-        ('item { name: "a" }', False, 'item "a": has no label; wanted one from 0 on', DataError),
+        ('item { name: "a" }', False, 'item "a": has no label; expected one from 0 on', DataError),
         ('item { name: "a" label: -1 }', False, 'item "a": has label: -1', DataError),
         ("items { }", False, "items", ParseError),
     ):

@@ -77,8 +77,8 @@ def test_shares_of_two_processes_make_up_the_whole(source):
             {"label": None, "labels": np.arange(3)},
             r'has no dataset "label" \(did you mean labels\?\); it holds: data, labels',
         ),
-        ({"label": np.array([b"a", b"b", b"c"])}, 'dataset "label" of .* wanted floats or integers'),
-        ({"label": 3.0}, "wanted at least one row"),
+        ({"label": np.array([b"a", b"b", b"c"])}, 'dataset "label" of .* expected floats or integers'),
+        ({"label": 3.0}, "expected at least one row"),
         ({"data": np.zeros((3, 2, 4))}, r"rows of shape \(2, 4\) in .*bad.h5, but \(2, 3\) in .*good.h5"),
     ],
 )

@@ -25,7 +25,7 @@ def test_both_forms_of_dimensions_are_read(tmp_path):
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (5,), (3, 0, 2)])
 def test_a_mean_that_is_not_one_image_is_an_error(tmp_path, shape):
     write_message(tmp_path / "mean", array_to_blob(np.zeros(shape, np.float32)))
-    with pytest.raises(DataError, match="wanted one image"):
+    with pytest.raises(DataError, match="expected one image"):
         read_mean(tmp_path / "mean")
 
 

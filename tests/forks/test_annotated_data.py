@@ -271,7 +271,7 @@ def test_raw_records_are_cut_and_moved_but_keep_their_colours(tmp_path, caplog) 
             annotated(scene(0)[0]),
             "",
             "annotated_data_param { batch_sampler { } batch_sampler { sampler { min_scale: 2 } } }",
-            r"batch_sampler\[1\]\.sampler: min_scale is 2 and max_scale 1; wanted 0 < min_scale ≤ max_scale ≤ 1",
+            r"batch_sampler\[1\]\.sampler: min_scale is 2 and max_scale 1; expected 0 < min_scale ≤ max_scale ≤ 1",
         ),
     ],
 )

@@ -110,7 +110,7 @@ def test_mirroring_pictures_alone_is_warned_of(database: str, caplog: pytest.Log
 @pytest.mark.parametrize(
     ("boxes", "fork", "message"),
     [
-        ([(1, 0, 0.5, 0.5, 0.1)], "yolo_v1", "holds an encoded picture and 5 float_data; wanted one, and 6 numbers"),
+        ([(1, 0, 0.5, 0.5, 0.1)], "yolo_v1", "holds an encoded picture and 5 float_data; expected one, and 6 numbers"),
         ([(-1, 0, 0.5, 0.5, 0.1, 0.1)], "yolo_v1", "has a box of class -1; classes are from 0 on"),
         ([(1, 0, -0.5, 0.5, 0.1, 0.1)], "yolo_v1", "has a box whose centre is left of the picture or above it"),
         ([(1, 0, 0.5, np.nan, 0.1, 0.1)], "intel", "has a box with a number that is not finite"),

@@ -187,5 +187,5 @@ def test_faults_are_named() -> None:
         gl.build('name: "d" type: "DetectNetTransformation"', (2, 1, 32, 48), (2, 1, 4, 16))
     full = label()
     full[0, 0, 0, 0] = 5
-    with pytest.raises(DataError, match="begins with 5 and 16; wanted the number of boxes, at most 4, and 16"):
+    with pytest.raises(DataError, match="begins with 5 and 16; expected the number of boxes, at most 4, and 16"):
         build(SIZE)(torch.zeros(2, 3, 32, 48), full)

@@ -111,7 +111,7 @@ FAULTS: dict[str, tuple[str, str, str, type[CaffeError], str]] = {
     "picks": ("", "labelinds: '1,x'", SIZES, LayerError, "numbers from 1"),
     "many picks": ("", "labelinds: '1,9'", SIZES, DataError, "has 6 numbers, but labelinds asks for number 9"),
     "odd": ("a.png 1,2,3 0 0", "", SIZES, DataError, "list.txt:1: has 3 numbers; x and y"),
-    "words": ("a.png 1,2 0", "", SIZES, DataError, 'list.txt:1: "a.png 1,2 0"; wanted "IMAGE X,Y'),
+    "words": ("a.png 1,2 0", "", SIZES, DataError, 'list.txt:1: "a.png 1,2 0"; expected "IMAGE X,Y'),
     "unlike": (
         "a.png 1,2 0 0\na.png 1,2,3,4 0 0",
         "",

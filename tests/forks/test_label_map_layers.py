@@ -364,7 +364,7 @@ def test_images_of_any_size_make_batches_of_one(pairs: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "lines", "options", "transform", "words"),
     [
-        ("DenseImageData", "/0.png", "", "", r'list.txt:1: "/0.png" has 1 words; wanted "IMAGE LABELMAP"'),
+        ("DenseImageData", "/0.png", "", "", r'list.txt:1: "/0.png" has 1 words; expected "IMAGE LABELMAP"'),
         ("DenseImageData", "/0.png a b", "", "", "has 3 words"),
         ("DenseImageData", "", "", "", "is empty"),
         ("DenseImageData", "/0.png /none.png", "", "", "label map .*/none.png: image not found"),

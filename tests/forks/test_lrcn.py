@@ -27,7 +27,7 @@ def test_bottoms_are_summed_with_their_coefficients(weights: tuple[int, ...]) ->
     ("options", "shapes", "words"),
     [
         ("operation: MAX", ((2, 3), (1, 2)), "coeff_blob is for operation: SUM"),
-        ("", ((2, 3), (2, 2)), "last bottom, have shape 2×2; wanted 1 and the first axes of 2×3"),
+        ("", ((2, 3), (2, 2)), "last bottom, have shape 2×2; expected 1 and the first axes of 2×3"),
         ("", ((2, 3), (2, 4), (2, 2)), "they must agree"),
         ("coeff: 1 coeff: 2", ((2, 3), (1, 2)), "coeff is given 2 times for 1 bottoms"),
     ],

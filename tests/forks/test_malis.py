@@ -100,7 +100,7 @@ def test_the_gradient_of_one_edge_is_the_forks() -> None:
 @pytest.mark.parametrize(
     ("text", "shapes", "words"),
     [
-        ('type: "Affinity" affinity_param { offset: 2 }', [(1, 2, 3, 3)], "offset: 2 is no channel"),
+        ('type: "Affinity" affinity_param { offset: 2 }', [(1, 2, 3, 3)], "offset: 2 is not a channel"),
         ('type: "MalisLoss"', [(1, 2, 3, 3), (1, 2, 3, 3), (1, 1, 3, 4)], "needs affinities"),
         ('type: "MalisLoss"', [(1, 4, 3, 3), (1, 4, 3, 3), (1, 1, 3, 3)], "a fourth bottom"),
         ('type: "ConnectedComponent"', [(3, 3)], "needs a bottom"),

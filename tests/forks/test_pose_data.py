@@ -291,7 +291,7 @@ def test_options_that_cannot_be_are_errors(tmp_path: Path, options: str, words: 
 
 def test_records_that_do_not_fit_are_errors(tmp_path: Path) -> None:
     planes = record([somebody(np.random.default_rng(0), 17)], 17)
-    with pytest.raises(CaffeError, match=r'record "0000000".*has 4 channels; wanted 5 to 6'):
+    with pytest.raises(CaffeError, match=r'record "0000000".*has 4 channels; expected 5 to 6'):
         poses(database(tmp_path / "few", planes[:4]))
     planes[3, 2, 1] = 21
     with pytest.raises(CaffeError, match=r"22 people with 17 joints .* take 93 rows of 84"):

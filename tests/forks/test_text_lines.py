@@ -138,7 +138,7 @@ def test_the_decoder_judges_labels() -> None:
     assert top.shape == (1, 2, 1, 1)
     torch.testing.assert_close(top.flatten(), torch.tensor([1 - (0 + 0.5 + 1) / 3, 1 / 3]))
     labels[1, 1] = torch.nan
-    with pytest.raises(LayerError, match="a label that is no finite number"):
+    with pytest.raises(LayerError, match="a label that is not finite"):
         layer(F.one_hot(best, 3).float(), labels)
 
 

@@ -42,7 +42,7 @@ def test_a_mask_of_larger_planes_is_an_error() -> None:
     ("options", "words"),
     [
         ("scale: 1", "a scale of 1×1 must be at least 2"),
-        ("scale: 2 scale_h: 2 scale_w: 2", "scale beside scale_h and scale_w"),
+        ("scale: 2 scale_h: 2 scale_w: 2", "both scale and scale_h, scale_w are given"),
         ("scale_h: 2", "scale_h without the other"),
         ("upsample_w: 2", "upsample_w without the other"),
         ("upsample_h: 1 upsample_w: 4", "upsample_h: 1 and upsample_w: 4 must be at least 2"),

@@ -59,7 +59,10 @@ def test_labels_that_do_not_fit_cost_nothing_and_later_steps_do_not_count() -> N
     [
         (lambda: ctc("alphabet_size: 4 time_step: 2"), "alphabet_size: 4 must be the size of the scores' last axis, 3"),
         (lambda: ctc("alphabet_size: 3 time_step: 5"), "time_step: 5 must be from 1 to the steps of its bottom, 4"),
-        (lambda: ctc("alphabet_size: 3 time_step: 4 blank_label: 3"), "blank_label: 3 is no label: there are 0 to 2"),
+        (
+            lambda: ctc("alphabet_size: 3 time_step: 4 blank_label: 3"),
+            "blank_label: 3 is not a label: there are 0 to 2",
+        ),
         (lambda: ctc(labels=(2, 3)), "takes scores T×N×C and labels N×L, not shapes 4×3×3 and 2×3"),
         (lambda: ctc()(torch.zeros(T, N, C), torch.full((N, 3), 5.0)), "label 5 is not one of 0 to 2"),
     ],

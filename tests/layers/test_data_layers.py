@@ -411,7 +411,7 @@ def test_images_with_several_labels(images, tmp_path):
     assert label.tolist() == [[i, -1, 10 * i] for i in range(4)]
     (tmp_path / "list.txt").write_text("my 0.png 1 2\n")
     with pytest.raises(
-        DataError, match=r'list.txt:1: no 3 integer labels at the end of "my 0.png 1 2"; wanted "PATH" and 3'
+        DataError, match=r'list.txt:1: no 3 integer labels at the end of "my 0.png 1 2"; expected "PATH" and 3'
     ):
         make(f"{images} batch_size: 4 label_dim: 3 }}")
     with pytest.raises(LayerError, match="label_dim: 0 must be at least 1"):
@@ -486,8 +486,8 @@ def test_memory_data_errors(caplog):
     with pytest.raises(LayerError, match="has no data yet"):
         layer()
     for data, labels, message in [
-        (np.zeros((2, 1, 2, 4)), np.zeros(2), r"data has shape 2×1×2×4; wanted N×1×2×3"),
-        (np.zeros((3, 1, 2, 3)), np.zeros(3), "data has 3 images; wanted a multiple of batch_size 2"),
+        (np.zeros((2, 1, 2, 4)), np.zeros(2), r"data has shape 2×1×2×4; expected N×1×2×3"),
+        (np.zeros((3, 1, 2, 3)), np.zeros(3), "data has 3 images; expected a multiple of batch_size 2"),
         (np.zeros((0, 1, 2, 3)), np.zeros(0), "data has 0 images"),
         (np.zeros((2, 1, 2, 3)), np.zeros(3), r"labels has shape 3"),
     ]:
@@ -663,7 +663,7 @@ class TestSeveralLabels:
         [[data, columns]] = batches(make(f'type: "HDF5Data" top: "data" top: "labels" {options}'), 1)
         assert data.shape == (2, 1, 2, 2)
         np.testing.assert_array_equal(columns.numpy(), labels[:2])
-        with pytest.raises(DataError, match=r'dataset "mask" .* holds bool; wanted floats or integers'):
+        with pytest.raises(DataError, match=r'dataset "mask" .* holds bool; expected floats or integers'):
             make(f'type: "HDF5Data" top: "data" top: "mask" {options}')
 
     @pytest.mark.parametrize("labels", ["3 5", "3 5 7", "0.5 7", "1e-3 -2 4"])

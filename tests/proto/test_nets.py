@@ -49,7 +49,7 @@ def test_a_text_with_zeros_behind_it_is_no_binary_net(tmp_path):
     path.write_bytes(
         b'# made by hand\nname: "padded"\nlayer { name: "r" type: "ReLU" bottom: "x" top: "y" }\n' + bytes(99)
     )
-    with pytest.raises(ParseError, match=r"net\.prototxt:4:1: byte 0x00 is no text; the file may be damaged"):
+    with pytest.raises(ParseError, match=r"net\.prototxt:4:1: byte 0x00 is not text; the file may be damaged"):
         read_net(path)
 
 

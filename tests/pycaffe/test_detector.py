@@ -86,7 +86,7 @@ def test_context_that_leaves_nothing_of_the_input_is_refused(pad: Any, tmp_path:
         (["a.png"], "takes a list of pairs"),
         ([("a.png", [0, 0, 4, 4])], r"an array of shape \(4,\)"),
         ([("a.png", [[0, 0, 4]])], r"an array of shape \(1, 3\)"),
-        ([("a.png", [[0, 0, 4, float("nan")]])], "four numbers wanted"),
+        ([("a.png", [[0, 0, 4, float("nan")]])], "four numbers expected"),
         ([("a.png", [[0, 0, 0, 4]])], "does not lie in the image"),
         ([("a.png", "0 0 4 4")], "windows of a.png: numbers expected"),
         ([("b.png", [[0, 0, 4, 4]])], r"image not found: b\.png"),

@@ -54,7 +54,7 @@ class WarpCTCLoss(LossLayer):
             raise self.error(f"takes scores T×N×C, at least one step, not {dims(scores)}")
         steps, n, classes = scores[:3]
         if not 0 <= self.blank < classes:
-            raise self.error(f"ctc_loss_param.blank_index: {self.blank} is no label: there are 0 to {classes - 1}")
+            raise self.error(f"ctc_loss_param.blank_index: {self.blank} is not a label: there are 0 to {classes - 1}")
         labels = others[-1]
         fits = {
             1: labels[:1] == (n,),

@@ -44,7 +44,7 @@ class Window:
         if not values and otherwise is not None:
             values = [otherwise]
         if len(values) not in (1, 2):
-            raise layer.error(f"lstm_conv_param.{name} has {len(values)} values; wanted 1 or 2")
+            raise layer.error(f"lstm_conv_param.{name} has {len(values)} values; expected 1 or 2")
         return values[0], values[-1]
 
     def keeps(self, plane: Sequence[int]) -> bool:

@@ -70,7 +70,7 @@ class PythonProposal(Proposals):
                 found[key] = tuple(float(each) for each in value.strip("[]()").split(",") if each.strip())
             except ValueError:
                 raise self.error(
-                    f"python_param.param_str: {key}: {value} is no number, and no list of numbers"
+                    f"python_param.param_str: {key}: {value} is not a number or a list of numbers"
                 ) from None
         odd = [key for key in found if key not in ("feat_stride", *DEFAULTS)]
         if odd or _ENTRY.sub("", rest).strip():

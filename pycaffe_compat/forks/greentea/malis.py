@@ -44,7 +44,7 @@ class Affinity(Layer):
         for shape, offset in zip(bottom_shapes, self.offsets, strict=True):
             if len(shape) != 4 or not shape[0] or not 0 <= offset < shape[1]:
                 raise self.error(
-                    f"affinity_param.offset: {offset} is no channel of a bottom (N, C, H, W) of {dims(shape)}"
+                    f"affinity_param.offset: {offset} is not a channel of a bottom (N, C, H, W) of {dims(shape)}"
                 )
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:

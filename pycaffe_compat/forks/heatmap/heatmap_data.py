@@ -43,7 +43,7 @@ class DataHeatmap(BatchSource):
             raise self.error("heatmap_data_param.multfact is 0; it must be at least 1")
         picks = [word.strip() for word in options.labelinds.split(",") if word.strip()]
         if not all(word.isdigit() and int(word) for word in picks):
-            raise self.error(f'labelinds is "{options.labelinds}"; wanted numbers from 1 with commas between them')
+            raise self.error(f'labelinds is "{options.labelinds}"; expected numbers from 1 with commas between them')
         with prefixed("heatmap_data_param.source"):
             people = read_joints(options.source, [int(word) for word in picks])
         return JointReader(

@@ -44,7 +44,7 @@ class WeightedSum(Layer):
             raise self.error(f"bottoms have the shapes {', '.join(map(dims, shapes))}: they must agree")
         if weights != (len(shapes), *shapes[0][: len(weights) - 1]):
             raise self.error(
-                f"the coefficients, the last bottom, have shape {dims(weights)}; wanted {len(shapes)} and the first axes of "
+                f"the coefficients, the last bottom, have shape {dims(weights)}; expected {len(shapes)} and the first axes of "
                 f"{dims(shapes[0])}"
             )
 

@@ -138,7 +138,7 @@ class DetectNetTransformation(Layer):
         count, length = int(label[0, 0]), int(label[0, 1])
         if length != _NUMBERS or not 0 <= count < len(label):
             raise DataError(
-                f'layer "{self.name}" ({self.type_name}): a label begins with {label[0, 0]:g} and {label[0, 1]:g}; wanted the '
+                f'layer "{self.name}" ({self.type_name}): a label begins with {label[0, 0]:g} and {label[0, 1]:g}; expected the '
                 f"number of boxes, at most {len(label) - 1}, and {_NUMBERS}"
             )
         return label[1 : 1 + count].copy()

@@ -32,7 +32,7 @@ class DetectionOutputExtended(DetectionOutput):
                 f"detection_output_param.num_classes: {self.classes} must be 2, the background and the objects"
             )
         if not self.share_location:
-            raise self.error("detection_output_param.share_location: false is not done here")
+            raise self.error("detection_output_param.share_location: false is not supported")
         self.labels, self.results = [1], None
         if len(bottom_shapes[0]) != 4 or bottom_shapes[0][3] % 4:
             raise self.error(

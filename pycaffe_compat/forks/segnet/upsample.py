@@ -58,7 +58,7 @@ class MaskedUpsample(GivenPlane):
                 raise self.error(f"upsample_param: {given[0]} without the other of {pair[0]} and {pair[1]}")
         sized = options.HasField("upsample_h")
         if not sized and options.HasField("scale") and options.HasField("scale_h"):
-            raise self.error("upsample_param: scale beside scale_h and scale_w; give one of them")
+            raise self.error("upsample_param: both scale and scale_h, scale_w are given; remove one")
 
     @classmethod
     def fits(cls, param: Any) -> bool:

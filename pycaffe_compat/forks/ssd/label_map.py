@@ -34,7 +34,7 @@ def read_label_map(path: PathLike) -> dict[int, Label]:
         labels[item.label] = Label(item.name, item.display_name or item.name)
     if not labels:
         raise DataError(
-            f'label map {path} has no labels; wanted item {{ name: "cat" label: 8 display_name: "cat" }} for each'
+            f'label map {path} has no labels; expected item {{ name: "cat" label: 8 display_name: "cat" }} for each'
         )
     return labels
 

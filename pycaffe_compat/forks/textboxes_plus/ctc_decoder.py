@@ -104,7 +104,7 @@ class CTCGreedyDecoder(Layer):
             LayerError: one is none.
         """
         if not bool(labels.isfinite().all()):
-            raise self.error("has a label that is no finite number")
+            raise self.error("has a label that is not finite")
         rows: list[list[float]] = labels.tolist()
         return rows
 

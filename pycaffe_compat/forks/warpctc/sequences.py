@@ -40,7 +40,7 @@ class CtcLoss(LossLayer):
                 f"ctc_loss_param.alphabet_size: {options.alphabet_size} must be the size of the scores' last axis, {scores[2]}"
             )
         if not 0 <= self.blank < scores[2]:
-            raise self.error(f"ctc_loss_param.blank_label: {self.blank} is no label: there are 0 to {scores[2] - 1}")
+            raise self.error(f"ctc_loss_param.blank_label: {self.blank} is not a label: there are 0 to {scores[2] - 1}")
         if not 1 <= self.steps <= scores[0]:
             raise self.error(
                 f"ctc_loss_param.time_step: {self.steps} must be from 1 to the steps of its bottom, {scores[0]}"

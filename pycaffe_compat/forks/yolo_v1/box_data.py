@@ -51,7 +51,7 @@ class BoxReader(DatabaseReader):
         if not record.encoded or floats is None or len(floats) % COLUMNS:
             have = 0 if floats is None else len(floats)
             raise DataError(
-                f"holds {'an' if record.encoded else 'no'} encoded picture and {have} float_data; wanted one, and {COLUMNS} "
+                f"holds {'an' if record.encoded else 'no'} encoded picture and {have} float_data; expected one, and {COLUMNS} "
                 "numbers for each of its boxes: class, difficult, x, y, width, height"
             )
         if not np.isfinite(floats).all():
