@@ -164,13 +164,17 @@ def run(argv: list[str]) -> None:
         "--mean",
         default=SSD_MEAN,
         metavar="M",
-        help=f"what is subtracted: numbers, a .binaryproto or a .npy file (default: {SSD_MEAN}, SSD's)",
+        help=f"mean to subtract: numbers, a .binaryproto or a .npy file (default: {SSD_MEAN}, SSD's)",
     )
     parser.add_argument(
-        "--scale", type=float, default=1.0, metavar="S", help="of pictures, after the mean (default: 1)"
+        "--scale", type=float, default=1.0, metavar="S", help="scale of the input images, after the mean (default: 1)"
     )
     parser.add_argument(
-        "--channel-order", type=str.upper, choices=("BGR", "RGB"), default="BGR", help="the net's (default: BGR)"
+        "--channel-order",
+        type=str.upper,
+        choices=("BGR", "RGB"),
+        default="BGR",
+        help="channel order of the net (default: BGR)",
     )
     add_device(parser)
     add_reading(parser)

@@ -91,10 +91,18 @@ def _parser() -> Parser:
         help="more axes whose length may change",
     )
     parser.add_argument("--fold", action="store_true", help="fold BatchNorm and Scale into the convolution before them")
-    parser.add_argument("--mean", default="", metavar="M", help="of pictures: numbers, a .binaryproto or a .npy file")
-    parser.add_argument("--scale", type=float, default=1.0, metavar="S", help="of pictures, after the mean")
     parser.add_argument(
-        "--channel-order", type=str.upper, choices=("BGR", "RGB"), default="BGR", help="the net's (default: BGR)"
+        "--mean", default="", metavar="M", help="mean of the input images: numbers, a .binaryproto or a .npy file"
+    )
+    parser.add_argument(
+        "--scale", type=float, default=1.0, metavar="S", help="scale of the input images, after the mean"
+    )
+    parser.add_argument(
+        "--channel-order",
+        type=str.upper,
+        choices=("BGR", "RGB"),
+        default="BGR",
+        help="channel order of the net (default: BGR)",
     )
     parser.add_argument(
         "--preprocess",

@@ -113,7 +113,7 @@ def _parser() -> Parser:
         action="append",
         type=loss_weight,
         metavar="NAME=W",
-        help="weight of a reconstruction loss in step 4, by the layer whose pooling, or the blob of images, is reconstructed",
+        help="weight of a reconstruction loss in step 4; NAME is the pooled layer or the image blob that is reconstructed",
     )
     parser.add_argument(
         "--strength",
@@ -135,7 +135,10 @@ def _parser() -> Parser:
     parser.add_argument("--until", type=int, default=4, choices=(2, 3, 4), help="the last step (default: %(default)s)")
     parser.add_argument("--image", default="data", metavar="BLOB", help="the blob of the images (default: %(default)s)")
     parser.add_argument(
-        "--image-scale", type=float, metavar="X", help="of images in the loss (default: what brings pixels to 0 to 1)"
+        "--image-scale",
+        type=float,
+        metavar="X",
+        help="scale of images in the loss (default: the one that maps pixels to 0 to 1)",
     )
     parser.add_argument(
         "--trainer-options", default="", metavar="OPTIONS", help="more options for caffe-train-net, in quotes"
@@ -143,7 +146,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--status",
         action="store_true",
-        help="only say how far the steps in --out RUN are and what the rest will take; may be added to the command of a run",
+        help="only show how far the steps in --out RUN are and how long the rest will take; may be added to the command of a run",
     )
     return parser
 
