@@ -120,8 +120,8 @@ def _parser() -> Parser:
     parser.add_argument(
         "--random-weights",
         action="store_true",
-        help="export layers without weights all the same: as their fillers fill them, at random where they have no fillers, "
-        "BatchNorm with the statistics of random input, and the same each time",
+        help="also export layers without weights: filled by their fillers, or at random if they have none, BatchNorm with the "
+        "statistics of random input; the same each time",
     )
     add_reading(parser)
     return parser
