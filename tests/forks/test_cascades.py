@@ -13,6 +13,7 @@ import torch
 from box_reference import common_part
 
 from pycaffe_compat.errors import LayerError
+from pycaffe_compat.forks.mscnn.boxes import overlaps
 from pycaffe_compat.net import Net
 from pycaffe_compat.proto import caffe_pb2, parse_text
 
@@ -301,3 +302,24 @@ def test_regions_may_have_further_axes_of_one() -> None:
     assert torch.equal(layer(boxes), boxes[:1])
     with pytest.raises(LayerError, match="needs regions R×5"):
         layer(boxes[:, :4])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "apart", "inclusive"),
+    [
+        ((0, 0, 4, 4), (2, 1, 4, 4), 6 / 26, 6 / 26),
+        ((0, 0, 4, 4), (4, 0, 4, 4), 0, 0),
+        ((0, 0, 4, 4), (0, 4, 4, 4), 0, 0),
+        ((0, 0, 4, 4), (3.5, 0, 4, 4), 2 / 30, 0),
+        ((0, 0, 4, 2), (1, 0, 2, 4), 4 / 12, 4 / 12),
+        ((0, 0, 4, 4), (1, 1, 0, 2), 0, 0),
+        ((0, 0, 4, 4), (1, 1, 2, 0), 0, 0),
+        ((1, 1, 0, 2), (1, 1, 0, 2), 0, 0),
+        ((1, 1, 2, 0), (1, 1, 2, 0), 0, 0),
+    ],
+)
+def test_what_boxes_of_corner_and_sides_have_in_common(a: tuple, b: tuple, apart: float, inclusive: float) -> None:
+    for first, second in ((a, b), (b, a)):
+        boxes = torch.tensor([first, second], dtype=torch.float64)
+        assert overlaps(boxes[0], boxes[1], inclusive=False).item() == pytest.approx(apart)
+        assert overlaps(boxes[0], boxes[1], inclusive=True).item() == pytest.approx(inclusive)

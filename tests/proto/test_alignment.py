@@ -132,6 +132,17 @@ def test_height_and_width_differ_and_dilation_counts() -> None:
     assert offsets(net.param) == {"c": [9, 5], "d": [0, 0]}  # 9 - 1 + 3 - 2 rows and 4 - 0 + 3 - 2 columns
 
 
+def test_strides_of_height_and_width_differ() -> None:
+    text = (
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: [1, 1, 40, 40] } } }'
+        + conv("a", "data", "kernel_h: 5 kernel_w: 7 stride_h: 2 stride_w: 1 pad: 20")
+        + conv("u", "a", "kernel_size: [3, 1] stride: [2, 1]", "Deconvolution")
+        + crop("c", "u", "data")
+    )
+    net = Net(parse_text(text, caffe_pb2.NetParameter(fork="hed")), "TEST")
+    assert offsets(net.param) == {"c": [19, 17]}  # 20 - 2 + 1 rows and 20 - 3 columns
+
+
 @pytest.mark.parametrize(
     ("between", "words"),
     [
