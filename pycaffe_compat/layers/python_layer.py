@@ -27,6 +27,7 @@ from . import base, registry
 VARIABLE = "PYCAFFE_COMPAT_PYTHON_LAYERS"
 STAND_INS: dict[tuple[str, str], int] = {}  # classes in whose place a layer of this package can run: their bottoms
 _allowed = False
+_OF_PYTHON_2 = {"xrange": "range", "unicode": "str", "long": "int", "raw_input": "input", "basestring": "str"}
 
 
 def allow(yes: bool = True) -> None:
@@ -306,7 +307,7 @@ class PythonLayer(base.Layer):
         own = [f for f in frames if f.filename != __file__ and "importlib" not in f.filename]
         where = "".join(traceback.format_list(own))
         last = "".join(traceback.format_exception_only(type(error), error)).rstrip()
-        message = str(self.error(f"{doing} failed: {last}\n{where}".rstrip()))
+        message = str(self.error(f"{doing} failed: {last}{_hint(error)}\n{where}".rstrip()))
         try:
             return _error_class(type(error))(message)
         except Exception:
@@ -378,6 +379,15 @@ class PythonLayer(base.Layer):
         for seen, host in zip(self.python.blobs, hosts, strict=True):
             seen.hold(host.numpy())
         return hosts
+
+
+def _hint(error: Exception) -> str:
+    """What to change in a layer's code for libraries and a Python of today; "" where that is not the trouble."""
+    if isinstance(error, TypeError) and "argument: 'Loader'" in str(error):
+        return " (since PyYAML 6, yaml.load(text) is yaml.safe_load(text))"
+    if isinstance(error, NameError) and error.name in _OF_PYTHON_2:
+        return f" (in Python 3, {error.name} is {_OF_PYTHON_2[error.name]})"
+    return ""
 
 
 def _why_not_found(module: str, error: ModuleNotFoundError) -> str:

@@ -244,6 +244,14 @@ def test_an_error_of_the_layer_names_it_and_keeps_its_traceback(kind, also, meth
     assert isinstance(caught.value.__cause__, also)
 
 
+@pytest.mark.parametrize(
+    "old, new", [("yaml", r"yaml.load\(text\) is yaml.safe_load\(text\)"), ("xrange", "in Python 3, xrange is range")]
+)
+def test_an_error_of_code_for_python_2_says_what_it_is_today(old, new):
+    with pytest.raises(LayerError, match=new):
+        net_of(INPUT + python("OfPython2", param_str=old))
+
+
 def test_no_backward_where_one_is_needed():
     net = net_of(INPUT + python("ForwardOnly"))
     net(torch.ones(2, 3))

@@ -109,6 +109,16 @@ class Keeper(Layer):
         self.blobs[0].data[...] = bottom[0].data
 
 
+class OfPython2(Layer):
+    """Calls in ``setup`` what no longer is: ``xrange``, or ``yaml.load`` without a ``Loader``."""
+
+    def setup(self, bottom, top):
+        def load(stream, Loader):
+            return Loader(stream)
+
+        load("a: 1") if self.param_str == "yaml" else xrange(3)  # noqa: F821
+
+
 class Raises(Layer):
     """Raises in the method that ``param_str`` names, an exception that it names."""
 
