@@ -379,19 +379,20 @@ def as_images(values: Any, what: str) -> list[np.ndarray]:
 def load_image(filename: str | os.PathLike[str] | IO[bytes], color: bool = True) -> np.ndarray:
     """Return the picture in a file as float32 in [0, 1], height×width×3 in RGB order, or height×width×1 if not ``color``.
 
-    ``filename`` may be an open binary file too (``io.BytesIO``, say), which is read from its beginning.
+    ``filename`` may be an open binary file too (``io.BytesIO``, say), which is read from its beginning, or an HTTP response.
 
     Raises:
         MissingFileError, DataError: the file is missing, or holds no image.
     """
     if isinstance(filename, (str, os.PathLike)):
         image = cv2.imread(require_file(filename, "image"), cv2.IMREAD_UNCHANGED)
-    elif not hasattr(filename, "seek"):
+    elif not hasattr(filename, "read"):
         raise DataError(
             f"load_image takes the name of a file or an open one, not {filename!r} ({type(filename).__name__})"
         )
     else:
-        filename.seek(0)
+        if getattr(filename, "seekable", lambda: hasattr(filename, "seek"))():
+            filename.seek(0)
         encoded = np.frombuffer(filename.read(), np.uint8)
         image = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED) if encoded.size else None
     if image is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -97,6 +98,11 @@ def test_pictures_are_rgb_in_0_to_1(tmp_path: Path) -> None:
     np.testing.assert_array_equal(io.load_image(held), image)
     with (tmp_path / "a.png").open("rb") as file:
         np.testing.assert_array_equal(io.load_image(file, color=False), grey)
+    out, into = os.pipe()  # what has no beginning to go back to, as the response of a web server
+    os.write(into, held.getvalue())
+    os.close(into)
+    with open(out, "rb") as pipe:
+        np.testing.assert_array_equal(io.load_image(pipe), image)
     (tmp_path / "no.png").write_bytes(b"nothing")
     with pytest.raises(DataError, match="not an image"):
         io.load_image(tmp_path / "no.png")
