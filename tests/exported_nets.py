@@ -98,6 +98,7 @@ MORE_LAYERS = [
     ),
     ([(2, 3, 7, 9)], f'type: "Pooling" pooling_param {{ pool: AVE_EXC_PAD kernel_size: 2 stride: 3 {SIDES} }}'),
     ([(2, 3, 7, 9)], 'type: "Pooling" pooling_param { pool: AVE_TF kernel_size: 3 stride: 2 pad_type: 1 }'),
+    ([(2, 8, 3, 4)], 'type: "Reshape" reshape_param { pixelshuffler: 2 }'),
     ([(2, 3, 4), (2, 1, 4)], 'type: "Add"'),
     ([(2, 3, 4), (3, 1)], 'type: "Mul"'),
     ([(2, 3, 4)], 'type: "Mul" mul_param { mul_shape: [3, 1] }'),

@@ -52,3 +52,17 @@ def test_concat_permutes_and_flattens_the_heads_of_ssd() -> None:
         gl.build('name: "c" type: "Concat" concat_param { axis: 2 per_fla_fuse: true }', a.shape, b.shape)
     with pytest.raises(LayerError, match="of one number of items, not of shape 1×8"):
         gl.build('name: "c" type: "Concat" concat_param { per_fla_fuse: true }', a.shape, (1, 8))
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_pixels_are_shuffled_as_in_the_fork(factor: int) -> None:
+    """reshape_layer.cpp of Intel's Caffe, value by value."""
+    x = torch.randn(2, 2 * factor**2, 3, 4, dtype=torch.float64)
+    layer = gl.build(f'name: "r" type: "Reshape" reshape_param {{ pixelshuffler: {factor} }}', x.shape)
+    want = torch.zeros(2, 2, 3 * factor, 4 * factor, dtype=torch.float64)
+    for c in range(x.shape[1]):
+        want[:, c // factor**2, c // factor % factor :: factor, c % factor :: factor] = x[:, c]
+    assert layer.fork == "intel" and layer(x).equal(want)
+    gl.check_gradients(layer, x)
+    with pytest.raises(LayerError, match="divides, squared"):
+        gl.build('name: "r" type: "Reshape" reshape_param { pixelshuffler: 3 }', (1, 6, 2, 2))

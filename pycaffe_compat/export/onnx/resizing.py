@@ -9,6 +9,7 @@ import torch
 
 from ...forks.deconvnet.unpooling import Unpooling
 from ...forks.deeplab.interp import Interp
+from ...forks.intel.pixel_shuffle import PixelShuffle
 from ...forks.mnc.masks import MaskResize, shares
 from ...forks.segnet.upsample import MaskedUpsample
 from ...forks.xilinx.deephi_resize import DeephiResize
@@ -110,6 +111,11 @@ def deephi_resize(e: Emitter, layer: DeephiResize, x: Value) -> str:
         return str(e.op("Resize", x, None, e.constant((1, 1, *factors)), **options))
     sizes = e.op("Concat", e.op("Slice", e.op("Shape", x), e.ints(0), e.ints(2)), e.ints(*size), axis=0)
     return str(e.op("Resize", x, None, None, sizes, **options))
+
+
+@emits(PixelShuffle)
+def pixel_shuffle(e: Emitter, layer: PixelShuffle, x: Value) -> str:
+    return str(e.op("DepthToSpace", x, blocksize=layer.factor, mode="CRD"))
 
 
 @emits(Tiling)

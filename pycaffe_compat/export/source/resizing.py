@@ -8,6 +8,7 @@ import torch
 
 from ...forks.deconvnet.unpooling import Unpooling
 from ...forks.deeplab.interp import Interp
+from ...forks.intel.pixel_shuffle import PixelShuffle
 from ...forks.mnc.masks import MaskResize, shares
 from ...forks.segnet.upsample import MaskedUpsample
 from ...forks.xilinx.deephi_resize import DeephiResize
@@ -60,6 +61,11 @@ def deephi_resize(w: Writer, layer: DeephiResize, x: Value) -> str:
     if whole:
         return f"{w.module(layer, 'nn.Upsample', **options)}({x})"
     return call(w.helper(resizing.resize_nearest), x, layer.size(x.shape))
+
+
+@writes(PixelShuffle)
+def pixel_shuffle(w: Writer, layer: PixelShuffle, x: Value) -> str:
+    return f"F.pixel_shuffle({x}, {layer.factor})"
 
 
 @writes(Tiling)
