@@ -195,7 +195,7 @@ def test_what_is_read_is_not_written(tmp_path, monkeypatch):
     write("a")
     os.symlink("a", "b")
     refuse_overwriting("c", "a", "")
-    with pytest.raises(CaffeError, match="b is a, which is read"):
+    with pytest.raises(CaffeError, match="b is a, which is an input"):
         refuse_overwriting("b", "c", "a")
 
 
