@@ -101,7 +101,7 @@ def test_only_tensors_are_unpickled(tmp_path, monkeypatch):
         (torch.zeros(3), "holds a Tensor; a state_dict"),
         ({"a.weight": 3}, '"a.weight" is a int'),
         ({"a.weight": torch.zeros(2, dtype=torch.int64)}, '"a.weight" holds torch.int64'),
-        ({"weight": torch.zeros(2)}, 'the name "weight" has no layer'),
+        ({"weight": torch.zeros(2)}, 'the name "weight" names no layer'),
         (torch.nn.Linear(2, 2), "holds more than tensors (a whole module, say)"),
     ],
 )

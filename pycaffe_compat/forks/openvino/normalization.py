@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,9 +51,9 @@ class ScaleFilter(Layer):
         super().__init__(param, bottom_shapes)
         self.low: float = param.scale_filter_param.min_scale
         self.high: float = param.scale_filter_param.max_scale
-        if not 0 < self.low < self.high:
+        if not 0 < self.low < self.high < math.inf:
             raise self.error(
-                f"scale_filter_param: min_scale: {self.low:g} must be above 0 and below max_scale: {self.high:g}"
+                f"scale_filter_param: min_scale: {self.low:g} must be above 0 and below max_scale: {self.high:g}, which is finite"
             )
         if len(bottom_shapes[0]) != 4:
             raise self.error(f"takes a bottom of 4 axes, not of shape {dims(bottom_shapes[0])}")
