@@ -281,7 +281,7 @@ def test_no_backward_where_one_is_needed():
         ),
         (
             'module: "package.implicit" layer: "A"',
-            r"beside .*implicit\.py, which must import it as \.sibling in Python 3",
+            r"in the folder of .*implicit\.py, which must import it as \.sibling in Python 3",
         ),
         ('module: "is_old" layer: "A"', r"(?s)importing is_old \(is it for Python 2\?\) failed: .*SyntaxError"),
         ('module: "is_broken" layer: "A"', "(?s)importing is_broken failed: ZeroDivisionError.*1 / 0"),
