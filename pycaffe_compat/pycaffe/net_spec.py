@@ -75,6 +75,13 @@ def _has_option(field: str, name: str, forks: Sequence[str]) -> bool:
     return name in message.fields_by_name and (having is None or not set(having).isdisjoint(forks))
 
 
+def _means_option(field: str, name: str) -> bool:
+    """Whether ``name``, which a layer has too, is meant in the layer's options: its type is said already, forks add others."""
+    message = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name[field].message_type
+    added = ("LayerParameter", name) in caffe_pb2.ADDITIONS.fields
+    return name in message.fields_by_name and (added or name == "type")
+
+
 def to_proto(*tops: Top) -> Any:
     """Return a ``NetParameter`` of all layers that the tops need.
 
@@ -209,9 +216,9 @@ class Function:
         layer.name = self._get_name(names, autonames)
         own = _layer_fields() if self.params else frozenset()
         options = self.params.keys() - own
-        field = _options_field(self.type_name, options) if options else None
+        field = _options_field(self.type_name, options) if self.params else None
         for key, value in self.params.items():
-            if key in own:
+            if key in own and not (field and _means_option(field, key)):
                 assign_proto(layer, key, value)
             elif field:
                 assign_proto(getattr(layer, field), key, value)

@@ -72,6 +72,15 @@ def test_a_layer_of_several_forks_gets_the_options_of_the_fork_that_has_them() -
     assert not to_proto(L.Normalize(data)).layer[1].HasField("norm_param")
 
 
+def test_an_option_that_is_called_as_a_field_of_layers_is_the_option() -> None:
+    data = L.Input(shape={"dim": [1, 4, 3, 3]})
+    found = to_proto(L.DetectionOutput(data, num_classes=3, nms_param={"nms_threshold": 0.5, "top_k": 9})).layer[1]
+    assert found.detection_output_param.nms_param.top_k == 9 and not found.HasField("nms_param")
+    resized = to_proto(L.Resample(data, type=P.Resample.NEAREST, loss_weight=2)).layer[1]
+    assert (resized.type, resized.resample_param.type) == ("Resample", P.Resample.NEAREST)
+    assert list(resized.loss_weight) == [2]
+
+
 def test_ssds_additions_list_the_tops_and_set_options_afterwards() -> None:
     n = lenet()
     assert n.keys() == ["data", "label", "conv1", "pool1", "ip1", "relu1", "loss"]
