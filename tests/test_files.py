@@ -77,7 +77,10 @@ def test_a_check_leaves_nothing(tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/dev/stdout"), reason="no /dev/stdout")
 def test_pipes_and_devices_stay_what_they_are(tmp_path):
-    code = "from test_files import write; write('/dev/stdout', 'through a pipe')"
+    code = (
+        "from pycaffe_compat.files import atomic_path\n"
+        "with atomic_path('/dev/stdout') as path, open(path, 'w') as file: file.write('through a pipe')"
+    )
     assert warm_start.run("-c", code).stdout == "through a pipe"
     write(os.devnull)
     assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
