@@ -371,7 +371,7 @@ def test_reshape_works_out_all_shapes_again() -> None:
     assert net.blob_shapes["p"] == (2, 3, 4, 4)
     net.reshape({"x": (5, 3, 12, 6)})
     assert net.blob_shapes["p"] == (5, 3, 6, 3)
-    with pytest.raises(UnknownNameError, match="no input"):
+    with pytest.raises(UnknownNameError, match="not an input"):
         net.reshape({"p": (1, 1, 1, 1)})
 
 

@@ -79,5 +79,5 @@ def test_gpus_are_shown_or_said_to_be_missing(logged) -> None:
         assert sum(line.startswith("Total global memory: ") for line in said) == count
     else:
         assert said[1].startswith("No GPU: torch ")
-    with pytest.raises(SolverError, match=r"GPU 99 is not here"):
+    with pytest.raises(SolverError, match=r"there is no GPU 99"):
         device_query("99")

@@ -180,7 +180,7 @@ def test_what_losses_of_distances_cannot_take() -> None:
         build('type: "GeneralContrastiveLoss" general_contrastive_loss_param { normalize_negative: 0 }')
     with pytest.raises(LayerError, match="of two items at least, not 1×4"):
         build('type: "ConfidencePenaltyLoss"', (1, CLASSES), (1,))
-    with pytest.raises(LayerError, match="label 2 at index 0 is no class"):
+    with pytest.raises(LayerError, match="label 2 at index 0 is not a class"):
         build('type: "GeneralTripletLoss"', (N, 2), (N,))(torch.zeros(N, 2, dtype=DOUBLE), torch.tensor(LABELS))
 
 

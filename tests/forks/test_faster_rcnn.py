@@ -178,7 +178,7 @@ def test_a_stand_in_reads_the_parameters_of_its_class() -> None:
     assert stand_in(many).layers["proposal"].anchors[0].tolist() == [-38, -16, 53, 31]
     with pytest.raises(LayerError, match=r"is not of py-faster-rcnn's rpn.proposal_layer, which takes feat_stride"):
         stand_in("'feat_stride': 16, 'classes': 3")
-    with pytest.raises(LayerError, match="feat_stride: x is no number"):
+    with pytest.raises(LayerError, match="feat_stride: x is not a number"):
         stand_in("'feat_stride': x")
     with pytest.raises(LayerError, match=r"needs scores 1×6×H×W and shifts 1×12×H×W for its 3 anchors"):
         stand_in("'feat_stride': 16, 'scales': [8]")

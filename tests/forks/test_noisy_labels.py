@@ -65,7 +65,7 @@ def test_noisy_labels(tmp_path: Path, impossible: bool) -> None:
 def test_wrong_bottoms_and_labels() -> None:
     with pytest.raises(LayerError, match=r"scores \(M, 3\) of the kinds of noise, not 4×5 and 4×2"):
         build(z=(M, 2))
-    with pytest.raises(LayerError, match="label 5 at index 1 is no class"):
+    with pytest.raises(LayerError, match="label 5 at index 1 is not a class"):
         build()(torch.zeros(M, N), torch.zeros(M, 3), torch.tensor([0.0, 5, 1, 1]))
 
 

@@ -321,7 +321,7 @@ def test_faults_are_named(text: str, shapes: list[tuple[int, ...]], words: str) 
 
 def test_a_label_that_is_no_class_is_named() -> None:
     layer = gl.build('type: "SegAccuracy"', (1, 3, 1, 2), (1, 1, 1, 2))
-    with pytest.raises(LayerError, match="label 255 is no class"):
+    with pytest.raises(LayerError, match="label 255 is not a class"):
         layer(scores(1, 3, 1, 2), torch.tensor([0.0, 255]).reshape(1, 1, 1, 2))
 
 

@@ -67,4 +67,4 @@ def test_bad_input(tmp_path, capsys):
     assert "only the same can be compared" in capsys.readouterr().err
     assert not (tmp_path / "f.png").exists()
     assert main([path, str(tmp_path / "f.bmp")]) == 1
-    assert "f.bmp: the ending says the format; known are" in capsys.readouterr().err
+    assert "f.bmp: the file name's ending must be one of" in capsys.readouterr().err

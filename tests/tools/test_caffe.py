@@ -163,7 +163,7 @@ def test_python_layers_run_when_they_are_allowed(folder: Path, tool: Tool, monke
         (["train", "-solver", "nowhere.prototxt"], 1, "caffe: solver not found: nowhere.prototxt"),
         (["train", "-solver", "x", "-snapshot", "y", "-weights", "z"], 1, "not both"),
         (["test", "-model", "nowhere.prototxt", "-weights", "x"], 1, "caffe: net not found: nowhere.prototxt"),
-        (["time", "-model", "nowhere.prototxt", "-gpu", "99"], 1, "GPU 99 is not here"),
+        (["time", "-model", "nowhere.prototxt", "-gpu", "99"], 1, "there is no GPU 99"),
         (["device_query", "-gpu", "x"], 1, '"x" is not a number'),
     ],
 )

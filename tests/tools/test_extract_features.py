@@ -47,7 +47,7 @@ def test_two_blobs_to_two_databases(files: list[Path], tmp_path: Path, tool: Too
         (["ip", "{}/a", "two", "lmdb"], 2, "invalid int value: 'two'"),
         (["ip", "{}/a", 2, "leveldb"], 1, "LevelDB is not supported"),
         (["dta", "{}/a", 2, "lmdb"], 1, "did you mean data"),
-        (["ip", "{}/a", 2, "lmdb", "GPU", 99], 1, "GPU 99 is not here"),
+        (["ip", "{}/a", 2, "lmdb", "GPU", 99], 1, "there is no GPU 99"),
     ],
 )
 def test_mistakes(files: list[Path], tmp_path: Path, tool: Tool, arguments, code, words) -> None:

@@ -80,7 +80,7 @@ def test_a_net_of_ones_own_gets_a_decoder(run, tmp_path):
     assert "lr_mult: 0" in printed
     assert "make_prototxt: " in run("make_prototxt", "--net", net, "--source", "c2", ok=False)
     net.write_text(net.read_text().replace('"data"', '"image"'))
-    assert "they make image: say which" in run("make_prototxt", "--net", net, ok=False)
+    assert "they make image: name the blob" in run("make_prototxt", "--net", net, ok=False)
     assert 'top: "dec:image"' in run("make_prototxt", "--net", net, "--image", "image")
 
 

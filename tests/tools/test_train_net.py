@@ -100,7 +100,7 @@ def test_log_parsers_find_their_lines(solver: Path, tool: Tool) -> None:
         (["--snapshot", "a.solverstate"], "solver state not found: a.solverstate"),
         (["--snapshot", "a.solverstate", "--weights", "b"], "not both"),
         (["--gpu", "many"], "--gpu"),
-        (["--gpu", "99"], "GPU 99 is not here"),
+        (["--gpu", "99"], "there is no GPU 99"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], words: str, solver: Path, tool: Tool) -> None:

@@ -68,13 +68,18 @@ def padded_pooling(w: Writer, layer: PaddedPooling, x: Value) -> str:
     plane = x.shape[2:]
     kernel, _, (height, width) = layer.windows(plane)
     room = layer.room(plane)
+    left, right, top, bottom = room
+    padded_plane = (plane[0] + top + bottom, plane[1] + left + right)
+    made = tuple((n - k) // s + 1 for n, k, s in zip(padded_plane, kernel, layer.stride, strict=True))
+    cut = "" if made == (height, width) else f"[:, :, :{height}, :{width}]"
     if layer.mode == "MAX":
-        padded = f"F.pad({x}, {room}, value={LOWEST})" if any(room) else str(x)
-        return f"F.max_pool2d({padded}, {kernel}, {layer.stride})[:, :, :{height}, :{width}]"
+        lowest = str(LOWEST).replace("e+", "e")  # as ruff writes it
+        padded = f"F.pad({x}, {room}, value={lowest})" if any(room) else str(x)
+        return f"F.max_pool2d({padded}, {kernel}, {layer.stride}){cut}"
     areas = w.parameter(layer, layer.areas(plane).float(), name=f"{layer.name}_areas", learns=False)
     padded = f"F.pad({x}, {room})" if any(room) else str(x)
     sums = f"F.avg_pool2d({padded}, {kernel}, {layer.stride}, divisor_override=1)"
-    return f"{sums}[:, :, :{height}, :{width}] / {areas}"
+    return f"{sums}{cut} / {areas}"
 
 
 @writes(FusedConvolution)

@@ -123,8 +123,8 @@ class DataAugmentation(Layer):
         """The coefficients (N, 42) of a pass: not in half precision, in which places would be wrong by pixels."""
         kind = torch.promote_types(x.dtype, torch.float32)
         if given is not None:
-            return given.detach().to(kind).reshape(len(x), -1)
-        drawn = x.new_zeros((len(x), len(NAMES)), dtype=kind)
+            return given.detach().to(kind).reshape(x.shape[0], -1)
+        drawn = x.new_zeros((x.shape[0], len(NAMES)), dtype=kind)  # a trace follows shape, but fixes len()
         if self.drawing:
             discount = self.schedule(self.passes.flatten()[0])
             if self.draws.spatial:
