@@ -8,7 +8,6 @@ Forward and backward, in turns, medians; memory is recycled. Writes ``deconvolut
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pycaffe_compat import memory
 from pycaffe_compat.layers.convolution import MIRRORED_FROM, MIRRORED_OUTPUTS, mirrored

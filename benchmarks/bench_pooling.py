@@ -34,8 +34,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from pycaffe_compat import ops
 
 VGG = [

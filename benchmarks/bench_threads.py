@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import os
 import statistics
-import sys
 import time
 from pathlib import Path
 
 os.environ.setdefault("GLOG_minloglevel", "2")
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pycaffe_compat.proto import caffe_pb2
 from pycaffe_compat.pycaffe import NetSpec

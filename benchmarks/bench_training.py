@@ -30,17 +30,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from plain_swwae import PlainSWWAE, plain_optimizer
 from torch import Tensor
 
+from pycaffe_compat.proto import caffe_pb2, filter_net, read_net, read_solver
+from pycaffe_compat.solver import GraphRunner, Solver
+from pycaffe_compat.summary import describe
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from plain_swwae import PlainSWWAE, plain_optimizer  # noqa: E402
-
-from pycaffe_compat.proto import caffe_pb2, filter_net, read_net, read_solver  # noqa: E402
-from pycaffe_compat.solver import GraphRunner, Solver  # noqa: E402
-from pycaffe_compat.summary import describe  # noqa: E402
-
 PROTOTXT = ROOT / "prototxt"
 SIDE = 224
 RATE = 1e-9  # the weights are random and so are the pictures: a larger one diverges, and this is about time
