@@ -4,7 +4,8 @@
 Usage: python benchmarks/bench_data.py IMAGES [WORK]
 
 IMAGES is a folder or a zip of pictures; WORK (default: a temporary folder) keeps the LMDBs made from them. All figures of a
-line come from the same run, take turns, and are the best of several rounds: compare them only with each other.
+line come from the same run, take turns, and are the best of several rounds: compare them only with each other. Writes
+``data.md``'s table to standard output.
 """
 
 from __future__ import annotations
@@ -37,70 +38,6 @@ LAYER = """
 name: "data" type: "Data" top: "data" top: "label" phase: TRAIN
 data_param {{ source: "{path}" batch_size: {batch} backend: LMDB }}
 transform_param {{ crop_size: {crop} mirror: true mean_value: 103.939 mean_value: 116.779 mean_value: 123.68 }}
-"""
-NOTES = """
-## Prediction, before it was measured
-
-One thread, from timing the parts alone (microseconds an image): JPEG decoding 540; splitting the crop into planes 15,
-to float 12, mean 10, mirror 5 (10 in half of the images); finding, parsing and handing over a record about 15. So a
-JPEG should take 597, which is **0.90** of the rate of decoding alone. A raw record has only 12 + 10 + 5 + 15 = 42, against
-12 for turning the crop into float: **0.29** of that rate, and 14 times that of JPEGs.
-
-## What was wrong with it
-
-The parts had been timed on memory in the cache. A batch is 38 MB, and several wait at a time, so every image's 600 KB of
-floats go to memory that no cache holds: that alone costs as much as all the arithmetic that was predicted. It is not to be
-avoided while batches are float32 in CPU memory, so "floor" counts it: decoding (or converting) into a whole batch.
-
-## One operator instead of numpy calls
-
-Copying, subtracting and mirroring a plane with numpy and OpenCV took 124 µs for an image with interleaved pixels that was in
-the cache, 25 to 33 for a planar one; the operator takes 20 to 25, and writes to memory about as fast as it can be filled. What
-mattered more than the arithmetic: a mirrored row must not be read backwards. That made an image five times as slow as turning
-the row around in the cache.
-
-Before, on the same machine on the same day: 371 to 377 µs for a JPEG (0.85 to 0.87 of the floor), 41 to 47 for a raw record
-(0.59 to 0.73).
-
-## Past the cache, and records in one call
-
-Predicted: with stores that do not read a line before they write it, and one tensor for all records of a call instead of one
-for each, a raw record comes to 0.95 of the floor and a JPEG to 0.96.
-
-Measured then: 0.92 for a JPEG and 0.82 to 1.03 for a raw record, on an AMD EPYC.
-
-## Where the rest of a JPEG's time goes
-
-The table above is of another processor, an Intel Xeon. There the parts were timed alone too (CPU µs an image, one thread, into
-memory that no cache holds): decoding 480, transforming 87 to 94, finding the record 2, parsing its header 2, choosing the
-window 2, beginning the batch 4. The floor's `fill` takes 66: it writes the same memory and reads no pixels. To split
-interleaved pixels and convert them costs 25 more; raw records, which are planar, take 57.
-
-Of the 79 that a JPEG took above the floor, 26 were therefore work that the floor does not count ("same"), and 10 to 20
-Python. The other 43 were settled by a profile (`perf record -e cpu-clock`, symbol by symbol, the layer and "same" in turns
-in one process). µs an image:
-
-| where | layer | same | layer, batches at a line of the cache | same, in the same run |
-| --- | ---: | ---: | ---: | ---: |
-| the operator that transforms | 81.7 | 38.7 | 41.9 | 49.3 |
-| Python | 52.7 | 28.9 | 56.1 | 32.1 |
-| numpy | 7.2 | 2.8 | 7.5 | 3.6 |
-| decoding | 502.7 | 498.8 | 514.2 | 504.2 |
-| the system | 11.3 | 9.2 | 14.0 | 8.6 |
-
-The operator wrote past the cache into numpy's memory, which begins 16 bytes after a line: every row of 224 floats then
-ended within a line, and the next row of that plane wrote the rest. Batches begin at a line now. In turns, eleven rounds,
-least and median CPU µs: 591 and 610 with numpy's memory, 581 and 605 at a line, beside a floor of 544 and 553 and a "same"
-of 573 and 593: what the two lines cost depends on who else uses the memory. The layer is at 0.92 to 0.94 of the floor and
-at 0.96 to 0.99 of "same".
-
-What is left is Python, which takes 13 µs an image where it runs alone, and twice that between two decodings, which leave
-nothing of it in the first caches. The rest of the suspects were innocent: no page faults (0.0 an image; the system takes
-less than 1 µs), 0.09 hand-overs of a thread's turn an image, no copies of records. Tried, without gain: to transform one,
-four or eight images at a time, to read the headers of all records of a job first, to part 16 rows of pixels before any is
-written (45 to 48 µs before and after at 224 × 224, 55 to 58 at 227 × 227), to parse headers in the compiled library (less
-than 1 %). 0.95 of this floor leaves 29 µs for splitting pixels, converting them and all of Python; the first two alone take
-25.
 """
 
 
@@ -226,7 +163,13 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("work", type=Path, nargs="?")
     args = parser.parse_args()
-    lines = []
+    print(f"{platform.machine()}, {os.cpu_count()} processors, OpenCV {cv2.__version__}, numpy {np.__version__}.\n")
+    print("| | | images/s | | | | CPU µs an image | | | | | | |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "| records | threads | floor | layer | layer/floor | bytes "
+        "| decoding | floor | same | layer | floor/layer | same/layer | bytes |"
+    )
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)
         work.mkdir(exist_ok=True)
@@ -245,28 +188,12 @@ def main() -> None:
                 bytes_rate, bytes_cost = best["bytes"]
                 same_cost = best["same"][1]
                 alone = best.get("decoding", (0.0, float("nan")))[1]
-                lines.append(
+                line = (
                     f"| {kind} | {threads} | {floor_rate:,.0f} | {rate:,.0f} | {rate / floor_rate:.2f} | {bytes_rate:,.0f} "
                     f"| {alone:.0f} | {floor_cost:.0f} | {same_cost:.0f} | {cost:.0f} "
                     f"| {floor_cost / cost:.2f} | {same_cost / cost:.2f} | {bytes_cost:.0f} |".replace("nan", "–")
                 )
-                print(lines[-1], flush=True)
-    text = f"""# How fast a Data layer feeds
-
-`python benchmarks/bench_data.py IMAGES`: {BATCH} images a batch, random crop {CROP}, mirror, mean values; records in LMDB,
-in memory already. "floor": for JPEGs (shorter edge 256) `cv2.imdecode` and filling as much memory as the batch has; for raw
-records (256 × 256) turning the crop into float, into such memory. "same": decoding and transforming as the layer does, and
-nothing of records, draws and batches. "bytes": batches as `--device-transform` sends them.
-All figures of a line come from one run, best of {ROUNDS} rounds in turn, on a machine that others use too: compare within
-a line; CPU time is the steadier measure.
-{platform.machine()}, {os.cpu_count()} processors, OpenCV {cv2.__version__}, numpy {np.__version__}.
-
-| | | images/s | | | | CPU µs an image | | | | | | |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
-| records | threads | floor | layer | layer/floor | bytes | decoding | floor | same | layer | floor/layer | same/layer | bytes |
-{chr(10).join(lines)}
-{NOTES}"""
-    Path(__file__).with_name("data.md").write_text(text)
+                print(line, flush=True)
 
 
 if __name__ == "__main__":
