@@ -25,7 +25,7 @@ class Step:
     """One layer of the net in its place: what it reads, writes and hands back.
 
     ``bottoms`` and ``tops`` are blob names; ``bottom_values`` and ``top_values`` number the values that the names stand for
-    at this point (a blob rewritten in place has several). ``muted``: the loss weight counts in the objective alone, not in
+    at this point (a blob rewritten in place has several). ``muted``: the loss weight counts only in the objective, not in
     gradients.
     """
 

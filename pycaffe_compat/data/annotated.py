@@ -24,7 +24,7 @@ _QUIET = functools.partial(
     np.errstate, over="ignore", invalid="ignore"
 )  # boxes of NaN or infinity are dropped or clipped
 COLUMNS = 8
-MANY = 1000  # pictures in a row without a box that are told of
+MANY = 1000  # pictures in a row without a box before a warning
 CREATE = "Make it with: caffe-create-annoset --anno-type detection ROOT LISTFILE {path}"
 _MAKE = "caffe-create-annoset makes a database of them"
 

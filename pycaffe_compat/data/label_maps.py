@@ -314,7 +314,7 @@ class PairFiles:
         return Sample(image, labels, (image.shape[0], image.shape[1]))
 
     def filled(self, pair: Words, label: int) -> Sample:
-        """Return the image of a line and a label map that holds ``label`` alone, limited to 0 to 255 as in a byte."""
+        """Return the image of a line and a label map that holds only ``label``, limited to 0 to 255 as in a byte."""
         image = self.image(pair)
         labels = np.full(image.shape[:2], as_byte(label), np.uint8)
         return Sample(image, labels, (image.shape[0], image.shape[1]))

@@ -34,7 +34,7 @@ def default_threads() -> int:
 class Loader:
     """Makes batches in background threads and returns them in order.
 
-    The content of a batch depends on its position alone, not on the threads. :meth:`next` raises an error of a thread for
+    The content of a batch depends only on its position, not on the threads. :meth:`next` raises an error of a thread for
     the batch that it belongs to. The threads start at the first call of :meth:`next`; they end at :meth:`close`, when the
     loader is garbage, or with the interpreter.
 

@@ -1,4 +1,4 @@
-"""Batches of pictures of people, changed at random, and of maps that tell where their joints and limbs are.
+"""Batches of pictures of people, changed at random, and of maps of where their joints and limbs are.
 
 Source: cpm_data_transformer.cpp of CMU-Perceptual-Computing-Lab/caffe_train, and data_transformer.cpp of shihenw/caffe. The
 records are theirs: Datums whose first three channels are a picture, the next one numbers about the people in it, and others
@@ -108,7 +108,7 @@ class PoseReader:
         masked: whether channel 4 is a mask.
         tops: the channels of pictures and of maps; 0 for those of the record.
         fill: called with a picture, C×H×W, whose channels from the fourth on are 0, its maps, all 0, the people, and the mask
-            or None; it writes what lacks.
+            or None; it fills in the rest.
 
     Raises:
         MissingFileError, DataError: the database or its first record cannot be used.
@@ -227,7 +227,7 @@ class PoseReader:
 
 
 def read_people(plane: np.ndarray, joints: int, marks: bool) -> list[Person]:
-    """Return the people that the bytes of a channel tell of, row by row: the one that the record is about, then others.
+    """Return the people described by a channel's bytes, row by row: the one that the record is about, then others.
 
     Args:
         plane: H×W bytes.
@@ -268,7 +268,7 @@ def read_people(plane: np.ndarray, joints: int, marks: bool) -> list[Person]:
     numbers = np.concatenate([people[0].place, size, [people[0].scale], *(each.joints.ravel() for each in people)])
     if not np.isfinite(numbers).all() or people[0].scale <= 0:
         raise DataError(
-            f"tells of a person of scale {people[0].scale:g} at {', '.join(f'{x:g}' for x in people[0].place)}; all numbers must "
+            f"has a person of scale {people[0].scale:g} at {', '.join(f'{x:g}' for x in people[0].place)}; all numbers must "
             "be finite, and the scale above 0"
         )
     return people

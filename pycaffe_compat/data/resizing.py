@@ -66,7 +66,7 @@ class Resizing:
         self.random = len(self._modes) > 1
 
     def of_size(self, height: int, width: int) -> Resizing:
-        """Return one that differs in ``height`` and ``width`` alone."""
+        """Return one that differs only in ``height`` and ``width``."""
         other = copy.copy(self)
         other.height, other.width = height, width
         return other

@@ -20,7 +20,7 @@ class WindowSampler:
     """Draws windows as each ``BatchSampler`` says, and chooses one of all that pass.
 
     Each sampler draws until ``max_sample`` windows have passed, ``max_trials`` times at most. A window passes if an object meets
-    the constraint. Of ``jaccard_overlap``, ``sample_coverage`` and ``object_coverage`` the first that has a bound decides alone;
+    the constraint. Of ``jaccard_overlap``, ``sample_coverage`` and ``object_coverage`` only the first that has a bound decides;
     that is how SSD's Caffe behaves, whose search ends with the first object that is found.
 
     Args:

@@ -318,7 +318,7 @@ def crop_of(param: Any) -> tuple[int, int] | None:
     and ``crop_width`` (domain guided dropout), of which each takes the place of ``crop_size``.
 
     Raises:
-        DataError: one of them alone; or ``crop_h`` beside ``crop_size``, where the forks differ.
+        DataError: only one of them is given; or ``crop_h`` beside ``crop_size``, where the forks differ.
     """
     if param.crop_height or param.crop_width:
         height, width = param.crop_height or param.crop_size, param.crop_width or param.crop_size

@@ -132,7 +132,7 @@ def compare_onnx(
 def with_rounding(
     net: Net, found: Outline, batches: Sequence[Mapping[str, np.ndarray]], tried: Sequence[Difference]
 ) -> list[Difference]:
-    """Find what rounding alone does to the net, where a file differs by more than :data:`TOLERANCE`.
+    """Find how much rounding by itself changes the net, where a file differs by more than :data:`TOLERANCE`.
 
     Deep nets whose values grow from layer to layer, or cancel, may lose more digits than that in float32, and lose others
     in another order of sums. The net's distance from itself in float64 says how many.

@@ -1,6 +1,6 @@
 """The forks of Caffe whose files are read here: a folder each, with its messages, layers and notes on its fields.
 
-Importing this package loads facts alone; ``pycaffe_compat.layers`` imports the layers.
+Importing this package loads only facts; ``pycaffe_compat.layers`` imports the layers.
 """
 
 from __future__ import annotations

@@ -288,7 +288,7 @@ class Layer(nn.Module):
         """Follow the solver, which calls this before the passes of iteration ``number``, counted from 0."""
 
     def check_makers(self, makers: Sequence[Maker], shapes: Sequence[Shape]) -> None:
-        """Check rules that depend on the layers that made the bottoms, and not on shapes alone.
+        """Check rules that depend on the layers that made the bottoms, and not only on shapes.
 
         The net calls it, where ``checks_makers`` is true, when it is built and for all new shapes.
 

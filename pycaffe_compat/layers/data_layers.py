@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 class BatchSource(Source):
     """A source whose batches a :class:`..data.loader.Loader` makes in the background.
 
-    What is drawn for a record comes from the seed and the position of the record alone, so a run that is resumed from
+    What is drawn for a record comes only from the seed and the position of the record, so a run that is resumed from
     :meth:`state`, with however many threads, sees the same batches. A subclass returns its reader from
     :meth:`make_reader`.
 

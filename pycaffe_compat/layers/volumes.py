@@ -1,6 +1,6 @@
 """Pooling over any number of axes, of windows whose places may lie apart: what the operators for planes do not do.
 
-Caffe pools planes alone. Intel's Caffe pools volumes, C3D's pools videos, and the OpenCL branch any blob, with ``dilation``.
+Caffe pools only planes. Intel's Caffe pools volumes, C3D's pools videos, and the OpenCL branch any blob, with ``dilation``.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def update_(
         hyper: the rule's own numbers, by the names of its operator's schema.
         scale, share: what the gradients are multiplied with first, in this order.
         decay: strength of the regularisation, L2 or ``l1``.
-        subtract: False brings the history up to date alone.
+        subtract: False only updates the history.
         keep_update: whether ``grads`` hold the update afterwards; False leaves them as they are.
 
     Raises:

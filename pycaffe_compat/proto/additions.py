@@ -37,7 +37,7 @@ def additions(message: Any, path: str = "", inside: bool = False) -> Iterator[Ad
 
     Args:
         path: what leads to ``message``.
-        inside: whether to look into a message that only forks have, too; else its own field alone is yielded.
+        inside: whether to look into a message that only forks have, too; else only its own field is yielded.
     """
     name = message.DESCRIPTOR.name
     for field, value in message.ListFields():

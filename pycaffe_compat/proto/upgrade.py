@@ -160,7 +160,7 @@ def upgrade_net(net: Any, file: str = "") -> list[str]:
 
     The steps and their order are Caffe's: V0 to V1 (padding layers are folded into the convolution or pooling after them),
     data transforms out of ``*data_param``, V1 to V2, net-level inputs into an ``Input`` layer at the start, BatchNorm's
-    three ``param`` frozen. A net that needs none of these is left alone, and the list is empty.
+    three ``param`` frozen. A net that needs none of these is left as it is, and the list is empty.
 
     Args:
         net: the net; its blobs, if any, are kept.

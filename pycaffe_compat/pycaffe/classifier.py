@@ -128,7 +128,7 @@ class Classifier(ImageNet):
         """Return class scores of images (height×width×channels in [0, 1], as ``io.load_image`` gives), a row an image.
 
         ``inputs`` is a list, or an array of four axes; an array of three is a stack of grey images if the net takes those.
-        ``oversample`` averages over ten crops; otherwise the centre crop alone is used.
+        ``oversample`` averages over ten crops; otherwise only the centre crop is used.
 
         Raises:
             DataError: a single image or the name of a file in place of a list, or something in it that is no image.

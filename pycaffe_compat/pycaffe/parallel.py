@@ -26,7 +26,7 @@ def mpi_init() -> None:
     """Does nothing: what the scripts of the Caffes that train by MPI call first. One process trains by itself.
 
     Raises:
-        CaffeError: MPI has started several processes, which would each train alone.
+        CaffeError: MPI has started several processes, which would each train by itself.
     """
     count = next((os.environ[name] for name in _MPI_SIZES if name in os.environ), "1")
     if count != "1":
@@ -47,7 +47,7 @@ class NCCL:
     """Averages the gradients of a solver over all processes.
 
     Every process calls :func:`set_solver_count` and :func:`set_solver_rank`, makes its solver, then ``NCCL(solver, uid)``
-    with the same ``uid``; ``bcast`` and ``solver.add_callback(nccl)`` do the rest. One process alone needs no others. Under
+    with the same ``uid``; ``bcast`` and ``solver.add_callback(nccl)`` do the rest. A single process needs no others. Under
     ``torchrun`` the processes know each other already, and ``uid`` does not matter.
 
     Raises:

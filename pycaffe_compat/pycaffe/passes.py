@@ -64,7 +64,7 @@ class Passes:
         self.forget()
 
     def _may_overwrite(self, step: Step) -> bool:
-        """Whether a layer can write over its bottom, as Caffe's do: the memory must be this blob's alone."""
+        """Whether a layer can write over its bottom, as Caffe's do: no other blob may share the memory."""
         if (
             not isinstance(step.layer, ReLU)
             or step.layer.negative_slope

@@ -24,7 +24,7 @@ _DENORMAL = 2.0**-140  # in float32
 def flushed() -> Iterator[None]:
     """Take denormal numbers as 0 while the block lasts, in the results of operators and in what they read.
 
-    ``PYCAFFE_COMPAT_DENORMALS=1`` computes with them. Without the compiled library the switch reaches the calling thread alone.
+    ``PYCAFFE_COMPAT_DENORMALS=1`` computes with them. Without the compiled library the switch reaches only the calling thread.
 
     Raises:
         CaffeError: ``PYCAFFE_COMPAT_DENORMALS`` is neither 0 nor 1.

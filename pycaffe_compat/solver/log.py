@@ -142,7 +142,7 @@ class _BesideBar(_GoesOn):
 
 @contextlib.contextmanager
 def log_to(stream: TextIO) -> Iterator[None]:
-    """Show the package's log on ``stream`` alone while the block lasts; afterwards it goes where it went before."""
+    """Show the package's log only on ``stream`` while the block lasts; afterwards it goes where it went before."""
     before = logger.handlers[:], logger.level, logger.propagate
     init_log(stream=stream)
     try:

@@ -16,7 +16,7 @@ POLL = 0.02
 
 
 def meet(store: Any, rank: int, world: int, about: str, patience: float | None = None) -> tuple[Any, list[str]]:
-    """Wait until all processes of this start are there; return a store of theirs alone, and what each says about itself.
+    """Wait until all processes of this start are there; return a store that only they share, and what each says about itself.
 
     ``torchrun`` keeps one store through its restarts. Without a part of its own, a new process reads where a dead one
     listened, and waits for it. The number of restarts does not tell starts apart: on several machines each counts its own.

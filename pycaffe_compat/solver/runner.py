@@ -223,7 +223,7 @@ class _Objective(nn.Module):
 class HostScalar:
     """A scalar on its way to the host.
 
-    Made between the forward and the backward pass, ``float(...)`` of it waits for the forward pass alone: the device
+    Made between the forward and the backward pass, ``float(...)`` of it waits only for the forward pass: the device
     still has the backward pass to do while the host looks at the loss.
     """
 

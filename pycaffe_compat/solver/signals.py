@@ -20,7 +20,7 @@ class Signals:
     thread, where Python cannot have handlers, nothing is changed.
 
     Args:
-        sigint, sighup, sigterm: ``"stop"``, ``"snapshot"`` or ``"none"``. SIGTERM is left alone where it is ``"none"``.
+        sigint, sighup, sigterm: ``"stop"``, ``"snapshot"`` or ``"none"``. SIGTERM is not handled where it is ``"none"``.
 
     Attributes:
         stopped_by: the signal that asked for a stop since this was entered; None for none.

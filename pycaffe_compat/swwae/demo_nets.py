@@ -61,8 +61,8 @@ def demo_files() -> Iterator[tuple[str, str]]:
     data = "Reads demo/{train,test}_lmdb, which make demo writes."
     yield f"{DEMO_FOLDER}/vgg_train_val.prototxt", net_text(demo_net(inputs()), f"{about}\n{data}")
     yield f"{DEMO_FOLDER}/vgg_deploy.prototxt", net_text(without_fillers(demo_net()), about)
-    yield solver("Step 1 of the demo: the classification net alone.", "vgg", 600, 2e-3)
-    header = "The baseline of step 3: the classification net alone, trained on for as long as the augmented nets."
+    yield solver("Step 1 of the demo: only the classification net.", "vgg", 600, 2e-3)
+    header = "The baseline of step 3: only the classification net, trained on for as long as the augmented nets."
     yield solver(header, BASELINE, *WHOLE, net="vgg")
     for kind in KINDS:
         decoder = demo_decoder(kind)

@@ -246,7 +246,7 @@ def reconstruct(
     """Reconstruct pictures with every net, from each layer that it decodes from, and measure how near they come.
 
     A net whose losses reconstruct activations on the way (``all``, ``layerwise``) decodes from each of them, its stages
-    stacked; one that reconstructs the image alone (``first``) decodes from where it was trained to. Of several nets with one
+    stacked; one that reconstructs only the image (``first``) decodes from where it was trained to. Of several nets with one
     title and different layers (the authors' ``layer1`` … ``layer5``) each decodes from its own.
 
     Args:

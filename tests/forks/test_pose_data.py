@@ -283,7 +283,7 @@ def test_options_that_cannot_be_are_errors(tmp_path: Path, options: str, words: 
     path = database(tmp_path / "db", record([somebody(np.random.default_rng(0), 17)], 17))
     with pytest.raises(CaffeError, match=words):
         poses(path, options)
-    with pytest.raises(CaffeError, match="for training alone"):
+    with pytest.raises(CaffeError, match="only for training"):
         poses(path, phase=1)
     with pytest.raises(CaffeError, match="np_in_lmdb: 9 at least 16"):
         single(path, "np_in_lmdb: 9")

@@ -222,7 +222,7 @@ def test_nearest_resizing_is_the_forks(flag: str, rows: list[int]) -> None:
         ),
         ('type: "Pooling" pooling_param { pool: STOCHASTIC kernel_size: 2 pad_l: 1 }', 1, "pool: STOCHASTIC"),
         ('type: "Pooling" pooling_param { kernel_size: 9 pad_l: 1 }', 1, "windows of 9×9 are larger"),
-        ('type: "BatchNorm" batch_norm_param { add_eps_before_sqrt: false }', 1, "running statistics alone"),
+        ('type: "BatchNorm" batch_norm_param { add_eps_before_sqrt: false }', 1, "only with running statistics"),
         ('type: "Add"', 2, "do not go together"),
         (
             'type: "SpaceToBatchND" space_to_batch_nd_param { block_shape: 3 paddings: [0, 0] }',

@@ -222,7 +222,7 @@ class Conversion:
         return function(self, args)
 
     def _constant(self, args: SimpleNamespace) -> Any:
-        """Compute what depends on constants alone."""
+        """Compute what depends only on constants."""
         given = dict(vars(args))
         if any(isinstance(value, torch.SymInt) for value in _flat(given.values())):
             raise self.unsaid("makes constants whose size depends on the batch")
@@ -366,7 +366,7 @@ class Conversion:
         return made
 
     def part(self, blob: Blob) -> Blob:
-        """A blob in the middle of an operator, which its next layer alone reads."""
+        """A blob in the middle of an operator, which only its next layer reads."""
         return Blob(blob.name, blob.shape, 1, False, blob.node)
 
     def said(self, shape: Sequence[int]) -> str:

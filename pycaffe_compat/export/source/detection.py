@@ -42,7 +42,7 @@ _DECODERS = {
 
 @writes(PriorBox, DensePriorBox, DoublePriorBox, DenserPriorBox, PriorBoxClustered)
 def priors(w: Writer, layer: Priors, x: Value, picture: Value) -> str:
-    """Boxes that depend on sizes alone: a buffer."""
+    """Boxes that depend only on sizes: a buffer."""
     for value in (x, picture):
         if len(value.shape) > 2:
             static(layer, value, *range(2, len(value.shape)))

@@ -121,7 +121,7 @@ class Body:
         return _fits_in(inner.text, outer.text, marker(value)) and _depth(inner.text) + _depth(outer.text) <= DEEPEST
 
     def _names(self) -> dict[int, str]:
-        """``x`` for what the next statement alone reads; ``_`` for what nothing does; the blob's name for others.
+        """``x`` for what only the next statement reads; ``_`` for what nothing does; the blob's name for others.
 
         It is another letter where a blob is called x.
         """

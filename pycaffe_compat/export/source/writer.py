@@ -128,7 +128,7 @@ class Writer:
         return f"self.{name}"
 
     def absorb(self, fits: Callable[[Layer], bool]) -> Layer | None:
-        """The layer after the one at hand, if it alone reads its top and ``fits``: the one at hand does its work too."""
+        """The next layer, if nothing else reads this one's top and it ``fits``: this layer then does its work too."""
         assert self.step is not None
         readers = self.readers(0)
         if self.is_output(0) or len(readers) != 1 or not fits(readers[0][0].layer):

@@ -132,7 +132,7 @@ class Convolution3D(_Filters):
 class Deconvolution3D(_Filters):
     """The transpose of a convolution, with weights (channels, num_output, kernel_depth, kernel_size, kernel_size).
 
-    As in the fork, ``convolution_param.bias_term`` alone says whether it has a bias, in version 1.1 too: there the one of
+    As in the fork, only ``convolution_param.bias_term`` says whether it has a bias, in version 1.1 too: there the one of
     ``convolution3d_param`` is not read.
     """
 

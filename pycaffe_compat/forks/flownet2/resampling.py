@@ -174,7 +174,7 @@ class Accum(Layer):
 
     The planes are as large as the largest height and width, or as ``top_height`` and ``top_width`` where both are larger. With
     ``size_divisible_by`` they are rounded up to multiples, if that makes both larger. With ``have_reference`` the last bottom
-    gives the size alone.
+    gives only the size.
     """
 
     options = ("accum_param",)

@@ -23,7 +23,7 @@ class InnerDistance(Layer):
 
     It is the squared distance, or with ``distance_type: "L1"`` the sum of absolute values, whose gradient is the fork's: for
     a value that is below the other it is -1, without the gradient of the top. A second bottom takes the place of
-    ``weight``. With ``update_center_only`` the last bottom holds labels, and a row learns from its own class alone.
+    ``weight``. With ``update_center_only`` the last bottom holds labels, and a row learns only from its own class.
     ``normalize`` divides the rows of ``weight`` by their lengths in every pass.
     """
 

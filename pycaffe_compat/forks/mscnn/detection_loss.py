@@ -22,7 +22,7 @@ class PlaceLoss(LossLayer):
     """The base class of losses of scores and boxes at the places of maps, of which some count.
 
     The top has two numbers, the loss and its part that boxes make. Both count in the objective, but the gradient is the
-    first's alone, as in the forks.
+    first's only, as in the forks.
 
     Attributes:
         smooth: boxes count as in Fast R-CNN, else by squares.

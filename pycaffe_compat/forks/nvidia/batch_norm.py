@@ -30,7 +30,7 @@ class AveragedBatchNorm(Layer):
 
     ``running_mean`` and ``running_var`` are averages, not BVLC's decaying sums: ``moving_average_fraction`` times what they
     were plus the rest times the batch's statistics; the first batch replaces them. ``scale_factor`` is 1. Where BVLC's sums
-    are loaded, it is what they are to be divided by, and is 1 again after the first batch. The phase alone decides which
+    are loaded, it is what they are to be divided by, and is 1 again after the first batch. Only the phase decides which
     statistics are used, for the fork reads no ``use_global_stats``. ``eps`` is at least 1e-5. ``scale_filler`` or
     ``bias_filler`` mean ``scale_bias`` too. Scale and bias learn with ``lr_mult`` and ``decay_mult`` 1, whatever the net says.
 

@@ -52,7 +52,7 @@ def read_options(layer: Layer, options: Any, where: str, self_marks: bool) -> Po
     """
     if layer.phase != caffe_pb2.TRAIN:
         raise layer.error(
-            "makes batches for training alone, as in the fork: give it include { phase: TRAIN }, and another source for TEST"
+            "makes batches only for training, as in the fork: give it include { phase: TRAIN }, and another source for TEST"
         )
 
     def check(name: str, fits: bool, valid: str) -> Any:

@@ -22,7 +22,7 @@ EPS = 1e-9
 class BatchBN(Layer):
     """Batch normalisation with the batch's own statistics in both phases, and the blobs scale and shift; no running statistics.
 
-    ``bn_mode: INFERENCE`` is ``scale * x + shift`` alone, with blobs that hold the statistics too. Further tops are the
+    ``bn_mode: INFERENCE`` is only ``scale * x + shift``, with blobs that hold the statistics too. Further tops are the
     batch's mean and biased variance, without a gradient. In place, INFERENCE has the gradient of its scale from what it wrote
     over its bottom, as in the fork. Where several passes add up to one step (``iter_size``) or
     layers share the blobs, gradients add up here; the fork keeps those of the last pass. A bottom with fewer than four axes

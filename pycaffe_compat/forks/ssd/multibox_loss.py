@@ -214,7 +214,7 @@ class MultiBoxLoss(LossLayer):
         if self.match_priors:
             index, most = match(refined.boxes, truth.boxes, truth.exists, self.threshold, self.inside_only)
             index, most = index[:, None], most[:, None]
-            if not self.shared:  # a match is one of the true box's class alone
+            if not self.shared:  # a match counts only for the true box's class
                 mine = (index >= 0) & (self._labels(index, truth) == kind)
                 index = torch.where(mine, index, UNMATCHED)
             return index, most.expand_as(index)

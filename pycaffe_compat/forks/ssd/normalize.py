@@ -66,7 +66,7 @@ class Normalize(Layer):
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             y, _ = _Normalize.apply(x, self.scale, self.across_spatial, self.eps)  # type: ignore[no-untyped-call]
-        else:  # a program that is traced holds operators alone
+        else:  # a traced program holds only operators
             y, _ = _Normalize.forward(x, self.scale, self.across_spatial, self.eps)
         return y
 

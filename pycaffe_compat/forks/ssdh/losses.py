@@ -92,7 +92,7 @@ class MultiLabelSigmoidLoss(LossLayer):
 class MultiLabelAccuracy(Layer):
     """Recall, specificity, their harmonic mean, precision and F1 of scores >= 0, for labels above and below 0: (1, 5, 1, 1).
 
-    The harmonic mean is not a number where there are labels of one sign alone, as in the fork.
+    The harmonic mean is not a number where all labels have one sign, as in the fork.
     """
 
     head = True

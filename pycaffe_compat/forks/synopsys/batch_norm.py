@@ -15,7 +15,7 @@ from ...layers.registry import register
 
 @register("BatchNorm", fork="synopsys")
 class DarknetBatchNorm(BatchNorm):
-    """BVLC's; with ``add_eps_before_sqrt: false`` divided by ``sqrt(variance) + eps``, by running statistics alone."""
+    """BVLC's; with ``add_eps_before_sqrt: false`` divided by ``sqrt(variance) + eps``, only with running statistics."""
 
     @classmethod
     def fits(cls, param: Any) -> bool:
@@ -32,7 +32,7 @@ class DarknetBatchNorm(BatchNorm):
             raise self.error("batch_norm_param.update_global_stats: false is not done beside add_eps_before_sqrt")
         if not self.inside and not self.uses_running_statistics:
             raise self.error(
-                "batch_norm_param.add_eps_before_sqrt: false is done with running statistics alone, in phase TEST or with "
+                "batch_norm_param.add_eps_before_sqrt: false works only with running statistics, in phase TEST or with "
                 "use_global_stats: true"
             )
 

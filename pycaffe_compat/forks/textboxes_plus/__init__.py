@@ -11,8 +11,8 @@ FORK = Fork(
         "ROIPooling Reverse SmoothL1Loss VideoData"
     ),
     refused={
-        "TransformationParameter.distort_param": "changes the colours of pictures, in AnnotatedData alone",
-        "TransformationParameter.expand_param": "puts pictures into larger ones, in AnnotatedData alone",
-        "TransformationParameter.emit_constraint": "says which boxes a crop keeps, in AnnotatedData alone",
+        "TransformationParameter.distort_param": "changes the colours of pictures, only in AnnotatedData",
+        "TransformationParameter.expand_param": "puts pictures into larger ones, only in AnnotatedData",
+        "TransformationParameter.emit_constraint": "says which boxes a crop keeps, only in AnnotatedData",
     },
 )

@@ -27,7 +27,7 @@ def normalize_mean_variance(
 
 
 def normalize_channels(x: Tensor, eps: float) -> Tensor:
-    """Normalise each channel by its mean and variance; one value alone becomes 0."""
+    """Normalise each channel by its mean and variance; a single value becomes 0."""
     dims = [dim for dim in range(x.dim()) if dim != 1]
     y = x - x.mean(dims, keepdim=True)
     return y / (y.square().mean(dims, keepdim=True) + eps).sqrt()
